@@ -1,0 +1,250 @@
+"""Every name that Bulkscope writes or reads, in one place.
+
+Standard names (OpenTelemetry semantic conventions: HTTP, messaging, gen_ai, process, system)
+come first; names of our own exist only where no standard one does, all under ``bulk.``.
+``docs/telemetry.md`` is generated from this module (``python -m bulkscope.conventions``).
+
+The module imports nothing, so that the reading side can share it without carrying an SDK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# --- bulk and job -------------------------------------------------------------------------
+BULK_ID = "bulk.id"
+BULK_ID_SOURCE = "bulk.id.source"
+BULK_SIZE = "bulk.size"
+BULK_OUTCOME = "bulk.outcome"
+BULK_ENQUEUE_DURATION = "bulk.enqueue.duration"
+BULK_FAILURE_DOMAIN = "bulk.failure.domain"
+JOB_ID = "bulk.job.id"
+JOB_ATTEMPT = "bulk.job.attempt"
+JOB_DELAY = "bulk.job.delay"
+JOB_WAIT_RATIO = "bulk.job.wait_ratio"
+JOB_WAIT_NEGATIVE = "bulk.job.wait_negative"
+JOB_QUEUE_WAIT = "bulk.job.queue_wait"
+TIME_IN_QUEUE = "gen_ai.latency.time_in_queue"
+
+# --- standard names used -------------------------------------------------------------------
+ERROR_TYPE = "error.type"
+HTTP_REQUEST_METHOD = "http.request.method"
+HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
+HTTP_ROUTE = "http.route"
+URL_PATH = "url.path"
+URL_SCHEME = "url.scheme"
+MESSAGING_SYSTEM = "messaging.system"
+MESSAGING_OPERATION_NAME = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE = "messaging.operation.type"
+MESSAGING_DESTINATION = "messaging.destination.name"
+MESSAGING_MESSAGE_ID = "messaging.message.id"
+TASK_NAME = "bulk.task.name"
+GEN_AI_OPERATION = "gen_ai.operation.name"
+GEN_AI_PROVIDER = "gen_ai.provider.name"
+GEN_AI_MODEL = "gen_ai.request.model"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_MAX_TOKENS = "gen_ai.request.max_tokens"
+GEN_AI_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+GEN_AI_CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_TOKEN_TYPE = "gen_ai.token.type"
+GEN_AI_TTFT = "gen_ai.latency.time_to_first_token"
+GEN_AI_PREFILL = "gen_ai.latency.time_in_model_prefill"
+GEN_AI_DECODE = "gen_ai.latency.time_in_model_decode"
+
+# --- one inference -------------------------------------------------------------------------
+CPU_TIME = "bulk.inference.cpu.time"
+CPU_UTILIZATION = "bulk.inference.cpu.utilization"
+CPU_EXACT = "bulk.inference.cpu.exact"
+CPU_PRESSURE = "bulk.inference.cpu.pressure"
+CPU_THROTTLED = "bulk.inference.cpu.throttled"
+MEMORY_START = "bulk.inference.memory.start"
+MEMORY_PEAK = "bulk.inference.memory.peak"
+MEMORY_GROWTH = "bulk.inference.memory.growth"
+MEMORY_FILE = "bulk.inference.memory.file"
+MEMORY_ANON = "bulk.inference.memory.anon"
+MEMORY_LIMIT = "bulk.inference.memory.limit"
+MEMORY_EXACT = "bulk.inference.memory.exact"
+TOKENS_PER_SECOND = "bulk.inference.tokens_per_second"
+DECODE_TOKENS_PER_SECOND = "bulk.inference.decode_tokens_per_second"
+
+# --- resource ------------------------------------------------------------------------------
+SERVICE_NAME = "service.name"
+SERVICE_VERSION = "service.version"
+SERVICE_INSTANCE_ID = "service.instance.id"
+DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
+HOST_NAME = "host.name"
+PROCESS_PID = "process.pid"
+CONTAINER_ID = "container.id"
+WORKER_CPUS = "bulk.worker.cpus"
+WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
+
+# --- log events ----------------------------------------------------------------------------
+EVENT_JOB_STARTED = "bulk.job.started"
+EVENT_JOB_HEARTBEAT = "bulk.job.heartbeat"
+JOB_ELAPSED = "bulk.job.elapsed"
+EVENT_REQUEST = "http.server.request"
+
+# --- metrics -------------------------------------------------------------------------------
+M_HTTP_SERVER_DURATION = "http.server.request.duration"
+M_CLIENT_OPERATION_DURATION = "messaging.client.operation.duration"
+M_PROCESS_DURATION = "messaging.process.duration"
+M_SENT_MESSAGES = "messaging.client.sent.messages"
+M_CONSUMED_MESSAGES = "messaging.client.consumed.messages"
+M_QUEUE_WAIT = JOB_QUEUE_WAIT
+M_WAIT_RATIO = JOB_WAIT_RATIO
+M_INFERENCE_DURATION = "gen_ai.client.operation.duration"
+M_TOKEN_USAGE = "gen_ai.client.token.usage"
+M_INFERENCE_CPU_TIME = CPU_TIME
+M_INFERENCE_MEMORY_PEAK = MEMORY_PEAK
+M_TOKENS_PER_SECOND = TOKENS_PER_SECOND
+M_PROCESS_CPU_UTILIZATION = "process.cpu.utilization"
+M_PROCESS_MEMORY_USAGE = "process.memory.usage"
+M_QUEUE_DEPTH = "bulk.queue.depth"
+M_QUEUE_OLDEST_AGE = "bulk.queue.oldest_age"
+M_WORKER_BUSY = "bulk.worker.busy"
+M_DROPPED = "bulk.telemetry.dropped"
+M_SYSTEM_CPU_UTILIZATION = "system.cpu.utilization"
+M_SYSTEM_MEMORY_UTILIZATION = "system.memory.utilization"
+M_SYSTEM_MEMORY_USAGE = "system.memory.usage"
+M_SYSTEM_CPU_LOAD_1M = "system.cpu.load_average.1m"
+# PSI has no OpenTelemetry name yet: share of the last interval (0..1) in which work stalled,
+# attributes resource=cpu|memory|io, level=some|full.
+M_SYSTEM_PRESSURE = "bulk.system.pressure"
+
+# --- closed sets ---------------------------------------------------------------------------
+OUTCOMES = ("ok", "client_error", "overload", "internal_error")
+FAILURE_DOMAINS = ("input", "model", "resource", "infra", "timeout", "code")
+
+# --- bucket boundaries ---------------------------------------------------------------------
+_REQUEST_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
+)  # fmt: skip
+_WAIT_SECONDS = (
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
+    3600.0, 7200.0, 21600.0,
+)  # fmt: skip
+_INFERENCE_SECONDS = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0,
+)  # fmt: skip
+_TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536, 262144, 1048576)
+_BYTES = tuple(float(2**n) for n in range(24, 40))  # 16 MiB to 512 GiB
+_RATIO = tuple(round(0.05 * n, 2) for n in range(1, 21))
+_RATE = (0.5, 1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 500, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One instrument: kind is ``histogram``, ``counter``, ``updown`` or ``gauge``."""
+
+    name: str
+    kind: str
+    unit: str
+    description: str
+    number: str  # of the thirteen numbers, "" where it stands beside them
+    buckets: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One span or log attribute; ``type`` is ``str``, ``int``, ``float`` or ``bool``."""
+
+    name: str
+    type: str
+    unit: str
+    description: str
+    number: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(M_HTTP_SERVER_DURATION, "histogram", "s", "Duration of HTTP server requests, by route, status and bulk.outcome.", "1,2,3", _REQUEST_SECONDS),
+    Metric(M_CLIENT_OPERATION_DURATION, "histogram", "s", "Time to hand one job to the broker.", "3", _REQUEST_SECONDS),
+    Metric(M_PROCESS_DURATION, "histogram", "s", "Time one job was worked on, by outcome and bulk.failure.domain.", "4,5,6", _INFERENCE_SECONDS),
+    Metric(M_SENT_MESSAGES, "counter", "{message}", "Jobs handed to the broker.", "4"),
+    Metric(M_CONSUMED_MESSAGES, "counter", "{message}", "Jobs taken from the broker.", "4"),
+    Metric(M_QUEUE_WAIT, "histogram", "s", "Queue wait of a job: start of work - enqueue - wanted delay. Negative waits (clock skew) are left out.", "6", _WAIT_SECONDS),
+    Metric(M_INFERENCE_DURATION, "histogram", "s", "Duration of one inference.", "7", _INFERENCE_SECONDS),
+    Metric(M_INFERENCE_CPU_TIME, "histogram", "s", "CPU seconds of one inference.", "8", _INFERENCE_SECONDS),
+    Metric(M_INFERENCE_MEMORY_PEAK, "histogram", "By", "Peak resident memory of the process during one inference.", "9", _BYTES),
+    Metric(M_TOKEN_USAGE, "histogram", "{token}", "Tokens of one inference, by gen_ai.token.type.", "10,11", _TOKENS),
+    Metric(M_TOKENS_PER_SECOND, "histogram", "{token}/s", "Output tokens over inference time.", "12", _RATE),
+    Metric(M_WAIT_RATIO, "histogram", "1", "Queue wait over total latency of the job.", "13", _RATIO),
+    Metric(M_PROCESS_CPU_UTILIZATION, "gauge", "1", "CPU of this process as a share of the cores it may use.", "8"),
+    Metric(M_PROCESS_MEMORY_USAGE, "updown", "By", "Resident memory of this process.", "9"),
+    Metric(M_QUEUE_DEPTH, "gauge", "{job}", "Jobs waiting in the queue.", ""),
+    Metric(M_QUEUE_OLDEST_AGE, "gauge", "s", "Age of the oldest waiting job.", ""),
+    Metric(M_WORKER_BUSY, "updown", "{worker}", "Jobs being worked on in this process.", ""),
+    Metric(M_DROPPED, "counter", "{record}", "Telemetry records that could not be delivered, by signal and reason.", ""),
+)  # fmt: skip  # noqa: E501
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute(BULK_ID, "str", "", "Id of the bulk; on every span and log record of its jobs, never on a metric.", "all"),
+    Attribute(BULK_ID_SOURCE, "str", "", "Where the id came from: baggage, body, path, query, header, payload, trace.", "all"),
+    Attribute(BULK_SIZE, "int", "{job}", "Jobs published under the request so far.", "3"),
+    Attribute(BULK_OUTCOME, "str", "", "ok, client_error, overload or internal_error.", "2"),
+    Attribute(BULK_ENQUEUE_DURATION, "float", "s", "Sum over the request's jobs of the time to hand each to the broker.", "3"),
+    Attribute(BULK_FAILURE_DOMAIN, "str", "", "input, model, resource, infra, timeout or code.", "5"),
+    Attribute(JOB_ID, "str", "", "Id of the job, as its queue knows it.", "4"),
+    Attribute(JOB_ATTEMPT, "int", "", "1 for the first try.", "6"),
+    Attribute(JOB_DELAY, "float", "s", "Wanted delay (ETA, countdown, retry back-off); not part of the wait.", "6"),
+    Attribute(TIME_IN_QUEUE, "float", "s", "Queue wait, raw and signed.", "6"),
+    Attribute(JOB_WAIT_NEGATIVE, "bool", "", "True when the wait came out negative (clock skew).", "6"),
+    Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency, 0..1; absent when the wait is negative.", "13"),
+    Attribute(TASK_NAME, "str", "", "Name of the task, as its queue knows it.", "4"),
+    Attribute(GEN_AI_MODEL, "str", "", "Model asked for.", "7"),
+    Attribute(GEN_AI_INPUT_TOKENS, "int", "{token}", "Tokens of the prompt, cached ones included.", "11"),
+    Attribute(GEN_AI_CACHED_TOKENS, "int", "{token}", "Prompt tokens taken from the cache.", "11"),
+    Attribute(GEN_AI_OUTPUT_TOKENS, "int", "{token}", "Tokens generated.", "10"),
+    Attribute(GEN_AI_TTFT, "float", "s", "Time to the first token.", "7"),
+    Attribute(GEN_AI_PREFILL, "float", "s", "Time in prefill, from the engine.", "7"),
+    Attribute(GEN_AI_DECODE, "float", "s", "Time in decode, from the engine.", "7"),
+    Attribute(CPU_TIME, "float", "s", "CPU seconds of the inference, native threads included.", "8"),
+    Attribute(CPU_UTILIZATION, "float", "1", "CPU time over wall time times the cores the process may use.", "8"),
+    Attribute(CPU_EXACT, "bool", "", "False when the CPU time is an estimate (inferences overlapped, or a thread ended unseen).", "8"),
+    Attribute(CPU_PRESSURE, "float", "1", "Share of the inference in which some task waited for a CPU (PSI).", "8"),
+    Attribute(CPU_THROTTLED, "float", "s", "Time throttled by the cgroup's quota.", "8"),
+    Attribute(MEMORY_START, "int", "By", "Resident memory when the inference began.", "9"),
+    Attribute(MEMORY_PEAK, "int", "By", "Highest resident memory during the inference.", "9"),
+    Attribute(MEMORY_GROWTH, "int", "By", "Peak minus start.", "9"),
+    Attribute(MEMORY_FILE, "int", "By", "File-backed part of resident memory at the end (mapped weights).", "9"),
+    Attribute(MEMORY_ANON, "int", "By", "Anonymous part of resident memory at the end.", "9"),
+    Attribute(MEMORY_LIMIT, "int", "By", "Memory the process may use.", "9"),
+    Attribute(MEMORY_EXACT, "bool", "", "False when the peak was sampled, not read from the kernel.", "9"),
+    Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
+    Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over decode time.", "12"),
+    Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
+)  # fmt: skip  # noqa: E501
+
+
+def markdown() -> str:
+    """Return ``docs/telemetry.md``."""
+    lines = [
+        "# Telemetry",
+        "",
+        "Generated from `otel/bulkscope/conventions.py` by `python -m bulkscope.conventions`; do not edit.",
+        "The column *number* refers to the thirteen numbers listed in the README.",
+        "",
+        "## Metrics",
+        "",
+        "| name | kind | unit | number | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| `{m.name}` | {m.kind} | `{m.unit}` | {m.number} | {m.description} |" for m in METRICS]
+    lines += ["", "## Attributes of spans and log records", "", "| name | type | unit | number | meaning |"]
+    lines += ["|---|---|---|---|---|"]
+    lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in ATTRIBUTES]
+    lines += [
+        "",
+        "## Log events",
+        "",
+        f"- `{EVENT_JOB_STARTED}`: a job begins; carries the ids of the span to come.",
+        f"- `{EVENT_JOB_HEARTBEAT}`: every second while it runs, with elapsed time, CPU and memory so far.",
+        f"- `{EVENT_REQUEST}`: an API hit, where the server wrote no access log line of its own.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
