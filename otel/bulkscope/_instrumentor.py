@@ -1,0 +1,70 @@
+"""What every module of ``bulkscope_instrumentation`` has in common.
+
+A subclass names its library and patches it; this class waits for the library's import (a process
+that never imports Celery pays nothing for Celery), checks the version and keeps faults of ours away
+from the application.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Collection
+from types import ModuleType
+from typing import Any, ClassVar
+
+import wrapt
+from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from bulkscope._safe import report
+
+logger = logging.getLogger("bulkscope")
+
+
+class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """Base of an instrumentor: ``module`` is the import to wait for, ``requires`` the supported versions."""
+
+    module: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return nothing: the versions are checked when the library is imported, see ``requires``."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        self._wrapped: list[tuple[Any, str, Any]] = []
+        self._active = True
+        wrapt.register_post_import_hook(self._imported, self.module)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        self._active = False
+        for parent, attribute, original in reversed(self._wrapped):
+            setattr(parent, attribute, original)
+        self._wrapped = []
+
+    def _imported(self, module: ModuleType) -> None:
+        if not self._active:
+            return
+        conflict = get_dependency_conflicts(self.requires)
+        if conflict:
+            logger.warning("%s is not instrumented by Bulkscope: %s", self.module, conflict)
+            return
+        try:
+            self.patch(module)
+        except Exception:
+            report(f"patching {self.module}")
+
+    @abstractmethod
+    def patch(self, module: ModuleType) -> None:
+        """Patch the imported ``module``; called once, errors are reported and swallowed."""
+
+    def wrap(self, parent: Any, attribute: str, wrapper: Callable[..., Any]) -> None:
+        """Replace ``parent.attribute`` by a ``wrapt`` wrapper ``(wrapped, instance, args, kwargs)``."""
+        original = parent.__dict__.get(attribute, getattr(parent, attribute))
+        self.replace(parent, attribute, wrapt.FunctionWrapper(original, wrapper))
+
+    def replace(self, parent: Any, attribute: str, value: Any) -> None:
+        """Set ``parent.attribute``; undone by ``uninstrument()``."""
+        self._wrapped.append((parent, attribute, parent.__dict__.get(attribute, getattr(parent, attribute))))
+        setattr(parent, attribute, value)
