@@ -1,0 +1,331 @@
+"""One HTTP request to an ASGI application: its SERVER span, its duration metric, its ``Bulk``.
+
+Lean on purpose: attributes known only at the end go in with one call, headers are looked at once and
+nothing is built that is not asked for. Functions here may raise; the caller keeps that from the app.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from bulkscope import _bulk, _instruments, conventions
+from bulkscope._safe import report
+from opentelemetry import _logs, propagate, trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.util import http as http_util
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+# Where the request stands in its ASGI scope; nested applications and copied scopes share the object.
+SCOPE_KEY = "bulkscope.request"
+
+_METHODS = frozenset(
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_ID_HEADERS = (b"bulk-id", b"x-bulk-id")
+
+
+class _HeadersGetter(Getter[Headers]):
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        wanted = key.lower().encode("latin-1")
+        values = [value.decode("latin-1") for name, value in carrier if name == wanted]
+        # A list header may be sent in several lines; the baggage propagator reads only the first.
+        return [",".join(values)] if len(values) > 1 and wanted == b"baggage" else values or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        return [name.decode("latin-1") for name, _ in carrier]
+
+
+_GETTER = _HeadersGetter()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment asks for, under the names that the contrib instrumentation reads.
+
+    ``old_names`` (``OTEL_SEMCONV_STABILITY_OPT_IN=http/dup``) adds the names of before the stable
+    conventions to the span; the metric has the stable name only.
+    """
+
+    excluded: http_util.ExcludeList | None
+    request_headers: list[str]
+    response_headers: list[str]
+    sanitized: list[str]
+    old_names: bool
+    access_events: bool
+    propagated: frozenset[bytes]
+
+    @classmethod
+    def read(cls, framework: str) -> Settings:
+        """Read the environment; ``framework`` is the part of the variables' names, e.g. ``FASTAPI``."""
+        listed = (
+            os.environ.get(
+                f"OTEL_PYTHON_{framework}_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS")
+            )
+            or ""
+        ).strip()
+        opt_in = [part.strip() for part in os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")]
+        return cls(
+            excluded=http_util.get_excluded_urls(framework) if listed else None,
+            request_headers=http_util.get_custom_headers(
+                http_util.OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST
+            ),
+            response_headers=http_util.get_custom_headers(
+                http_util.OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE
+            ),
+            sanitized=http_util.get_custom_headers(
+                http_util.OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS
+            ),
+            old_names="http/dup" in opt_in,
+            access_events=os.environ.get("BULKSCOPE_ACCESS_EVENTS", "1").strip().lower()
+            not in ("0", "false"),
+            propagated=frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields),
+        )
+
+
+class ServerRequest:
+    """A request being served; ``prefix`` is the path of the mounts passed so far, as a template."""
+
+    __slots__ = (
+        "bulk", "context", "extra", "method", "path", "prefix", "route", "scheme", "settings", "span",
+        "started", "status", "token",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, prefix: str, settings: Settings, tracer: trace.Tracer) -> None:
+        """Start the span and make it and a new ``Bulk`` current."""
+        self.started = time.perf_counter()
+        self.settings = settings
+        self.prefix = prefix
+        self.route: str | None = None
+        self.status: int | None = None
+        self.extra: dict[str, Any] = {}
+        method = scope["method"]
+        self.method: str = method if method in _METHODS else "_OTHER"
+        self.scheme: str = scope.get("scheme", "http")
+        self.path: str = scope["path"]
+        headers: Headers = scope["headers"]
+        first = dict(headers)
+        # A server may start a pipelined request from the context of the one before it, so that a
+        # request without a remote parent begins from an empty context and not from the current one.
+        parent = Context()
+        if not self.settings.propagated.isdisjoint(first):
+            parent = propagate.extract(headers, parent, _GETTER)
+        self.bulk = bulk = _bulk.Bulk()
+        bulk.learn(_bulk.from_baggage(parent), "baggage")
+        bulk.learn(_id_in_query(scope.get("query_string") or b""), "query")
+        for name in _ID_HEADERS:
+            if name in first:
+                bulk.learn(_bulk.clean(first[name].decode("latin-1")), "header")
+        context = _bulk.bind(bulk, parent)
+        self.span = tracer.start_span(
+            "HTTP" if self.method == "_OTHER" else self.method,
+            context,
+            SpanKind.SERVER,
+            self._attributes(scope, first),
+        )
+        self.context = trace.set_span_in_context(self.span, context)
+        self.token = attach(self.context)
+
+    def _attributes(self, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
+        # No url.query: it may carry a prompt or a secret.
+        attributes: dict[str, Any] = {
+            conventions.HTTP_REQUEST_METHOD: self.method,
+            conventions.URL_PATH: self.path,
+            conventions.URL_SCHEME: self.scheme,
+        }
+        if self.method == "_OTHER":
+            attributes["http.request.method_original"] = scope["method"]
+        if version := scope.get("http_version"):
+            attributes["network.protocol.version"] = version
+        address, port = _authority(headers.get(b"host"), self.scheme) or scope.get("server") or (None, None)
+        if address:
+            attributes["server.address"] = address
+            if port is not None:
+                attributes["server.port"] = port
+        if client := scope.get("client"):
+            attributes["client.address"] = client[0]
+        if agent := headers.get(b"user-agent"):
+            attributes["user_agent.original"] = agent.decode("latin-1")
+        if self.settings.request_headers:
+            attributes |= self._captured(
+                scope["headers"], self.settings.request_headers, http_util.normalise_request_header_name
+            )
+        if self.settings.old_names:
+            attributes |= _old_names(attributes)
+        return attributes
+
+    def _captured(self, headers: Headers, wanted: list[str], name: Callable[[str], str]) -> dict[str, Any]:
+        values: dict[str, str | list[str]] = {}
+        for key, value in headers:
+            values[key.decode("latin-1")] = value.decode("latin-1")
+        return dict(http_util.get_custom_header_attributes(values, wanted, self.settings.sanitized, name))
+
+    def watch(self, send: Send) -> Send:
+        """Return ``send`` with the response's status noted on the way."""
+
+        def watched(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                try:
+                    self.status = message["status"]
+                    if self.settings.response_headers:
+                        self.extra |= self._captured(
+                            message.get("headers", ()),
+                            self.settings.response_headers,
+                            http_util.normalise_response_header_name,
+                        )
+                except Exception:
+                    report("http response start")
+            return send(message)
+
+        return watched
+
+    def learn(self, bulk_id: str | None, source: str) -> None:
+        """Take an id found on the way; into baggage too, which other instrumentations inject from.
+
+        The context is attached for good: it ends with the task of the request, or when ``end`` restores
+        what was current before the request.
+        """
+        if self.bulk.learn(bulk_id, source):
+            attach(_bulk.bind(self.bulk))
+
+    def end(self, error: BaseException | None) -> None:
+        """End the span, count the request. ``error`` is what the application raised, if it did."""
+        try:
+            self._finish(error)
+        except Exception:
+            report("the end of an http request")
+        try:
+            self.span.end()
+        except Exception:
+            report("the end of an http span")
+        detach(self.token)
+
+    def _finish(self, error: BaseException | None) -> None:
+        outcome, error_type = _outcome(self.status, error, self.bulk.overload)
+        known: dict[str, Any] = {conventions.BULK_OUTCOME: outcome}
+        if self.status is not None:
+            known[conventions.HTTP_RESPONSE_STATUS_CODE] = self.status
+        if self.route is not None:
+            known[conventions.HTTP_ROUTE] = self.route
+        if error_type is not None:
+            known[conventions.ERROR_TYPE] = error_type
+        if self.span.is_recording():
+            self._describe(known, error, error_type)
+        _instruments.record(
+            conventions.M_HTTP_SERVER_DURATION,
+            time.perf_counter() - self.started,
+            known | {conventions.HTTP_REQUEST_METHOD: self.method, conventions.URL_SCHEME: self.scheme},
+        )
+        if self.settings.access_events and not self.bulk.logged:
+            self._log(known)
+
+    def _describe(self, known: dict[str, Any], error: BaseException | None, error_type: str | None) -> None:
+        if self.route is not None:
+            self.span.update_name(f"{'HTTP' if self.method == '_OTHER' else self.method} {self.route}")
+        bulk = self.bulk
+        attributes = known | self.extra
+        if bulk.id is not None and bulk.source is not None:
+            attributes[conventions.BULK_ID] = bulk.id
+            attributes[conventions.BULK_ID_SOURCE] = bulk.source
+        if bulk.size:
+            attributes[conventions.BULK_SIZE] = bulk.size
+            attributes[conventions.BULK_ENQUEUE_DURATION] = bulk.enqueue_seconds
+        if self.settings.old_names and self.status is not None:
+            attributes["http.status_code"] = self.status
+        self.span.set_attributes(attributes)
+        if error_type is None:
+            return
+        self.span.set_status(StatusCode.ERROR)
+        if error is not None:
+            # Without the message: it may quote the request's body.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            self.span.add_event(
+                "exception", {"exception.type": error_type, "exception.stacktrace": frames + error_type}
+            )
+
+    def _log(self, known: dict[str, Any]) -> None:
+        attributes = known | {
+            conventions.HTTP_REQUEST_METHOD: self.method,
+            conventions.URL_PATH: self.path,
+        }
+        if self.bulk.id is not None:
+            attributes[conventions.BULK_ID] = self.bulk.id
+        now = time.time_ns()
+        status = "-" if self.status is None else self.status
+        _logs.get_logger("bulkscope").emit(
+            _logs.LogRecord(
+                timestamp=now,
+                observed_timestamp=now,
+                context=self.context,
+                severity_number=_logs.SeverityNumber.INFO,
+                severity_text="INFO",
+                body=f"{self.method} {self.route or self.path} {status}",
+                attributes=attributes,
+                event_name=conventions.EVENT_REQUEST,
+            )
+        )
+
+
+def _outcome(status: int | None, error: BaseException | None, overload: bool) -> tuple[str, str | None]:
+    """Return ``bulk.outcome`` and ``error.type`` (None where the server is not at fault)."""
+    error_type = None
+    if error is not None:
+        kind = type(error)
+        error_type = kind.__qualname__
+        if kind.__module__ != "builtins":
+            error_type = f"{kind.__module__}.{error_type}"
+    elif status is None:
+        error_type = "incomplete_response"
+    elif status >= 500:
+        error_type = str(status)
+    if error_type is None and status is not None and status < 400:
+        return "ok", None
+    if status in (429, 503) or overload:
+        return "overload", error_type
+    return ("client_error" if error_type is None else "internal_error"), error_type
+
+
+def _id_in_query(query: bytes) -> str | None:
+    # A cheap look first: most query strings name no bulk.
+    if b"bulk" not in query.lower() and not any(key.encode() in query for key in _bulk.KEYS):
+        return None
+    fields = parse_qs(query.decode("latin-1"))
+    return _bulk.find({key: values[0] for key, values in fields.items()})
+
+
+def _authority(host: bytes | None, scheme: str) -> tuple[str, int | None] | None:
+    """Split a Host header into address and port (the scheme's own when it names none)."""
+    if not host:
+        return None
+    name, colon, port = host.decode("latin-1").rpartition(":")
+    if not colon or port.endswith("]"):
+        return (name + colon + port).strip("[]"), _DEFAULT_PORTS.get(scheme)
+    return name.strip("[]"), int(port) if port.isdecimal() else None
+
+
+_OLD_NAMES = {
+    conventions.HTTP_REQUEST_METHOD: "http.method",
+    conventions.URL_PATH: "http.target",
+    conventions.URL_SCHEME: "http.scheme",
+    "network.protocol.version": "http.flavor",
+    "server.address": "http.host",
+    "server.port": "net.host.port",
+    "client.address": "net.peer.ip",
+    "user_agent.original": "http.user_agent",
+}
+
+
+def _old_names(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {old: attributes[new] for new, old in _OLD_NAMES.items() if new in attributes}
