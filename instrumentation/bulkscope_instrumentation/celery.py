@@ -1,0 +1,212 @@
+"""Celery: a PRODUCER span where a task is published, a CONSUMER span where it runs.
+
+Publishing is wrapped where Celery makes its sender, so that a broker that fails or is slow is seen too
+(Celery's own signals say nothing of a publish that raised). Running is seen through Celery's signals,
+which hold for prefork, solo and threads alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+from bulkscope import _instruments
+from bulkscope import conventions as c
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._job import ENQUEUED_HEADER, Send, Work
+from bulkscope._safe import guarded, report
+from opentelemetry.metrics import CallbackOptions, Observation
+
+_SYSTEMS = {"redis": "redis", "rediss": "redis", "sentinel": "redis", "amqp": "rabbitmq", "amqps": "rabbitmq",
+            "pyamqp": "rabbitmq", "sqs": "aws_sqs"}  # fmt: skip
+
+
+def _system(app: Any) -> str:
+    """Return ``messaging.system``: the broker's product, from the scheme of the app's broker URL."""
+    url = str(app.conf.broker_write_url or app.conf.broker_url or "amqp")
+    scheme = url.partition(":")[0].partition("+")[0]
+    return _SYSTEMS.get(scheme, scheme)
+
+
+def _delay(eta: object) -> float:
+    """Return the seconds from now to a Celery ETA (ISO 8601 text or datetime); 0 without one or in the past."""
+    if isinstance(eta, str):
+        eta = datetime.fromisoformat(eta)
+    if not isinstance(eta, datetime):
+        return 0.0
+    moment = eta if eta.tzinfo else eta.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+class CeleryInstrumentor(Instrumentor):
+    """Instruments Celery 5.3 and later."""
+
+    module = "celery"
+    requires = ("celery >= 5.3",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap the sender and listen to the worker's signals."""
+        from celery import signals
+        from celery.app.amqp import AMQP
+
+        self._works: dict[str, Work] = {}
+        self._errors: dict[str, BaseException] = {}
+        self.wrap(AMQP, "_create_task_sender", _create_task_sender)
+        self._connected = [
+            (signals.task_prerun, self._prerun),
+            (signals.task_postrun, self._postrun),
+            (signals.task_failure, self._failed),
+            (signals.task_retry, self._retried),
+            (signals.worker_ready, _worker_ready),
+        ]
+        for signal, handler in self._connected:
+            signal.connect(handler, weak=False)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        super()._uninstrument(**kwargs)
+        for signal, handler in getattr(self, "_connected", ()):
+            signal.disconnect(handler)
+
+    @guarded
+    def _prerun(self, task_id: str, task: Any, kwargs: Any, **_: Any) -> None:
+        request = task.request
+        if request.is_eager:
+            # No queue was crossed: what runs here belongs to the caller's span.
+            return
+        info = request.delivery_info or {}
+        headers = {**(request.headers or {}), **_flat_headers(request)}
+        self._works[task_id] = Work(
+            system=_system(task.app),
+            queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+            job_id=task_id,
+            task=task.name,
+            headers=headers,
+            payload=kwargs,
+        ).start(attempt=(request.retries or 0) + 1)
+
+    def _failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
+        if task_id in self._works:
+            self._errors[task_id] = exception
+
+    def _retried(self, request: Any, reason: Any, **_: Any) -> None:
+        if request.id in self._works:
+            cause = getattr(reason, "exc", None)
+            self._errors[request.id] = cause if isinstance(cause, BaseException) else reason
+
+    def _postrun(self, task_id: str, state: str | None = None, **_: Any) -> None:
+        work, error = self._works.pop(task_id, None), self._errors.pop(task_id, None)
+        if work is not None:
+            work.finish(error, retry=state == "RETRY")
+
+
+def _flat_headers(request: Any) -> dict[str, Any]:
+    """Return the message's headers: Celery lays them out as attributes of the request."""
+    return {key: value for key, value in vars(request).items() if isinstance(value, str)}
+
+
+def _create_task_sender(
+    wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any
+) -> Callable[..., Any]:
+    """Wrap the function that Celery publishes every task with."""
+    send_task_message = wrapped(*args, **kwargs)
+    amqp = instance
+
+    def send(producer: Any, name: str, message: Any, *rest: Any, **options: Any) -> Any:
+        try:
+            sending = _sending(amqp, name, message, options)
+        except Exception:
+            report("publishing a Celery task")
+            return send_task_message(producer, name, message, *rest, **options)
+        with sending:
+            return send_task_message(producer, name, message, *rest, **options)
+
+    return send
+
+
+def _sending(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
+    headers, _properties, body, _event = message
+    queue = options.get("queue")
+    if queue is None and options.get("exchange") is None:
+        queue = amqp.default_queue
+    protocol_2 = bool(headers)
+    fields = headers if protocol_2 else body
+    payload = body[1] if protocol_2 else body.get("kwargs")
+    sending = Send(
+        system=_system(amqp.app),
+        queue=str(getattr(queue, "name", queue) or options.get("routing_key") or "default"),
+        job_id=str(fields.get("id")),
+        task=name,
+        payload=payload,
+        delay=_delay(fields.get("eta")),
+        attempt=int(fields.get("retries") or 0) + 1,
+    )
+    headers.update(sending.headers)
+    # A retry copies the headers of the attempt before it into this option, which is merged over ours.
+    if options.get("headers"):
+        options["headers"] = {**options["headers"], **sending.headers}
+    return sending
+
+
+@guarded
+def _worker_ready(sender: Any, **_: Any) -> None:
+    """Report depth and oldest age of the worker's queues, from its main process only."""
+    names = sorted(sender.task_consumer.queues and {queue.name for queue in sender.task_consumer.queues})
+    watch = _QueueWatch(sender.app, names)
+    _instruments.observe(c.M_QUEUE_DEPTH, watch.depth)
+    _instruments.observe(c.M_QUEUE_OLDEST_AGE, watch.oldest_age)
+
+
+class _QueueWatch:
+    """Asks the broker, over a connection of its own, how many jobs wait and since when."""
+
+    def __init__(self, app: Any, names: Iterable[str]) -> None:
+        self._app, self._names, self._pid = app, list(names), os.getpid()
+        self._connection: Any = None
+
+    def _observe(self, read: Callable[[Any, str], float | None]) -> list[Observation]:
+        if self._pid != os.getpid():
+            return []
+        found = []
+        try:
+            if self._connection is None:
+                self._connection = self._app.connection_for_read(connect_timeout=2)
+            channel = self._connection.default_channel
+            for name in self._names:
+                value = read(channel, name)
+                if value is not None:
+                    found.append(Observation(value, {c.MESSAGING_DESTINATION: name}))
+        except Exception:
+            self._connection = None  # the next interval tries again with a fresh one
+            report("asking the broker for the depth of its queues")
+        return found
+
+    def depth(self, options: CallbackOptions) -> list[Observation]:
+        """Jobs waiting; those a worker has already taken are not among them."""
+        return self._observe(_depth)
+
+    def oldest_age(self, options: CallbackOptions) -> list[Observation]:
+        """Seconds since the oldest waiting job was enqueued; nothing when none waits or none can be seen."""
+        return self._observe(_oldest_age)
+
+
+def _depth(channel: Any, name: str) -> float | None:
+    if hasattr(channel, "_size"):
+        return float(channel._size(name))
+    return float(channel.queue_declare(queue=name, passive=True).message_count)
+
+
+def _oldest_age(channel: Any, name: str) -> float | None:
+    client = getattr(channel, "client", None)
+    if not hasattr(client, "lindex"):
+        return None
+    # Celery pushes on the left and pops on the right: the oldest is the last.
+    raw = client.lindex(name, -1)
+    if raw is None:
+        return None
+    enqueued = json.loads(raw).get("headers", {}).get(ENQUEUED_HEADER)
+    return None if enqueued is None else max(0.0, time.time() - int(enqueued) / 1e9)

@@ -1,0 +1,73 @@
+"""What ``bulkscope run`` and the pre-instrument hook set, unless the variable is set already."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping, Sequence
+
+# Contrib's instrumentations of libraries that we instrument: two of a kind would give two spans.
+# Import name of the contrib module, its entry point, the variable that hands it back.
+SUPERSEDED = {
+    "opentelemetry.instrumentation.fastapi": "fastapi",
+    "opentelemetry.instrumentation.celery": "celery",
+    "opentelemetry.instrumentation.logging": "logging",
+}
+
+_DEFAULTS = {
+    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_METRICS_EXPORTER": "otlp",
+    "OTEL_LOGS_EXPORTER": "otlp",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+    "OTEL_METRICS_EXEMPLAR_FILTER": "always_off",
+    # A live page wants seconds; the SDK's 60 s would show a bulk after it is over.
+    "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+    # What a killed worker can lose at most, in milliseconds.
+    "OTEL_BSP_SCHEDULE_DELAY": "500",
+    "OTEL_BLRP_SCHEDULE_DELAY": "500",
+    # Log records are exported by our own instrumentation, with the bulk's ids.
+    "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED": "false",
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "false",
+}
+
+_ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.1:4317"}
+
+
+def kept_contrib() -> set[str]:
+    """Return the entry points of contrib instrumentations that the user wants instead of ours."""
+    return {
+        name for name in SUPERSEDED.values() if os.environ.get(f"BULKSCOPE_{name.upper()}", "") == "contrib"
+    }
+
+
+def service_name(command: Sequence[str]) -> str:
+    """Return a service name made from a command line, of the characters Kibana's APM accepts.
+
+    ``uvicorn shop.api:app`` is ``shop-api``, ``celery -A shop.tasks worker`` is ``shop-tasks``,
+    ``python -m shop`` is ``shop``, ``./serve.py`` is ``serve``.
+    """
+    words = list(command)
+    name = os.path.splitext(os.path.basename(words[0]))[0] if words else "bulkscope"
+    for option in ("-A", "--app", "-m"):
+        if option in words[:-1]:
+            name = words[words.index(option) + 1].partition(":")[0]
+    for word in words[1:]:
+        if word.startswith("--app="):
+            name = word.removeprefix("--app=")
+        elif re.fullmatch(r"[\w.]+:[\w.()]+", word):
+            name = word.partition(":")[0]
+        elif word.endswith(".py") and name.startswith("python"):
+            name = os.path.basename(word).removesuffix(".py")
+    return re.sub(r"[^a-zA-Z0-9 _-]+", "-", name).strip("-") or "bulkscope"
+
+
+def apply(environ: MutableMapping[str, str]) -> None:
+    """Set the defaults in ``environ``; a variable that is set, even to nothing, stays as it is."""
+    for name, value in _DEFAULTS.items():
+        environ.setdefault(name, value)
+    endpoint = _ENDPOINTS.get(environ["OTEL_EXPORTER_OTLP_PROTOCOL"])
+    if endpoint and not any(
+        f"OTEL_EXPORTER_OTLP{signal}_ENDPOINT" in environ for signal in ("", "_TRACES", "_METRICS", "_LOGS")
+    ):
+        environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint

@@ -1,0 +1,333 @@
+"""One job on its way through a queue: what every queue's module shares.
+
+``Send`` stands around handing a job to the broker, ``Work`` around doing it. A queue's module says what
+the queue calls things and carries ``Send.headers`` from one side to the other; spans, metrics, waits and
+heartbeats are made here, so that the numbers mean the same for every queue.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import propagate, trace
+from opentelemetry._logs import LogRecord, SeverityNumber, get_logger
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+
+from bulkscope import _bulk, _instruments
+from bulkscope import conventions as c
+from bulkscope._bulk import Bulk
+from bulkscope._failure import failure_domain
+from bulkscope._proc import Proc
+from bulkscope._safe import guarded
+
+# Wall clock of the enqueue in nanoseconds since the epoch, and the wanted delay in seconds.
+ENQUEUED_HEADER = "bulkscope-enqueued"
+DELAY_HEADER = "bulkscope-delay"
+
+# A trace of 100,000 spans helps nobody: from the 201st on a job has a trace of its own, linked to the request.
+JOBS_PER_TRACE = 200
+
+HEARTBEAT_SECONDS = 1.0
+
+
+def error_type(error: BaseException) -> str:
+    """Return the value of ``error.type`` for an exception: its class with the module, builtins bare."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _names(error: BaseException) -> str:
+    return " ".join(kind.__name__ for kind in type(error).__mro__)
+
+
+def is_overload(error: BaseException) -> bool:
+    """Tell whether a failed enqueue means a full or slow broker rather than a broken one."""
+    chain: BaseException | None = error
+    while chain is not None:
+        names = _names(chain)
+        if (
+            "Timeout" in names
+            or "LimitExceeded" in names
+            or "OutOfMemory" in names
+            or "Full" in names.split()
+        ):
+            return True
+        chain = chain.__cause__
+    return False
+
+
+class Send:
+    """Handing one job to the broker; use as a context manager.
+
+    Args: what the queue calls its system, itself, the job and the task; ``payload`` is the mapping in
+    which the bulk's id may be; ``delay`` the wanted delay in seconds; ``attempt`` 1 for the first.
+    ``headers`` (string to string) must reach the worker with the job.
+    """
+
+    def __init__(
+        self,
+        *,
+        system: str,
+        queue: str,
+        job_id: str,
+        task: str,
+        payload: object = None,
+        delay: float = 0.0,
+        attempt: int = 1,
+    ) -> None:
+        self._queue, self._system, self._task = queue, system, task
+        self.headers: dict[str, str] = {}
+        here = otel_context.get_current()
+        parent = trace.get_current_span(here).get_span_context()
+        request = _bulk.current(here)
+        if request is None:
+            request = Bulk()
+            request.learn(_bulk.from_baggage(here), "baggage")
+        self._request = request
+        request.learn(_bulk.find(payload), "payload")
+        alone = parent.is_valid and request.size >= JOBS_PER_TRACE
+        job = Bulk(request.id, request.source, job_id)
+        base = trace.set_span_in_context(trace.INVALID_SPAN, here) if alone else here
+        self._span = trace.get_tracer("bulkscope").start_span(
+            f"send {queue}",
+            context=_bulk.bind(job, base),
+            kind=SpanKind.PRODUCER,
+            links=[Link(parent)] if alone else None,
+            attributes={
+                c.MESSAGING_SYSTEM: system,
+                c.MESSAGING_OPERATION_NAME: "send",
+                c.MESSAGING_OPERATION_TYPE: "send",
+                c.MESSAGING_DESTINATION: queue,
+                c.MESSAGING_MESSAGE_ID: job_id,
+                c.TASK_NAME: task,
+                c.JOB_ATTEMPT: attempt,
+                c.JOB_DELAY: delay,
+            },
+        )
+        if job.id is None:
+            # Nobody named the bulk: the trace that enqueues it is its id, and is marked as such.
+            span_context = parent if parent.is_valid else self._span.get_span_context()
+            request.learn(trace.format_trace_id(span_context.trace_id), "trace")
+            job.learn(request.id, "trace")
+            self._span.set_attributes({c.BULK_ID: str(job.id), c.BULK_ID_SOURCE: "trace"})
+        self._context = trace.set_span_in_context(self._span, _bulk.bind(job, base))
+        propagate.inject(self.headers, self._context)
+        self.headers[ENQUEUED_HEADER] = str(time.time_ns())
+        self.headers[DELAY_HEADER] = repr(delay)
+
+    def __enter__(self) -> Send:
+        self._token = otel_context.attach(self._context)
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._finish(error)
+
+    @guarded
+    def _finish(self, error: BaseException | None) -> None:
+        seconds = time.perf_counter() - self._started
+        otel_context.detach(self._token)
+        labels: _instruments.AttributeValues = {
+            c.MESSAGING_SYSTEM: self._system,
+            c.MESSAGING_OPERATION_NAME: "send",
+            c.MESSAGING_DESTINATION: self._queue,
+            c.TASK_NAME: self._task,
+        }
+        self._request.enqueue_seconds += seconds
+        if error is None:
+            self._request.size += 1
+        else:
+            labels[c.ERROR_TYPE] = error_type(error)
+            self._request.overload = self._request.overload or is_overload(error)
+            self._span.set_attributes({c.ERROR_TYPE: error_type(error), c.BULK_FAILURE_DOMAIN: "infra"})
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+        _instruments.record(c.M_CLIENT_OPERATION_DURATION, seconds, labels)
+        _instruments.add(c.M_SENT_MESSAGES, 1, labels)
+
+
+class Work:
+    """Doing one job, from ``start`` to ``finish``; both in the thread that does it."""
+
+    def __init__(
+        self,
+        *,
+        system: str,
+        queue: str,
+        job_id: str,
+        task: str,
+        headers: Mapping[str, Any],
+        payload: object = None,
+    ) -> None:
+        self._labels: _instruments.AttributeValues = {
+            c.MESSAGING_SYSTEM: system,
+            c.MESSAGING_OPERATION_NAME: "process",
+            c.MESSAGING_DESTINATION: queue,
+            c.TASK_NAME: task,
+        }
+        self._queue = queue
+        carrier = {key: value for key, value in headers.items() if isinstance(value, str)}
+        context = propagate.extract(carrier)
+        self.bulk = Bulk(job_id=job_id)
+        # An id made of the trace stays marked through baggage: it equals the parent's trace id.
+        carried = _bulk.from_baggage(context)
+        trace_id = trace.get_current_span(context).get_span_context().trace_id
+        by_trace = carried is not None and trace_id != 0 and carried == trace.format_trace_id(trace_id)
+        self.bulk.learn(carried, "trace" if by_trace else "baggage")
+        self.bulk.learn(_bulk.find(payload), "payload")
+        self._parent = _bulk.bind(self.bulk, context)
+        self._enqueued_ns = _number(headers.get(ENQUEUED_HEADER))
+        self._delay = _number(headers.get(DELAY_HEADER)) or 0.0
+
+    def start(self, attempt: int = 1) -> Work:
+        """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
+        self.started_ns = time.time_ns()
+        self._clock = time.perf_counter()
+        self._cpu = time.process_time()
+        self.span: Span = trace.get_tracer("bulkscope").start_span(
+            f"process {self._queue}",
+            context=self._parent,
+            kind=SpanKind.CONSUMER,
+            start_time=self.started_ns,
+            attributes={
+                **self._labels,
+                c.MESSAGING_OPERATION_TYPE: "process",
+                c.MESSAGING_MESSAGE_ID: str(self.bulk.job_id),
+                c.JOB_ATTEMPT: attempt,
+                c.JOB_DELAY: self._delay,
+            },
+        )
+        self.context: Context = trace.set_span_in_context(self.span, self._parent)
+        self._token = otel_context.attach(self.context)
+        _instruments.add(c.M_CONSUMED_MESSAGES, 1, self._labels)
+        _instruments.add(c.M_WORKER_BUSY, 1, {c.MESSAGING_DESTINATION: self._queue})
+        self.event(c.EVENT_JOB_STARTED)
+        _heartbeat.add(self)
+        return self
+
+    def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Emit a log event with the ids of this job and of its span."""
+        values: dict[str, Any] = {c.JOB_ID: str(self.bulk.job_id), **self._labels, **(attributes or {})}
+        if self.bulk.id is not None:
+            values[c.BULK_ID] = self.bulk.id
+        get_logger("bulkscope").emit(
+            LogRecord(
+                timestamp=time.time_ns(),
+                context=self.context,
+                severity_number=SeverityNumber.INFO,
+                severity_text="INFO",
+                body=f"{name} {self.bulk.job_id}",
+                attributes=values,
+                event_name=name,
+            )
+        )
+
+    def elapsed(self) -> dict[str, float | int]:
+        """Return seconds since the start, CPU seconds of the process since then, resident bytes now."""
+        found: dict[str, float | int] = {
+            c.JOB_ELAPSED: time.perf_counter() - self._clock,
+            c.CPU_TIME: time.process_time() - self._cpu,
+        }
+        status = Proc().status()
+        if status.rss is not None:
+            found[c.M_PROCESS_MEMORY_USAGE] = status.rss
+        return found
+
+    @guarded
+    def finish(self, error: BaseException | None = None, *, retry: bool = False) -> None:
+        """End the span. ``error`` is what the job failed with; ``retry`` says that it will be tried again.
+
+        A retried attempt carries its error but is no failure of the job: its status stays unset.
+        """
+        _heartbeat.remove(self)
+        seconds = time.perf_counter() - self._clock
+        ended_ns = self.started_ns + int(seconds * 1e9)
+        otel_context.detach(self._token)
+        labels = dict(self._labels)
+        values: dict[str, Any] = {}
+        if self.bulk.id is not None:
+            values[c.BULK_ID] = self.bulk.id
+        if self._enqueued_ns is not None:
+            wait = (self.started_ns - self._enqueued_ns) / 1e9 - self._delay
+            total = (ended_ns - self._enqueued_ns) / 1e9
+            values[c.TIME_IN_QUEUE] = wait
+            if wait < 0:
+                values[c.JOB_WAIT_NEGATIVE] = True
+            else:
+                _instruments.record(c.M_QUEUE_WAIT, wait, self._labels)
+                if total > 0:
+                    ratio = values[c.JOB_WAIT_RATIO] = min(1.0, wait / total)
+                    _instruments.record(c.M_WAIT_RATIO, ratio, self._labels)
+        if error is not None:
+            values[c.ERROR_TYPE] = labels[c.ERROR_TYPE] = error_type(error)
+            values[c.BULK_FAILURE_DOMAIN] = labels[c.BULK_FAILURE_DOMAIN] = failure_domain(error)
+        if error is None or retry:
+            values[c.BULK_OUTCOME] = labels[c.BULK_OUTCOME] = "retry" if retry else "ok"
+        else:
+            values[c.BULK_OUTCOME] = labels[c.BULK_OUTCOME] = "internal_error"
+            self.span.set_status(StatusCode.ERROR)
+        self.span.set_attributes(values)
+        self.span.end(ended_ns)
+        _instruments.add(c.M_WORKER_BUSY, -1, {c.MESSAGING_DESTINATION: self._queue})
+        _instruments.record(c.M_PROCESS_DURATION, seconds, labels)
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+class _Heartbeat:
+    """One daemon thread a process that reports every running job once a second."""
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[Work] = set()
+        self._awake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, work: Work) -> None:
+        with self._lock:
+            self._running.add(work)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="bulkscope-heartbeat", daemon=True)
+                self._thread.start()
+        self._awake.set()
+
+    def remove(self, work: Work) -> None:
+        with self._lock:
+            self._running.discard(work)
+            if not self._running:
+                self._awake.clear()
+
+    def _beat(self) -> None:
+        while True:
+            self._awake.wait()
+            time.sleep(HEARTBEAT_SECONDS)
+            with self._lock:
+                running = list(self._running)
+            for work in running:
+                self._report(work)
+
+    @guarded
+    def _report(self, work: Work) -> None:
+        elapsed = work.elapsed()
+        # A job younger than a beat has just said that it started.
+        if elapsed[c.JOB_ELAPSED] >= HEARTBEAT_SECONDS:
+            work.event(c.EVENT_JOB_HEARTBEAT, elapsed)
+
+
+_heartbeat = _Heartbeat()

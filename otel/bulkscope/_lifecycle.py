@@ -1,0 +1,125 @@
+"""Nothing recorded is lost when a process ends or forks.
+
+Python's ``atexit`` alone misses most of the ways a server ends: uvicorn raises SIGTERM on itself once
+it has shut down, gunicorn's workers do the same, and forked pool children (billiard, multiprocessing)
+leave through ``os._exit``. Each of these doors is watched here, and each flush is bounded, so that an
+end point that is down cannot hold a process up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from bulkscope import _pipeline, _resource
+from bulkscope._safe import guarded, report
+
+_FATAL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def flush_seconds() -> float:
+    """Return the bound of a flush at the end of a process, in seconds (``BULKSCOPE_FLUSH_TIMEOUT``)."""
+    try:
+        return max(0.0, float(os.environ.get("BULKSCOPE_FLUSH_TIMEOUT", "5")))
+    except ValueError:
+        return 5.0
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Send what is recorded, all signals at once; False when ``timeout`` seconds were not enough.
+
+    Each provider is flushed in a thread of its own, because the SDK's flush takes no deadline: its
+    retries against an end point that is down go on for as long as the exporter's time-out.
+    """
+    deadline = time.monotonic() + (flush_seconds() if timeout is None else timeout)
+    threads: list[threading.Thread] = []
+    for provider in _pipeline.providers().values():
+        thread = threading.Thread(target=guarded(provider.force_flush), name="bulkscope-flush", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # Python >= 3.12 starts no thread once the interpreter is going down.
+            guarded(provider.force_flush)()
+            continue
+        threads.append(thread)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
+_ended_pid: int | None = None
+
+
+def flush_at_end() -> None:
+    """Flush once a process: the first door it leaves by does the work, the next ones find it done."""
+    global _ended_pid
+    if _ended_pid == os.getpid():
+        return
+    _ended_pid = os.getpid()
+    try:
+        flush()
+    except Exception:
+        report("the flush at the end of the process")
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """End as the default would have ended, a flush later: same signal, same exit status."""
+    flush_at_end()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _watch_signals() -> None:
+    original = signal.raise_signal
+
+    def raise_signal(number: int, /) -> None:
+        # Servers put the default handler back and raise the signal that ended them.
+        if number in _FATAL and signal.getsignal(number) is signal.SIG_DFL:
+            flush_at_end()
+        original(number)
+
+    signal.raise_signal = raise_signal
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _watch_exit() -> None:
+    original: Callable[[int], Any] = os._exit
+
+    def leave(status: int) -> Any:
+        flush_at_end()
+        original(status)
+
+    os._exit = leave  # type: ignore[assignment]
+    for provider in _pipeline.providers().values():
+        # The SDK's own shutdown may take 30 s for each signal; ours is bounded for all of them.
+        handler = getattr(provider, "_atexit_handler", None) or getattr(provider, "_at_exit_handler", None)
+        if handler is not None:
+            atexit.unregister(handler)
+    atexit.register(flush_at_end)
+
+
+@guarded
+def _after_fork_in_child() -> None:
+    global _ended_pid
+    _ended_pid = None
+    _pipeline.renew_connections()
+    _pipeline.forget_metrics()
+    _pipeline.update_resource(_resource.process_attributes())
+
+
+def watch() -> None:
+    """Watch every way out of this process, and forks. Call once, when the providers are in place."""
+    _watch_signals()
+    _watch_exit()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,77 @@
+"""The few places where the SDK has no public way to reach what stands in its pipeline.
+
+Everything here is looked up defensively: an SDK that is laid out otherwise loses the extra (a count, a
+clean start after a fork), never the telemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry._logs import get_logger_provider
+
+SIGNALS = ("traces", "metrics", "logs")
+
+
+def providers() -> dict[str, Any]:
+    """Return the global SDK providers by signal; one that is not the SDK's is left out."""
+    found = {
+        "traces": trace.get_tracer_provider(),
+        "metrics": metrics.get_meter_provider(),
+        "logs": get_logger_provider(),
+    }
+    return {signal: provider for signal, provider in found.items() if hasattr(provider, "force_flush")}
+
+
+def processors(signal: str, provider: Any) -> Iterator[Any]:
+    """Yield the batch processors (traces, logs) or metric readers of a provider."""
+    if signal == "metrics":
+        yield from getattr(getattr(provider, "_sdk_config", None), "metric_readers", ())
+        return
+    name = "_active_span_processor" if signal == "traces" else "_multi_log_record_processor"
+    several = getattr(provider, name, None)
+    for processor in getattr(several, "_span_processors", getattr(several, "_log_record_processors", ())):
+        yield getattr(processor, "_batch_processor", processor)
+
+
+def exporters() -> Iterator[tuple[str, Any, Any]]:
+    """Yield (signal, processor, exporter) of every pipeline."""
+    for signal, provider in providers().items():
+        for processor in processors(signal, provider):
+            exporter = getattr(processor, "_exporter", None)
+            if exporter is not None:
+                yield signal, processor, exporter
+
+
+def forget_metrics() -> None:
+    """Drop what the metrics have added up so far, so that a forked child starts from nothing.
+
+    The SDK copies the parent's sums into the child, and both then report them: a job counted before the
+    fork would be counted again by every child.
+    """
+    consumer = getattr(providers().get("metrics"), "_measurement_consumer", None)
+    for storage in getattr(consumer, "_reader_storages", {}).values():
+        matches = getattr(storage, "_instrument_view_instrument_matches", None)
+        if matches is not None:
+            matches.clear()
+
+
+def renew_connections() -> None:
+    """Close inherited connections in a forked child: two processes must not write on one socket."""
+    for _, _, exporter in exporters():
+        transport = getattr(getattr(exporter, "_client", None), "_transport", None)
+        session = getattr(transport, "_session", getattr(exporter, "_session", None))
+        if session is not None and hasattr(session, "close"):
+            session.close()
+
+
+def update_resource(attributes: dict[str, Any]) -> None:
+    """Merge ``attributes`` over the resource of every provider."""
+    from opentelemetry.sdk.resources import Resource
+
+    extra = Resource(attributes)
+    for provider in providers().values():
+        if hasattr(provider, "_update_resource"):
+            provider._update_resource(extra)

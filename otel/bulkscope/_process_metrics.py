@@ -1,0 +1,50 @@
+"""CPU and memory of this process, observed once an export interval."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+import psutil
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from bulkscope import _instruments
+from bulkscope._proc import Proc
+from bulkscope._safe import report
+from bulkscope.conventions import M_PROCESS_CPU_UTILIZATION, M_PROCESS_MEMORY_USAGE
+
+
+class _CpuShare:
+    """CPU time since the last look over wall time times the cores the process may use; 0..1."""
+
+    def __init__(self, cores: float) -> None:
+        self._cores = cores
+        self._restart()
+
+    def _restart(self) -> None:
+        self._pid, self._cpu, self._wall = os.getpid(), time.process_time(), time.monotonic()
+
+    def __call__(self, options: CallbackOptions) -> Iterable[Observation]:
+        if self._pid != os.getpid():
+            # A fork: the clocks of the parent say nothing about the child.
+            self._restart()
+            return
+        cpu, wall = time.process_time(), time.monotonic()
+        if wall > self._wall:
+            yield Observation((cpu - self._cpu) / (wall - self._wall) / self._cores)
+        self._cpu, self._wall = cpu, wall
+
+
+def _memory(options: CallbackOptions) -> Iterable[Observation]:
+    try:
+        yield Observation(psutil.Process().memory_info().rss)
+    except psutil.Error:
+        report("reading the memory of this process")
+
+
+def observe() -> None:
+    """Start to report ``process.cpu.utilization`` and ``process.memory.usage``."""
+    cores = Proc().allowed_cores() or os.cpu_count() or 1
+    _instruments.observe(M_PROCESS_CPU_UTILIZATION, _CpuShare(cores))
+    _instruments.observe(M_PROCESS_MEMORY_USAGE, _memory)

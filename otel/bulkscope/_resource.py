@@ -1,0 +1,31 @@
+"""What every record says about the process it came from."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from typing import Any
+
+from bulkscope import conventions as c
+from bulkscope._proc import Proc
+
+
+def process_attributes() -> dict[str, Any]:
+    """Return what differs between a process and its forks: instance id (fresh each call) and pid."""
+    return {c.SERVICE_INSTANCE_ID: str(uuid.uuid4()), c.PROCESS_PID: os.getpid()}
+
+
+def attributes(proc: Proc | None = None) -> dict[str, Any]:
+    """Return the resource attributes that Bulkscope adds; what cannot be read is left out.
+
+    ``bulk.worker.cpus`` is in cores (a quota makes it a fraction), ``bulk.worker.memory.limit`` in bytes.
+    """
+    proc = proc or Proc()
+    found = {
+        c.HOST_NAME: socket.gethostname(),
+        c.CONTAINER_ID: proc.container_id(),
+        c.WORKER_CPUS: proc.allowed_cores(),
+        c.WORKER_MEMORY_LIMIT: proc.memory_limit(),
+    }
+    return process_attributes() | {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,66 @@
+"""The pre-instrument hook: runs in every launched process before its libraries are instrumented.
+
+Under a distribution (Elastic's, OpenTelemetry's own) the SDK is configured by then and is taken as it
+is; without one it is configured here, from the same ``OTEL_*`` variables.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+import wrapt
+from opentelemetry import trace
+
+from bulkscope import _defaults, _drops, _lifecycle, _pipeline, _process_metrics, _resource
+from bulkscope._processor import BulkSpanProcessor
+from bulkscope._safe import report
+
+
+def _configure_sdk() -> None:
+    """Configure the SDK from the environment, as every distribution does, unless it is already."""
+    if hasattr(trace.get_tracer_provider(), "add_span_processor"):
+        return
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+    _OTelSDKConfigurator().configure(auto_instrumentation_version=None)
+
+
+def _silence(module: ModuleType) -> None:
+    """Make contrib's instrumentor of a library that we instrument do nothing: one span, not two."""
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+    def skip(self: Any, **kwargs: Any) -> None:
+        return None
+
+    for value in list(vars(module).values()):
+        if (
+            isinstance(value, type)
+            and issubclass(value, BaseInstrumentor)
+            and value.__module__ == module.__name__
+        ):
+            value._instrument = skip
+            value._uninstrument = skip
+
+
+def pre_instrument() -> None:
+    """Set defaults, configure the SDK if nobody has, and put Bulkscope's parts into it."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return
+    try:
+        _defaults.apply(os.environ)
+        for module, name in _defaults.SUPERSEDED.items():
+            if name not in _defaults.kept_contrib():
+                wrapt.register_post_import_hook(_silence, module)
+        _configure_sdk()
+        provider = trace.get_tracer_provider()
+        if not hasattr(provider, "add_span_processor"):
+            return
+        _pipeline.update_resource(_resource.attributes())
+        provider.add_span_processor(BulkSpanProcessor())
+        _drops.watch()
+        _process_metrics.observe()
+        _lifecycle.watch()
+    except Exception:
+        report("setting up")

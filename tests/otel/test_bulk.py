@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from opentelemetry import baggage
+
+from bulkscope import _bulk
+from bulkscope._bulk import Bulk
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"bulkId": "a"}, "a"),
+        ({"bulk_id": 7}, "7"),
+        ({"bulk.id": " a "}, "a"),
+        ({"bulk": {"id": "inner"}}, "inner"),
+        ({"bulkId": "", "bulk_id": "second"}, "second"),
+        ({"bulkId": True}, None),
+        ({"bulkId": ["a"]}, None),
+        ({"bulkId": "x" * 257}, None),
+        ({"bulkId": None}, None),
+        ([{"bulkId": "a"}], None),
+        (None, None),
+        (b"bytes", None),
+    ],
+)
+def test_find(fields: object, found: str | None) -> None:
+    assert _bulk.find(fields) == found
+
+
+def test_source_order_wins_over_order_of_arrival() -> None:
+    bulk = Bulk()
+    assert bulk.learn("from-header", "header")
+    assert bulk.learn("from-body", "body")
+    assert not bulk.learn("from-path", "path")
+    assert not bulk.learn("again", "body")
+    assert bulk.learn("from-baggage", "baggage")
+    assert not bulk.learn(None, "baggage")
+    assert (bulk.id, bulk.source) == ("from-baggage", "baggage")
+
+
+def test_bound_bulk_travels_in_baggage() -> None:
+    bulk = Bulk("b-1", "body")
+    context = _bulk.bind(bulk)
+    assert _bulk.current(context) is bulk
+    assert _bulk.from_baggage(context) == "b-1"
+    assert _bulk.current() is None
+    assert baggage.get_all(_bulk.bind(Bulk())) == {}

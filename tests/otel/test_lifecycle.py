@@ -1,0 +1,124 @@
+"""Nothing recorded is lost when a process ends. With the flush removed, each of these fails: the batch
+processors' delay is ten minutes, so only a flush at the end can deliver anything."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import BIN, environment, free_port, get, wait_for_line
+from tests.sink import Sink
+
+Spawn = Callable[..., Any]
+
+SERVERS = {
+    "uvicorn": ("uvicorn", "app:app", "--port"),
+    "uvicorn with two workers": ("uvicorn", "app:app", "--workers", "2", "--port"),
+    "gunicorn": ("gunicorn", "app:app", "-k", "uvicorn_worker.UvicornWorker", "--workers", "2", "--bind"),
+}
+
+
+def serve_and_ask(
+    spawn: Spawn, command: tuple[str, ...], env: dict[str, str], launcher: tuple[str, ...]
+) -> Any:
+    port = free_port()
+    where = f"127.0.0.1:{port}" if command[-1] == "--bind" else str(port)
+    process = spawn(*launcher, str(BIN / command[0]), *command[1:], where, env=env)
+    wait_for_line(process, "Application startup complete")
+    for number in range(5):
+        assert get(f"http://127.0.0.1:{port}/items/{number}") == b'{"item":%d}' % number
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert "Traceback" not in output, output
+    return process
+
+
+def requests_of(sink: Sink) -> int:
+    return sum(span["name"] == "GET /items/{item}" for span in sink.spans)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_server_on_sigterm(name: str, sink: Sink, spawn: Spawn) -> None:
+    serve_and_ask(spawn, SERVERS[name], environment(sink.url), (str(BIN / "bulkscope"), "run"))
+    assert requests_of(sink) == 5
+    durations = [point for point in sink.points if point["name"] == "http.server.request.duration"]
+    assert sum(point["count"] for point in durations) == 5
+
+
+def test_opentelemetry_instrument_gives_the_same(sink: Sink, spawn: Spawn) -> None:
+    """Without any distribution: the SDK is configured by the pre-instrument hook."""
+    env = environment(sink.url, OTEL_PYTHON_DISTRO="none", OTEL_PYTHON_CONFIGURATOR="none")
+    serve_and_ask(spawn, SERVERS["uvicorn"], env, (str(BIN / "opentelemetry-instrument"),))
+    assert requests_of(sink) == 5
+    assert {span["kind"] for span in sink.spans} == {2}
+
+
+def test_the_distribution_of_opentelemetry(sink: Sink, spawn: Spawn) -> None:
+    """With one: its configuration is taken as it is, and contrib's own instrumentor stays quiet."""
+    env = environment(sink.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf")
+    serve_and_ask(spawn, SERVERS["uvicorn"], env, (str(BIN / "opentelemetry-instrument"),))
+    assert requests_of(sink) == len(sink.spans) == 5
+
+
+def test_contrib_by_a_setting(sink: Sink, spawn: Spawn) -> None:
+    env = environment(sink.url, BULKSCOPE_FASTAPI="contrib")
+    serve_and_ask(spawn, SERVERS["uvicorn"], env, (str(BIN / "bulkscope"), "run"))
+    assert {span["scope"] for span in sink.spans} == {"opentelemetry.instrumentation.fastapi"}
+
+
+def test_exit_status_is_the_applications_own(sink: Sink, spawn: Spawn, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("import signal\nprint('ready', flush=True)\nsignal.pause()\n")
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "job.py", env=environment(sink.url))
+    wait_for_line(process, "ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == -signal.SIGTERM
+    assert any(point["name"] == "process.memory.usage" for point in sink.points)
+
+
+@pytest.mark.parametrize("leave", ["sys.exit(3)", "os._exit(3)", "raise SystemExit(3)"])
+def test_normal_exit(leave: str, sink: Sink, spawn: Spawn, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import logging, os, sys\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        f"logging.getLogger('mine').info('the last line')\n{leave}\n"
+    )
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "job.py", env=environment(sink.url))
+    process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert [log["body"] for log in sink.logs] == ["the last line"]
+
+
+def test_forked_child_counts_for_itself(sink: Sink, spawn: Spawn, tmp_path: Path) -> None:
+    """Parent and child each report what they did, under an instance id of their own."""
+    (tmp_path / "job.py").write_text(
+        "import os, sys\n"
+        "from opentelemetry import metrics\n"
+        "done = metrics.get_meter('mine').create_counter('done')\n"
+        "done.add(2)\n"
+        "pid = os.fork()\n"
+        "done.add(1 if pid == 0 else 10)\n"
+        "if pid == 0: os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "job.py", env=environment(sink.url))
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    points = [point for point in sink.points if point["name"] == "done"]
+    assert sorted(point["value"] for point in points) == [1, 12]
+    assert len({point["resource"]["service.instance.id"] for point in points}) == 2
+    assert len({point["resource"]["process.pid"] for point in points}) == 2
+
+
+def test_nothing_listens(spawn: Spawn, tmp_path: Path) -> None:
+    """An end point that is down: the process ends by itself, with its own status, in bounded time."""
+    (tmp_path / "job.py").write_text("import logging\nlogging.warning('x')\nprint('done', flush=True)\n")
+    env = environment(f"http://127.0.0.1:{free_port()}", BULKSCOPE_FLUSH_TIMEOUT="1")
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "job.py", env=env)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
+    assert "done" in output

@@ -1,0 +1,137 @@
+"""A real OTLP/HTTP end point in a thread, for tests: decodes and keeps whatever arrives."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+def plain(pairs: Any) -> dict[str, Any]:
+    """Return OTLP key-value pairs as a dict of Python scalars (lists for arrays)."""
+
+    def value(any_value: Any) -> Any:
+        kind = any_value.WhichOneof("value")
+        if kind == "array_value":
+            return [value(item) for item in any_value.array_value.values]
+        return None if kind is None else getattr(any_value, kind)
+
+    return {pair.key: value(pair.value) for pair in pairs}
+
+
+@dataclass
+class Sink:
+    """What arrived. Each span, log and metric point is a dict with its ``resource``."""
+
+    url: str = ""
+    spans: list[dict[str, Any]] = field(default_factory=list)
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait(self, ready: Callable[[Sink], bool], seconds: float = 60.0) -> bool:
+        """Block until ``ready(self)``; False when ``seconds`` went by without."""
+        with self.changed:
+            return self.changed.wait_for(lambda: ready(self), seconds)
+
+    def take(self, path: str, body: bytes) -> None:
+        with self.changed:
+            if path.endswith("/traces"):
+                self._traces(ExportTraceServiceRequest.FromString(body))
+            elif path.endswith("/logs"):
+                self._logs(ExportLogsServiceRequest.FromString(body))
+            else:
+                self._metrics(ExportMetricsServiceRequest.FromString(body))
+            self.changed.notify_all()
+
+    def _traces(self, request: Any) -> None:
+        for group in request.resource_spans:
+            resource = plain(group.resource.attributes)
+            for scope in group.scope_spans:
+                for span in scope.spans:
+                    self.spans.append(
+                        {
+                            "name": span.name,
+                            "kind": span.kind,
+                            "trace_id": span.trace_id.hex(),
+                            "span_id": span.span_id.hex(),
+                            "parent": span.parent_span_id.hex(),
+                            "links": [link.trace_id.hex() for link in span.links],
+                            "status": span.status.code,
+                            "attributes": plain(span.attributes),
+                            "resource": resource,
+                            "scope": scope.scope.name,
+                        }
+                    )
+
+    def _logs(self, request: Any) -> None:
+        for group in request.resource_logs:
+            resource = plain(group.resource.attributes)
+            for scope in group.scope_logs:
+                for record in scope.log_records:
+                    self.logs.append(
+                        {
+                            "body": record.body.string_value,
+                            "event": record.event_name,
+                            "trace_id": record.trace_id.hex(),
+                            "span_id": record.span_id.hex(),
+                            "attributes": plain(record.attributes),
+                            "resource": resource,
+                            "scope": scope.scope.name,
+                        }
+                    )
+
+    def _metrics(self, request: Any) -> None:
+        for group in request.resource_metrics:
+            resource = plain(group.resource.attributes)
+            for scope in group.scope_metrics:
+                for metric in scope.metrics:
+                    data = getattr(metric, metric.WhichOneof("data"))
+                    for point in data.data_points:
+                        self.points.append(
+                            {
+                                "name": metric.name,
+                                "attributes": plain(point.attributes),
+                                "count": getattr(point, "count", None),
+                                "value": getattr(point, "as_int", 0) or getattr(point, "as_double", 0.0),
+                                "resource": resource,
+                            }
+                        )
+
+
+@contextmanager
+def serve() -> Iterator[Sink]:
+    """Serve a sink on a free port of the loopback address."""
+    sink = Sink()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            sink.take(self.path, body)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    sink.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield sink
+    finally:
+        server.shutdown()
+        server.server_close()
