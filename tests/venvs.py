@@ -1,0 +1,41 @@
+"""Virtual environments with other versions than ours, made with uv once and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Unavailable(Exception):
+    """The environment cannot be made here; the text says why."""
+
+
+def cache_root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bulkscope" / "venvs"
+
+
+def venv(name: str, requirements: list[str]) -> Path:
+    """Return the Python of an environment with exactly ``requirements`` (made on first use)."""
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    key = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()[:12]
+    root = cache_root() / f"{name}-{key}"
+    python, complete = root / "bin" / "python", root / "complete"
+    if complete.exists():
+        return python
+    if uv is None:
+        raise Unavailable("uv is not on the PATH (python -m pip install uv)")
+    shutil.rmtree(root, ignore_errors=True)
+    environment = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, str(root)],
+        [uv, "pip", "install", "--quiet", "--no-config", "--python", str(python), *requirements],
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable(f"{' '.join(command[:3])}: {done.stderr.strip()[-500:]}")
+    complete.touch()
+    return python
