@@ -1,1 +1,1 @@
-"""One module per library; each is an ``Instrumentor`` found through the ``opentelemetry_instrumentor`` entry points."""
+"""One module per library, each an ``Instrumentor`` found through the entry points of OpenTelemetry."""

@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
+from opentelemetry.metrics import CallbackOptions, Observation
+
 from bulkscope import _instruments
 from bulkscope import conventions as c
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._job import ENQUEUED_HEADER, Send, Work
 from bulkscope._safe import guarded, report
-from opentelemetry.metrics import CallbackOptions, Observation
 
 _SYSTEMS = {"redis": "redis", "rediss": "redis", "sentinel": "redis", "amqp": "rabbitmq", "amqps": "rabbitmq",
             "pyamqp": "rabbitmq", "sqs": "aws_sqs"}  # fmt: skip
@@ -34,7 +35,7 @@ def _system(app: Any) -> str:
 
 
 def _delay(eta: object) -> float:
-    """Return the seconds from now to a Celery ETA (ISO 8601 text or datetime); 0 without one or in the past."""
+    """Return the seconds from now to a Celery ETA (ISO 8601 text or datetime); 0 without one."""
     if isinstance(eta, str):
         eta = datetime.fromisoformat(eta)
     if not isinstance(eta, datetime):

@@ -30,7 +30,7 @@ from bulkscope._safe import guarded
 ENQUEUED_HEADER = "bulkscope-enqueued"
 DELAY_HEADER = "bulkscope-delay"
 
-# A trace of 100,000 spans helps nobody: from the 201st on a job has a trace of its own, linked to the request.
+# A trace of 100,000 spans helps nobody: from the 201st on a job has its own trace, linked to the request.
 JOBS_PER_TRACE = 200
 
 HEARTBEAT_SECONDS = 1.0

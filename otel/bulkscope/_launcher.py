@@ -43,7 +43,7 @@ def environment(command: Sequence[str], environ: MutableMapping[str, str]) -> No
 
 
 def command(argv: list[str]) -> int:
-    """Replace this process by the command; returns only when it cannot be started (126, 127) or on bad usage."""
+    """Replace this process by the command; returns only on bad usage (2) or no start (126, 127)."""
     words = argv[1:] if argv[:1] == ["--"] else argv
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE, file=sys.stdout if words else sys.stderr)

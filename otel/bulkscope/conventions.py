@@ -176,7 +176,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(M_QUEUE_OLDEST_AGE, "gauge", "s", "Age of the oldest waiting job.", ""),
     Metric(M_WORKER_BUSY, "updown", "{worker}", "Jobs being worked on in this process.", ""),
     Metric(M_DROPPED, "counter", "{record}", "Telemetry records that could not be delivered, by signal and reason.", ""),
-)  # fmt: skip  # noqa: E501
+)  # fmt: skip
 
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BULK_ID, "str", "", "Id of the bulk; on every span and log record of its jobs, never on a metric.", "all"),
@@ -214,7 +214,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
     Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over decode time.", "12"),
     Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
-)  # fmt: skip  # noqa: E501
+)  # fmt: skip
 
 
 def markdown() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import BIN, environment, free_port, get, wait_for_line
+from tests.processes import BIN, environment, free_port, get, wait_for_line, wait_for_listener
 from tests.sink import Sink
 
 Spawn = Callable[..., Any]
@@ -29,7 +29,7 @@ def serve_and_ask(
     port = free_port()
     where = f"127.0.0.1:{port}" if command[-1] == "--bind" else str(port)
     process = spawn(*launcher, str(BIN / command[0]), *command[1:], where, env=env)
-    wait_for_line(process, "Application startup complete")
+    wait_for_listener(port)
     for number in range(5):
         assert get(f"http://127.0.0.1:{port}/items/{number}") == b'{"item":%d}' % number
     process.send_signal(signal.SIGTERM)
