@@ -1,0 +1,12 @@
+"""The SQL of pages and reports, each query in a file of its own so that it can be read and timed alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def load(name: str) -> str:
+    """Return the text of ``queries/<name>.sql``; an unknown name raises FileNotFoundError."""
+    return files("bulkscope_studio").joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")
