@@ -164,7 +164,8 @@ def _bulk(
         enqueue_ns += took
     requests.add(
         trace_id=trace, span_id=server, parent_span_id=None, name="POST /bulks", kind="SERVER",
-        start_ns=begin, end_ns=put + 2 * MILLI, status="UNSET", bulk_id=bulk_id, bulk_id_source="body", bulk_size=jobs,
+        start_ns=begin, end_ns=put + 2 * MILLI, status="UNSET", bulk_id=bulk_id, bulk_id_source="body",
+        bulk_size=jobs,
         outcome="ok", error_type=None, enqueue_duration=enqueue_ns / SECOND, http_route="/bulks",
         http_method="POST", http_status=202, **api.columns(),
     )  # fmt: skip
@@ -227,6 +228,7 @@ def _work(
     seconds = (inferred - begin) / SECOND
     wait_ns = start - enqueued - delay_ns
     good = domain is None
+    lost = domain == "timeout"
     error = None if good else "TimeoutError" if domain == "timeout" else "EngineError"
     status = "UNSET" if good else "ERROR"
     span, inner = _hex(rng, 16), _hex(rng, 16)
@@ -234,8 +236,9 @@ def _work(
     grown = (tokens_in + tokens_out) * 24 * 1024
     consumers.add(
         trace_id=trace, span_id=span, parent_span_id=producer, name=f"process {QUEUE}", kind="CONSUMER",
-        start_ns=start, end_ns=end, status=status, bulk_id=bulk_id, job_id=job_id,
-        outcome="ok" if good else "internal_error", failure_domain=domain, error_type=error, queue=QUEUE,
+        start_ns=start, end_ns=end, status="UNSET" if lost else status, bulk_id=bulk_id, job_id=job_id,
+        outcome="ok" if good else "retry" if lost else "internal_error",
+        failure_domain=domain, error_type=error, queue=QUEUE,
         task=TASK, wait=wait_ns / SECOND, delay=delay_ns / SECOND if delay_ns else None, attempt=attempt,
         wait_ratio=wait_ns / (end - enqueued), **worker.columns(),
     )  # fmt: skip

@@ -1,0 +1,74 @@
+"""What the command line asks a running studio: the list of bulks and the report of one."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from bulkscope_studio import sql
+from bulkscope_studio.analysis import analyse, to_json
+from bulkscope_studio.store import Store
+
+NEAREST = 5
+
+
+def list_bulks(store: Store) -> list[dict[str, Any]]:
+    """Return every bulk, newest first."""
+    rows: list[dict[str, Any]] = store.query(sql.load("report_bulks")).to_pylist()
+    for row in rows:
+        row["duration_s"] = (row["end_ns"] - row["start_ns"]) / 1e9
+    return rows
+
+
+def nearest(bulk_id: str, known: Sequence[str]) -> list[str]:
+    """Return the known ids that look like ``bulk_id``, else the first (newest) ones."""
+    return difflib.get_close_matches(bulk_id, known, NEAREST, 0.4) or list(known[:NEAREST])
+
+
+def unknown(store: Store, bulk_id: str) -> dict[str, Any]:
+    """Say that there is no such bulk, with the nearest ids."""
+    found = nearest(bulk_id, [row["id"] for row in list_bulks(store)])
+    return {"error": "unknown bulk", "id": bulk_id, "nearest": found}
+
+
+def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
+    """Return the report of one bulk (``latest``: the newest one with jobs) or None when it is unknown."""
+    if bulk_id == "latest":
+        bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
+    bulk = {"bulk": bulk_id}
+    jobs, inferences, requests = (
+        store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
+    )
+    if not jobs.num_rows and not requests.num_rows:
+        return None
+    times = [
+        at
+        for table in (jobs, requests)
+        for column in ("enqueue_ns", "start_ns", "seen_ns", "end_ns")
+        if column in table.column_names
+        for at in table[column].to_pylist()
+        if at is not None
+    ]
+    hosts = store.query(sql.load("report_host"), {"first": min(times), "last": max(times)})
+    return to_json(analyse(bulk_id, jobs, inferences, requests, hosts, time.time_ns()))
+
+
+def router(store: Store) -> APIRouter:
+    """Return the routes under ``/api``."""
+    routes = APIRouter(prefix="/api")
+
+    @routes.get("/bulks")
+    def bulks() -> JSONResponse:
+        return JSONResponse(list_bulks(store))
+
+    @routes.get("/bulks/{bulk_id:path}/report")
+    def report(bulk_id: str) -> JSONResponse:
+        found = bulk_report(store, bulk_id)
+        return JSONResponse(unknown(store, bulk_id), 404) if found is None else JSONResponse(found)
+
+    return routes

@@ -1,0 +1,40 @@
+-- One row per attempt of a bulk's jobs: finished ones (CONSUMER spans), begun ones that have not ended (a
+-- started or heartbeat log without its span) and sent ones that nobody has taken (PRODUCER spans alone).
+WITH sent AS (
+    SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue
+    FROM spans WHERE bulk_id = $bulk AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
+), done AS (
+    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, wait, delay, wait_ratio, status, outcome,
+           failure_domain, error_type, service_name, service_instance_id, host_name, pid
+    FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
+), begun AS (
+    SELECT span_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
+           min(service_instance_id) AS service_instance_id, min(pid) AS pid
+    FROM logs
+    WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
+    GROUP BY span_id
+), open AS (
+    SELECT b.* FROM begun b LEFT JOIN done d ON d.span_id = b.span_id WHERE d.span_id IS NULL
+)
+SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
+       -- The PRODUCER's start is the enqueue of a first attempt; a retry was put later, so its wait tells.
+       CASE WHEN coalesce(d.attempt, 1) = 1 AND s.enqueue_ns IS NOT NULL THEN s.enqueue_ns
+            ELSE d.start_ns - CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
+       d.start_ns, d.end_ns, d.end_ns AS seen_ns,
+       coalesce(d.wait, CASE WHEN coalesce(d.attempt, 1) = 1
+                THEN (d.start_ns - s.enqueue_ns) / 1e9 - coalesce(d.delay, 0) END) AS wait,
+       d.delay, coalesce(d.outcome, '') = 'retry' AS retried,
+       d.status IS DISTINCT FROM 'ERROR' AND d.failure_domain IS NULL
+                AND coalesce(d.outcome, 'ok') = 'ok' AS ok,
+       d.failure_domain, d.error_type, coalesce(d.service_instance_id, CAST(d.pid AS VARCHAR)) AS worker
+FROM done d LEFT JOIN sent s ON s.job_id = d.job_id
+UNION ALL
+SELECT o.job_id, NULL, o.span_id, NULL, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
+       coalesce(o.service_instance_id, CAST(o.pid AS VARCHAR))
+FROM open o LEFT JOIN sent s ON s.job_id = o.job_id
+UNION ALL
+SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM sent s
+WHERE NOT EXISTS (SELECT 1 FROM done d WHERE d.job_id = s.job_id)
+  AND NOT EXISTS (SELECT 1 FROM begun b WHERE b.job_id = s.job_id)
+ORDER BY enqueue_ns, start_ns, job_id
