@@ -62,13 +62,13 @@ def router(store: Store) -> APIRouter:
     """Return the routes under ``/api``."""
     routes = APIRouter(prefix="/api")
 
-    @routes.get("/bulks")
     def bulks() -> JSONResponse:
         return JSONResponse(list_bulks(store))
 
-    @routes.get("/bulks/{bulk_id:path}/report")
     def report(bulk_id: str) -> JSONResponse:
         found = bulk_report(store, bulk_id)
         return JSONResponse(unknown(store, bulk_id), 404) if found is None else JSONResponse(found)
 
+    routes.add_api_route("/bulks", bulks)
+    routes.add_api_route("/bulks/{bulk_id:path}/report", report)
     return routes

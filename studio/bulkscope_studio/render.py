@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ABSENT = "–"
@@ -16,9 +17,9 @@ Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and on
 
 def text(report: Mapping[str, Any], console: Console) -> None:
     """Print the report; tables of many workers are cut into as many as the width holds."""
-    console.print(f"[bold]Bulk {report['id']}[/bold]  {_state(report)}", highlight=False)
+    console.print(f"[bold]Bulk {_safe(report['id'])}[/bold]  {_state(report)}", highlight=False)
     for line in _head(report):
-        console.print(line, highlight=False, markup=False)
+        console.print(_safe(line), highlight=False)
     groups = _groups(report)
     fit = max(1, (console.width - 30) // 24)
     for first in range(0, len(groups), fit):
@@ -26,13 +27,13 @@ def text(report: Mapping[str, Any], console: Console) -> None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("", overflow="fold")
         for label, _ in part:
-            table.add_column(label, justify="right", overflow="fold")
+            table.add_column(_safe(label), justify="right", overflow="fold")
         for number, (title, rows) in enumerate(_sections([group for _, group in part])):
             if number:
                 table.add_section()
             table.add_row(f"[bold]{title}[/bold]")
             for label, cells in rows:
-                table.add_row(f"  {label}", *cells)
+                table.add_row(f"  {label}", *map(_safe, cells))
         console.print(table, highlight=False)
     console.print(f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.", highlight=False)
 
@@ -61,8 +62,10 @@ def bulks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     for row in rows:
         counts = (str(row[name]) for name in ("jobs", "done", "failed"))
         models = ", ".join(row["models"]) or ABSENT
-        table.add_row(row["id"], _when(row["start_ns"]), *counts, number(row["duration_s"]), models)
-    console.print(table, highlight=False, markup=False)
+        table.add_row(
+            _safe(row["id"]), _when(row["start_ns"]), *counts, number(row["duration_s"]), _safe(models)
+        )
+    console.print(table, highlight=False)
 
 
 def number(value: float | None) -> str:
@@ -80,6 +83,11 @@ def _percent(value: float | None) -> str:
 
 def _mib(value: float | None) -> str:
     return ABSENT if value is None else f"{value / 2**20:.0f} MiB"
+
+
+def _safe(value: str) -> str:
+    """Ids and names come from outside: neither markup nor terminal escapes of theirs may take effect."""
+    return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value))
 
 
 def _cell(value: str) -> str:
@@ -183,7 +191,8 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
         ("9 RAM", [
             ("start, mean", [_mib(w["memory_start_bytes"]) for w in work]),
             ("peak", [estimate(_mib(w["memory_peak_bytes"]), w["memory_exact_share"]) for w in work]),
-            ("growth, max", [estimate(_mib(w["memory_growth_max_bytes"]), w["memory_exact_share"]) for w in work]),
+            ("growth, max", [
+                estimate(_mib(w["memory_growth_max_bytes"]), w["memory_exact_share"]) for w in work]),
             ("file / anonymous", [
                 f"{_mib(w['memory_file_bytes'])} / {_mib(w['memory_anon_bytes'])}" for w in work]),
             ("limit", [_mib(w["memory_limit_bytes"]) for w in work]),

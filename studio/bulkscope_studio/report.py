@@ -8,6 +8,8 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +92,8 @@ def _bulks(db: Path) -> list[dict[str, Any]]:
     if running is not None:
         rows: list[dict[str, Any]] = _get(running, "/api/bulks")[1]
         return rows
-    store = _open(db)
-    try:
+    with _reading(db) as store:
         return api.list_bulks(store)
-    finally:
-        store.close()
 
 
 def _report(db: Path, bulk_id: str) -> dict[str, Any]:
@@ -104,17 +103,25 @@ def _report(db: Path, bulk_id: str) -> dict[str, Any]:
         answer = None if status == 404 else found
         missing = found
     else:
-        store = _open(db)
-        try:
+        with _reading(db) as store:
             answer = api.bulk_report(store, bulk_id)
             missing = api.unknown(store, bulk_id) if answer is None else {}
-        finally:
-            store.close()
     if answer is None:
         near = missing["nearest"]
         hint = "Nearest: " + ", ".join(near) if near else _known([])
         raise Trouble(f"no bulk {bulk_id!r} in {db}. {hint}")
     return dict(answer)
+
+
+@contextmanager
+def _reading(db: Path) -> Iterator[Store]:
+    store = _open(db)
+    try:
+        yield store
+    except duckdb.Error as error:  # a DuckDB file, but not one of ours or of this version
+        raise Trouble(f"{db} cannot be read as a store: {error}") from error
+    finally:
+        store.close()
 
 
 def _open(db: Path) -> Store:
@@ -124,7 +131,8 @@ def _open(db: Path) -> Store:
         return Store(db, read_only=True)
     except StoreLocked as locked:
         raise Trouble(
-            f"{db} is held by {locked.holder}, which does not say where it answers; stop it, or wait until it is up"
+            f"{db} is held by {locked.holder}, which does not say where it answers; "
+            "stop it, or wait until it is up"
         ) from locked
     except duckdb.Error as error:
         raise Trouble(f"{db} cannot be read as a store: {error}") from error

@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 def analyse(
     bulk_id: str, jobs: pa.Table, inferences: pa.Table, requests: pa.Table, hosts: pa.Table, now_ns: int
 ) -> BulkReport:
-    """Compute the report; the tables have the columns of ``queries/report_*.sql``, ``now_ns`` tells silence."""
+    """Compute the report; tables have the columns of ``queries/report_*.sql``, ``now_ns`` tells silence."""
     rows: list[Row] = jobs.to_pylist()
     last = _last(rows)
     progress = _progress(last, requests.to_pylist(), now_ns)
@@ -81,8 +81,9 @@ def _progress(last: Mapping[str, Row], requests: list[Row], now_ns: int) -> Prog
     announced = sum(row["bulk_size"] or 0 for row in requests)
     missing = max(0, announced - len(last))
     return Progress(
-        sent=max(announced, len(last)), done=states["done"], failed=states["failed"], running=states["running"],
-        retrying=states["retrying"], waiting=states["waiting"], unknown=states["unknown"] + missing,
+        sent=max(announced, len(last)), done=states["done"], failed=states["failed"],
+        running=states["running"], retrying=states["retrying"], waiting=states["waiting"],
+        unknown=states["unknown"] + missing,
     )  # fmt: skip
 
 

@@ -133,7 +133,8 @@ def to_json(report: BulkReport) -> dict[str, Any]:
         "quantiles": QUANTILE_METHOD,
         "units": {
             "_s": "seconds", "_ns": "nanoseconds since the Unix epoch", "_bytes": "bytes",
-            "_share": "0..1", "_per_s": "per second", "wait_ratio": "0..1", "cpu_utilization": "0..1 of the cores",
+            "_share": "0..1", "_per_s": "per second", "wait_ratio": "0..1",
+            "cpu_utilization": "0..1 of the cores",
             "expected": "seconds and 0..1", "little.rate": "jobs per second", "little.time": "seconds",
         },
         **dataclasses.asdict(report),

@@ -35,7 +35,7 @@ def put_at_once(jobs: int, workers: int, service: float | None) -> Expected | No
 class Little:
     """L = lambda * W over a window that starts and ends empty: a check on the data, not a result.
 
-    ``in_system`` is L, integrated over the enqueue and end times; ``rate`` is lambda in jobs/s; ``time`` is W,
+    ``in_system`` is L, integrated over enqueue and end times; ``rate`` is lambda in jobs/s; ``time`` is W,
     the mean of wait + delay + work as the workers recorded them; ``deviation`` is |L - lambda W| / L.
     """
 

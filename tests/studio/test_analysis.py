@@ -1,0 +1,213 @@
+"""The numbers of a report against values worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from bulkscope_studio.analysis import analyse, queueing, stats, to_json
+
+S = 1_000_000_000
+JOB = {
+    "job_id": pa.string(), "attempt": pa.int32(), "enqueue_ns": pa.int64(), "start_ns": pa.int64(),
+    "end_ns": pa.int64(), "seen_ns": pa.int64(), "wait": pa.float64(), "delay": pa.float64(),
+    "retried": pa.bool_(), "ok": pa.bool_(), "failure_domain": pa.string(), "error_type": pa.string(),
+    "worker": pa.string(),
+}  # fmt: skip
+FLOATS = (
+    "seconds", "ttft", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time",
+    "cpu_utilization", "cpu_pressure", "cpu_throttled", "memory_start", "memory_peak", "memory_growth",
+    "memory_file", "memory_anon", "memory_limit",
+)  # fmt: skip
+INFERENCE = (
+    {name: pa.string() for name in ("job_id", "model", "worker")}
+    | {name: pa.float64() for name in FLOATS}
+    | {name: pa.bool_() for name in ("ok", "cpu_exact", "memory_exact")}
+)
+REQUEST = {
+    "start_ns": pa.int64(), "end_ns": pa.int64(), "seconds": pa.float64(), "outcome": pa.string(),
+    "enqueue_duration": pa.float64(), "bulk_size": pa.int64(),
+}  # fmt: skip
+HOST = {"host_name": pa.string(), "name": pa.string(), "mean": pa.float64(), "max": pa.float64()}
+
+
+def table(types: dict[str, pa.DataType], rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.table({name: pa.array([row.get(name) for row in rows], kind) for name, kind in types.items()})
+
+
+def job(name: str, put: float, start: float, end: float | None, **more: Any) -> dict[str, Any]:
+    row = {
+        "job_id": name,
+        "attempt": 1,
+        "enqueue_ns": int(put * S),
+        "start_ns": int(start * S),
+        "worker": "w0",
+    }
+    if end is not None:
+        row |= {"end_ns": int(end * S), "wait": start - put, "ok": True, "retried": False}
+    return row | more
+
+
+def report(
+    jobs: list[dict[str, Any]],
+    inferences: list[dict[str, Any]] | None = None,
+    requests: list[dict[str, Any]] | None = None,
+    now: float = 1000.0,
+) -> dict[str, Any]:
+    tables = (
+        table(JOB, jobs),
+        table(INFERENCE, inferences or []),
+        table(REQUEST, requests or []),
+        table(HOST, []),
+    )
+    return to_json(analyse("b", *tables, int(now * S)))
+
+
+@pytest.mark.parametrize(("count", "workers"), [(8, 2), (12, 3), (4, 4), (1, 1)])
+def test_equal_jobs_put_at_once_meet_the_closed_forms(count: int, workers: int) -> None:
+    service = 2.0
+    jobs = [
+        job(f"j{n}", 0, n // workers * service, (n // workers + 1) * service, worker=f"w{n % workers}")
+        for n in range(count)
+    ]
+    found = report(jobs)
+    total = found["total"]["jobs"]
+    rounds = count / workers
+    assert total["wait_s"]["mean"] == pytest.approx(service * (rounds - 1) / 2)
+    assert total["makespan_s"] == pytest.approx(service * rounds)
+    assert total["expected"] == {
+        "jobs": count, "workers": workers, "service": service,
+        "mean_wait": pytest.approx(total["wait_s"]["mean"]),
+        "wait_ratio": pytest.approx(total["wait_s"]["mean"] / total["total_s"]["mean"]),
+        "makespan": pytest.approx(total["makespan_s"]),
+    }  # fmt: skip
+    assert total["rate_per_s"] == pytest.approx(workers / service)
+    assert found["little"]["deviation"] == pytest.approx(0, abs=1e-9)
+    assert found["complete"]
+    assert [group["jobs"]["done"] for group in found["workers"]] == [count // workers] * workers
+
+
+def test_fewer_jobs_than_workers_do_not_wait() -> None:
+    expected = queueing.put_at_once(2, 4, 3.0)
+    assert expected is not None
+    assert (expected.mean_wait, expected.wait_ratio, expected.makespan) == (0, 0, 3.0)
+
+
+def test_expectation_needs_jobs_workers_and_a_service_time() -> None:
+    assert queueing.put_at_once(0, 1, 1.0) is None
+    assert queueing.put_at_once(1, 0, 1.0) is None
+    assert queueing.put_at_once(1, 1, None) is None
+
+
+def test_quantiles_are_interpolated_and_absent_values_left_out() -> None:
+    found = stats.distribution([1.0, None, 2.0, 3.0, float("nan"), 4.0])
+    assert found == stats.Distribution(4, 2.5, 2.5, pytest.approx(3.85), 4.0)
+
+
+def test_absent_is_none() -> None:
+    found = report([])
+    assert found["total"]["jobs"]["wait_s"] is None
+    assert found["total"]["jobs"]["rate_per_s"] is None
+    assert found["total"]["inferences"]["output_tokens"] is None
+    assert found["total"]["inferences"]["cpu_s"] is None
+    assert found["requests"]["latency_s"] is None
+    assert found["little"] is None
+    assert not found["complete"]
+    assert found["notes"] == ("no job was recorded for this bulk",)
+
+
+def test_negative_wait_is_counted_and_left_out() -> None:
+    found = report([job("a", 0, 4, 6), job("b", 5, 4, 6)])["total"]["jobs"]
+    assert found["negative_waits"] == 1
+    assert (found["wait_s"]["count"], found["wait_s"]["mean"]) == (1, 4.0)
+    assert found["wait_ratio"]["mean"] == pytest.approx(4 / 6)
+
+
+def test_last_attempt_decides_a_retried_job() -> None:
+    first = job("a", 0, 1, 2, retried=True, error_type="TimeoutError", failure_domain="timeout", ok=False)
+    second = job("a", 2, 5, 7, attempt=2, delay=2.0, wait=1.0)
+    found = report([first, second])
+    assert (found["progress"]["sent"], found["progress"]["done"], found["progress"]["failed"]) == (1, 1, 0)
+    jobs = found["total"]["jobs"]
+    assert (jobs["attempts"], jobs["retries"], jobs["done"], jobs["delay_s"]) == (2, 1, 1, 2.0)
+    assert jobs["errors"] == {"TimeoutError": 1}
+    assert jobs["failures_by_domain"] == {}
+
+
+def test_job_waiting_for_its_retry_is_neither_done_nor_failed() -> None:
+    found = report([job("a", 0, 1, 2, retried=True, ok=False, failure_domain="infra")])
+    assert found["progress"]["retrying"] == 1
+    assert (found["progress"]["done"], found["progress"]["failed"], found["complete"]) == (0, 0, False)
+
+
+def test_failures_are_split_by_domain() -> None:
+    bad = {"ok": False}
+    found = report([
+        job("a", 0, 1, 2, failure_domain="model", **bad), job("b", 0, 1, 2, failure_domain="model", **bad),
+        job("c", 0, 1, 2, failure_domain="infra", **bad), job("d", 0, 1, 2, **bad), job("e", 0, 1, 2),
+    ])["total"]["jobs"]  # fmt: skip
+    assert found["failures_by_domain"] == {"infra": 1, "model": 2, "unknown": 1}
+    assert (found["done"], found["failed"]) == (1, 4)
+
+
+def test_open_jobs_are_running_unknown_or_waiting() -> None:
+    now = 100.0
+    found = report(
+        [
+            job("heard", 0, 1, None, seen_ns=int(99 * S)),
+            job("silent", 0, 1, None, seen_ns=int(50 * S)),
+            {"job_id": "queued", "enqueue_ns": 0},
+        ],
+        requests=[{"start_ns": 0, "end_ns": S, "seconds": 1.0, "outcome": "ok", "bulk_size": 5}],
+        now=now,
+    )
+    progress = found["progress"]
+    # Two more were announced by the request and left no trace.
+    assert progress == {
+        "sent": 5, "done": 0, "failed": 0, "running": 1, "retrying": 0, "waiting": 1, "unknown": 3,
+    }  # fmt: skip
+    assert found["notes"][0] == "partial: 5 of 5 jobs have not ended"
+
+
+def test_tokens_and_cpu_are_summed_over_rows_that_hold_both() -> None:
+    found = report([], [
+        {"model": "m", "worker": "w", "ok": True, "seconds": 2.0, "output_tokens": 10, "cpu_time": 4.0,
+         "decode": 1.0, "cpu_exact": True},
+        {"model": "m", "worker": "w", "ok": True, "seconds": 3.0, "output_tokens": 20, "cpu_time": 2.0,
+         "decode": 2.0, "cpu_exact": False},
+        {"model": "n", "worker": "w", "ok": False, "seconds": 9.0, "cpu_time": 9.0},
+    ])  # fmt: skip
+    total = found["total"]["inferences"]
+    assert total["tokens_per_s"] == pytest.approx(30 / 5)
+    assert total["decode_tokens_per_s"] == pytest.approx(30 / 3)
+    assert total["cpu_s_per_output_token"] == pytest.approx(6 / 30)
+    assert (total["cpu_s"], total["cpu_exact_share"], total["failed"]) == (15.0, 0.5, 1)
+    models = {group["name"]: group["inferences"] for group in found["models"]}
+    assert models["m"]["count"] == 2
+    assert models["n"]["output_tokens"] is None
+
+
+def test_zero_tokens_are_zero_and_have_no_cost_per_token() -> None:
+    rows = [{"model": "m", "ok": True, "seconds": 2.0, "output_tokens": 0, "cpu_time": 1.0}]
+    found = report([], rows)["total"]["inferences"]
+    assert (found["output_tokens"], found["tokens_per_s"], found["cpu_s_per_output_token"]) == (0, 0, None)
+
+
+def test_requests_are_counted_by_outcome_with_their_rate() -> None:
+    found = report([], requests=[
+        {"start_ns": 0, "end_ns": S, "seconds": 1.0, "outcome": "ok", "enqueue_duration": 0.5},
+        {"start_ns": 2 * S, "end_ns": 5 * S, "seconds": 3.0, "outcome": "overload"},
+    ])["requests"]  # fmt: skip
+    assert found["outcomes"] == {"ok": 1, "client_error": 0, "overload": 1, "internal_error": 0}
+    assert (found["rate_per_s"], found["latency_s"]["p50"], found["enqueue_s"]) == (1.0, 2.0, 0.5)
+
+
+def test_little_law_tells_a_worker_clock_that_disagrees() -> None:
+    # The workers say that nobody waited; the senders' times say 4 s each.
+    jobs = [job(f"j{n}", 0, 4, 6, wait=0.0, worker=f"w{n}") for n in range(3)]
+    found = report(jobs)
+    assert found["little"]["deviation"] == pytest.approx(2 / 3)
+    assert not found["little"]["ok"]
+    assert "Little's law is 67% off" in found["notes"][-1]

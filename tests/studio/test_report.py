@@ -1,0 +1,168 @@
+"""The commands, over the file and over a running studio."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from bulkscope_studio import api, report, runtime
+from bulkscope_studio.store import Store
+from tests.studio.sample import fill
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    path = tmp_path / "s.duckdb"
+    store = Store(path)
+    fill(store.connection(), jobs=8)
+    store.close()
+    return path
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens; signals stay with pytest."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@contextmanager
+def studio(db: Path) -> Iterator[None]:
+    store = Store(db)
+    app = FastAPI()
+    app.include_router(api.router(store))
+    bound = socket.create_server(("127.0.0.1", 0))
+    server = _Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    assert server.listening.wait(30)
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    runtime.write(db, runtime.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
+    try:
+        yield
+    finally:
+        runtime.remove(db)
+        server.should_exit = True
+        thread.join(30)
+        store.close()
+
+
+def test_file_and_running_studio_say_the_same(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sample-001", "--format", "json", "--db", str(db)]
+    assert report.command(arguments) == 0
+    from_file = json.loads(capsys.readouterr().out)
+    with studio(db):
+        assert report.command(arguments) == 0
+        assert json.loads(capsys.readouterr().out) == from_file
+        assert report.bulks_command(["--db", str(db), "--format", "json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == 3
+        assert report.command(["sampel-001", "--db", str(db)]) == 2
+        assert "Nearest: sample-001" in capsys.readouterr().err
+    assert from_file["schema"] == "bulkscope.report/1"
+
+
+def test_text_names_all_thirteen_numbers(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.command(["sample-001", "--db", str(db)]) == 0
+    out = capsys.readouterr().out
+    firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert firsts >= {str(number) for number in range(1, 14)}
+    assert "worker worker-1" in out
+    assert "\x1b[" not in out
+
+
+def test_names_from_outside_are_shown_as_they_are(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with duckdb.connect(str(db)) as con:
+        con.execute("UPDATE spans SET bulk_id = '[red]a' || chr(27) || '[2J' WHERE bulk_id = 'sample-002'")
+        con.execute("UPDATE spans SET model = '[/b]|m' WHERE model = 'smollm2-135m-q8_0'")
+    assert report.bulks_command(["--db", str(db)]) == 0
+    assert report.command(["latest", "--db", str(db)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "Bulk [red]a\ufffd[2J" in out
+    assert "model [/b]|m" in out
+
+
+def test_markdown_has_tables(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.command(["latest", "--format", "md", "--db", str(db)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# Bulk sample-002\n")
+    assert "| done | 8 | 8 | " in out
+
+
+def test_partial_bulk_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with duckdb.connect(str(db)) as con:
+        con.execute("DELETE FROM spans WHERE job_id = 'sample-002-job-0007' AND kind <> 'PRODUCER'")
+    assert report.command(["sample-002", "--db", str(db)]) == 0
+    out = capsys.readouterr().out
+    assert "PARTIAL" in out
+    assert "partial: 1 of 8 jobs have not ended" in out
+
+
+def test_unknown_bulk_and_missing_id(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.command(["sample-01", "--db", str(db)]) == 2
+    assert "Nearest: sample-001" in capsys.readouterr().err
+    assert report.command(["--db", str(db)]) == 2
+    assert "Last bulks: sample-002, sample-refused, sample-001" in capsys.readouterr().err
+
+
+def test_empty_store_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "empty.duckdb"
+    Store(path).close()
+    assert report.command(["any", "--db", str(path)]) == 2
+    assert "bulkscope run" in capsys.readouterr().err
+    assert report.bulks_command(["--db", str(path)]) == 0
+    assert "bulkscope run" in capsys.readouterr().out
+
+
+def test_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.duckdb"
+    for command in (report.command, report.bulks_command):
+        assert command([*(["x"] if command is report.command else []), "--db", str(path)]) == 2
+        assert f"bulkscope studio --db {path}" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_file_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, foreign = tmp_path / "text.duckdb", tmp_path / "foreign.duckdb"
+    text.write_text("not a database, but long enough to be looked at as one" * 100)
+    duckdb.connect(str(foreign)).close()
+    for path in (text, foreign):
+        assert report.bulks_command(["--db", str(path)]) == 2
+        assert "cannot be read as a store" in capsys.readouterr().err
+
+
+def test_file_held_by_a_process_without_a_studio(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(db)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert report.bulks_command(["--db", str(db)]) == 2
+        assert f"held by process {holder.pid}" in capsys.readouterr().err
+        holder.communicate()
+
+
+def test_studio_that_does_not_answer(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    runtime.write(db, runtime.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
+    assert report.bulks_command(["--db", str(db)]) == 2
+    assert "does not answer" in capsys.readouterr().err
