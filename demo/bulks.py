@@ -36,7 +36,7 @@ class Bulks:
         if not record:
             return None
         jobs = self._client.lrange(f"demo:bulk:{bulk_id}:jobs", 0, -1)
-        return record["model"], int(record.get("size", 0)), list(jobs)
+        return str(record["model"]), int(record.get("size", 0)), [str(job) for job in jobs]
 
     def queue_length(self) -> int:
         """Return how many jobs wait; raises redis.RedisError when Valkey does not answer."""

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-_POLL_S = 0.05
-
 
 class Stopped(BaseException):
     """A signal asked the demo to end. Not an Exception: nothing on the way may take it for a failure."""
@@ -88,14 +86,14 @@ class Children:
             if code is not None:
                 raise Failed(f"{child.name} ended with code {code}; its log is {child.log}:\n{child.tail()}")
 
-    def wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float, every_s: float = 0.05) -> None:
         """Poll ``ready`` until it is true; raises Failed when a child ends or the time is over."""
         deadline = time.monotonic() + seconds
         while not ready():
             self.check()
             if time.monotonic() > deadline:
                 raise Failed(f"{what}: not ready after {seconds:.0f} s; the logs are in {self._logs}")
-            time.sleep(_POLL_S)
+            time.sleep(every_s)
 
     def end(self, tell: Callable[[str], None]) -> None:
         """End every child: what was started last ends first, so that the receiver outlives the senders."""
@@ -120,9 +118,7 @@ class Children:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                tell(
-                    f"{child.name} did not end within {child.grace_s:.0f} s and is killed; its log is {child.log}"
-                )
+                tell(f"{child.name} did not end within {child.grace_s:.0f} s and is killed")
             # The whole session: what the child itself has started and left behind ends as well.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, signal.SIGKILL)
