@@ -1,0 +1,86 @@
+"""The table of what may import what in ARCHITECTURE.md, read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {"bulkscope", "bulkscope_instrumentation", "bulkscope_studio", "demo", "bench", "tests"}
+
+
+def imports(path: Path, *, lazy: bool) -> Iterator[str]:
+    """The modules that a file imports, relative ones left out; ``lazy`` includes those inside functions."""
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            pending.extend(node.orelse)
+        elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"{folder} holds no module"
+    return found
+
+
+def offences(folder: str, allowed: set[str], *, lazy: bool = True) -> list[str]:
+    """Imports outside the standard library whose first parts are not among ``allowed``."""
+    return [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files(folder)
+        for name in imports(path, lazy=lazy)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not any(name == prefix or name.startswith(prefix + ".") for prefix in allowed)
+    ]
+
+
+def test_the_demo_knows_nothing_of_telemetry() -> None:
+    for path in files("demo"):
+        for name in imports(path, lazy=True):
+            assert name.partition(".")[0] not in {"opentelemetry"} | (OURS - {"demo"}), f"{path}: {name}"
+
+
+def test_what_a_service_carries_imports_opentelemetry_psutil_and_wrapt() -> None:
+    assert offences("otel/bulkscope", {"bulkscope", "opentelemetry", "psutil", "wrapt"}) == []
+
+
+def test_an_instrumentation_imports_its_library_only_when_it_is_used() -> None:
+    allowed = {"bulkscope", "bulkscope_instrumentation", "opentelemetry", "psutil", "wrapt"}
+    assert offences("instrumentation/bulkscope_instrumentation", allowed, lazy=False) == []
+
+
+def test_the_studio_shares_only_the_names() -> None:
+    wrong = [
+        f"{path}: {name}"
+        for path in files("studio")
+        for name in imports(path, lazy=True)
+        if name.partition(".")[0] in OURS - {"bulkscope_studio"}
+        and not name.startswith("bulkscope.conventions")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import opentelemetry.trace as t", ["opentelemetry.trace"]),
+        ("def f():\n    from bulkscope import run", ["bulkscope.run"]),
+        ("if True:\n    import wrapt", ["wrapt"]),
+        ("from . import x", []),
+    ],
+)
+def test_imports_are_found(tmp_path: Path, source: str, expected: list[str]) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(source)
+    assert list(imports(module, lazy=True)) == expected
