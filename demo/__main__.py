@@ -167,7 +167,7 @@ def send(
             last = now
         return ended
 
-    children.wait(f"bulk {bulk_id}", over, BULK_S, every_s=0.5)
+    children.wait(f"bulk {bulk_id}", over, BULK_S, every_s=1.0)
     for job in state["jobs"]:
         if job["state"] == "failed":
             tell(f"  job {job['jobId']} failed: {job['error']}")
