@@ -23,9 +23,10 @@ PROMPTS = ["one", "two words", "a text of some length. " * 20, "four", "five", "
 PORTS = ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
 
 
-def environment(mark: str, **extra: str) -> dict[str, str]:
+def environment(mark: str, folder: Path, **extra: str) -> dict[str, str]:
+    """A clean environment that marks every process; what a killed demo leaves behind stays in ``folder``."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "BULKSCOPE_", "DEMO_"))}
-    return kept | {"DEMO_TEST_MARK": mark, "PYTHONUNBUFFERED": "1", **extra}
+    return kept | {"DEMO_TEST_MARK": mark, "TMPDIR": str(folder), **extra}
 
 
 def nothing_left(mark: str) -> None:
@@ -61,7 +62,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny: Path, other_tiny: Path) 
     models = json.dumps({"tiny": str(tiny), "other": str(other_tiny)})
     words = ["--exit", "--db", str(db), "--prompts", str(prompts), "--max-tokens", "8", *PORTS]
     found = subprocess.run(
-        [sys.executable, "-m", "demo", *words], cwd=ROOT, env=environment(mark, DEMO_MODELS=models),
+        [sys.executable, "-m", "demo", *words], cwd=ROOT, env=environment(mark, folder, DEMO_MODELS=models),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
     )  # fmt: skip
     return Ran(found.returncode, found.stdout, db, mark)
@@ -185,7 +186,7 @@ def test_an_interrupt_in_the_middle_leaves_no_process_and_a_readable_store(
 ) -> None:
     db, mark, prompts = tmp_path / "store.duckdb", f"interrupt-{os.getpid()}", tmp_path / "prompts.json"
     prompts.write_text(json.dumps(["text " * 2000] * 200))
-    env = environment(mark, DEMO_MODELS=json.dumps({"tiny": str(tiny)}), DEMO_CONTEXT="16384")
+    env = environment(mark, tmp_path, DEMO_MODELS=json.dumps({"tiny": str(tiny)}), DEMO_CONTEXT="16384")
     words = ["--db", str(db), "--prompts", str(prompts), "--max-tokens", "4000", *PORTS]
     process = subprocess.Popen(
         [sys.executable, "-m", "demo", *words], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
@@ -212,7 +213,7 @@ def test_a_killed_demo_takes_its_processes_along(tmp_path: Path, tiny: Path) -> 
     if sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent has been killed")
     mark = f"killed-{os.getpid()}"
-    env = environment(mark, DEMO_MODELS=json.dumps({"tiny": str(tiny)}))
+    env = environment(mark, tmp_path, DEMO_MODELS=json.dumps({"tiny": str(tiny)}))
     words = ["--db", str(tmp_path / "store.duckdb"), *PORTS]
     process = subprocess.Popen(
         [sys.executable, "-m", "demo", *words], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
@@ -233,8 +234,9 @@ def test_a_killed_demo_takes_its_processes_along(tmp_path: Path, tiny: Path) -> 
 def test_the_demo_with_the_real_models(tmp_path: Path) -> None:
     db, mark = tmp_path / "store.duckdb", f"demo-{os.getpid()}"
     found = subprocess.run(
-        [sys.executable, "-m", "demo", "--exit", "--db", str(db), *PORTS], cwd=ROOT, env=environment(mark),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500, check=False,
+        [sys.executable, "-m", "demo", "--exit", "--db", str(db), *PORTS], cwd=ROOT,
+        env=environment(mark, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=500, check=False,
     )  # fmt: skip
     nothing_left(mark)
     assert found.returncode == 0, found.stdout
