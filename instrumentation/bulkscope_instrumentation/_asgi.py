@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from bulkscope import _bulk, _instruments, conventions
-from bulkscope._safe import report
 from opentelemetry import _logs, propagate, trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util import http as http_util
+
+from bulkscope import _bulk, _instruments, conventions
+from bulkscope._safe import report
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -53,7 +54,7 @@ _GETTER = _HeadersGetter()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment asks for, under the names that the contrib instrumentation reads.
+    """Where telemetry goes, and what the environment asks for under the names that the contrib instrumentation reads.
 
     ``old_names`` (``OTEL_SEMCONV_STABILITY_OPT_IN=http/dup``) adds the names of before the stable
     conventions to the span; the metric has the stable name only.
@@ -66,6 +67,8 @@ class Settings:
     old_names: bool
     access_events: bool
     propagated: frozenset[bytes]
+    tracer: trace.Tracer
+    logger: _logs.Logger
 
     @classmethod
     def read(cls, framework: str) -> Settings:
@@ -92,6 +95,8 @@ class Settings:
             access_events=os.environ.get("BULKSCOPE_ACCESS_EVENTS", "1").strip().lower()
             not in ("0", "false"),
             propagated=frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields),
+            tracer=trace.get_tracer("bulkscope"),
+            logger=_logs.get_logger("bulkscope"),
         )
 
 
@@ -103,7 +108,7 @@ class ServerRequest:
         "started", "status", "token",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, prefix: str, settings: Settings, tracer: trace.Tracer) -> None:
+    def __init__(self, scope: Scope, prefix: str, settings: Settings) -> None:
         """Start the span and make it and a new ``Bulk`` current."""
         self.started = time.perf_counter()
         self.settings = settings
@@ -129,7 +134,7 @@ class ServerRequest:
             if name in first:
                 bulk.learn(_bulk.clean(first[name].decode("latin-1")), "header")
         context = _bulk.bind(bulk, parent)
-        self.span = tracer.start_span(
+        self.span = settings.tracer.start_span(
             "HTTP" if self.method == "_OTHER" else self.method,
             context,
             SpanKind.SERVER,
@@ -229,7 +234,7 @@ class ServerRequest:
             known | {conventions.HTTP_REQUEST_METHOD: self.method, conventions.URL_SCHEME: self.scheme},
         )
         if self.settings.access_events and not self.bulk.logged:
-            self._log(known)
+            self._log()
 
     def _describe(self, known: dict[str, Any], error: BaseException | None, error_type: str | None) -> None:
         if self.route is not None:
@@ -255,23 +260,23 @@ class ServerRequest:
                 "exception", {"exception.type": error_type, "exception.stacktrace": frames + error_type}
             )
 
-    def _log(self, known: dict[str, Any]) -> None:
-        attributes = known | {
-            conventions.HTTP_REQUEST_METHOD: self.method,
-            conventions.URL_PATH: self.path,
-        }
+    def _log(self) -> None:
+        attributes: dict[str, Any] = {conventions.HTTP_REQUEST_METHOD: self.method}
+        if self.route is not None:
+            attributes[conventions.HTTP_ROUTE] = self.route
+        if self.status is not None:
+            attributes[conventions.HTTP_RESPONSE_STATUS_CODE] = self.status
         if self.bulk.id is not None:
             attributes[conventions.BULK_ID] = self.bulk.id
         now = time.time_ns()
-        status = "-" if self.status is None else self.status
-        _logs.get_logger("bulkscope").emit(
+        self.settings.logger.emit(
             _logs.LogRecord(
                 timestamp=now,
                 observed_timestamp=now,
                 context=self.context,
                 severity_number=_logs.SeverityNumber.INFO,
                 severity_text="INFO",
-                body=f"{self.method} {self.route or self.path} {status}",
+                body=f"{self.method} {self.route or self.path} {'-' if self.status is None else self.status}",
                 attributes=attributes,
                 event_name=conventions.EVENT_REQUEST,
             )

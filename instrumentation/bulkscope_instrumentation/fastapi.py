@@ -21,8 +21,6 @@ from typing import Any
 from bulkscope import _bulk
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._safe import report
-from opentelemetry import trace
-
 from bulkscope_instrumentation._asgi import SCOPE_KEY, Scope, ServerRequest, Settings
 
 # FastAPI >= 0.142 traces a request itself unless this key is in the scope; None is "no telemetry" to it.
@@ -44,11 +42,7 @@ class FastAPIInstrumentor(Instrumentor):
         from starlette.routing import Mount, Route
 
         settings = Settings.read("FASTAPI")
-        self.replace(
-            module.FastAPI,
-            "__call__",
-            _serving(module.FastAPI.__call__, settings, trace.get_tracer("bulkscope")),
-        )
+        self.replace(module.FastAPI, "__call__", _serving(module.FastAPI.__call__, settings))
         self.replace(Mount, "handle", _noting(Mount.handle, _note_mount))
         self.replace(Route, "handle", _noting(Route.handle, _note_route))
         if "handle" in APIRoute.__dict__:  # of its own since included routers are no longer copied
@@ -56,7 +50,7 @@ class FastAPIInstrumentor(Instrumentor):
         self.replace(Request, "json", _reading(Request.json))
 
 
-def _serving(original: Callable[..., Awaitable[None]], settings: Settings, tracer: trace.Tracer) -> Any:
+def _serving(original: Callable[..., Awaitable[None]], settings: Settings) -> Any:
     def begin(app: Any, scope: Scope) -> ServerRequest | None:
         # Set before anything can fail: the application must not start a second span in any case.
         scope[SCOPE_KEY] = None
@@ -65,7 +59,7 @@ def _serving(original: Callable[..., Awaitable[None]], settings: Settings, trace
             if settings.excluded is not None and settings.excluded.url_disabled(_url(scope)):
                 return None
             prefix = (app.root_path or scope.get("root_path") or "").rstrip("/")
-            scope[SCOPE_KEY] = request = ServerRequest(scope, prefix, settings, tracer)
+            scope[SCOPE_KEY] = request = ServerRequest(scope, prefix, settings)
             return request
         except Exception:
             report("the start of an http request")

@@ -1,0 +1,28 @@
+-- The thirteen numbers of one bulk, one row; rows = 0 when nothing is known of it.
+WITH s AS (SELECT * FROM spans WHERE bulk_id = $bulk_id),
+jobs AS (
+    SELECT job_id, arg_max(coalesce(status, 'UNSET'), (coalesce(attempt, 1), end_ns)) AS status,
+           arg_max(coalesce(failure_domain, 'unknown'), (coalesce(attempt, 1), end_ns)) AS domain
+    FROM s WHERE kind = 'CONSUMER' GROUP BY job_id
+)
+SELECT count(*) AS rows, min(start_ns) AS from_ns, max(end_ns) AS to_ns, any_value(trace_id) AS trace_id,
+       count(*) FILTER (kind = 'SERVER') AS hits,
+       count(*) FILTER (kind = 'SERVER' AND outcome = 'client_error') AS client_error,
+       count(*) FILTER (kind = 'SERVER' AND outcome = 'overload') AS overload,
+       count(*) FILTER (kind = 'SERVER' AND outcome = 'internal_error') AS internal,
+       sum(enqueue_duration) AS enqueue, greatest(max(bulk_size), count(*) FILTER (kind = 'PRODUCER')) AS sent,
+       (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM jobs WHERE status = 'ERROR') AS failed,
+       (SELECT string_agg(domain || ' ' || n, ', ' ORDER BY domain) FROM (
+           SELECT domain, count(*) AS n FROM jobs WHERE status = 'ERROR' GROUP BY domain)) AS domains,
+       avg(wait) FILTER (kind = 'CONSUMER' AND wait >= 0) AS wait_mean,
+       quantile_cont(wait, 0.5) FILTER (kind = 'CONSUMER' AND wait >= 0) AS wait_p50,
+       quantile_cont(wait, 0.95) FILTER (kind = 'CONSUMER' AND wait >= 0) AS wait_p95,
+       quantile_cont((end_ns - start_ns) / 1e9, 0.5) FILTER (model IS NOT NULL) AS time_p50,
+       quantile_cont((end_ns - start_ns) / 1e9, 0.95) FILTER (model IS NOT NULL) AS time_p95,
+       sum(cpu_time) AS cpu, avg(cpu_utilization) AS cpu_utilization,
+       count(*) FILTER (cpu_exact = false) AS cpu_estimated, max(memory_peak) AS peak,
+       count(*) FILTER (memory_exact = false) AS memory_estimated,
+       sum(output_tokens) AS output_tokens, sum(input_tokens) AS input_tokens, sum(cached_tokens) AS cached_tokens,
+       sum(output_tokens) / nullif(sum((end_ns - start_ns) / 1e9) FILTER (model IS NOT NULL AND output_tokens IS NOT NULL), 0) AS rate,
+       avg(wait_ratio) AS wait_ratio
+FROM s

@@ -1,0 +1,177 @@
+"""``bulkscope studio``: one process that receives, stores, samples the host and shows."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from bulkscope_studio import grpc_receiver, host, retention, runtime
+from bulkscope_studio.ingest import Ingest
+from bulkscope_studio.paths import default_db
+from bulkscope_studio.receiver import OtlpHttp
+from bulkscope_studio.store import Store, StoreLocked
+
+HOST = "127.0.0.1"
+logger = logging.getLogger("bulkscope.studio")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bulkscope studio",
+        description="Receive OpenTelemetry data, keep it in one file and show it on a web page.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--db", type=Path, default=default_db(), help="the file to keep the data in")
+    parser.add_argument("--port", type=int, default=8080, help="port of the web page; 0 takes a free one")
+    parser.add_argument("--otlp-http-port", type=int, default=4318, help="port for OTLP over HTTP; 0 takes a free one")
+    parser.add_argument("--otlp-grpc-port", type=int, default=4317, help="port for OTLP over gRPC; 0 takes a free one")
+    parser.add_argument("--retention", default="7d", help="how long data is kept")
+    parser.add_argument("--max-size", default="2GB", help="how much data is kept")
+    parser.add_argument("--no-host", action="store_true", help="do not sample this host's CPU and memory")
+    return parser
+
+
+def _listen(port: int, option: str) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise SystemExit2(f"port {port} cannot be used ({error}); choose another with {option}, or 0") from error
+    return listener
+
+
+class SystemExit2(Exception):
+    """The command line asks for what cannot be had; the message says what to do (exit code 2)."""
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the studio, which runs two of them."""
+
+    def capture_signals(self) -> Any:  # type: ignore[override]
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+def _server(app: Any, lifespan: str) -> _Server:
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan=lifespan, timeout_graceful_shutdown=2, ws_max_size=2**24
+    )  # type: ignore[arg-type]
+    return _Server(config)
+
+
+def command(argv: list[str]) -> int:
+    """Run the studio until it is told to end; 2 when it cannot start."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        keep, limit = retention.duration(options.retention), retention.size(options.max_size)
+        web_socket = _listen(options.port, "--port")
+        http_socket = _listen(options.otlp_http_port, "--otlp-http-port")
+        db = options.db.expanduser().absolute()
+        try:
+            store = Store(db)
+        except StoreLocked as locked:
+            running = runtime.read(db)
+            where = f", a studio at {running.web}" if running else ""
+            raise SystemExit2(f"{db} is held by {locked.holder}{where}; end it, or choose another --db") from locked
+        ingest = Ingest(store)
+        try:
+            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port)
+        except OSError as error:
+            store.close()
+            raise SystemExit2(
+                f"port {options.otlp_grpc_port} cannot be used ({error}); choose another with --otlp-grpc-port, or 0"
+            ) from error
+    except (SystemExit2, ValueError) as error:
+        print(f"bulkscope studio: {error}", file=sys.stderr)
+        return 2
+    note = runtime.Runtime(
+        pid=os.getpid(),
+        web=f"http://{HOST}:{web_socket.getsockname()[1]}",
+        otlp_http=f"http://{HOST}:{http_socket.getsockname()[1]}",
+        otlp_grpc=f"http://{HOST}:{grpc_port}",
+    )
+    stops: list[Callable[[], Any]] = [lambda: grpc_server.stop(2).wait(5)]
+    if not options.no_host:
+        stops.append(host.start(ingest.submit_tables))
+    stops.append(_keep_small(store, keep, limit))
+    try:
+        asyncio.run(_serve(store, ingest, note, web_socket, http_socket))
+    finally:
+        for stop in stops:
+            stop()
+        ingest.close()
+        runtime.remove(db)
+        store.close()
+    return 0
+
+
+async def _serve(
+    store: Store, ingest: Ingest, note: runtime.Runtime, web_socket: socket.socket, http_socket: socket.socket
+) -> None:
+    from bulkscope_studio import web
+
+    def status() -> dict[str, Any]:
+        found = ingest.status() | {"db": str(store.path), "otlp_http": note.otlp_http, "otlp_grpc": note.otlp_grpc}
+        found["db_bytes"] = store.path.stat().st_size if store.path.exists() else 0
+        return found
+
+    receiver = _server(OtlpHttp(ingest), "off")
+    pages = _server(web.build(store, status), "on")
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    tasks = [
+        asyncio.create_task(receiver.serve(sockets=[http_socket])),
+        asyncio.create_task(pages.serve(sockets=[web_socket])),
+    ]
+    while not (receiver.started and pages.started) and not ended.is_set():
+        if any(task.done() for task in tasks):
+            break
+        await asyncio.sleep(0.01)
+    runtime.write(store.path, note)
+    print(f"Studio       {note.web}", flush=True)
+    print(f"OTLP/HTTP    {note.otlp_http}", flush=True)
+    print(f"OTLP/gRPC    {note.otlp_grpc}", flush=True)
+    print(f"Data         {store.path}", flush=True)
+    await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+    receiver.should_exit = pages.should_exit = True
+    await asyncio.wait(tasks, timeout=8)
+
+
+def _keep_small(store: Store, keep: float, limit: int) -> Callable[[], None]:
+    """Apply the retention now and every hour, in a thread; return what stops it."""
+    stopped = threading.Event()
+
+    def run() -> None:
+        while True:
+            try:
+                retention.apply(store, keep, limit)
+            except Exception:
+                logger.warning("old data could not be deleted", exc_info=True)
+            if stopped.wait(3600):
+                return
+
+    thread = threading.Thread(target=run, name="bulkscope-retention", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopped.set()
+        thread.join(10)
+
+    return stop

@@ -1,0 +1,220 @@
+"""``/bulks`` and ``/bulk/{id}``: the list with progress, and one bulk with its lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+from nicegui import ui
+
+from bulkscope_studio.web import charts, fmt, layout
+from bulkscope_studio.web.data import Data, Row
+
+MOST_JOBS = 3000
+# One job: a thin pale bar while it waits, a solid one while it works, the inference as a line inside;
+# a failed job differs by colour and by a dashed dark border.
+DRAW = """(params, api) => {
+  const y = api.value(0), p = (t) => api.coord([t, y]);
+  const h = Math.min(26, api.size([0, 1])[1] * 0.7), clip = params.coordSys;
+  const bar = (a, b, dy, hh, style) => {
+    const x0 = Math.max(p(a)[0], clip.x), x1 = Math.min(Math.max(p(b)[0], p(a)[0] + 1), clip.x + clip.width);
+    if (x1 <= x0) return null;
+    return {type: 'rect', shape: {x: x0, y: p(a)[1] + dy, width: x1 - x0, height: hh}, style};
+  };
+  const bad = api.value(6) === 1, parts = [
+    bar(api.value(1), api.value(2), h / 2 - 2, 3, {fill: 'rgba(128,138,150,.25)'}),
+    bar(api.value(2), api.value(3), -h / 2, h, bad ? {fill: '#d55e00', stroke: '#3a1900', lineWidth: 1.5, lineDash: [3, 2]}
+      : {fill: '#0072b2', stroke: '#fff', lineWidth: 0.5})];
+  if (api.value(4) > 0) parts.push(bar(api.value(4), api.value(5), -2, 4, {fill: '#9ad4f5'}));
+  return {type: 'group', children: parts.filter((x) => x)};
+}"""
+# Plain text: job ids come from outside and must not be read as HTML, so tooltips are escaped.
+TIP = """(p) => { const e = (s) => String(s).replace(/[&<>"']/g, (c) => '&#' + c.charCodeAt(0) + ';');
+  return p.value.length > 7 ? e(p.value[7]) : e(p.seriesName) + ': ' + (+p.value[1]).toPrecision(4); }"""
+
+
+def register(data: Data) -> None:
+    """Add both pages."""
+
+    @ui.page("/bulks")
+    async def bulks() -> None:
+        with layout.frame(data, "Bulks", "/bulks"):
+            empty = ui.element("div")
+            with empty:
+                layout.hint(data)
+            box = layout.card("Bulks, newest first", "The newest 200; a job's last attempt decides.")
+            with box:
+                columns = {
+                    "bulk": "bulk", "started": "started", "models": "models", "progress": "progress", "done": "done",
+                    "failed": "failed", "duration": "duration", "wait": "mean wait", "tokens": "output tokens",
+                }  # fmt: skip
+                table = layout.table(columns, [], "bulk", "done failed duration wait tokens")
+
+            async def show() -> None:
+                found = await data.rows("bulks")
+                empty.set_visibility(not found)
+                box.set_visibility(bool(found))
+                table.rows = [_bulk_row(row) for row in found]
+                table.update()
+
+            layout.live(show, box, 2.0)
+
+    @ui.page("/bulk/{bulk_id:path}")
+    async def bulk(bulk_id: str) -> None:
+        with layout.frame(data, "Bulk", ""):
+            found = await data.row("bulk_numbers", bulk_id=bulk_id)
+            if not found["rows"]:
+                with layout.card("No such bulk"):
+                    ui.label(bulk_id).classes("bs-wrap")
+                    ui.label("It may not have arrived yet, or was deleted by the retention.")
+                    ui.link("All bulks", "/bulks")
+                return
+            await _bulk(data, bulk_id, found)
+
+
+def _bulk_row(row: Row) -> dict[str, Any]:
+    sent, done, failed = row["sent"], row["done"], row["failed"]
+    return {
+        "bulk": row["bulk_id"], "bulk_href": fmt.link("bulk", row["bulk_id"]), "started": fmt.local(row["start_ns"]),
+        "started_tip": fmt.utc(row["start_ns"]), "models": row["models"] or fmt.ABSENT,
+        "progress": f"{done + failed:,} of {sent:,}" if sent else fmt.ABSENT,
+        "progress_bar": [100 * done / sent, 100 * failed / sent] if sent else [0, 0],
+        "done": fmt.number(done), "failed": fmt.number(failed), "duration": fmt.seconds(row["duration"]),
+        "wait": fmt.seconds(row["wait"]), "tokens": fmt.number(row["tokens"]),
+    }  # fmt: skip
+
+
+async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
+    with layout.card("Bulk"):
+        ui.label(bulk_id).classes("bs-wrap").mark("bulk-id")
+        with ui.row():
+            ui.link("its trace", fmt.link("trace", first["trace_id"]))
+            ui.link("its logs", f"/logs?bulk={quote(bulk_id, safe='')}")
+    lanes = layout.card("Workers")
+    with lanes:
+        note = ui.label().classes("bs-mute")
+        chart = ui.echart({}).style("height:560px;width:100%").mark("lanes")
+    with layout.card("The thirteen numbers"):
+        numbers = layout.table({"n": "#", "name": "number", "value": "value"}, [], "n")
+    with layout.card("By model"):
+        models = layout.table(MODEL_COLUMNS, [], "model", MODEL_NUMERIC)
+    columns = {"job": "job", "attempt": "attempt", "wait": "wait", "work": "work", "worker": "worker", "error": "error"}
+    with layout.card("Slowest 20 attempts"):
+        slow = layout.table(columns, [], "key", "attempt wait work")
+    with layout.card("Failed attempts, at most 100"):
+        bad = layout.table(columns, [], "key", "attempt wait work")
+
+    async def show() -> None:
+        total = await data.row("bulk_numbers", bulk_id=bulk_id)
+        span = total["to_ns"] - total["from_ns"]
+        bin_ns = max(10**9, span // 300 // 10**9 * 10**9)
+        jobs, points, split, slowest, failed = await asyncio.gather(
+            data.rows("bulk_jobs", bulk_id=bulk_id, limit=MOST_JOBS),
+            data.rows("bulk_points", bulk_id=bulk_id, from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns),
+            data.rows("models", bulk_id=bulk_id),
+            data.rows("bulk_worst", bulk_id=bulk_id, failed=False),
+            data.rows("bulk_worst", bulk_id=bulk_id, failed=True),
+        )
+        cut = jobs[0]["total"] - len(jobs) if jobs else 0
+        note.set_text(
+            "Thin pale: waiting. Solid blue: work, light line: inference. Vermilion, dashed border: failed. "
+            + (f"{cut:,} later attempts are not drawn." if cut else "")
+        )
+        _draw(chart, jobs, points, total)
+        numbers.rows = thirteen(total)
+        models.rows = [model_row(row) for row in split]
+        slow.rows, bad.rows = [_job_row(r) for r in slowest], [_job_row(r) for r in failed]
+        for table in (numbers, models, slow, bad):
+            table.update()
+
+    layout.live(show, lanes, 3.0)
+
+
+def _draw(chart: ui.echart, jobs: list[Row], points: list[Row], total: Row) -> None:
+    workers = sorted({row["worker"] for row in jobs})
+    lane = max(110, 60 + 34 * len(workers))
+    names = ["jobs by worker", "CPU, % (host; workers of the cores they may use)", "RAM, GiB (host used; workers resident)"]
+    option = charts.panels(names, 120, lane)
+    option["yAxis"][0] = {
+        "type": "category", "gridIndex": 0, "data": workers, "axisTick": {"show": False}, "axisLine": {"show": False},
+        "axisLabel": {"color": charts.GREY, "width": 50, "overflow": "truncate", "fontSize": 11},
+    }  # fmt: skip
+    option["tooltip"] = {"trigger": "item", "confine": True, ":formatter": TIP}
+    place = {worker: n for n, worker in enumerate(workers)}
+    made = [_lane(row, place[row["worker"]]) for row in jobs]
+    option["series"] = [
+        {"type": "custom", "name": "jobs", "xAxisIndex": 0, "yAxisIndex": 0, ":renderItem": DRAW, "data": made,
+         "encode": {"x": [1, 2, 3], "y": 0}}
+    ]  # fmt: skip
+    for panel, what, scale in ((1, "cpu", 100.0), (2, "ram", 1 / 2**30)):
+        for n, who in enumerate(["host", *workers]):
+            line = [[r["t_ms"], r["value"] * scale] for r in points if r["what"] == what and r["who"] == who]
+            colour = charts.GREY if who == "host" else charts.CYCLE[(n - 1) % 6]
+            option["series"].append(charts.series(panel, who, line, colour))
+    for axis in option["xAxis"]:
+        axis["min"], axis["max"] = total["from_ns"] // 10**6, total["to_ns"] // 10**6
+    chart.style(f"height:{charts.height(names, 120, lane)};width:100%")
+    chart.options.clear()
+    chart.options.update(option)
+    chart.update()
+
+
+def _lane(row: Row, place: int) -> list[Any]:
+    start, end = row["start_ns"] / 1e6, row["end_ns"] / 1e6
+    waited = max(row["wait"] or 0.0, 0.0)
+    text = f"{row['job_id']} attempt {row['attempt']}: waited {fmt.seconds(row['wait'])}, worked {fmt.seconds((end - start) / 1e3)}"
+    if row["failed"]:
+        text += f", failed: {row['failure_domain'] or ''} {row['error_type'] or ''}"
+    inner = (row["infer_start"] or 0) / 1e6, (row["infer_end"] or 0) / 1e6
+    return [place, start - waited * 1e3, start, end, *inner, 1 if row["failed"] else 0, text]
+
+
+def _job_row(row: Row) -> dict[str, Any]:
+    return {
+        "key": row["span_id"], "job": row["job_id"] or fmt.ABSENT,
+        "job_href": fmt.link("trace", row["trace_id"]) + f"?span={row['span_id']}",
+        "attempt": row["attempt"], "wait": fmt.seconds(row["wait"]), "work": fmt.seconds(row["work"]),
+        "worker": row["worker"] or fmt.ABSENT,
+        "error": " ".join(filter(None, (row["failure_domain"], row["error_type"]))) or fmt.ABSENT,
+    }  # fmt: skip
+
+
+def thirteen(t: Row) -> list[dict[str, Any]]:
+    """Return the thirteen numbers as rows of a table; estimates are marked."""
+    guess = f" (estimated for {t['cpu_estimated']:,})" if t["cpu_estimated"] else ""
+    sampled = f" (estimated for {t['memory_estimated']:,})" if t["memory_estimated"] else ""
+    shown = (
+        ("API hits", fmt.number(t["hits"])),
+        ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
+        ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.number(t['sent'])} jobs"),
+        ("jobs", f"{fmt.number(t['sent'])} sent, {t['jobs'] - t['failed']:,} done"),
+        ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
+        ("queue wait", f"mean {fmt.seconds(t['wait_mean'])}, p50 {fmt.seconds(t['wait_p50'])}, p95 {fmt.seconds(t['wait_p95'])}"),
+        ("inference time", f"p50 {fmt.seconds(t['time_p50'])}, p95 {fmt.seconds(t['time_p95'])}"),
+        ("CPU", f"{fmt.seconds(t['cpu'])} CPU, {fmt.share(t['cpu_utilization'])} of the cores{guess}"),
+        ("peak RAM", fmt.size(t["peak"]) + sampled),
+        ("output tokens", fmt.number(t["output_tokens"])),
+        ("input tokens", f"{fmt.number(t['input_tokens'])} ({fmt.number(t['cached_tokens'])} cached)"),
+        ("output rate", fmt.number(t["rate"], "tok/s of inference time")),
+        ("wait / total latency", fmt.share(t["wait_ratio"])),
+    )
+    return [{"n": n, "name": name, "value": value} for n, (name, value) in enumerate(shown, 1)]
+
+
+MODEL_COLUMNS = {
+    "model": "model", "n": "inferences", "failed": "failed", "p50": "time p50", "p95": "time p95", "rate": "tok/s",
+    "decode": "decode tok/s", "cpu": "CPU s / output token", "peak": "peak RAM", "estimated": "estimated",
+}  # fmt: skip
+MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak estimated"
+
+
+def model_row(row: Row) -> dict[str, Any]:
+    """Return one model as a row of a table."""
+    per = row["cpu_per_token"]
+    return {
+        "model": row["model"], "n": fmt.number(row["n"]), "failed": fmt.number(row["failed"]),
+        "p50": fmt.seconds(row["time_p50"]), "p95": fmt.seconds(row["time_p95"]), "rate": fmt.number(row["rate"]),
+        "decode": fmt.number(row["decode_rate"]), "cpu": fmt.ABSENT if per is None else f"{per:.4f} s",
+        "peak": fmt.size(row["peak"]), "estimated": fmt.share(row["estimated"]),
+    }  # fmt: skip
