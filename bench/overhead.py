@@ -181,10 +181,7 @@ def table(results: dict[tuple[int, str], list[float]], stock: str) -> str:
         none = results[routes, "no telemetry"]
 
         def added(name: str, routes: int = routes, none: list[float] = none) -> list[float]:
-            return [
-                (with_it - without) * 1e6
-                for with_it, without in zip(results[routes, name], none, strict=True)
-            ]
+            return [(with_it - without) * 1e6 for with_it, without in zip(results[routes, name], none, strict=True)]
 
         reference = statistics.median(added(stock))
         for (count, name), values in results.items():
@@ -196,16 +193,12 @@ def table(results: dict[tuple[int, str], list[float]], stock: str) -> str:
                 continue
             more = added(name)
             median = statistics.median(more)
-            lines.append(
-                f"{total} {median:.0f} | {min(more):.0f}–{max(more):.0f} | {median / reference:.2f} |"
-            )
+            lines.append(f"{total} {median:.0f} | {min(more):.0f}–{max(more):.0f} | {median / reference:.2f} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=3000, help="requests measured in each repeat")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--routes", default="1,61", help="sizes of the application, with commas")

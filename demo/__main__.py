@@ -40,14 +40,10 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("./run demo", description=__doc__)
     parser.add_argument("--exit", action="store_true", help="end after the reports instead of at Ctrl-C")
     parser.add_argument("--db", type=Path, help="the studio's file (default: the studio's own)")
-    parser.add_argument(
-        "--port", type=int, help="port of the page (default: 8080, or a free one; 0: a free one)"
-    )
+    parser.add_argument("--port", type=int, help="port of the page (default: 8080, or a free one; 0: a free one)")
     parser.add_argument("--otlp-http-port", type=int, help="default: 4318, or a free one; 0: a free one")
     parser.add_argument("--otlp-grpc-port", type=int, help="default: 4317, or a free one; 0: a free one")
-    parser.add_argument(
-        "--prompts", type=Path, default=ROOT / "demo" / "prompts.json", help="a JSON list of prompts"
-    )
+    parser.add_argument("--prompts", type=Path, default=ROOT / "demo" / "prompts.json", help="a JSON list of prompts")
     parser.add_argument("--max-tokens", type=int, default=32, help="most tokens of each answer (default: 32)")
     return parser.parse_args(argv)
 
@@ -145,9 +141,7 @@ def workers_ready(env: Mapping[str, str]) -> bool:
         app.close()
 
 
-def send(
-    stack: Stack, model: str, prompts: list[str], max_tokens: int, children: Children
-) -> tuple[str, int]:
+def send(stack: Stack, model: str, prompts: list[str], max_tokens: int, children: Children) -> tuple[str, int]:
     """Send one bulk, show its progress to its end, and return its id and the number of failed jobs."""
     bulk_id = f"demo-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
     body = {"bulkId": bulk_id, "model": model, "prompts": prompts, "max_tokens": max_tokens}

@@ -89,10 +89,7 @@ def progress(bulk_id: str) -> dict[str, Any]:
         raise HTTPException(404, f"there is no bulk {bulk_id!r}")
     model, size, job_ids = found
     jobs = [_job(job_id) for job_id in job_ids]
-    counts = {
-        state: sum(job["state"] == state for job in jobs)
-        for state in ("done", "failed", "running", "waiting")
-    }
+    counts = {state: sum(job["state"] == state for job in jobs) for state in ("done", "failed", "running", "waiting")}
     return {"bulkId": bulk_id, "model": model, "size": size, **counts, "jobs": jobs}
 
 

@@ -93,9 +93,7 @@ def _shipped() -> Path:
     for file in files:
         if file.name.endswith(".gguf"):
             return Path(str(file.locate()))
-    raise ModelMissing(
-        f"the package {_DISTRIBUTION} holds no GGUF file; remove .venv and start ./run demo again"
-    )
+    raise ModelMissing(f"the package {_DISTRIBUTION} holds no GGUF file; remove .venv and start ./run demo again")
 
 
 def _version() -> str:

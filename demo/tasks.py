@@ -30,7 +30,5 @@ def generate(prompt: str, bulk_id: str, model: str, max_tokens: int) -> dict[str
     from demo import engine
 
     answer = engine.chat(model, prompt, max_tokens)
-    logger.info(
-        "%d tokens in, %d out, stopped by %s", answer.input_tokens, answer.output_tokens, answer.finish_reason
-    )
+    logger.info("%d tokens in, %d out, stopped by %s", answer.input_tokens, answer.output_tokens, answer.finish_reason)
     return asdict(answer)

@@ -22,8 +22,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 received[path] += size
             kind = b"application/json" if body else b"application/x-protobuf"
             writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
-                % (kind, len(body), body)
+                b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (kind, len(body), body)
             )
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

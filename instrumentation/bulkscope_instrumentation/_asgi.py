@@ -31,9 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 # Where the request stands in its ASGI scope; nested applications and copied scopes share the object.
 SCOPE_KEY = "bulkscope.request"
 
-_METHODS = frozenset(
-    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
-)
+_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ID_HEADERS = (b"bulk-id", b"x-bulk-id")
 
@@ -74,10 +72,7 @@ class Settings:
     def read(cls, framework: str) -> Settings:
         """Read the environment; ``framework`` is the part of the variables' names, e.g. ``FASTAPI``."""
         listed = (
-            os.environ.get(
-                f"OTEL_PYTHON_{framework}_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS")
-            )
-            or ""
+            os.environ.get(f"OTEL_PYTHON_{framework}_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS")) or ""
         ).strip()
         opt_in = [part.strip() for part in os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")]
         return cls(
@@ -88,12 +83,9 @@ class Settings:
             response_headers=http_util.get_custom_headers(
                 http_util.OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE
             ),
-            sanitized=http_util.get_custom_headers(
-                http_util.OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS
-            ),
+            sanitized=http_util.get_custom_headers(http_util.OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS),
             old_names="http/dup" in opt_in,
-            access_events=os.environ.get("BULKSCOPE_ACCESS_EVENTS", "1").strip().lower()
-            not in ("0", "false"),
+            access_events=os.environ.get("BULKSCOPE_ACCESS_EVENTS", "1").strip().lower() not in ("0", "false"),
             propagated=frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields),
             tracer=trace.get_tracer("bulkscope"),
             logger=_logs.get_logger("bulkscope"),

@@ -110,9 +110,7 @@ def _flat_headers(request: Any) -> dict[str, Any]:
     return {key: value for key, value in vars(request).items() if isinstance(value, str)}
 
 
-def _create_task_sender(
-    wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any
-) -> Callable[..., Any]:
+def _create_task_sender(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
     """Wrap the function that Celery publishes every task with."""
     send_task_message = wrapped(*args, **kwargs)
     amqp = instance

@@ -26,9 +26,7 @@ _RANK = {source: rank for rank, source in enumerate(SOURCES)}
 MAX_ID_LENGTH = 256
 
 KEYS = tuple(
-    key.strip()
-    for key in os.environ.get("BULKSCOPE_BULK_ID_KEYS", "bulkId,bulk_id,bulk.id").split(",")
-    if key.strip()
+    key.strip() for key in os.environ.get("BULKSCOPE_BULK_ID_KEYS", "bulkId,bulk_id,bulk.id").split(",") if key.strip()
 )
 
 

@@ -25,9 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code; 2 is a usage error."""
     arguments = sys.argv[1:] if argv is None else argv
     commands = {point.name: point for point in entry_points(group="bulkscope.commands")}
-    names = sorted(
-        commands, key=lambda name: (list(_HELP).index(name) if name in _HELP else len(_HELP), name)
-    )
+    names = sorted(commands, key=lambda name: (list(_HELP).index(name) if name in _HELP else len(_HELP), name))
     if arguments[:1] in (["--version"], ["-V"]):
         print(f"bulkscope {__version__}")
         return 0
@@ -42,8 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         command = commands[name].load()
     except ModuleNotFoundError as error:
         print(
-            f"bulkscope {name}: the package {error.name} is missing; install it with: "
-            'pip install "bulkscope[studio]"',
+            f'bulkscope {name}: the package {error.name} is missing; install it with: pip install "bulkscope[studio]"',
             file=sys.stderr,
         )
         return 2

@@ -36,9 +36,7 @@ _ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.
 
 def kept_contrib() -> set[str]:
     """Return the entry points of contrib instrumentations that the user wants instead of ours."""
-    return {
-        name for name in SUPERSEDED.values() if os.environ.get(f"BULKSCOPE_{name.upper()}", "") == "contrib"
-    }
+    return {name for name in SUPERSEDED.values() if os.environ.get(f"BULKSCOPE_{name.upper()}", "") == "contrib"}
 
 
 def service_name(command: Sequence[str]) -> str:

@@ -51,12 +51,7 @@ def is_overload(error: BaseException) -> bool:
     chain: BaseException | None = error
     while chain is not None:
         names = _names(chain)
-        if (
-            "Timeout" in names
-            or "LimitExceeded" in names
-            or "OutOfMemory" in names
-            or "Full" in names.split()
-        ):
+        if "Timeout" in names or "LimitExceeded" in names or "OutOfMemory" in names or "Full" in names.split():
             return True
         chain = chain.__cause__
     return False

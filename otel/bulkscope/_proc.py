@@ -1,7 +1,9 @@
 """PLACEHOLDER by lead: owner X overwrites."""
 
-import os, psutil
+import os
 from types import SimpleNamespace
+
+import psutil
 
 
 class Proc:

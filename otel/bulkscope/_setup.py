@@ -35,11 +35,7 @@ def _silence(module: ModuleType) -> None:
         return None
 
     for value in list(vars(module).values()):
-        if (
-            isinstance(value, type)
-            and issubclass(value, BaseInstrumentor)
-            and value.__module__ == module.__name__
-        ):
+        if isinstance(value, type) and issubclass(value, BaseInstrumentor) and value.__module__ == module.__name__:
             value._instrument = skip
             value._uninstrument = skip
 

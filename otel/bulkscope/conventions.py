@@ -233,9 +233,7 @@ def markdown() -> str:
     lines += [f"| `{m.name}` | {m.kind} | `{m.unit}` | {m.number} | {m.description} |" for m in METRICS]
     lines += ["", "## Attributes of spans and log records", "", "| name | type | unit | number | meaning |"]
     lines += ["|---|---|---|---|---|"]
-    lines += [
-        f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in ATTRIBUTES
-    ]
+    lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in ATTRIBUTES]
     lines += [
         "",
         "## Log events",

@@ -62,9 +62,7 @@ def bulks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     for row in rows:
         counts = (str(row[name]) for name in ("jobs", "done", "failed"))
         models = ", ".join(row["models"]) or ABSENT
-        table.add_row(
-            _safe(row["id"]), _when(row["start_ns"]), *counts, number(row["duration_s"]), _safe(models)
-        )
+        table.add_row(_safe(row["id"]), _when(row["start_ns"]), *counts, number(row["duration_s"]), _safe(models))
     console.print(table, highlight=False)
 
 

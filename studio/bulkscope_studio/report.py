@@ -131,8 +131,7 @@ def _open(db: Path) -> Store:
         return Store(db, read_only=True)
     except StoreLocked as locked:
         raise Trouble(
-            f"{db} is held by {locked.holder}, which does not say where it answers; "
-            "stop it, or wait until it is up"
+            f"{db} is held by {locked.holder}, which does not say where it answers; stop it, or wait until it is up"
         ) from locked
     except duckdb.Error as error:
         raise Trouble(f"{db} cannot be read as a store: {error}") from error
@@ -150,10 +149,6 @@ def _get(running: runtime.Runtime, path: str) -> tuple[int, Any]:
             body = None
         if error.code == 404 and isinstance(body, dict) and "nearest" in body:
             return 404, body
-        raise Trouble(
-            f"the studio at {running.web} answered {error.code} to {path}; its log says why"
-        ) from error
+        raise Trouble(f"the studio at {running.web} answered {error.code} to {path}; its log says why") from error
     except (OSError, ValueError) as error:
-        raise Trouble(
-            f"the studio (process {running.pid}) does not answer at {url}: {error}; restart it"
-        ) from error
+        raise Trouble(f"the studio (process {running.pid}) does not answer at {url}: {error}; restart it") from error

@@ -24,9 +24,7 @@ class StoreLocked(Exception):
 class Store:
     """One open store. ``memory_limit`` bounds DuckDB's own memory; ``threads`` its worker threads."""
 
-    def __init__(
-        self, path: Path, *, read_only: bool = False, memory_limit: str = "160MB", threads: int = 2
-    ) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, memory_limit: str = "160MB", threads: int = 2) -> None:
         self.path = path
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,9 +110,7 @@ def test_every_inference_has_tokens_cpu_and_memory(store: Store) -> None:
         assert span["tokens_per_second"] > 0
         assert span["prefill"] > 0
     # The begin of the text, then one token a byte.
-    assert {span["input_tokens"] for span in inferences} >= {
-        len(text) + 1 for text in PROMPTS if " " not in text
-    }
+    assert {span["input_tokens"] for span in inferences} >= {len(text) + 1 for text in PROMPTS if " " not in text}
 
 
 def test_each_job_hangs_below_its_request(store: Store) -> None:
@@ -181,9 +179,7 @@ def test_metrics_of_workers_and_host_are_there(store: Store) -> None:
     }  # fmt: skip
 
 
-def test_an_interrupt_in_the_middle_leaves_no_process_and_a_readable_store(
-    tmp_path: Path, tiny: Path
-) -> None:
+def test_an_interrupt_in_the_middle_leaves_no_process_and_a_readable_store(tmp_path: Path, tiny: Path) -> None:
     db, mark, prompts = tmp_path / "store.duckdb", f"interrupt-{os.getpid()}", tmp_path / "prompts.json"
     prompts.write_text(json.dumps(["text " * 2000] * 200))
     env = environment(mark, tmp_path, DEMO_MODELS=json.dumps({"tiny": str(tiny)}), DEMO_CONTEXT="16384")

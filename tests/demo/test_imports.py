@@ -65,8 +65,7 @@ def test_the_studio_shares_only_the_names() -> None:
         f"{path}: {name}"
         for path in files("studio")
         for name in imports(path, lazy=True)
-        if name.partition(".")[0] in OURS - {"bulkscope_studio"}
-        and not name.startswith("bulkscope.conventions")
+        if name.partition(".")[0] in OURS - {"bulkscope_studio"} and not name.startswith("bulkscope.conventions")
     ]
     assert wrong == []
 

@@ -48,9 +48,7 @@ def recording_uv(project: Path) -> Path:
 
 def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": str(project / "bin"), "HOME": str(project), "LANG": os.environ.get("LANG", "C.UTF-8")}
-    return subprocess.run(
-        ["./run", *words], cwd=project, env=env, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(["./run", *words], cwd=project, env=env, capture_output=True, text=True, check=False)
 
 
 def test_alone_it_lists_what_it_can_do(project: Path) -> None:

@@ -271,9 +271,7 @@ def test_queue_depth_and_oldest_age(run: Worker, sink: Sink) -> None:
     wait_for_line(process, "ready.")
     depth = lambda s: [p for p in s.points if p["name"] == "bulk.queue.depth"]  # noqa: E731
     assert sink.wait(lambda s: bool(depth(s)))
-    assert {(p["attributes"]["messaging.destination.name"], p["value"]) for p in depth(sink)} == {
-        ("another", 0)
-    }
+    assert {(p["attributes"]["messaging.destination.name"], p["value"]) for p in depth(sink)} == {("another", 0)}
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     publish(run, "[add.apply_async((n, 1), queue='another') for n in range(3)]")

@@ -347,9 +347,7 @@ async def test_the_application_parses_the_body_itself(telemetry: Any, instrument
 
 
 async def test_a_broken_body_is_still_the_applications_422(telemetry: Any, instrumented: None) -> None:
-    response = await request(
-        bulk_app({}), "POST", "/plain", content=b"{", headers={"content-type": "application/json"}
-    )
+    response = await request(bulk_app({}), "POST", "/plain", content=b"{", headers={"content-type": "application/json"})
     assert response.status_code == 422
     assert [span.attributes["bulk.outcome"] for span in telemetry.spans()] == ["client_error"]
 
@@ -367,9 +365,7 @@ async def test_a_sync_endpoint_in_a_thread_has_the_bulk(telemetry: Any, instrume
     assert bulk.id == "b1"
 
 
-async def test_size_and_enqueue_time_of_what_the_request_published(
-    telemetry: Any, instrumented: None
-) -> None:
+async def test_size_and_enqueue_time_of_what_the_request_published(telemetry: Any, instrumented: None) -> None:
     app = FastAPI()
 
     @app.post("/")
@@ -453,9 +449,7 @@ async def test_a_remote_parent_and_a_pipelined_request(telemetry: Any, instrumen
     app = make_app()
     with trace.get_tracer("app").start_as_current_span("whatever the server's task had current"):
         await request(app, "GET", "/items/1")
-        await request(
-            app, "GET", "/items/2", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "baggage": "k=v"}
-        )
+        await request(app, "GET", "/items/2", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "baggage": "k=v"})
     first, second, _ = telemetry.spans()
     assert first.parent is None
     assert f"{second.context.trace_id:x}" == "a" * 32
@@ -530,9 +524,7 @@ async def test_websocket_and_lifespan_pass_untouched(telemetry: Any, instrumente
 
 
 async def test_fastapis_own_tracing_stays_off_for_the_request(telemetry: Any, instrumented: None) -> None:
-    native = pytest.importorskip(
-        "fastapi.telemetry._api", reason="FastAPI before 0.142 does not trace itself"
-    )
+    native = pytest.importorskip("fastapi.telemetry._api", reason="FastAPI before 0.142 does not trace itself")
     app, found = FastAPI(), []
 
     @app.get("/")

@@ -27,9 +27,7 @@ OLD = [
 
 
 def run(python: Path | str, *arguments: str) -> dict[str, Any]:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "BULKSCOPE_"))
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "BULKSCOPE_"))}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "otel"), str(ROOT / "instrumentation")])
     done = subprocess.run(
         [str(python), str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=120

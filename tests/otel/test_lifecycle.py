@@ -23,9 +23,7 @@ SERVERS = {
 }
 
 
-def serve_and_ask(
-    spawn: Spawn, command: tuple[str, ...], env: dict[str, str], launcher: tuple[str, ...]
-) -> Any:
+def serve_and_ask(spawn: Spawn, command: tuple[str, ...], env: dict[str, str], launcher: tuple[str, ...]) -> Any:
     port = free_port()
     where = f"127.0.0.1:{port}" if command[-1] == "--bind" else str(port)
     process = spawn(*launcher, str(BIN / command[0]), *command[1:], where, env=env)

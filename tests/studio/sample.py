@@ -273,9 +273,7 @@ def _refused(rng: random.Random, at: int, api: _Service, requests: _Rows, logs: 
     _access_log(logs, api, at + 2 * MILLI, trace, span, "sample-refused", 503)
 
 
-def _access_log(
-    logs: _Rows, api: _Service, at: int, trace: str, span: str, bulk_id: str, status: int
-) -> None:
+def _access_log(logs: _Rows, api: _Service, at: int, trace: str, span: str, bulk_id: str, status: int) -> None:
     text = f'127.0.0.1:51000 - "POST /bulks HTTP/1.1" {status}'
     _log(logs, api, at, trace, span, bulk_id, None, "INFO", None, text)
 

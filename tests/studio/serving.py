@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+
 from bulkscope_studio import web
 from bulkscope_studio.store import Store
 
@@ -19,7 +20,9 @@ def serving(store: Store) -> Iterator[str]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     status = {"accepted": {"spans": 12}, "refused": {}, "truncated": {}, "db_bytes": 2048}
-    server = uvicorn.Server(uvicorn.Config(web.build(store, lambda: status), log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(web.build(store, lambda: status), log_level="warning", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     try:

@@ -47,8 +47,7 @@ async def test_report_of_a_bulk(store: Store) -> None:
     assert found["little"]["ok"]
     assert [group["name"] for group in found["workers"]] == ["worker-0", "worker-1"]
     recorded = store.query(
-        "SELECT sum(output_tokens) AS tokens, max(memory_peak) AS peak FROM spans "
-        "WHERE bulk_id = 'sample-001'"
+        "SELECT sum(output_tokens) AS tokens, max(memory_peak) AS peak FROM spans WHERE bulk_id = 'sample-001'"
     ).to_pylist()[0]
     assert found["total"]["inferences"]["output_tokens"] == recorded["tokens"]
     assert found["total"]["inferences"]["memory_peak_bytes"] == recorded["peak"]

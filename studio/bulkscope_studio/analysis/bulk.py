@@ -41,12 +41,9 @@ def analyse(
         progress=progress,
         total=Group("total", _jobs(rows, last), _inferences(inferences)),
         models=tuple(
-            _group(name, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"]))
-            for name in models
+            _group(name, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"])) for name in models
         ),
-        workers=tuple(
-            _group(name, rows, last, inferences, "worker", lambda row: row["worker"]) for name in workers
-        ),
+        workers=tuple(_group(name, rows, last, inferences, "worker", lambda row: row["worker"]) for name in workers),
         hosts=_hosts(hosts.to_pylist()),
         little=checked,
         notes=notes,

@@ -26,9 +26,7 @@ def put_at_once(jobs: int, workers: int, service: float | None) -> Expected | No
     if jobs < 1 or workers < 1 or service is None:
         return None
     rounds = max(1.0, jobs / workers)
-    return Expected(
-        jobs, workers, service, service * (rounds - 1) / 2, (rounds - 1) / (rounds + 1), service * rounds
-    )
+    return Expected(jobs, workers, service, service * (rounds - 1) / 2, (rounds - 1) / (rounds + 1), service * rounds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,6 @@ def ratio(above: float | None, below: float | None) -> float | None:
 def paired(above: pa.ChunkedArray, below: pa.ChunkedArray) -> float | None:
     """Sum over sum, over the rows that hold both: a missing numerator must not count in the divisor."""
     rows = [
-        (a, b)
-        for a, b in zip(above.to_pylist(), below.to_pylist(), strict=True)
-        if a is not None and b is not None
+        (a, b) for a, b in zip(above.to_pylist(), below.to_pylist(), strict=True) if a is not None and b is not None
     ]
     return ratio(total(a for a, _ in rows), total(b for _, b in rows))

@@ -134,7 +134,11 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
 def _draw(chart: ui.echart, jobs: list[Row], points: list[Row], total: Row) -> None:
     workers = sorted({row["worker"] for row in jobs})
     lane = max(110, 60 + 34 * len(workers))
-    names = ["jobs by worker", "CPU, % (host; workers of the cores they may use)", "RAM, GiB (host used; workers resident)"]
+    names = [
+        "jobs by worker",
+        "CPU, % (host; workers of the cores they may use)",
+        "RAM, GiB (host used; workers resident)",
+    ]
     option = charts.panels(names, 120, lane)
     option["yAxis"][0] = {
         "type": "category", "gridIndex": 0, "data": workers, "axisTick": {"show": False}, "axisLine": {"show": False},
@@ -190,7 +194,10 @@ def thirteen(t: Row) -> list[dict[str, Any]]:
         ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.number(t['sent'])} jobs"),
         ("jobs", f"{fmt.number(t['sent'])} sent, {t['jobs'] - t['failed']:,} done"),
         ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
-        ("queue wait", f"mean {fmt.seconds(t['wait_mean'])}, p50 {fmt.seconds(t['wait_p50'])}, p95 {fmt.seconds(t['wait_p95'])}"),
+        (
+            "queue wait",
+            f"mean {fmt.seconds(t['wait_mean'])}, p50 {fmt.seconds(t['wait_p50'])}, p95 {fmt.seconds(t['wait_p95'])}",
+        ),
         ("inference time", f"p50 {fmt.seconds(t['time_p50'])}, p95 {fmt.seconds(t['time_p95'])}"),
         ("CPU", f"{fmt.seconds(t['cpu'])} CPU, {fmt.share(t['cpu_utilization'])} of the cores{guess}"),
         ("peak RAM", fmt.size(t["peak"]) + sampled),

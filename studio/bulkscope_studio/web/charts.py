@@ -48,7 +48,9 @@ def height(names: list[str], each: int = 92, lane_height: int = 0) -> str:
     return f"{28 + each * (len(names) - (1 if lane_height else 0)) + lane_height + 30}px"
 
 
-def series(panel: int, name: str, points: list[list[Any]], colour: str, kind: str = "line", stack: str = "") -> dict[str, Any]:
+def series(
+    panel: int, name: str, points: list[list[Any]], colour: str, kind: str = "line", stack: str = ""
+) -> dict[str, Any]:
     """Return one line or stacked bar series."""
     made: dict[str, Any] = {
         "type": kind, "name": name, "xAxisIndex": panel, "yAxisIndex": panel, "data": points,

@@ -60,9 +60,9 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
             ui.link(name, path).classes("on" if path == here else "")
         ui.space()
         # The switch names the modes rather than an icon: the icon font is not needed for it.
-        ui.toggle({None: "auto", False: "light", True: "dark"}, value=None, on_change=lambda e: dark.set_value(e.value)).props(
-            "dense flat no-caps size=sm"
-        )
+        ui.toggle(
+            {None: "auto", False: "light", True: "dark"}, value=None, on_change=lambda e: dark.set_value(e.value)
+        ).props("dense flat no-caps size=sm")
     yield
     strip = ui.element("div").classes("bs-card bs-strip bs-mute").mark("strip")
 
@@ -132,7 +132,8 @@ def table(columns: dict[str, str], rows: list[dict[str, Any]], key: str = "key",
     right = set(numeric.split())
     made = ui.table(
         columns=[
-            {"name": n, "label": label, "field": n, "align": "right" if n in right else "left"} for n, label in columns.items()
+            {"name": n, "label": label, "field": n, "align": "right" if n in right else "left"}
+            for n, label in columns.items()
         ],
         rows=rows,
         row_key=key,

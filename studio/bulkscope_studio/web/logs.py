@@ -31,7 +31,14 @@ def register(data: Data) -> None:
             box = layout.card("Logs, newest first")
             with box:
                 note = ui.label().classes("bs-mute")
-                columns = {"time": "time", "severity": "severity", "service": "service", "bulk": "bulk", "trace": "trace", "body": "text"}
+                columns = {
+                    "time": "time",
+                    "severity": "severity",
+                    "service": "service",
+                    "bulk": "bulk",
+                    "trace": "trace",
+                    "body": "text",
+                }
                 table = layout.table(columns, [])
                 with ui.row():
                     newer = ui.button("newer").props("dense flat no-caps")

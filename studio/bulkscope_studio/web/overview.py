@@ -40,10 +40,12 @@ def register(data: Data) -> None:
             tiles = ui.element("div").classes("bs-tiles")
             box = ui.element("div").classes("bs-card")
             with box:
-                chart = ui.echart(charts.panels(PANELS)).style(f"height:{charts.height(PANELS)};width:100%").mark("chart")
-                ui.label("Blue ok · pink client error · amber overload · vermilion internal or failed. Ctrl + wheel zooms.").classes(
-                    "bs-mute"
+                chart = (
+                    ui.echart(charts.panels(PANELS)).style(f"height:{charts.height(PANELS)};width:100%").mark("chart")
                 )
+                ui.label(
+                    "Blue ok · pink client error · amber overload · vermilion internal or failed. Ctrl + wheel zooms."
+                ).classes("bs-mute")
 
             async def show() -> None:
                 known = await data.row("extent")

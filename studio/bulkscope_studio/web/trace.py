@@ -47,7 +47,12 @@ def register(data: Data) -> None:
                 bulk = next((row["bulk_id"] for row in found if row["bulk_id"]), None)
                 if bulk:
                     ui.link("its bulk", fmt.link("bulk", bulk))
-                columns = {"name": "span (click for details)", "service": "service", "duration": "duration", "bar": "time"}
+                columns = {
+                    "name": "span (click for details)",
+                    "service": "service",
+                    "duration": "duration",
+                    "bar": "time",
+                }
                 table = layout.table(columns, waterfall(found), "key", "duration")
                 table.props("virtual-scroll").style("max-height:60vh")
                 table.add_slot("body-cell-name", NAME)
@@ -106,7 +111,12 @@ def _detail(span: Row, logs: list[Row]) -> None:
     with layout.card("Logs of this span", "at most 200" if logs else "none"):
         if logs:
             shown = [
-                {"key": n, "time": fmt.local(r["time_ns"]), "severity": r["severity"] or fmt.ABSENT, "body": r["body"] or r["event_name"]}
+                {
+                    "key": n,
+                    "time": fmt.local(r["time_ns"]),
+                    "severity": r["severity"] or fmt.ABSENT,
+                    "body": r["body"] or r["event_name"],
+                }
                 for n, r in enumerate(logs)
             ]
             layout.table({"time": "time", "severity": "severity", "body": "text"}, shown)
