@@ -1,4 +1,4 @@
-"""For all tests: with BULKSCOPE_NO_SKIP=1 a test that would be skipped fails instead."""
+"""For all tests: telemetry in memory; and with BULKSCOPE_NO_SKIP=1 a test that would be skipped fails instead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import os
 from collections.abc import Generator
 
 import pytest
+
+from tests.telemetry import Telemetry
+from tests.telemetry import telemetry as shared_telemetry
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    """What is recorded in this process during the test."""
+    recorded = shared_telemetry()
+    recorded.clear()
+    return recorded
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:

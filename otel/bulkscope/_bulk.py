@@ -35,7 +35,8 @@ class Bulk:
     """What is known of the bulk in one request (``job_id`` is None) or one job.
 
     ``size`` counts the jobs published under it so far, ``enqueue_seconds`` the time that took;
-    ``logged`` says that an access log line of this request was recorded.
+    ``logged`` says that an access log line of this request was recorded; ``inference_failure`` is the
+    failure domain of the job's last inference, None when that went well.
     """
 
     id: str | None = None
@@ -45,6 +46,7 @@ class Bulk:
     enqueue_seconds: float = 0.0
     overload: bool = False
     logged: bool = False
+    inference_failure: str | None = None
 
     def learn(self, bulk_id: str | None, source: str) -> bool:
         """Take ``bulk_id`` unless an id from a source that goes before is known. True if taken."""

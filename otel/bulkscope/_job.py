@@ -234,6 +234,11 @@ class Work:
             found[c.M_PROCESS_MEMORY_USAGE] = status.rss
         return found
 
+    def _domain(self, error: BaseException) -> str:
+        domain = failure_domain(error)
+        # Engines answer with an error instead of raising; what the job makes of that may be any exception.
+        return self.bulk.inference_failure or domain if domain == "code" else domain
+
     @guarded
     def finish(self, error: BaseException | None = None, *, retry: bool = False) -> None:
         """End the span. ``error`` is what the job failed with; ``retry`` says that it will be tried again.
@@ -261,7 +266,7 @@ class Work:
                     _instruments.record(c.M_WAIT_RATIO, ratio, self._labels)
         if error is not None:
             values[c.ERROR_TYPE] = labels[c.ERROR_TYPE] = error_type(error)
-            values[c.BULK_FAILURE_DOMAIN] = labels[c.BULK_FAILURE_DOMAIN] = failure_domain(error)
+            values[c.BULK_FAILURE_DOMAIN] = labels[c.BULK_FAILURE_DOMAIN] = self._domain(error)
         if error is None or retry:
             values[c.BULK_OUTCOME] = labels[c.BULK_OUTCOME] = "retry" if retry else "ok"
         else:

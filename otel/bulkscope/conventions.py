@@ -114,7 +114,8 @@ M_SYSTEM_CPU_LOAD_1M = "system.cpu.load_average.1m"
 M_SYSTEM_PRESSURE = "bulk.system.pressure"
 
 # --- closed sets ---------------------------------------------------------------------------
-OUTCOMES = ("ok", "client_error", "overload", "internal_error")
+# `retry` is an attempt of a job that failed and will be made again: no failure of the job.
+OUTCOMES = ("ok", "client_error", "overload", "internal_error", "retry")
 FAILURE_DOMAINS = ("input", "model", "resource", "infra", "timeout", "code")
 
 # --- bucket boundaries ---------------------------------------------------------------------
@@ -182,7 +183,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BULK_ID, "str", "", "Id of the bulk; on every span and log record of its jobs, never on a metric.", "all"),
     Attribute(BULK_ID_SOURCE, "str", "", "Where the id came from: baggage, body, path, query, header, payload, trace.", "all"),
     Attribute(BULK_SIZE, "int", "{job}", "Jobs published under the request so far.", "3"),
-    Attribute(BULK_OUTCOME, "str", "", "ok, client_error, overload or internal_error.", "2"),
+    Attribute(BULK_OUTCOME, "str", "", "ok, client_error, overload or internal_error; of a job's attempt also retry (failed, will be tried again).", "2"),
     Attribute(BULK_ENQUEUE_DURATION, "float", "s", "Sum over the request's jobs of the time to hand each to the broker.", "3"),
     Attribute(BULK_FAILURE_DOMAIN, "str", "", "input, model, resource, infra, timeout or code.", "5"),
     Attribute(JOB_ID, "str", "", "Id of the job, as its queue knows it.", "4"),

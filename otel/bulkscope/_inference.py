@@ -1,0 +1,140 @@
+"""One inference: its span, its tokens, its CPU and memory. What every engine's module shares.
+
+An engine's module says which model is asked and reads what the engine answers; the span, the metrics and
+the measuring are here, so that the numbers mean the same for every engine.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+from bulkscope import _bulk, _instruments
+from bulkscope import conventions as c
+from bulkscope._failure import failure_domain
+from bulkscope._job import error_type
+from bulkscope._meter import Usage, meter
+from bulkscope._safe import guarded
+
+
+class Inference:
+    """Around one call of a model, in the thread that calls; ``start``, then ``finish`` once.
+
+    In between, an engine's module sets what it learns: tokens as the engine counted them, ``prefill``,
+    ``decode`` and ``ttft`` (time to first token) in seconds. What stays None is not recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        provider: str,
+        operation: str = "chat",
+        kind: SpanKind = SpanKind.INTERNAL,
+        max_tokens: int | None = None,
+    ) -> None:
+        self._labels: _instruments.AttributeValues = {
+            c.GEN_AI_OPERATION: operation,
+            c.GEN_AI_PROVIDER: provider,
+            c.GEN_AI_MODEL: model,
+        }
+        self._kind, self._max_tokens = kind, max_tokens
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.ttft: float | None = None
+        self.prefill: float | None = None
+        self.decode: float | None = None
+        self.response_model: str | None = None
+        self.finish_reason: str | None = None
+        self.error: tuple[str, str] | None = None
+
+    def start(self) -> Inference:
+        """Begin the span, make it current, begin to measure."""
+        attributes = dict(self._labels)
+        if self._max_tokens is not None:
+            attributes[c.GEN_AI_MAX_TOKENS] = self._max_tokens
+        self._span = trace.get_tracer("bulkscope").start_span(
+            f"{self._labels[c.GEN_AI_OPERATION]} {self._labels[c.GEN_AI_MODEL]}",
+            kind=self._kind,
+            attributes=attributes,
+        )
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        self._window = meter().begin()
+        self._started_ns = time.time_ns()
+        return self
+
+    def fail(self, kind: str, domain: str) -> None:
+        """Say that the engine answered with an error: ``error.type`` and failure domain."""
+        self.error = (kind, domain)
+
+    @guarded
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the span. ``error`` is what the call raised."""
+        usage = meter().end(self._window)
+        # The stretch that was measured and the span are the same to the nanosecond.
+        ended_ns = self._started_ns + int(usage.wall * 1e9)
+        otel_context.detach(self._token)
+        if error is not None:
+            self.error = (error_type(error), failure_domain(error))
+        labels = dict(self._labels)
+        values = self._values(usage)
+        bulk = _bulk.current()
+        if bulk is not None:
+            bulk.inference_failure = self.error[1] if self.error else None
+        if self.error is not None:
+            labels[c.ERROR_TYPE], labels[c.BULK_FAILURE_DOMAIN] = self.error
+            values[c.ERROR_TYPE], values[c.BULK_FAILURE_DOMAIN] = self.error
+            self._span.set_status(StatusCode.ERROR)
+        self._span.set_attributes({name: value for name, value in values.items() if value is not None})
+        self._span.end(ended_ns)
+        self._record(usage, values, labels)
+
+    def _values(self, usage: Usage) -> dict[str, Any]:
+        growth = None
+        if usage.memory_peak is not None and usage.memory_start is not None:
+            growth = usage.memory_peak - usage.memory_start
+        return {
+            c.GEN_AI_INPUT_TOKENS: self.input_tokens,
+            c.GEN_AI_OUTPUT_TOKENS: self.output_tokens,
+            c.GEN_AI_CACHED_TOKENS: self.cached_tokens,
+            c.GEN_AI_RESPONSE_MODEL: self.response_model,
+            c.GEN_AI_FINISH_REASONS: [self.finish_reason] if self.finish_reason else None,
+            c.GEN_AI_TTFT: self.ttft,
+            c.GEN_AI_PREFILL: self.prefill,
+            c.GEN_AI_DECODE: self.decode,
+            c.TOKENS_PER_SECOND: _rate(self.output_tokens, usage.wall),
+            c.DECODE_TOKENS_PER_SECOND: _rate(self.output_tokens, self.decode),
+            c.CPU_TIME: usage.cpu,
+            c.CPU_EXACT: usage.cpu_exact,
+            c.CPU_UTILIZATION: usage.utilization,
+            c.CPU_PRESSURE: usage.pressure,
+            c.CPU_THROTTLED: usage.throttled,
+            c.MEMORY_START: usage.memory_start,
+            c.MEMORY_PEAK: usage.memory_peak,
+            c.MEMORY_GROWTH: growth,
+            c.MEMORY_FILE: usage.memory_file,
+            c.MEMORY_ANON: usage.memory_anon,
+            c.MEMORY_LIMIT: meter().memory_limit,
+            c.MEMORY_EXACT: None if usage.memory_peak is None else usage.memory_exact,
+        }
+
+    def _record(self, usage: Usage, values: dict[str, Any], labels: _instruments.AttributeValues) -> None:
+        _instruments.record(c.M_INFERENCE_DURATION, usage.wall, labels)
+        _instruments.record(c.M_INFERENCE_CPU_TIME, usage.cpu, labels)
+        if usage.memory_peak is not None:
+            _instruments.record(c.M_INFERENCE_MEMORY_PEAK, usage.memory_peak, labels)
+        for kind, tokens in (("input", self.input_tokens), ("output", self.output_tokens)):
+            if tokens is not None:
+                _instruments.record(c.M_TOKEN_USAGE, tokens, {**labels, c.GEN_AI_TOKEN_TYPE: kind})
+        rate = values[c.TOKENS_PER_SECOND]
+        if rate is not None:
+            _instruments.record(c.M_TOKENS_PER_SECOND, rate, labels)
+
+
+def _rate(tokens: int | None, seconds: float | None) -> float | None:
+    return tokens / seconds if tokens is not None and seconds else None

@@ -1,0 +1,216 @@
+"""CPU time and peak memory of a stretch of work in this process: one inference.
+
+CPU: the process's clock counts every thread, the engine's native ones included. From it goes the time
+of the Python threads that have nothing to do with the work (the web server's, our own exporters'), each
+read from its own clock. Where several stretches overlap, each is given what its own thread used and an
+equal share of the rest, and is marked as an estimate.
+
+Memory: the kernel keeps the peak of the resident set (``VmHWM``) and lets it be reset. A ledger folds
+the peak into every open stretch before a reset, so that stretches that overlap each keep their own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from bulkscope._proc import Proc
+
+SAMPLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a stretch of work used; what could not be measured is None.
+
+    ``wall``, ``cpu``, ``throttled`` in seconds; ``utilization`` is CPU time over wall time times the
+    allowed cores; ``pressure`` the share of the time in which some task waited for a CPU; memory in bytes.
+    """
+
+    wall: float
+    cpu: float
+    cpu_exact: bool
+    utilization: float | None
+    pressure: float | None
+    throttled: float | None
+    memory_start: int | None
+    memory_peak: int | None
+    memory_file: int | None
+    memory_anon: int | None
+    memory_exact: bool
+
+
+class Window:
+    """A stretch that has begun; made by ``Meter.begin``."""
+
+    __slots__ = (
+        "cpu_exact", "cpu_ns", "peak", "peak_exact", "pressure", "start", "started", "thread", "throttled",
+    )  # fmt: skip
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self.cpu_ns = 0.0
+        self.cpu_exact = True
+        self.peak_exact = True
+
+
+def _thread_clock_ns(thread: int) -> int | None:
+    """Return the CPU nanoseconds of a thread by its native id; None for one that has ended.
+
+    The clock's id is what ``pthread_getcpuclockid`` computes on Linux, but made from the kernel's thread
+    id: for a thread that has ended it gives an error where the pthread function reads freed memory.
+    """
+    try:
+        return time.clock_gettime_ns((~thread << 3) | 6)
+    except OSError:
+        return None
+
+
+class Meter:
+    """Measures stretches of work in one process; safe to use from several threads."""
+
+    def __init__(self, proc: Proc | None = None) -> None:
+        self._proc = proc or Proc()
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._open: list[Window] = []
+        self._cpu_ns = 0
+        self._threads: dict[int, int] = {}
+        self._sampling = False
+        self.cores = self._proc.allowed_cores() or os.cpu_count() or 1
+        self.memory_limit = self._proc.memory_limit()
+
+    def begin(self) -> Window:
+        """Begin a stretch in the calling thread."""
+        window = Window(threading.get_native_id())
+        with self._lock:
+            self._settle()
+            before = self._proc.status()
+            for other in self._open:
+                other.peak = _highest(other.peak, before.hwm)
+                other.cpu_exact = window.cpu_exact = False
+            resettable = self._proc.reset_peak()
+            window.start = before.rss
+            window.peak = before.rss
+            window.peak_exact = resettable
+            window.pressure, window.throttled = self._proc.pressure(), self._proc.throttled()
+            self._open.append(window)
+            if not resettable:
+                self._sample()
+            # Last, so that what was done here is not counted as the work's.
+            self._cpu_ns, self._threads = time.process_time_ns(), self._clocks()
+            window.started = time.perf_counter()
+        return window
+
+    def end(self, window: Window) -> Usage:
+        """End a stretch, from any thread."""
+        wall = time.perf_counter() - window.started
+        with self._lock:
+            self._settle()
+            self._open.remove(window)
+            after = self._proc.status()
+            if window.peak_exact:
+                window.peak = _highest(window.peak, after.hwm)
+            window.peak = _highest(window.peak, after.rss)
+            pressure, throttled = self._proc.pressure(), self._proc.throttled()
+        cpu = window.cpu_ns / 1e9
+        return Usage(
+            wall=wall,
+            cpu=cpu,
+            cpu_exact=window.cpu_exact,
+            utilization=cpu / (wall * self.cores) if wall > 0 else None,
+            pressure=_share(window.pressure, pressure, wall),
+            throttled=None if throttled is None or window.throttled is None else throttled - window.throttled,
+            memory_start=window.start,
+            memory_peak=window.peak,
+            memory_file=_sum(after.file, after.shmem),
+            memory_anon=after.anon,
+            memory_exact=window.peak_exact and after.hwm is not None,
+        )
+
+    # --- CPU ----------------------------------------------------------------------------------
+
+    def _clocks(self) -> dict[int, int]:
+        """Return the CPU nanoseconds of every Python thread by native id."""
+        if not sys.platform.startswith("linux"):
+            return {}
+        found: dict[int, int] = {}
+        for thread in threading.enumerate():
+            number = thread.native_id
+            used = None if number is None else _thread_clock_ns(number)
+            if number is not None and used is not None:
+                found[number] = used
+        return found
+
+    def _settle(self) -> None:
+        """Divide the CPU time since the last boundary among the open stretches."""
+        if not self._open:
+            return
+        now, threads = time.process_time_ns(), self._clocks()
+        used = {number: clock - self._threads.get(number, 0) for number, clock in threads.items()}
+        if self._threads.keys() - threads.keys() or not threads:
+            # A thread ended and took with it what it used; or threads cannot be told apart here.
+            alone = not threads and threading.active_count() == 1
+            for window in self._open:
+                window.cpu_exact = window.cpu_exact and alone
+        rest = float(now - self._cpu_ns - sum(used.values()))
+        owners: dict[int, list[Window]] = {}
+        for window in self._open:
+            owners.setdefault(window.thread, []).append(window)
+        for window in self._open:
+            own = used.get(window.thread, 0) / len(owners[window.thread])
+            window.cpu_ns += max(0.0, own + rest / len(self._open))
+        self._cpu_ns, self._threads = now, threads
+
+    # --- memory ---------------------------------------------------------------------------------
+
+    def _sample(self) -> None:
+        """Where the peak cannot be reset, look at the resident set while a stretch is open."""
+        if self._sampling:
+            return
+        self._sampling = True
+
+        def run() -> None:
+            while True:
+                rss = self._proc.status().rss
+                with self._lock:
+                    for window in self._open:
+                        window.peak = _highest(window.peak, rss)
+                    if not self._open:
+                        self._sampling = False
+                        return
+                time.sleep(SAMPLE_SECONDS)
+
+        threading.Thread(target=run, name="bulkscope-sampler", daemon=True).start()
+
+
+def _highest(first: int | None, second: int | None) -> int | None:
+    return first if second is None else second if first is None else max(first, second)
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None else first + (second or 0)
+
+
+def _share(before: float | None, after: float | None, wall: float) -> float | None:
+    if before is None or after is None or wall <= 0:
+        return None
+    return min(1.0, max(0.0, (after - before) / wall))
+
+
+_meter: Meter | None = None
+
+
+def meter() -> Meter:
+    """Return the meter of this process."""
+    global _meter
+    if _meter is None:
+        _meter = Meter()
+    return _meter
