@@ -22,7 +22,7 @@ class Telemetry:
     """What was recorded since ``clear``: ended spans in the order of their ends, log records, metric points."""
 
     def __init__(self) -> None:
-        self._spans, self._logs, self._reader = InMemorySpanExporter(), InMemoryLogRecordExporter()
+        self._spans, self._logs = InMemorySpanExporter(), InMemoryLogRecordExporter()
         tracing = TracerProvider()
         tracing.add_span_processor(BulkSpanProcessor())
         tracing.add_span_processor(SimpleSpanProcessor(self._spans))

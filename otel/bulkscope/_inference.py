@@ -108,7 +108,7 @@ class Inference:
             c.GEN_AI_PREFILL: self.prefill,
             c.GEN_AI_DECODE: self.decode,
             c.TOKENS_PER_SECOND: _rate(self.output_tokens, usage.wall),
-            c.DECODE_TOKENS_PER_SECOND: _rate(self.output_tokens, self.decode),
+            c.DECODE_TOKENS_PER_SECOND: self._decode_rate(),
             c.CPU_TIME: usage.cpu,
             c.CPU_EXACT: usage.cpu_exact,
             c.CPU_UTILIZATION: usage.utilization,
@@ -122,6 +122,11 @@ class Inference:
             c.MEMORY_LIMIT: meter().memory_limit,
             c.MEMORY_EXACT: None if usage.memory_peak is None else usage.memory_exact,
         }
+
+    def _decode_rate(self) -> float | None:
+        # The first token comes out of the prefill, so that n tokens take n - 1 steps of decode.
+        steps = None if self.output_tokens is None or self.output_tokens < 2 else self.output_tokens - 1
+        return _rate(steps, self.decode)
 
     def _record(self, usage: Usage, values: dict[str, Any], labels: _instruments.AttributeValues) -> None:
         _instruments.record(c.M_INFERENCE_DURATION, usage.wall, labels)

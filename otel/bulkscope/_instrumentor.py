@@ -21,6 +21,9 @@ from bulkscope._safe import report
 
 logger = logging.getLogger("bulkscope")
 
+# In place of an original that the class does not define itself.
+_INHERITED = object()
+
 
 class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Base of an instrumentor: ``module`` is the import to wait for, ``requires`` the supported versions."""
@@ -40,7 +43,10 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _uninstrument(self, **kwargs: Any) -> None:
         self._active = False
         for parent, attribute, original in reversed(self._wrapped):
-            setattr(parent, attribute, original)
+            if original is _INHERITED:
+                delattr(parent, attribute)
+            else:
+                setattr(parent, attribute, original)
         self._wrapped = []
 
     def _imported(self, module: ModuleType) -> None:
@@ -66,5 +72,5 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def replace(self, parent: Any, attribute: str, value: Any) -> None:
         """Set ``parent.attribute``; undone by ``uninstrument()``."""
-        self._wrapped.append((parent, attribute, parent.__dict__.get(attribute, getattr(parent, attribute))))
+        self._wrapped.append((parent, attribute, parent.__dict__.get(attribute, _INHERITED)))
         setattr(parent, attribute, value)

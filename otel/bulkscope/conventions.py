@@ -213,7 +213,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(MEMORY_LIMIT, "int", "By", "Memory the process may use.", "9"),
     Attribute(MEMORY_EXACT, "bool", "", "False when the peak was sampled, not read from the kernel.", "9"),
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
-    Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over decode time.", "12"),
+    Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens after the first (which prefill yields) over decode time; absent below two tokens.", "12"),
     Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
 )  # fmt: skip
 

@@ -1,0 +1,171 @@
+"""Standard logging: every record with the ids of its bulk, job, trace and span, exported as OTLP.
+
+Seen where a logger hands a record to its handlers, so that loggers which do not propagate (uvicorn's,
+Celery's) are seen too. The ids are also set on the record itself, for the formats of the application:
+``%(bulk_id)s``, ``%(bulk_job_id)s``, ``%(otelTraceID)s``, ``%(otelSpanID)s``.
+
+``BULKSCOPE_LOGS=0`` exports nothing; ``BULKSCOPE_LOG_LEVEL`` exports from that level on (default: all that
+the application's loggers let through).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
+
+from bulkscope import _bulk
+from bulkscope import conventions as c
+from bulkscope._bulk import Bulk
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._safe import report
+
+# The lines that servers write for each hit; with one of these recorded, no event of our own is needed.
+ACCESS_LOGS = frozenset(("uvicorn.access", "gunicorn.access", "hypercorn.access"))
+_QUERY = re.compile(r"\?[^\s\"]*")
+
+# What logging itself puts on a record; anything else was given by the application as `extra`.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message", "asctime", "taskName", "color_message", "data",
+    "bulk_id", "bulk_job_id", "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName",
+}  # fmt: skip
+
+# How deep a body or an attribute may go before it is cut: a log line is not a place for a document.
+MAX_BODY = 32 * 1024
+
+
+class LoggingInstrumentor(Instrumentor):
+    """Instruments ``logging.Logger``."""
+
+    module = "logging"
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap the place where every record passes on its way to the handlers."""
+        export = os.environ.get("BULKSCOPE_LOGS", "1").strip().lower() not in ("0", "false")
+        level = _level(os.environ.get("BULKSCOPE_LOG_LEVEL", ""))
+        original = module.Logger.callHandlers
+        self.replace(module.Logger, "callHandlers", _call_handlers(original, level if export else None))
+
+
+def _level(text: str) -> int:
+    text = text.strip().upper()
+    if text.isdigit():
+        return int(text)
+    level = logging.getLevelNamesMapping().get(text or "NOTSET")
+    if level is None:
+        logging.getLogger("bulkscope").warning(
+            "BULKSCOPE_LOG_LEVEL=%s is no level; every record is exported. Write for example INFO", text
+        )
+        return logging.NOTSET
+    return level
+
+
+def _call_handlers(original: Callable[..., None], level: int | None) -> Callable[[logging.Logger, Any], None]:
+    busy = threading.local()
+
+    def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802
+        try:
+            bulk = _mark(record)
+            if (
+                level is not None
+                and record.levelno >= level
+                # Exporters log too: a record of theirs that was exported would bring forth the next.
+                and not record.name.startswith(("opentelemetry", "bulkscope"))
+                and not getattr(busy, "now", False)
+                and not get_value(_SUPPRESS_INSTRUMENTATION_KEY)
+                and not _exported_by_the_sdk()
+            ):
+                busy.now = True
+                try:
+                    _emit(record, bulk)
+                finally:
+                    busy.now = False
+        except Exception:
+            report("a log record")
+        original(self, record)
+
+    return callHandlers
+
+
+def _mark(record: Any) -> Bulk | None:
+    """Set the ids on the record; an unknown one is an empty string, so that a format never fails."""
+    span = trace.get_current_span().get_span_context()
+    bulk = _bulk.current()
+    record.otelTraceID = trace.format_trace_id(span.trace_id) if span.is_valid else ""
+    record.otelSpanID = trace.format_span_id(span.span_id) if span.is_valid else ""
+    record.bulk_id = (bulk.id if bulk else _bulk.from_baggage()) or ""
+    record.bulk_job_id = (bulk.job_id if bulk else None) or ""
+    return bulk
+
+
+def _exported_by_the_sdk() -> bool:
+    """Tell whether the SDK's own handler stands at the root logger and exports every record already."""
+    return any(
+        type(handler).__name__ == "LoggingHandler" and type(handler).__module__.startswith("opentelemetry")
+        for handler in logging.root.handlers
+    )
+
+
+@lru_cache(maxsize=1024)
+def _logger(name: str) -> Logger:
+    return get_logger(name)
+
+
+def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:
+    body = record.getMessage()
+    if record.name in ACCESS_LOGS:
+        # A query may carry a prompt or a secret; the span has the path and the route.
+        body = _QUERY.sub("", body)
+        if bulk is not None:
+            bulk.logged = True
+    _logger(record.name).emit(
+        LogRecord(
+            timestamp=int(record.created * 1e9),
+            observed_timestamp=time.time_ns(),
+            context=get_current(),
+            severity_number=_severity(record.levelno),
+            severity_text=record.levelname,
+            body=body[:MAX_BODY],
+            attributes=_attributes(record),
+        )
+    )
+
+
+def _attributes(record: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: value
+        for name, value in vars(record).items()
+        if name not in _OWN and isinstance(value, str | bool | int | float)
+    }
+    found["code.file.path"] = record.pathname
+    found["code.line.number"] = record.lineno
+    found["code.function.name"] = record.funcName
+    if record.bulk_id:
+        found[c.BULK_ID] = record.bulk_id
+    if record.bulk_job_id:
+        found[c.JOB_ID] = record.bulk_job_id
+    if record.exc_info:
+        kind, error, trace_back = record.exc_info
+        if kind is not None:
+            found["exception.type"] = kind.__qualname__
+            found["exception.message"] = str(error)
+            found["exception.stacktrace"] = "".join(traceback.format_exception(kind, error, trace_back))
+    return found
+
+
+def _severity(level: int) -> SeverityNumber:
+    """Return the OpenTelemetry severity of a level: DEBUG 5, INFO 9, WARNING 13, ERROR 17, CRITICAL 21."""
+    if level < logging.DEBUG:
+        return SeverityNumber.TRACE
+    return SeverityNumber(min(24, 5 + 4 * ((level - 10) // 10) + min(3, level % 10 // 3)))

@@ -1,0 +1,162 @@
+"""xllamacpp: an inference span for each call of the llama.cpp server that lives in this process.
+
+Tokens are the engine's own (``usage``, else ``timings``), times of prefill and decode are its ``timings``.
+llama.cpp answers a bad prompt or an error of its own with an ``error`` object and raises nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bulkscope._inference import Inference
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._safe import guarded, report
+
+_OPERATIONS = {"handle_chat_completions": "chat", "handle_completions": "text_completion"}
+
+# The server takes no attributes and no weak references: the model it was made for is kept by its id. An id
+# that is used again is that of a new server, which puts its own model here.
+_models: dict[int, str] = {}
+
+
+class XllamacppInstrumentor(Instrumentor):
+    """Instruments xllamacpp's ``Server``."""
+
+    module = "xllamacpp"
+    requires = ("xllamacpp >= 2025.1",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap the server's constructor and its two ways to generate."""
+        server = module.Server
+        self.replace(server, "__init__", _constructor(server.__init__))
+        for name, operation in _OPERATIONS.items():
+            self.wrap(server, name, _call(operation))
+
+
+def _constructor(original: Callable[..., None]) -> Callable[..., None]:
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if original is not object.__init__:
+            original(self, *args, **kwargs)
+        try:
+            parameters = args[0] if args else next(iter(kwargs.values()))
+            _models[id(self)] = Path(str(parameters.model.path)).stem
+        except Exception:
+            report("the model of an xllamacpp server")
+
+    return init
+
+
+def _call(operation: str) -> Callable[..., Any]:
+    def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            call = _Call(operation, instance, args, kwargs)
+        except Exception:
+            report("a call of xllamacpp")
+            return wrapped(*args, **kwargs)
+        try:
+            answer = wrapped(*call.args, **call.kwargs)
+        except BaseException as error:
+            call.inference.finish(error)
+            raise
+        call.read(answer)
+        call.inference.finish()
+        return answer
+
+    return wrapper
+
+
+class _Call:
+    """One call: its arguments with the callback watched, and what the engine's answers say."""
+
+    def __init__(self, operation: str, server: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+        body = _mapping(args[0] if args else next(iter(kwargs.values()), None))
+        limit = body.get("max_tokens", body.get("n_predict"))
+        self.inference = Inference(
+            model=str(body.get("model") or _models.get(id(server), "unknown")),
+            provider="llama_cpp",
+            operation=operation,
+            max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+        )
+        if len(args) > 1 and callable(args[1]):
+            self.args = (args[0], self._watch(args[1]), *args[2:])
+        else:
+            self.kwargs = {key: self._watch(value) if callable(value) else value for key, value in kwargs.items()}
+        self._started = time.perf_counter()
+        self.inference.start()
+
+    def _watch(self, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def watched(chunk: Any) -> Any:
+            self.read(chunk)
+            return callback(chunk)
+
+        return watched
+
+    @guarded
+    def read(self, answer: Any) -> None:
+        """Take what one answer of the engine, whole or a chunk of a stream, says of the call."""
+        inference = self.inference
+        for part in answer if isinstance(answer, list) else [answer]:
+            found = _mapping(part)
+            if inference.ttft is None and _has_text(found):
+                inference.ttft = time.perf_counter() - self._started
+            for choice in found.get("choices") or ():
+                inference.finish_reason = choice.get("finish_reason") or inference.finish_reason
+            if "timings" in found:
+                _read_timings(found["timings"], inference)
+            if "usage" in found:
+                _read_usage(found["usage"], inference)
+            if "error" in found:
+                inference.fail(*_failure(found["error"]))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str | bytes):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _has_text(chunk: Mapping[str, Any]) -> bool:
+    """Tell whether a chunk of a stream brings generated text; a whole answer says nothing of first tokens."""
+    if "usage" in chunk or "timings" in chunk:
+        return False
+    return any(choice.get("text") or (choice.get("delta") or {}).get("content") for choice in chunk.get("choices", ()))
+
+
+def _read_timings(timings: Mapping[str, Any], inference: Inference) -> None:
+    if timings.get("prompt_ms") is not None:
+        # llama.cpp's prefill ends when the first token is sampled.
+        inference.prefill = timings["prompt_ms"] / 1e3
+        if inference.ttft is None:
+            inference.ttft = inference.prefill
+    if timings.get("predicted_ms") is not None:
+        inference.decode = timings["predicted_ms"] / 1e3
+    # A stream without `usage` has its counts here: cached and computed tokens apart.
+    if timings.get("predicted_n") is not None and inference.output_tokens is None:
+        inference.output_tokens = timings["predicted_n"]
+    if timings.get("prompt_n") is not None and inference.input_tokens is None:
+        inference.cached_tokens = timings.get("cache_n")
+        inference.input_tokens = timings["prompt_n"] + (inference.cached_tokens or 0)
+
+
+def _read_usage(usage: Mapping[str, Any], inference: Inference) -> None:
+    inference.input_tokens = usage.get("prompt_tokens", inference.input_tokens)
+    inference.output_tokens = usage.get("completion_tokens", inference.output_tokens)
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    inference.cached_tokens = cached if cached is not None else inference.cached_tokens
+
+
+def _failure(error: Mapping[str, Any]) -> tuple[str, str]:
+    """Return ``error.type`` and failure domain of an error that llama.cpp answers with."""
+    code, kind = error.get("code"), str(error.get("type") or "error")
+    if kind == "unavailable_error" or code == 503:
+        return kind, "infra"
+    return kind, "input" if isinstance(code, int) and 400 <= code < 500 else "model"
