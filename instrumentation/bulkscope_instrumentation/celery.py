@@ -200,7 +200,7 @@ def _depth(channel: Any, name: str) -> float | None:
 
 
 def _oldest_age(channel: Any, name: str) -> float | None:
-    client = getattr(channel, "client", None)
+    client: Any = getattr(channel, "client", None)
     if not hasattr(client, "lindex"):
         return None
     # Celery pushes on the left and pops on the right: the oldest is the last.

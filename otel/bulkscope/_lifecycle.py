@@ -96,7 +96,7 @@ def _watch_exit() -> None:
         flush_at_end()
         original(status)
 
-    os._exit = leave  # type: ignore[assignment]
+    os._exit = leave
     for provider in _pipeline.providers().values():
         # The SDK's own shutdown may take 30 s for each signal; ours is bounded for all of them.
         handler = getattr(provider, "_atexit_handler", None) or getattr(provider, "_at_exit_handler", None)

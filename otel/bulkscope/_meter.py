@@ -50,6 +50,12 @@ class Window:
         "cpu_exact", "cpu_ns", "peak", "peak_exact", "pressure", "start", "started", "thread", "throttled",
     )  # fmt: skip
 
+    start: int | None
+    peak: int | None
+    pressure: float | None
+    throttled: float | None
+    started: float
+
     def __init__(self, thread: int) -> None:
         self.thread = thread
         self.cpu_ns = 0.0

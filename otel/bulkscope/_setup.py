@@ -24,7 +24,8 @@ def _configure_sdk() -> None:
         return
     from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
-    _OTelSDKConfigurator().configure(auto_instrumentation_version=None)
+    configurator: Any = _OTelSDKConfigurator
+    configurator().configure(auto_instrumentation_version=None)
 
 
 def _silence(module: ModuleType) -> None:
@@ -36,8 +37,8 @@ def _silence(module: ModuleType) -> None:
 
     for value in list(vars(module).values()):
         if isinstance(value, type) and issubclass(value, BaseInstrumentor) and value.__module__ == module.__name__:
-            value._instrument = skip
-            value._uninstrument = skip
+            setattr(value, "_instrument", skip)  # noqa: B010 (mypy sees a plain type)
+            setattr(value, "_uninstrument", skip)  # noqa: B010
 
 
 def pre_instrument() -> None:

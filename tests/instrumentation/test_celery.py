@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def test_a_task_that_publishes_a_task(run: Worker, sink: Sink) -> None:
         ("send", "tasks.inner"),
         ("process", "tasks.inner"),
     ]
-    for above, below in zip(chain, chain[1:], strict=False):
+    for above, below in pairwise(chain):
         assert by_name[below]["parent"] == by_name[above]["span_id"]
     assert {span["attributes"]["bulk.id"] for span in sink.spans} == {"b-5"}
 
