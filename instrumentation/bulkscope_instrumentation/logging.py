@@ -16,7 +16,7 @@ import re
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -40,6 +40,11 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
     "message", "asctime", "taskName", "color_message", "data",
     "bulk_id", "bulk_job_id", "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName",
 }  # fmt: skip
+
+# What libraries put into lines of their own although it may be a prompt or an answer: by logger, the named
+# arguments of the message. Celery writes a task's result when it has succeeded.
+PRIVATE = {"celery.app.trace": frozenset(("args", "kwargs", "return_value"))}
+NOT_RECORDED = "(not recorded)"
 
 # How deep a body or an attribute may go before it is cut: a log line is not a place for a document.
 MAX_BODY = 32 * 1024
@@ -123,7 +128,7 @@ def _logger(name: str) -> Logger:
 
 
 def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:
-    body = record.getMessage()
+    body = _body(record)
     if record.name in ACCESS_LOGS:
         # A query may carry a prompt or a secret; the span has the path and the route.
         body = _QUERY.sub("", body)
@@ -140,6 +145,19 @@ def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:
             attributes=_attributes(record),
         )
     )
+
+
+def _content_wanted() -> bool:
+    wanted = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "false")
+    return wanted.strip().lower() not in ("", "0", "false", "no_content")
+
+
+def _body(record: logging.LogRecord) -> str:
+    private = PRIVATE.get(record.name)
+    if private is None or not isinstance(record.args, Mapping) or _content_wanted():
+        return record.getMessage()
+    shown = {key: NOT_RECORDED if key in private else value for key, value in record.args.items()}
+    return str(record.msg) % shown
 
 
 def _attributes(record: Any) -> dict[str, Any]:

@@ -165,6 +165,10 @@ def test_no_prompt_and_no_answer_is_recorded(ran: Ran) -> None:
                 f"SELECT count(*) AS hits FROM {table} AS t WHERE CAST(t AS VARCHAR) LIKE '%a text of some%'",
             )
             assert hits == [{"hits": 0}], table
+        # Celery's own line about a finished task holds its result.
+        lines = rows(found, "SELECT body FROM logs WHERE contains(body, ' succeeded in ')")
+        assert len(lines) == 2 * len(PROMPTS)
+        assert all(line["body"].endswith(": (not recorded)") for line in lines), lines
     finally:
         found.close()
 
