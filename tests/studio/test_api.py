@@ -45,7 +45,7 @@ async def test_report_of_a_bulk(store: Store) -> None:
     assert jobs["failures_by_domain"] == {"model": 1}
     assert jobs["errors"] == {"EngineError": 1, "TimeoutError": 1}
     assert found["little"]["ok"]
-    assert [group["name"] for group in found["workers"]] == ["worker-0", "worker-1"]
+    assert [group["name"] for group in found["workers"]] == ["sample-host:4100", "sample-host:4101"]
     recorded = store.query(
         "SELECT sum(output_tokens) AS tokens, max(memory_peak) AS peak FROM spans WHERE bulk_id = 'sample-001'"
     ).to_pylist()[0]

@@ -83,7 +83,7 @@ def test_text_names_all_thirteen_numbers(db: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
     assert firsts >= {str(number) for number in range(1, 14)}
-    assert "worker worker-1" in out
+    assert "worker sample-host:4101" in out
     assert "\x1b[" not in out
 
 

@@ -1,11 +1,15 @@
--- The thirteen numbers of one bulk, one row; rows = 0 when nothing is known of it.
-WITH s AS (SELECT * FROM spans WHERE bulk_id = $bulk_id),
+-- The thirteen numbers of one bulk, one row; rows = 0 when nothing is known of it. Requests that only ask for
+-- progress are left out of the API's numbers and of the time axis.
+WITH s AS (
+    SELECT * FROM spans WHERE bulk_id = $bulk_id
+        AND NOT (kind = 'SERVER' AND coalesce(http_method, '') IN ('GET', 'HEAD', 'OPTIONS') AND coalesce(bulk_size, 0) = 0)
+),
 jobs AS (
     SELECT job_id, arg_max(coalesce(status, 'UNSET'), (coalesce(attempt, 1), end_ns)) AS status,
            arg_max(coalesce(failure_domain, 'unknown'), (coalesce(attempt, 1), end_ns)) AS domain
     FROM s WHERE kind = 'CONSUMER' GROUP BY job_id
 )
-SELECT count(*) AS rows, min(start_ns) AS from_ns, max(end_ns) AS to_ns, any_value(trace_id) AS trace_id,
+SELECT count(*) AS rows, min(start_ns) AS from_ns, max(end_ns) AS to_ns, arg_min(trace_id, start_ns) AS trace_id,
        count(*) FILTER (kind = 'SERVER') AS hits,
        count(*) FILTER (kind = 'SERVER' AND outcome = 'client_error') AS client_error,
        count(*) FILTER (kind = 'SERVER' AND outcome = 'overload') AS overload,

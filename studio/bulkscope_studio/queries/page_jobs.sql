@@ -5,4 +5,4 @@ SELECT (end_ns // $bin_ns) * $bin_ns // 1000000 AS t_ms,
        approx_quantile(wait, 0.5) FILTER (wait >= 0) AS wait_p50,
        approx_quantile(wait, 0.95) FILTER (wait >= 0) AS wait_p95
 FROM spans WHERE kind = 'CONSUMER' AND end_ns BETWEEN $from_ns AND $to_ns
-GROUP BY ALL ORDER BY t_ms
+GROUP BY 1 ORDER BY t_ms

@@ -3,4 +3,4 @@ SELECT time_ns, severity, service_name, bulk_id, trace_id, event_name, left(body
 WHERE ($text IS NULL OR contains(lower(coalesce(body, '')), lower($text)) OR contains(coalesce(event_name, ''), $text))
   AND ($severity IS NULL OR severity_number >= $severity)
   AND ($bulk_id IS NULL OR bulk_id = $bulk_id) AND ($service IS NULL OR service_name = $service)
-ORDER BY time_ns DESC LIMIT 201 OFFSET $offset
+ORDER BY time_ns DESC LIMIT 101 OFFSET $offset

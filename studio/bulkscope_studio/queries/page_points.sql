@@ -15,8 +15,8 @@ WITH wanted AS (
     -- Several processes may report the same queue: within a bin their reports are of one thing, so averaged.
     SELECT t_ms, series, CASE WHEN series IN ('depth', 'age') THEN attributes ELSE resource_id || coalesce(attributes, '') END AS one,
            avg(CASE WHEN series = 'cpu' THEN 1 - value ELSE value END) AS value
-    FROM wanted GROUP BY ALL
+    FROM wanted GROUP BY 1, 2, 3
 )
 SELECT t_ms, series,
        CASE WHEN series IN ('depth', 'busy') THEN sum(value) WHEN series = 'age' THEN max(value) ELSE avg(value) END AS value
-FROM each GROUP BY ALL ORDER BY t_ms
+FROM each GROUP BY t_ms, series ORDER BY t_ms

@@ -9,7 +9,8 @@ WITH sent AS (
     FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
 ), begun AS (
     SELECT span_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
-           min(service_instance_id) AS service_instance_id, min(pid) AS pid
+           min(service_instance_id) AS service_instance_id, min(service_name) AS service_name,
+           min(host_name) AS host_name, min(pid) AS pid
     FROM logs
     WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
     GROUP BY span_id
@@ -26,11 +27,11 @@ SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        d.delay, coalesce(d.outcome, '') = 'retry' AS retried,
        d.status IS DISTINCT FROM 'ERROR' AND d.failure_domain IS NULL
                 AND coalesce(d.outcome, 'ok') = 'ok' AS ok,
-       d.failure_domain, d.error_type, coalesce(d.service_instance_id, CAST(d.pid AS VARCHAR)) AS worker
+       d.failure_domain, d.error_type, coalesce(d.host_name || ':' || d.pid, d.service_instance_id, d.service_name, 'worker') AS worker
 FROM done d LEFT JOIN sent s ON s.job_id = d.job_id
 UNION ALL
 SELECT o.job_id, NULL, o.span_id, NULL, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
-       coalesce(o.service_instance_id, CAST(o.pid AS VARCHAR))
+       coalesce(o.host_name || ':' || o.pid, o.service_instance_id, o.service_name, 'worker')
 FROM open o LEFT JOIN sent s ON s.job_id = o.job_id
 UNION ALL
 SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL

@@ -1,5 +1,5 @@
 -- One row per inference of a bulk. seconds: duration of the span.
-SELECT job_id, span_id, model, coalesce(service_instance_id, CAST(pid AS VARCHAR)) AS worker,
+SELECT job_id, span_id, model, coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
        (end_ns - start_ns) / 1e9 AS seconds, status IS DISTINCT FROM 'ERROR' AS ok,
        ttft, prefill, decode, input_tokens, output_tokens, cached_tokens,
        cpu_time, cpu_utilization, cpu_exact, cpu_pressure, cpu_throttled,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -12,26 +13,28 @@ from bulkscope_studio.web import charts, fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
 MOST_JOBS = 3000
-# One job: a thin pale bar while it waits, a solid one while it works, the inference as a line inside;
-# a failed job differs by colour and by a dashed dark border.
+# In a worker's lane, above: one thin line a job while it waits, in the order of their starts, so that the queue
+# is seen to drain. Below: a solid bar while it works, the inference as a line inside. A failed job differs by
+# colour and by a dashed dark border.
+WORK_HEIGHT = 22
 DRAW = """(params, api) => {
   const y = api.value(0), p = (t) => api.coord([t, y]);
-  const h = Math.min(26, api.size([0, 1])[1] * 0.7), clip = params.coordSys;
+  const lane = api.size([0, 1])[1] * 0.88, h = 22, room = lane - h - 4, clip = params.coordSys;
   const bar = (a, b, dy, hh, style) => {
     const x0 = Math.max(p(a)[0], clip.x), x1 = Math.min(Math.max(p(b)[0], p(a)[0] + 1), clip.x + clip.width);
     if (x1 <= x0) return null;
     return {type: 'rect', shape: {x: x0, y: p(a)[1] + dy, width: x1 - x0, height: hh}, style};
   };
-  const bad = api.value(6) === 1, parts = [
-    bar(api.value(1), api.value(2), h / 2 - 2, 3, {fill: 'rgba(128,138,150,.25)'}),
-    bar(api.value(2), api.value(3), -h / 2, h, bad ? {fill: '#d55e00', stroke: '#3a1900', lineWidth: 1.5, lineDash: [3, 2]}
-      : {fill: '#0072b2', stroke: '#fff', lineWidth: 0.5})];
-  if (api.value(4) > 0) parts.push(bar(api.value(4), api.value(5), -2, 4, {fill: '#9ad4f5'}));
+  const step = room / api.value(9), bad = api.value(6) === 1, work = lane / 2 - h, parts = [
+    bar(api.value(1), api.value(2), -lane / 2 + step * api.value(8), Math.max(1, step * 0.7), {fill: '#e69f00'}),
+    bar(api.value(2), api.value(3), work, h, bad
+      ? {fill: '#d55e00', stroke: '#3a1900', lineWidth: 1.5, lineDash: [3, 2]} : {fill: '#0072b2', stroke: '#fff', lineWidth: 0.5})];
+  if (api.value(4) > 0) parts.push(bar(api.value(4), api.value(5), work + h / 2 - 2, 4, {fill: '#9ad4f5'}));
   return {type: 'group', children: parts.filter((x) => x)};
 }"""
 # Plain text: job ids come from outside and must not be read as HTML, so tooltips are escaped.
 TIP = """(p) => { const e = (s) => String(s).replace(/[&<>"']/g, (c) => '&#' + c.charCodeAt(0) + ';');
-  return p.value.length > 7 ? e(p.value[7]) : e(p.seriesName) + ': ' + (+p.value[1]).toPrecision(4); }"""
+  return p.seriesType === 'custom' ? e(p.value[7]) : e(p.seriesName) + ': ' + (+p.value[1]).toPrecision(4); }"""
 
 
 def register(data: Data) -> None:
@@ -96,7 +99,7 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         note = ui.label().classes("bs-mute")
         chart = ui.echart({}).style("height:560px;width:100%").mark("lanes")
     with layout.card("The thirteen numbers"):
-        numbers = layout.table({"n": "#", "name": "number", "value": "value"}, [], "n")
+        numbers = layout.table({"n": "#", "name": "number", "value": "value"}, [], "n", long="value")
     with layout.card("By model"):
         models = layout.table(MODEL_COLUMNS, [], "model", MODEL_NUMERIC)
     columns = {"job": "job", "attempt": "attempt", "wait": "wait", "work": "work", "worker": "worker", "error": "error"}
@@ -118,7 +121,7 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         )
         cut = jobs[0]["total"] - len(jobs) if jobs else 0
         note.set_text(
-            "Thin pale: waiting. Solid blue: work, light line: inference. Vermilion, dashed border: failed. "
+            "Amber lines: waiting, a line a job. Blue: work, light line inside: inference. Vermilion, dashed: failed. "
             + (f"{cut:,} later attempts are not drawn." if cut else "")
         )
         _draw(chart, jobs, points, total)
@@ -133,20 +136,25 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
 
 def _draw(chart: ui.echart, jobs: list[Row], points: list[Row], total: Row) -> None:
     workers = sorted({row["worker"] for row in jobs})
-    lane = max(110, 60 + 34 * len(workers))
-    names = [
-        "jobs by worker",
-        "CPU, % (host; workers of the cores they may use)",
-        "RAM, GiB (host used; workers resident)",
-    ]
-    option = charts.panels(names, 120, lane)
+    most = max(Counter(row["worker"] for row in jobs).values(), default=0)
+    lane = 60 + (WORK_HEIGHT + 12 + min(60, 3 * most)) * max(1, len(workers))
+    names = ["jobs by worker", "CPU, % of the cores each may use; host", "RAM, GiB: workers resident, host used"]
+    option = charts.panels(names, 120, lane, left=96)
     option["yAxis"][0] = {
         "type": "category", "gridIndex": 0, "data": workers, "axisTick": {"show": False}, "axisLine": {"show": False},
-        "axisLabel": {"color": charts.GREY, "width": 50, "overflow": "truncate", "fontSize": 11},
+        "axisLabel": {"color": charts.GREY, "width": 88, "overflow": "truncate", "fontSize": 11},
     }  # fmt: skip
     option["tooltip"] = {"trigger": "item", "confine": True, ":formatter": TIP}
     place = {worker: n for n, worker in enumerate(workers)}
-    made = [_lane(row, place[row["worker"]]) for row in jobs]
+    order: Counter[str] = Counter()
+    made = []
+    for row in jobs:
+        made.append([*_lane(row, place[row["worker"]]), order[row["worker"]], most])
+        order[row["worker"]] += 1
+    option["legend"] = {
+        "data": ["host", *workers], "top": lane + 4, "right": 16, "type": "scroll", "width": "60%",
+        "textStyle": {"color": charts.GREY}, "itemHeight": 8,
+    }  # fmt: skip
     option["series"] = [
         {"type": "custom", "name": "jobs", "xAxisIndex": 0, "yAxisIndex": 0, ":renderItem": DRAW, "data": made,
          "encode": {"x": [1, 2, 3], "y": 0}}
@@ -167,7 +175,8 @@ def _draw(chart: ui.echart, jobs: list[Row], points: list[Row], total: Row) -> N
 def _lane(row: Row, place: int) -> list[Any]:
     start, end = row["start_ns"] / 1e6, row["end_ns"] / 1e6
     waited = max(row["wait"] or 0.0, 0.0)
-    text = f"{row['job_id']} attempt {row['attempt']}: waited {fmt.seconds(row['wait'])}, worked {fmt.seconds((end - start) / 1e3)}"
+    text = f"{row['job_id']} attempt {row['attempt']}: waited {fmt.seconds(row['wait'])}"
+    text += f", worked {fmt.seconds((end - start) / 1e3)}"
     if row["failed"]:
         text += f", failed: {row['failure_domain'] or ''} {row['error_type'] or ''}"
     inner = (row["infer_start"] or 0) / 1e6, (row["infer_end"] or 0) / 1e6
@@ -189,7 +198,7 @@ def thirteen(t: Row) -> list[dict[str, Any]]:
     guess = f" (estimated for {t['cpu_estimated']:,})" if t["cpu_estimated"] else ""
     sampled = f" (estimated for {t['memory_estimated']:,})" if t["memory_estimated"] else ""
     shown = (
-        ("API hits", fmt.number(t["hits"])),
+        ("API requests", fmt.number(t["hits"])),
         ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
         ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.number(t['sent'])} jobs"),
         ("jobs", f"{fmt.number(t['sent'])} sent, {t['jobs'] - t['failed']:,} done"),

@@ -14,14 +14,17 @@ GREY = "#808a96"
 FAINT = "rgba(128,138,150,.22)"
 
 
-def panels(names: list[str], height: int = 92, lane_height: int = 0) -> dict[str, Any]:
-    """Return the option for one panel a name, stacked on one time axis; the first may be taller."""
+def panels(names: list[str], height: int = 92, lane_height: int = 0, left: int = 58) -> dict[str, Any]:
+    """Return the option for one panel a name, stacked on one time axis; the first may be taller.
+
+    All numbers are pixels; ``left`` is the room for the labels of the vertical axes.
+    """
     grids, xs, ys, titles, top = [], [], [], [], 28
     for n, name in enumerate(names):
         tall = lane_height if n == 0 and lane_height else height
         last = n == len(names) - 1
         titles.append({"text": name, "top": top - 22, "left": 4, "textStyle": {"fontSize": 12, "color": GREY}})
-        grids.append({"top": top, "height": tall - 34, "left": 58, "right": 16})
+        grids.append({"top": top, "height": tall - 34, "left": left, "right": 16})
         xs.append({
             "type": "time", "gridIndex": n, "axisLabel": {"show": last, "color": GREY, "hideOverlap": True},
             "axisLine": {"lineStyle": {"color": FAINT}}, "axisTick": {"show": last}, "splitLine": {"show": False},
@@ -37,7 +40,8 @@ def panels(names: list[str], height: int = 92, lane_height: int = 0) -> dict[str
         "tooltip": {"trigger": "axis", "confine": True}, "axisPointer": {"link": [{"xAxisIndex": "all"}]},
         "dataZoom": [
             {"type": "inside", "xAxisIndex": every, "zoomOnMouseWheel": "ctrl"},
-            {"type": "slider", "xAxisIndex": every, "top": top, "height": 16, "brushSelect": False, "textStyle": {"color": GREY}},
+            {"type": "slider", "xAxisIndex": every, "top": top, "height": 16, "brushSelect": False,
+             "showDataShadow": False, "textStyle": {"color": GREY}},
         ],
         "series": [],
     }  # fmt: skip

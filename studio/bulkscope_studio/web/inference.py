@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nicegui import ui
 
 from bulkscope_studio.web import bulks, charts, layout
-from bulkscope_studio.web.data import Data
+from bulkscope_studio.web.data import Data, Row
+
+# What is plotted: names of the axes, then the columns.
+CLOUDS = (
+    ("output tokens", "inference, s", "output_tokens", "seconds"),
+    ("output tokens", "decode, s", "output_tokens", "decode"),
+    ("input tokens not cached", "prefill, s", "computed_tokens", "prefill"),
+)
+
+
+def _scatter(x: str, y: str) -> ui.echart:
+    axis = {
+        "splitLine": {"lineStyle": {"color": charts.FAINT}}, "nameLocation": "middle",
+        "axisLabel": {"color": charts.GREY}, "nameTextStyle": {"color": charts.GREY},
+    }  # fmt: skip
+    return ui.echart({
+        "animation": False, "legend": {"top": 0, "textStyle": {"color": charts.GREY}, "type": "scroll"},
+        "grid": {"left": 52, "right": 16, "top": 36, "bottom": 44},
+        "tooltip": {"confine": True, "renderMode": "richText"},
+        "xAxis": {**axis, "name": x, "nameGap": 28}, "yAxis": {**axis, "name": y, "nameGap": 34}, "series": [],
+    }).style("height:320px;width:100%")  # fmt: skip
+
+
+def _cloud(n: int, model: str, sample: list[Row], x: str, y: str) -> dict[str, Any]:
+    return {
+        "type": "scatter", "name": model, "symbolSize": 6, "symbol": ("circle", "triangle", "rect", "diamond")[n % 4],
+        "itemStyle": {"color": charts.CYCLE[n % 7], "opacity": 0.7},
+        "data": [[p[x], p[y]] for p in sample if p["model"] == model and p[x] is not None and p[y] is not None],
+    }  # fmt: skip
 
 
 def register(data: Data) -> None:
@@ -20,15 +50,9 @@ def register(data: Data) -> None:
             box = layout.card("Models side by side", "Estimated: share whose CPU or memory could not be read exactly.")
             with box:
                 table = layout.table(bulks.MODEL_COLUMNS, [], "model", bulks.MODEL_NUMERIC)
-            cloud = layout.card("Time against output tokens", "A sample of at most 2,000 inferences.")
-            with cloud:
-                axis = {"splitLine": {"lineStyle": {"color": charts.FAINT}}, "nameLocation": "middle"}
-                chart = ui.echart({
-                    "animation": False, "legend": {"textStyle": {"color": charts.GREY}, "type": "scroll"},
-                    "grid": {"left": 56, "right": 16, "top": 36, "bottom": 44}, "tooltip": {"confine": True, "renderMode": "richText"},
-                    "xAxis": {**axis, "name": "output tokens", "nameGap": 28}, "yAxis": {**axis, "name": "s", "nameGap": 36},
-                    "series": [],
-                }).style("height:420px;width:100%")  # fmt: skip
+            cloud = layout.card("Time against tokens", "A sample of at most 2,000 inferences.")
+            with cloud, ui.element("div").classes("bs-pair"):
+                made = [(_scatter(x, y), *fields) for x, y, *fields in CLOUDS]
 
             async def show() -> None:
                 found, sample = await data.rows("models", bulk_id=None), await data.rows("scatter")
@@ -37,13 +61,8 @@ def register(data: Data) -> None:
                 cloud.set_visibility(bool(sample))
                 table.rows = [bulks.model_row(row) for row in found]
                 table.update()
-                chart.options["series"] = [
-                    {"type": "scatter", "name": row["model"], "symbolSize": 6,
-                     "symbol": ("circle", "triangle", "rect", "diamond")[n % 4],
-                     "itemStyle": {"color": charts.CYCLE[n % 7], "opacity": 0.7},
-                     "data": [[p["output_tokens"], p["seconds"]] for p in sample if p["model"] == row["model"]]}
-                    for n, row in enumerate(found)
-                ]  # fmt: skip
-                chart.update()
+                for chart, x, y in made:
+                    chart.options["series"] = [_cloud(n, row["model"], sample, x, y) for n, row in enumerate(found)]
+                    chart.update()
 
             layout.live(show, box, 5.0)

@@ -31,10 +31,20 @@ body{font-family:system-ui,sans-serif;font-size:14px;background:#f5f6f8;color:#1
 .bs-card a{color:#0067a3}.body--dark .bs-card a{color:#6cb8ee}
 .bs-card .q-table__container{box-shadow:none;background:transparent;width:100%;max-width:100%}
 .bs-wrap{overflow-wrap:anywhere;white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:12px}
-.bs-error{color:#b23c00}.body--dark .bs-error{color:#ff9d6b}
+.bs-card .q-table th,.bs-card .q-table td{white-space:nowrap}
+.bs-card .q-table td.bs-long{white-space:normal;min-width:240px;overflow-wrap:anywhere}
+.bs-card .q-table__bottom--nodata .q-icon{display:none}.bs-toggle{width:fit-content}
+.bs-pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:8px;width:100%}
+.bs-filters{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:end}
+.bs-error{color:#b23c00}.body--dark .bs-card .q-table th,.bs-card .q-table td{white-space:nowrap}
+.bs-card .q-table td.bs-long{white-space:normal;min-width:240px;overflow-wrap:anywhere}
+.bs-card .q-table__bottom--nodata .q-icon{display:none}.bs-toggle{width:fit-content}
+.bs-pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:8px;width:100%}
+.bs-filters{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:end}
+.bs-error{color:#ff9d6b}
 """
 CELL = r"""
-<q-td :props="props" :title="props.row[props.col.name + '_tip']">
+<q-td :props="props" :title="props.row[props.col.name + '_tip']" :class="props.col.long ? 'bs-long' : ''">
   <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">{{ props.value }}</a>
   <div v-else-if="props.row[props.col.name + '_bar'] !== undefined" style="min-width:110px">
     {{ props.value }}
@@ -80,9 +90,8 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
                 if kind in now or kind != "dropped":
                     ui.label(f"{kind} since start: {text}")
             for row in lost:
-                ui.label(
-                    f"{row['outcome']}: {fmt.number(row['records'])} {row['signal']} ({row['transport']}: {row['reason']})"
-                )
+                records = f"{fmt.number(row['records'])} {row['signal']}"
+                ui.label(f"{row['outcome']}: {records} ({row['transport']}: {row['reason']})")
             ui.label(f"data {fmt.size(now.get('db_bytes'))}")  # type: ignore[arg-type]
 
     live(show, strip, 5.0)
@@ -127,17 +136,28 @@ def card(title: str, note: str = "") -> ui.element:
     return box
 
 
-def table(columns: dict[str, str], rows: list[dict[str, Any]], key: str = "key", numeric: str = "") -> ui.table:
-    """Return a table that scrolls inside itself; ``<name>_href``, ``_tip``, ``_bar`` of a row dress its cells."""
-    right = set(numeric.split())
+def table(
+    columns: dict[str, str], rows: list[dict[str, Any]], key: str = "key", numeric: str = "", long: str = ""
+) -> ui.table:
+    """Return a table that scrolls inside itself; ``<name>_href``, ``_tip``, ``_bar`` of a row dress its cells.
+
+    ``numeric`` names the columns set to the right, ``long`` those whose text is wrapped.
+    """
+    right, wrapped = set(numeric.split()), set(long.split())
     made = ui.table(
         columns=[
-            {"name": n, "label": label, "field": n, "align": "right" if n in right else "left"}
+            {
+                "name": n,
+                "label": label,
+                "field": n,
+                "align": "right" if n in right else "left",
+                "long": n in wrapped,
+            }
             for n, label in columns.items()
         ],
         rows=rows,
         row_key=key,
-    ).props('dense flat wrap-cells=false hide-pagination :rows-per-page-options="[0]"')
+    ).props('dense flat hide-pagination no-data-label="none" :rows-per-page-options="[0]"')
     made.add_slot("body-cell", CELL)
     return made
 

@@ -10,7 +10,7 @@ from bulkscope_studio.web import fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
 LEVELS = {0: "all", 5: "debug and up", 9: "info and up", 13: "warning and up", 17: "error and up"}
-PAGE = 200
+PAGE = 100
 
 
 def register(data: Data) -> None:
@@ -23,7 +23,7 @@ def register(data: Data) -> None:
             if not extent["n"]:
                 layout.hint(data)
             offset = 0
-            with ui.row().classes("bs-card"):
+            with ui.element("div").classes("bs-card bs-filters"):
                 text = ui.input("text").props("dense clearable")
                 level = ui.select(LEVELS, value=0, label="severity").props("dense").style("min-width:140px")
                 bulk_in = ui.input("bulk", value=bulk).props("dense clearable")
@@ -39,7 +39,7 @@ def register(data: Data) -> None:
                     "trace": "trace",
                     "body": "text",
                 }
-                table = layout.table(columns, [])
+                table = layout.table(columns, [], long="body")
                 with ui.row():
                     newer = ui.button("newer").props("dense flat no-caps")
                     older = ui.button("older").props("dense flat no-caps")

@@ -33,7 +33,7 @@ def register(data: Data) -> None:
             extent = await data.row("extent")
             recent = extent["n"] and extent["last_ns"] > time.time_ns() - 900 * 10**9
             choice = ui.toggle(list(RANGES), value="15 min" if recent or not extent["n"] else "all")
-            choice.props("dense no-caps size=sm")
+            choice.props("dense no-caps size=sm").classes("bs-toggle")
             empty = ui.element("div")
             with empty:
                 layout.hint(data)
@@ -75,15 +75,16 @@ def _pairs(rows: list[Row], key: str, scale: float = 1.0) -> list[list[float]]:
 
 
 def _series(requests: list[Row], jobs: list[Row], tokens: list[Row], points: list[Row]) -> list[dict[str, object]]:
-    def of(name: str) -> list[Row]:
-        return [row for row in points if row["series"] == name]
+    def of(name: str, rows: list[Row] = points) -> list[Row]:
+        return [row for row in rows if row["series"] == name]
 
     colour = charts.COLOURS
     made = [
-        charts.series(0, name.replace("_", " "), _pairs([r for r in requests if r["series"] == name], "value"), colour[name],
-                      "bar", "requests")
+        charts.series(
+            0, f"{name.replace('_', ' ')} /s", _pairs(of(name, requests), "value"), colour[name], "bar", "api"
+        )
         for name in ("ok", "client_error", "overload", "internal_error")
-    ]  # fmt: skip
+    ]
     made += [
         charts.series(1, "waiting jobs", _pairs(of("depth"), "value"), charts.CYCLE[0]),
         charts.series(1, "oldest, s", _pairs(of("age"), "value"), charts.CYCLE[3]),

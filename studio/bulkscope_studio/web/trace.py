@@ -10,11 +10,16 @@ from bulkscope_studio.web import fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
 MOST_SPANS = 2000
-NAME = r"""<q-td :props="props"><span :style="{paddingLeft: Math.min(props.row.depth, 20) * 14 + 'px', cursor: 'pointer'}">
+NAME = r"""<q-td :props="props">
+<span :style="{paddingLeft: Math.min(props.row.depth, 20) * 14 + 'px', cursor: 'pointer'}">
 {{ props.row.failed ? '✗ ' : '' }}{{ props.value }}</span></q-td>"""
-BAR = r"""<q-td :props="props"><div style="width:320px;position:relative;height:12px">
-<div :style="{position: 'absolute', left: props.row.left + '%', width: props.row.width + '%', minWidth: '2px', height: '12px',
- background: props.row.failed ? 'repeating-linear-gradient(45deg,#d55e00 0 4px,#7a3600 4px 6px)' : '#0072b2'}"></div></div></q-td>"""
+BAR = r"""<q-td :props="props" style="width:60%;min-width:240px"><div style="position:relative;height:12px">
+<div :style="{position: 'absolute', left: props.row.left + '%', width: props.row.width + '%', minWidth: '2px',
+ height: '12px', background: props.row.failed ? 'repeating-linear-gradient(45deg,#d55e00 0 4px,#7a3600 4px 6px)'
+ : props.row.colour}"></div></div></q-td>"""
+# By kind, as the lanes of a bulk have it: waiting room pale, work blue, inference light blue.
+KIND = {"SERVER": "#009e73", "PRODUCER": "#e69f00", "CONSUMER": "#0072b2"}
+INNER = "#56b4e9"
 
 
 def register(data: Data) -> None:
@@ -85,7 +90,8 @@ def waterfall(rows: list[Row]) -> list[dict[str, Any]]:
             made.append({
                 "key": row["span_id"], "name": row["name"] or fmt.ABSENT, "service": row["service_name"] or fmt.ABSENT,
                 "duration": fmt.seconds((row["end_ns"] - row["start_ns"]) / 1e9), "depth": depth, "bar": "",
-                "failed": row["status"] == "ERROR", "left": 100 * (row["start_ns"] - first) / whole,
+                "failed": row["status"] == "ERROR", "colour": KIND.get(row["kind"], INNER),
+                "left": 100 * (row["start_ns"] - first) / whole,
                 "width": 100 * (row["end_ns"] - row["start_ns"]) / whole,
             })  # fmt: skip
             stack += [(child, depth + 1) for child in reversed(children.get(row["span_id"], []))]
@@ -103,7 +109,7 @@ def _detail(span: Row, logs: list[Row]) -> None:
             for name, value in span.items()
             if value is not None and name not in long
         ]
-        layout.table({"key": "attribute", "value": "value"}, rows)
+        layout.table({"key": "attribute", "value": "value"}, rows, long="value")
         for name in long:
             if span[name]:
                 ui.label(name).classes("bs-title")
@@ -119,4 +125,4 @@ def _detail(span: Row, logs: list[Row]) -> None:
                 }
                 for n, r in enumerate(logs)
             ]
-            layout.table({"time": "time", "severity": "severity", "body": "text"}, shown)
+            layout.table({"time": "time", "severity": "severity", "body": "text"}, shown, long="body")
