@@ -1,32 +1,35 @@
-"""A studio web page on a free port, for browser tests."""
+"""A real studio in a process of its own, on free ports."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-import uvicorn
+from tests.processes import BIN, wait_for_line
 
-from bulkscope_studio import web
-from bulkscope_studio.store import Store
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a running studio listens."""
+
+    web: str
+    otlp_http: str
+    otlp_grpc: str
 
 
 @contextmanager
-def serving(store: Store) -> Iterator[str]:
-    """Serve ``store`` in a thread; yield the address."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    status = {"accepted": {"spans": 12}, "refused": {}, "truncated": {}, "db_bytes": 2048}
-    server = uvicorn.Server(
-        uvicorn.Config(web.build(store, lambda: status), log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
-    thread.start()
+def studio(db: Path, *options: str) -> Iterator[Addresses]:
+    """Run ``bulkscope studio`` on ``db`` until the block ends, then end it as Ctrl-C does not: with SIGTERM."""
+    words = [str(BIN / "bulkscope"), "studio", "--db", str(db), "--port", "0"]
+    words += ["--otlp-http-port", "0", "--otlp-grpc-port", "0", *options]
+    process = subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        lines = wait_for_line(process, "Data  ").splitlines()
+        where = [line.split()[-1] for line in lines if " http://" in line]
+        yield Addresses(*where)
     finally:
-        server.should_exit = True
-        thread.join(10)
+        process.terminate()
+        assert process.wait(30) == 0

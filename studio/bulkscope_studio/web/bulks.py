@@ -25,10 +25,12 @@ DRAW = """(params, api) => {
     if (x1 <= x0) return null;
     return {type: 'rect', shape: {x: x0, y: p(a)[1] + dy, width: x1 - x0, height: hh}, style};
   };
-  const step = room / api.value(9), bad = api.value(6) === 1, work = lane / 2 - h, parts = [
+  const step = room / api.value(9), work = lane / 2 - h;
+  const style = api.value(6) === 1 ? {fill: '#d55e00', stroke: '#3a1900', lineWidth: 1.5, lineDash: [3, 2]}
+    : {fill: '#0072b2', stroke: '#fff', lineWidth: 0.5};
+  const parts = [
     bar(api.value(1), api.value(2), -lane / 2 + step * api.value(8), Math.max(1, step * 0.7), {fill: '#e69f00'}),
-    bar(api.value(2), api.value(3), work, h, bad
-      ? {fill: '#d55e00', stroke: '#3a1900', lineWidth: 1.5, lineDash: [3, 2]} : {fill: '#0072b2', stroke: '#fff', lineWidth: 0.5})];
+    bar(api.value(2), api.value(3), work, h, style)];
   if (api.value(4) > 0) parts.push(bar(api.value(4), api.value(5), work + h / 2 - 2, 4, {fill: '#9ad4f5'}));
   return {type: 'group', children: parts.filter((x) => x)};
 }"""

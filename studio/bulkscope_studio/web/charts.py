@@ -14,16 +14,31 @@ GREY = "#808a96"
 FAINT = "rgba(128,138,150,.22)"
 
 
-def panels(names: list[str], height: int = 92, lane_height: int = 0, left: int = 58) -> dict[str, Any]:
+def panels(
+    names: list[str],
+    height: int = 92,
+    lane_height: int = 0,
+    left: int = 58,
+    keys: dict[int, list[tuple[str, str]]] | None = None,
+) -> dict[str, Any]:
     """Return the option for one panel a name, stacked on one time axis; the first may be taller.
 
-    All numbers are pixels; ``left`` is the room for the labels of the vertical axes.
+    All numbers are pixels; ``left`` is the room for the labels of the vertical axes. ``keys`` explains the
+    colours of a panel beside its name: by panel, (label, colour).
     """
     grids, xs, ys, titles, top = [], [], [], [], 28
     for n, name in enumerate(names):
         tall = lane_height if n == 0 and lane_height else height
         last = n == len(names) - 1
-        titles.append({"text": name, "top": top - 22, "left": 4, "textStyle": {"fontSize": 12, "color": GREY}})
+        shown = (keys or {}).get(n, [])
+        titles.append({
+            "text": name + "".join(f"    {{k{i}|●}} {{t|{label}}}" for i, (label, _) in enumerate(shown)),
+            "top": top - 22, "left": 4,
+            "textStyle": {"fontSize": 12, "color": GREY, "rich": {
+                "t": {"fontSize": 12, "color": GREY},
+                **{f"k{i}": {"fontSize": 12, "color": colour} for i, (_, colour) in enumerate(shown)},
+            }},
+        })  # fmt: skip
         grids.append({"top": top, "height": tall - 34, "left": left, "right": 16})
         xs.append({
             "type": "time", "gridIndex": n, "axisLabel": {"show": last, "color": GREY, "hideOverlap": True},

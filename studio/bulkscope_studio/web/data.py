@@ -8,10 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
 
 Row = dict[str, Any]
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Return the table with decimals as int64: DuckDB's sum of integers is one of 38 digits."""
+    for n, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            table = table.set_column(n, field.name, table.column(n).cast(pa.int64()))
+    return table
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Data:
         used = {key: params[key] for key in set(re.findall(r"\$([a-z]\w*)", sql)) if key in params}
 
         def run() -> list[Row]:
-            found: list[Row] = self.store.query(sql, used).to_pylist()
+            found: list[Row] = _plain(self.store.query(sql, used)).to_pylist()
             return found
 
         return await asyncio.to_thread(run)

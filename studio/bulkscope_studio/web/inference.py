@@ -52,7 +52,7 @@ def register(data: Data) -> None:
                 table = layout.table(bulks.MODEL_COLUMNS, [], "model", bulks.MODEL_NUMERIC)
             cloud = layout.card("Time against tokens", "A sample of at most 2,000 inferences.")
             with cloud, ui.element("div").classes("bs-pair"):
-                made = [(_scatter(x, y), *fields) for x, y, *fields in CLOUDS]
+                made = [(_scatter(x_name, y_name), x, y) for x_name, y_name, x, y in CLOUDS]
 
             async def show() -> None:
                 found, sample = await data.rows("models", bulk_id=None), await data.rows("scatter")

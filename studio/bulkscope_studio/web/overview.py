@@ -12,9 +12,23 @@ from bulkscope_studio.web.data import Data, Row
 
 RANGES = {"5 min": 300, "15 min": 900, "1 h": 3600, "24 h": 86400, "all": 0}
 PANELS = [
-    "requests, 1/s", "waiting, jobs · oldest, s", "attempts, 1/s", "tokens, 1/s", "wait, s",
-    "workers busy", "host, % of CPU and RAM",
-]  # fmt: skip
+    "API requests, 1/s",
+    "queue",
+    "jobs, attempts/s",
+    "output tokens, 1/s",
+    "queue wait, s",
+    "workers busy",
+    "host, %",
+]
+_C, _N = charts.COLOURS, charts.CYCLE
+KEYS = {
+    0: [("ok", _C["ok"]), ("client error", _C["client_error"]), ("overload", _C["overload"]),
+        ("internal error", _C["internal_error"])],
+    1: [("waiting jobs", _N[0]), ("age of the oldest, s", _N[3])],
+    2: [("done", _C["done"]), ("failed", _C["failed"])],
+    4: [("p50", _N[4]), ("p95", _N[0])],
+    6: [("CPU", _N[0]), ("RAM", _N[2]), ("CPU pressure", _N[3])],
+}  # fmt: skip
 
 
 def window(extent: Row, length: int, now_ns: int) -> tuple[int, int, int]:
@@ -40,12 +54,9 @@ def register(data: Data) -> None:
             tiles = ui.element("div").classes("bs-tiles")
             box = ui.element("div").classes("bs-card")
             with box:
-                chart = (
-                    ui.echart(charts.panels(PANELS)).style(f"height:{charts.height(PANELS)};width:100%").mark("chart")
-                )
-                ui.label(
-                    "Blue ok · pink client error · amber overload · vermilion internal or failed. Ctrl + wheel zooms."
-                ).classes("bs-mute")
+                chart = ui.echart(charts.panels(PANELS, keys=KEYS)).mark("chart")
+                chart.style(f"height:{charts.height(PANELS)};width:100%")
+                ui.label("Ctrl + wheel zooms.").classes("bs-mute")
 
             async def show() -> None:
                 known = await data.row("extent")
