@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 OURS = {"bulkscope", "bulkscope_instrumentation", "bulkscope_studio", "demo", "bench", "tests"}
 
 

@@ -1,0 +1,65 @@
+"""What is written agrees with what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import bulkscope
+from bulkscope import conventions
+from tests.processes import BIN
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("otel", "instrumentation", "studio")
+# Set by the tests' own scripts, not by users.
+INTERNAL = {"BULKSCOPE_NO_SKIP"}
+
+
+def test_telemetry_md_is_generated_from_the_constants() -> None:
+    written = (ROOT / "docs" / "telemetry.md").read_text()
+    assert written == conventions.markdown(), "run ./run docs"
+
+
+def test_the_public_surface_is_frozen() -> None:
+    assert bulkscope.__all__ == ["__version__"]
+    modules = {path.stem for path in (ROOT / "otel" / "bulkscope").glob("*.py")}
+    assert {name for name in modules if not name.startswith("_")} == {"conventions"}
+
+
+def test_every_variable_of_ours_is_in_the_readme() -> None:
+    used = {
+        name
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for name in re.findall(r"\bBULKSCOPE_[A-Z_]+\b", path.read_text())
+    }
+    told = set(re.findall(r"^\| `(BULKSCOPE_[A-Z_]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert used - INTERNAL == told
+
+
+def test_every_link_and_image_of_the_documents_is_there() -> None:
+    for document in ("README.md", "ARCHITECTURE.md", "bench/README.md", "docs/telemetry.md"):
+        text = (ROOT / document).read_text()
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if not target.startswith("http"):
+                assert ((ROOT / document).parent / target).exists(), f"{document}: {target}"
+
+
+def test_files_that_architecture_md_names_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for name in re.findall(r"`((?:tests|bench|studio|otel|instrumentation|demo)/[\w./]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("command", ["studio", "run", "report", "bulks"])
+def test_every_command_explains_itself(command: str) -> None:
+    shown = subprocess.run([BIN / "bulkscope", command, "--help"], capture_output=True, text=True, check=True)
+    assert "usage" in shown.stdout.lower()
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    first = (ROOT / "README.md").read_text().split("```")[1]
+    assert re.findall(r"^\./run \w+", first, re.MULTILINE) == ["./run demo", "./run test"]
