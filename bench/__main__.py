@@ -1,0 +1,28 @@
+"""``./run bench``: every benchmark, one after the other; the figures go to ``bench/README.md`` by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+ALL = ("overhead", "ingest", "pages")
+
+
+def main() -> int:
+    chosen = sys.argv[1:] or list(ALL)
+    for name in chosen:
+        if name not in ALL:
+            print(f"there is no benchmark {name!r}; there are {', '.join(ALL)}", file=sys.stderr)
+            return 2
+    for name in chosen:
+        print(f"\n## {name}\n", flush=True)
+        done = subprocess.run([sys.executable, FOLDER / f"{name}.py"])
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
