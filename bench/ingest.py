@@ -31,6 +31,7 @@ from bulkscope import conventions as c
 
 BATCH = 512
 IN_FLIGHT = 4
+HEADERS = {"content-type": "application/x-protobuf"}
 
 
 def body(rng: random.Random, start_ns: int) -> bytes:
@@ -154,9 +155,8 @@ def main() -> None:
         size = os.path.getsize(f"{folder}/s.duckdb")
     print("| spans | stored spans/s on one core | CPU µs a span | peak RSS | bytes a span in the file |")
     print("|---:|---:|---:|---:|---:|")
-    print(
-        f"| {spans:,} | {spans / seconds:,.0f} | {cpu / spans * 1e6:.1f} | {peak / 2**20:.0f} MiB | {size / spans:.0f} |"
-    )
+    rate, each = spans / seconds, cpu / spans * 1e6
+    print(f"| {spans:,} | {rate:,.0f} | {each:.1f} | {peak / 2**20:.0f} MiB | {size / spans:.0f} |")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def _level(text: str) -> int:
 def _call_handlers(original: Callable[..., None], level: int | None) -> Callable[[logging.Logger, Any], None]:
     busy = threading.local()
 
-    def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802
+    def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:
         try:
             bulk = _mark(record)
             if (
