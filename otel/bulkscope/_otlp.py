@@ -1,0 +1,268 @@
+"""Spans and log records of the SDK to OTLP protobuf, written straight into bytes.
+
+The official encoder builds a message object for each attribute and serialises the tree afterwards, which
+is the largest part of what a span costs. This one writes the wire format itself: less than a third of the
+time, the same meaning (``tests/otel/test_otlp.py`` decodes both and compares). Field numbers are
+those of ``opentelemetry/proto/{common,resource,trace,logs}/v1`` in OTLP 1.x; a tag byte is
+``field << 3 | wire type``.
+
+``BULKSCOPE_ENCODER=official`` leaves the official one in place; a record that this one cannot encode
+sends its batch through the official one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from struct import Struct
+from typing import Any
+
+from bulkscope._safe import report
+
+logger = logging.getLogger("bulkscope")
+
+_DOUBLE = Struct("<d").pack
+_FIXED64 = Struct("<Q").pack
+_FIXED32 = Struct("<I").pack
+_SHORT = [bytes((n,)) for n in range(128)]
+
+# SpanKind by the SDK's value (INTERNAL is 0 there, 1 on the wire), as field 6.
+_KINDS = {kind: b"\x30" + _SHORT[kind + 1] for kind in range(5)}
+_HAS_REMOTE, _IS_REMOTE = 0x100, 0x200
+
+
+def _varint(number: int) -> bytes:
+    if number < 128:
+        return _SHORT[number]
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _sized(tag: bytes, content: bytes) -> bytes:
+    """Return a length-delimited field."""
+    size = len(content)
+    return tag + (_SHORT[size] if size < 128 else _varint(size)) + content
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    """Return a string field; nothing for an empty one, as proto3 has it."""
+    return _sized(tag, _utf8(text)) if text else b""
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate, from a file name or a broken request, has no UTF-8.
+        return text.encode("utf-8", "replace")
+
+
+def _count(tag: bytes, number: int | None) -> bytes:
+    return tag + _varint(number) if number else b""
+
+
+def _value(value: Any) -> bytes:
+    """Return an ``AnyValue``'s content; raises ``ValueError`` for what OTLP cannot hold."""
+    kind = type(value)
+    if kind is str:
+        return _sized(b"\x0a", _utf8(value))
+    if kind is bool:
+        return b"\x10\x01" if value else b"\x10\x00"
+    if kind is int:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{value} does not fit 64 bits")
+        return b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF)
+    if kind is float:
+        return b"\x21" + _DOUBLE(value)
+    if value is None:
+        return b""
+    # Subclasses (enumerations, numpy's floats) in the order of the official encoder.
+    for base in (bool, str, int, float):
+        if isinstance(value, base):
+            return _value(base(value))
+    if isinstance(value, bytes):
+        return _sized(b"\x3a", value)
+    if isinstance(value, Sequence):
+        return _sized(b"\x2a", b"".join([_sized(b"\x0a", _value(item)) for item in value]))
+    if isinstance(value, Mapping):
+        return _sized(b"\x32", _attributes(b"\x0a", {str(key): item for key, item in value.items()}))
+    raise ValueError(f"{type(value).__name__} is no type of OTLP")
+
+
+# "key" fields by name: there are few different ones, and each is written for every record.
+_keys: dict[str, bytes] = {}
+
+
+def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
+    """Return repeated ``KeyValue`` fields; one that cannot be encoded is left out and said."""
+    if not attributes:
+        return b""
+    parts = []
+    # The SDK's mapping takes a lock for each item it gives; the dict in it is not changed any more by now.
+    attributes = getattr(attributes, "_dict", attributes)
+    for key, value in attributes.items():
+        name = _keys.get(key)
+        if name is None:
+            name = _sized(b"\x0a", _utf8(key))
+            if len(_keys) < 4096:
+                _keys[key] = name
+        try:
+            content = _value(value)
+        except ValueError as error:
+            logger.warning("attribute %s is not exported: %s", key, error)
+            continue
+        # Written out: two calls less for each attribute are a quarter of a span's time.
+        size = len(content)
+        pair = name + b"\x12" + (_SHORT[size] if size < 128 else _varint(size)) + content
+        size = len(pair)
+        parts += tag, _SHORT[size] if size < 128 else _varint(size), pair
+    return b"".join(parts)
+
+
+def _flags(context: Any) -> int:
+    return _HAS_REMOTE | _IS_REMOTE if context is not None and context.is_remote else _HAS_REMOTE
+
+
+def _event(event: Any) -> bytes:
+    return (
+        b"\x09" + _FIXED64(event.timestamp) + _text(b"\x12", event.name) + _attributes(b"\x1a", event.attributes)
+        + _count(b"\x20", event.dropped_attributes)
+    )  # fmt: skip
+
+
+def _link(link: Any) -> bytes:
+    context = link.context
+    return (
+        b"\x0a\x10" + context.trace_id.to_bytes(16, "big") + b"\x12\x08" + context.span_id.to_bytes(8, "big")
+        + _attributes(b"\x22", link.attributes) + _count(b"\x28", link.dropped_attributes)
+        + b"\x35" + _FIXED32(_flags(context))
+    )  # fmt: skip
+
+
+def _span(span: Any) -> bytes:
+    context, parent, status = span.get_span_context(), span.parent, span.status
+    parts = [
+        b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),
+    ]  # fmt: skip
+    if context.trace_state:
+        parts.append(_text(b"\x1a", ",".join(f"{key}={value}" for key, value in context.trace_state.items())))
+    if parent is not None:
+        parts += b"\x22\x08", parent.span_id.to_bytes(8, "big")
+    parts += (
+        _text(b"\x2a", span.name), _KINDS[span.kind.value], b"\x39", _FIXED64(span.start_time),
+        b"\x41", _FIXED64(span.end_time), _attributes(b"\x4a", getattr(span, "_attributes", span.attributes)),
+        _count(b"\x50", span.dropped_attributes),
+    )  # fmt: skip
+    if span.events:
+        parts += [_sized(b"\x5a", _event(event)) for event in span.events]
+    parts.append(_count(b"\x60", span.dropped_events))
+    if span.links:
+        parts += [_sized(b"\x6a", _link(link)) for link in span.links]
+    parts.append(_count(b"\x70", span.dropped_links))
+    if status is not None:
+        content = _text(b"\x12", status.description or "") + _count(b"\x18", status.status_code.value)
+        parts.append(_sized(b"\x7a", content))
+    parts += b"\x85\x01", _FIXED32(_flags(parent))
+    return b"".join(parts)
+
+
+def _log(readable: Any) -> bytes:
+    record = readable.log_record
+    parts = []
+    if record.timestamp is not None:
+        parts += b"\x09", _FIXED64(record.timestamp)
+    severity = getattr(record.severity_number, "value", None)
+    parts += _count(b"\x10", severity), _text(b"\x1a", record.severity_text or "")
+    parts += _sized(b"\x2a", _value(record.body)), _attributes(b"\x32", record.attributes)
+    parts.append(_count(b"\x38", readable.dropped_attributes))
+    flags = int(record.trace_flags or 0)
+    if flags:
+        parts += b"\x45", _FIXED32(flags)
+    if record.trace_id:
+        parts += b"\x4a\x10", record.trace_id.to_bytes(16, "big")
+    if record.span_id:
+        parts += b"\x52\x08", record.span_id.to_bytes(8, "big")
+    if record.observed_timestamp is not None:
+        parts += b"\x59", _FIXED64(record.observed_timestamp)
+    parts.append(_text(b"\x62", record.event_name or ""))
+    return b"".join(parts)
+
+
+def _request(records: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:
+    """Group records by resource and scope, as both export requests have them (their layouts are equal)."""
+    # By identity: hashing a resource writes it as JSON, 7 us for each record.
+    groups: dict[int, tuple[Any, dict[int, tuple[Any, list[bytes]]]]] = {}
+    for record in records:
+        resource, scope = record.resource, record.instrumentation_scope
+        _, scopes = groups.setdefault(id(resource), (resource, {}))
+        _, encoded = scopes.setdefault(id(scope), (scope, []))
+        encoded.append(_sized(b"\x12", encode(record)))
+    out = []
+    for resource, scopes in groups.values():
+        parts = [_sized(b"\x0a", _attributes(b"\x0a", resource.attributes))]
+        for scope, encoded in scopes.values():
+            head = b""
+            if scope is not None:
+                head = (
+                    _text(b"\x0a", scope.name) + _text(b"\x12", scope.version or "")
+                    + _attributes(b"\x1a", scope.attributes)
+                )  # fmt: skip
+            schema = _text(b"\x1a", (scope.schema_url or "") if scope is not None else "")
+            parts.append(_sized(b"\x12", _sized(b"\x0a", head) + b"".join(encoded) + schema))
+        parts.append(_text(b"\x1a", resource.schema_url or ""))
+        out.append(_sized(b"\x0a", b"".join(parts)))
+    return b"".join(out)
+
+
+def encode_spans(spans: Iterable[Any]) -> bytes:
+    """Return an ``ExportTraceServiceRequest`` of ended SDK spans."""
+    return _request(spans, _span)
+
+
+def encode_logs(records: Iterable[Any]) -> bytes:
+    """Return an ``ExportLogsServiceRequest`` of SDK log records."""
+    return _request(records, _log)
+
+
+class _Encoded:
+    """Bytes where the exporter expects a message to serialise."""
+
+    def __init__(self, content: bytes) -> None:
+        self.SerializeToString = self.SerializePartialToString = lambda: content
+        self.ByteSize = lambda: len(content)
+
+
+def _replace(module_name: str, function: str, encode: Callable[[Iterable[Any]], bytes]) -> None:
+    module = import_module(module_name)
+    official = getattr(module, function)
+
+    def encoded(records: Any) -> Any:
+        try:
+            return _Encoded(encode(records))
+        except Exception:
+            report(f"encoding a batch ({function}), which goes through the official encoder")
+            return official(records)
+
+    setattr(module, function, encoded)
+
+
+def install() -> None:
+    """Let the OTLP/HTTP exporters use this encoder. gRPC ones need message objects and keep theirs."""
+    if os.environ.get("BULKSCOPE_ENCODER", "").strip().lower() == "official":
+        return
+    exporters = "opentelemetry.exporter.otlp.proto.http"
+    for module, function, encode in (
+        (f"{exporters}.trace_exporter", "encode_spans", encode_spans),
+        (f"{exporters}._log_exporter", "encode_logs", encode_logs),
+    ):
+        try:
+            _replace(module, function, encode)
+        except (ImportError, AttributeError):
+            # Not installed, or laid out otherwise: the official encoder does the work.
+            logger.debug("%s.%s is not replaced", module, function, exc_info=True)
