@@ -103,7 +103,7 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
     """Return repeated ``KeyValue`` fields; one that cannot be encoded is left out and said."""
     if not attributes:
         return b""
-    parts = []
+    parts: list[bytes] = []
     # The SDK's mapping takes a lock for each item it gives; the dict in it is not changed any more by now.
     attributes = getattr(attributes, "_dict", attributes)
     for key, value in attributes.items():
@@ -138,11 +138,12 @@ def _event(event: Any) -> bytes:
 
 def _link(link: Any) -> bytes:
     context = link.context
-    return (
+    found: bytes = (
         b"\x0a\x10" + context.trace_id.to_bytes(16, "big") + b"\x12\x08" + context.span_id.to_bytes(8, "big")
         + _attributes(b"\x22", link.attributes) + _count(b"\x28", link.dropped_attributes)
         + b"\x35" + _FIXED32(_flags(context))
     )  # fmt: skip
+    return found
 
 
 def _span(span: Any) -> bytes:
@@ -174,7 +175,7 @@ def _span(span: Any) -> bytes:
 
 def _log(readable: Any) -> bytes:
     record = readable.log_record
-    parts = []
+    parts: list[bytes] = []
     if record.timestamp is not None:
         parts += b"\x09", _FIXED64(record.timestamp)
     severity = getattr(record.severity_number, "value", None)

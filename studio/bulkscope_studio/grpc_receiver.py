@@ -37,9 +37,13 @@ def serve(ingest: Ingest, port: int, max_body: int = MAX_BODY) -> tuple[grpc.Ser
         options=[("grpc.max_receive_message_length", max_body), ("grpc.so_reuseport", 0)],
         compression=grpc.Compression.Gzip,
     )
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service("/v1/traces", ingest), server)
-    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Service("/v1/logs", ingest), server)
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Service("/v1/metrics", ingest), server)
+    services: tuple[tuple[str, Any], ...] = (  # the generated functions are untyped
+        ("/v1/traces", trace_service_pb2_grpc.add_TraceServiceServicer_to_server),
+        ("/v1/logs", logs_service_pb2_grpc.add_LogsServiceServicer_to_server),
+        ("/v1/metrics", metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server),
+    )
+    for path, add in services:
+        add(_Service(path, ingest), server)
     try:
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
     except RuntimeError as error:

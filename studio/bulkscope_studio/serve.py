@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
@@ -60,16 +61,14 @@ class SystemExit2(Exception):
 class _Server(uvicorn.Server):
     """A uvicorn server that leaves signals to the studio, which runs two of them."""
 
-    def capture_signals(self) -> Any:  # type: ignore[override]
-        import contextlib
-
+    def capture_signals(self) -> Any:
         return contextlib.nullcontext()
 
 
-def _server(app: Any, lifespan: str) -> _Server:
+def _server(app: Any, lifespan: Literal["on", "off"]) -> _Server:
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan=lifespan, timeout_graceful_shutdown=2, ws_max_size=2**24
-    )  # type: ignore[arg-type]
+    )
     return _Server(config)
 
 

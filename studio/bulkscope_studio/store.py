@@ -44,10 +44,11 @@ class Store:
         return self._connection.cursor()
 
     def query(self, sql: str, params: Mapping[str, object] | None = None) -> pa.Table:
-        """Return the result of ``sql`` with named parameters (``$name``); safe from any thread."""
+        """Return the result of a SELECT with named parameters (``$name``); safe from any thread."""
         cursor = self._connection.cursor()
         try:
-            return cursor.execute(sql, dict(params) if params else None).to_arrow_table()
+            # As a relation: the result of `execute` is copied once more on its way to Arrow, and warns of it.
+            return cursor.sql(sql, params=dict(params) if params else None).to_arrow_table()
         finally:
             cursor.close()
 
