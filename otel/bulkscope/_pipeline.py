@@ -28,7 +28,11 @@ def providers() -> dict[str, Any]:
 def processors(signal: str, provider: Any) -> Iterator[Any]:
     """Yield the batch processors (traces, logs) or metric readers of a provider."""
     if signal == "metrics":
-        yield from getattr(getattr(provider, "_sdk_config", None), "metric_readers", ())
+        # Older SDKs keep the readers in the configuration of the provider.
+        readers = getattr(provider, "_metric_readers", None)
+        if readers is None:
+            readers = getattr(getattr(provider, "_sdk_config", None), "metric_readers", ())
+        yield from readers
         return
     name = "_active_span_processor" if signal == "traces" else "_multi_log_record_processor"
     several = getattr(provider, name, None)

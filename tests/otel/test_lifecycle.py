@@ -112,6 +112,36 @@ def test_forked_child_counts_for_itself(sink: Sink, spawn: Spawn, tmp_path: Path
     assert len({point["resource"]["process.pid"] for point in points}) == 2
 
 
+def test_forked_child_lets_go_of_every_connection(sink: Sink, spawn: Spawn, tmp_path: Path) -> None:
+    # Two processes that write on one connection send each other's requests in pieces.
+    (tmp_path / "fork.py").write_text(
+        "import logging, os, socket\n"
+        "from opentelemetry import metrics, trace\n"
+        "from bulkscope import _lifecycle\n"
+        "def connections():\n"
+        "    found = []\n"
+        "    for number in os.listdir('/proc/self/fd'):\n"
+        "        try:\n"
+        "            found.append(socket.socket(fileno=os.dup(int(number))).getpeername()[1])\n"
+        "        except OSError:\n"
+        "            pass\n"
+        f"    return found.count({sink.url.rpartition(':')[2]})\n"
+        "metrics.get_meter('x').create_counter('c').add(1)\n"
+        "trace.get_tracer('x').start_span('s').end()\n"
+        "logging.getLogger('x').addHandler(logging.NullHandler())\n"
+        "logging.getLogger('x').warning('w')\n"
+        "assert _lifecycle.flush()\n"
+        "print('parent', connections(), flush=True)\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    print('child', connections(), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "fork.py", env=environment(sink.url))
+    assert process.communicate(timeout=60)[0].splitlines() == ["parent 3", "child 0"]
+
+
 def test_nothing_listens(spawn: Spawn, tmp_path: Path) -> None:
     """An end point that is down: the process ends by itself, with its own status, in bounded time."""
     (tmp_path / "job.py").write_text("import logging\nlogging.warning('x')\nprint('done', flush=True)\n")
