@@ -29,7 +29,7 @@ def processors(signal: str, provider: Any) -> Iterator[Any]:
     """Yield the batch processors (traces, logs) or metric readers of a provider."""
     if signal == "metrics":
         # Older SDKs keep the readers in the configuration of the provider.
-        readers = getattr(provider, "_metric_readers", None)
+        readers: Any = getattr(provider, "_metric_readers", None)
         if readers is None:
             readers = getattr(getattr(provider, "_sdk_config", None), "metric_readers", ())
         yield from readers

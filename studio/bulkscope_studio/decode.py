@@ -78,8 +78,16 @@ _ACCEPTS = {"s": ("string_value",), "i": ("int_value",), "n": ("int_value",), "b
             "d": ("double_value", "int_value")}  # fmt: skip
 
 
-def _promoted(columns: list[tuple[str, str]], names: dict[str, str]) -> dict[str, tuple[int, tuple[str, ...]]]:
-    position = {name: (index, _ACCEPTS[kind]) for index, (name, kind) in enumerate(columns) if kind in _ACCEPTS}
+# Attribute: the index of its column, what the column takes, and what a number must stay below (int32 columns).
+Promoted = dict[str, tuple[int, tuple[str, ...], float]]
+
+
+def _promoted(columns: list[tuple[str, str]], names: dict[str, str]) -> Promoted:
+    position = {
+        name: (index, _ACCEPTS[kind], 2**31 if kind == "n" else math.inf)
+        for index, (name, kind) in enumerate(columns)
+        if kind in _ACCEPTS
+    }
     return {attribute: position[column] for attribute, column in names.items()}
 
 
@@ -143,12 +151,15 @@ class _Decoder:
             self.out.truncated["value nested deeper than 8"] += 1
             return None
         if kind == "array_value":
-            return [self.value(item, depth + 1) for item in any_value.array_value.values[:MAX_ATTRIBUTES]]
+            values = any_value.array_value.values
+            if len(values) > MAX_ATTRIBUTES:
+                self.out.truncated["array of more than 1,000 values"] += 1
+            return [self.value(item, depth + 1) for item in values[:MAX_ATTRIBUTES]]
         if kind == "kvlist_value":
-            return {p.key: self.value(p.value, depth + 1) for p in any_value.kvlist_value.values[:MAX_ATTRIBUTES]}
+            return self.mapping(any_value.kvlist_value.values, depth + 1)
         return getattr(any_value, kind)
 
-    def attributes(self, pairs: Any, row: list[Any], promoted: dict[str, tuple[int, tuple[str, ...]]]) -> str | None:
+    def attributes(self, pairs: Any, row: list[Any], promoted: Promoted) -> str | None:
         """Put promoted attributes into ``row``; return the others as JSON, None when there are none."""
         rest: dict[str, Any] = {}
         if len(pairs) > MAX_ATTRIBUTES:
@@ -163,24 +174,31 @@ class _Decoder:
                 if kind == "string_value":
                     row[place[0]] = value if len(value) <= MAX_STRING else self.text(value)
                     continue
-                if value == value and -9.3e18 < value < 9.3e18:
+                if -place[2] < value < place[2]:
                     row[place[0]] = value
                     continue
+            key = pair.key
+            if len(key) > MAX_STRING:
+                key = self.text(key)
             if kind == "string_value":
                 value = any_value.string_value
-                rest[pair.key] = value if len(value) <= MAX_STRING else self.text(value)
+                rest[key] = value if len(value) <= MAX_STRING else self.text(value)
             elif kind == "int_value":
-                rest[pair.key] = any_value.int_value
+                rest[key] = any_value.int_value
             else:
-                rest[pair.key] = self.value(any_value)
+                rest[key] = self.value(any_value)
         return dump(rest) if rest else None
+
+    def mapping(self, pairs: Any, depth: int = 0) -> dict[str, Any]:
+        """Return key-value pairs as a dict, at most 1,000."""
+        if len(pairs) > MAX_ATTRIBUTES:
+            self.out.truncated["more than 1,000 attributes"] += 1
+        return {self.text(pair.key): self.value(pair.value, depth) for pair in pairs[:MAX_ATTRIBUTES]}
 
     def resource(self, message: Any) -> list[Any]:
         """Return the columns that a resource gives to each of its records; note the resource itself."""
         row: list[Any] = []
-        rest: dict[str, Any] = {}
-        for pair in message.attributes[:MAX_ATTRIBUTES]:
-            rest[self.text(pair.key)] = self.value(pair.value)
+        rest = self.mapping(message.attributes)
         text = dump(rest)
         identity = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.out.rows.setdefault("resources", []).append([identity, text])
@@ -258,9 +276,7 @@ def traces(request: Any) -> Decoded:
                             {
                                 "time_ns": event.time_unix_nano,
                                 "name": decoder.text(event.name),
-                                "attributes": {
-                                    p.key: decoder.value(p.value) for p in event.attributes[:MAX_ATTRIBUTES]
-                                },
+                                "attributes": decoder.mapping(event.attributes),
                             }
                             for event in span.events[:MAX_ATTRIBUTES]
                         ]
@@ -305,7 +321,7 @@ def logs(request: Any) -> Decoded:
                 row[2] = record.trace_id.hex() if any(record.trace_id) else None
                 row[3] = record.span_id.hex() if any(record.span_id) else None
                 row[4] = record.severity_number or None
-                row[5] = record.severity_text or None
+                row[5] = decoder.text(record.severity_text) or None
                 row[6] = decoder.text(record.event_name) or None
                 body = decoder.value(record.body)
                 row[7] = body if body is None or isinstance(body, str) else dump(body)
@@ -337,7 +353,15 @@ def metrics(request: Any) -> Decoded:
                 data = getattr(metric, kind)
                 temporality = _TEMPORALITY[data.aggregation_temporality % 3] if kind in _METRIC_TYPES[1:4] else None
                 monotonic = data.is_monotonic if kind == "sum" else None
-                head = [decoder.text(metric.name), metric.unit or None, kind, temporality, monotonic, scope, *resource]
+                head = [
+                    decoder.text(metric.name),
+                    decoder.text(metric.unit) or None,
+                    kind,
+                    temporality,
+                    monotonic,
+                    scope,
+                    *resource,
+                ]
                 for point in data.data_points:
                     _point(decoder, rows, kind, head, point)
     decoder.out.accepted = len(rows)
