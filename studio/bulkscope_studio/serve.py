@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import uvicorn
 
 from bulkscope_studio import grpc_receiver, host, retention, runtime
@@ -87,6 +88,8 @@ def command(argv: list[str]) -> int:
             running = runtime.read(db)
             where = f", a studio at {running.web}" if running else ""
             raise SystemExit2(f"{db} is held by {locked.holder}{where}; end it, or choose another --db") from locked
+        except (OSError, duckdb.Error) as error:
+            raise SystemExit2(f"{db} cannot be opened as a store ({error}); choose another --db") from error
         ingest = Ingest(store)
         try:
             grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port)

@@ -10,5 +10,6 @@ WITH ticks AS (
           ELSE coalesce(json_extract_string(attributes, '$.state'), 'used') = 'used' END
     GROUP BY name, host_name, time_ns
 )
-SELECT host_name, name, avg(value) AS mean, max(value) AS max, count(*) AS samples
+-- Rounded: threads add in any order, and the same data must always give the same text.
+SELECT host_name, name, round(avg(value), 9) AS mean, round(max(value), 9) AS max, count(*) AS samples
 FROM ticks GROUP BY host_name, name ORDER BY host_name, name
