@@ -63,9 +63,10 @@ class Inference:
             kind=self._kind,
             attributes=attributes,
         )
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
         self._window = meter().begin()
         self._started_ns = time.time_ns()
+        # Last: a context that was attached and never detached would stay with everything after it.
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
         return self
 
     def fail(self, kind: str, domain: str) -> None:

@@ -1,9 +1,10 @@
 """CPU time and peak memory of a stretch of work in this process: one inference.
 
 CPU: the process's clock counts every thread, the engine's native ones included. From it goes the time
-of the Python threads that have nothing to do with the work (the web server's, our own exporters'), each
-read from its own clock. Where several stretches overlap, each is given what its own thread used and an
-equal share of the rest, and is marked as an estimate.
+of the Python threads that were there before the work began and have nothing to do with it (the web
+server's, our own exporters'), each read from its own clock. Where several stretches overlap, each is given
+what its own thread used and an equal share of the rest, and is marked as an estimate. So is a stretch in
+which Python threads began or ended that used CPU, or in which child processes did: both count as the work's.
 
 Memory: the kernel keeps the peak of the resident set (``VmHWM``) and lets it be reset. A ledger folds
 the peak into every open stretch before a reset, so that stretches that overlap each keep their own.
@@ -63,6 +64,16 @@ class Window:
         self.peak_exact = True
 
 
+# Less than this share of a stretch's CPU time is no reason to call the whole an estimate.
+_NEGLIGIBLE = 0.01
+
+
+def _children_reaped() -> float:
+    """Return the CPU seconds of the child processes that have ended and been waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def _thread_clock_ns(thread: int) -> int | None:
     """Return the CPU nanoseconds of a thread by its native id; None for one that has ended.
 
@@ -73,6 +84,15 @@ def _thread_clock_ns(thread: int) -> int | None:
         return time.clock_gettime_ns((~thread << 3) | 6)
     except OSError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """CPU nanoseconds so far: of the process, of its Python threads by native id, of its child processes."""
+
+    process_ns: int
+    threads: dict[int, int]
+    children_ns: int
 
 
 class Meter:
@@ -87,8 +107,7 @@ class Meter:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._open: list[Window] = []
-        self._cpu_ns = 0
-        self._threads: dict[int, int] = {}
+        self._reading = _Reading(0, {}, 0)
         self._sampling = False
         self.cores = self._proc.allowed_cores() or os.cpu_count() or 1
         self.memory_limit = self._proc.memory_limit()
@@ -111,7 +130,7 @@ class Meter:
             if not resettable:
                 self._sample()
             # Last, so that what was done here is not counted as the work's.
-            self._cpu_ns, self._threads = time.process_time_ns(), self._clocks()
+            self._reading = self._read()
             window.started = time.perf_counter()
         return window
 
@@ -120,7 +139,11 @@ class Meter:
         wall = time.perf_counter() - window.started
         with self._lock:
             self._settle()
-            self._open.remove(window)
+            if window in self._open:
+                self._open.remove(window)
+            else:
+                # Begun before a fork, ended in the child: the parent's clocks say nothing of this process.
+                window.cpu_exact = window.peak_exact = False
             after = self._proc.status()
             if window.peak_exact:
                 window.peak = _highest(window.peak, after.hwm)
@@ -143,37 +166,40 @@ class Meter:
 
     # --- CPU ----------------------------------------------------------------------------------
 
-    def _clocks(self) -> dict[int, int]:
-        """Return the CPU nanoseconds of every Python thread by native id."""
-        if not sys.platform.startswith("linux"):
-            return {}
-        found: dict[int, int] = {}
-        for thread in threading.enumerate():
-            number = thread.native_id
-            used = None if number is None else _thread_clock_ns(number)
-            if number is not None and used is not None:
-                found[number] = used
-        return found
+    def _read(self) -> _Reading:
+        children = _children_reaped() + self._proc.children_cpu()
+        threads: dict[int, int] = {}
+        if sys.platform.startswith("linux"):
+            for thread in threading.enumerate():
+                number = thread.native_id
+                used = None if number is None else _thread_clock_ns(number)
+                if number is not None and used is not None:
+                    threads[number] = used
+        return _Reading(time.process_time_ns(), threads, round(children * 1e9))
 
     def _settle(self) -> None:
         """Divide the CPU time since the last boundary among the open stretches."""
         if not self._open:
             return
-        now, threads = time.process_time_ns(), self._clocks()
-        used = {number: clock - self._threads.get(number, 0) for number, clock in threads.items()}
-        if self._threads.keys() - threads.keys() or not threads:
-            # A thread ended and took with it what it used; or threads cannot be told apart here.
-            alone = not threads and threading.active_count() == 1
-            for window in self._open:
-                window.cpu_exact = window.cpu_exact and alone
-        rest = float(now - self._cpu_ns - sum(used.values()))
+        before, now = self._reading, self._read()
+        others = {number: now.threads[number] - used for number, used in before.threads.items() if number in now.threads}
+        begun = sum(now.threads[number] for number in now.threads.keys() - before.threads.keys())
+        children = max(0, now.children_ns - before.children_ns)
+        spent = now.process_ns - before.process_ns
+        if now.threads:
+            # A thread that ended took with it what it used: it may be all of it.
+            sure = len(others) == len(before.threads) and begun <= _NEGLIGIBLE * spent
+        else:
+            sure = threading.active_count() == 1
+        rest = spent - sum(others.values()) + children
         owners: dict[int, list[Window]] = {}
         for window in self._open:
             owners.setdefault(window.thread, []).append(window)
         for window in self._open:
-            own = used.get(window.thread, 0) / len(owners[window.thread])
+            window.cpu_exact = window.cpu_exact and sure and not children
+            own = others.get(window.thread, 0) / len(owners[window.thread])
             window.cpu_ns += max(0.0, own + rest / len(self._open))
-        self._cpu_ns, self._threads = now, threads
+        self._reading = now
 
     # --- memory ---------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import psutil
 # cgroup v1 writes "no limit" as the largest page-aligned number; nothing real is above 2^60 bytes.
 _NO_LIMIT = 2**60
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,9 @@ class Proc:
         found: dict[str, int] = {}
         for line in text.splitlines():
             name, _, rest = line.partition(b":")
-            if name in _FIELDS:
-                found[_FIELDS[name]] = int(rest.split()[0]) * 1024
+            kib = _integer(rest.removesuffix(b"kB")) if name in _FIELDS else None
+            if kib is not None:
+                found[_FIELDS[name]] = kib * 1024
         return Status(**found)
 
     def reset_peak(self) -> bool:
@@ -70,8 +72,10 @@ class Proc:
             *(n for n in self._numbers("memory", "memory.limit_in_bytes") if n < _NO_LIMIT),
         ]
         for line in (_bytes(self._root / "meminfo") or b"").splitlines():
-            if line.startswith(b"MemTotal:"):
-                limits.append(int(line.split()[1]) * 1024)
+            name, _, rest = line.partition(b":")
+            total = _integer(rest.removesuffix(b"kB")) if name == b"MemTotal" else None
+            if total is not None:
+                limits.append(total * 1024)
         return min(limits, default=None)
 
     # --- CPU ----------------------------------------------------------------------------------
@@ -83,13 +87,10 @@ class Proc:
             cores = os.cpu_count()
         quotas: list[float] = []
         for folder in self._ancestors("v2"):
-            words = (_bytes(folder / "cpu.max") or b"").split()
-            if len(words) == 2 and words[0] != b"max":
-                quotas.append(int(words[0]) / int(words[1]))
+            quota, _, period = (_bytes(folder / "cpu.max") or b"").partition(b" ")
+            quotas.extend(_ratio(_integer(quota), _integer(period)))
         for folder in self._ancestors("cpu"):
-            quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
-            if quota is not None and period and quota > 0:
-                quotas.append(quota / period)
+            quotas.extend(_ratio(_number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")))
         return min([*quotas, *([float(cores)] if cores else [])], default=None)
 
     def pressure(self) -> float | None:
@@ -106,15 +107,37 @@ class Proc:
         for kind, key, unit in (("v2", b"throttled_usec", 1e6), ("cpu", b"throttled_time", 1e9)):
             if kind in self._paths:
                 for line in (_bytes(self._paths[kind] / "cpu.stat") or b"").splitlines():
-                    if line.startswith(key + b" "):
-                        return int(line.split()[1]) / unit
+                    name, _, value = line.partition(b" ")
+                    spent = _integer(value) if name == key else None
+                    if spent is not None:
+                        return spent / unit
         return None
+
+    def children_cpu(self) -> float:
+        """Return the CPU seconds that the living descendants have used; a kernel's clock tick is 10 ms."""
+        return sum(self._family(self._self, set()))
+
+    def _family(self, parent: Path, seen: set[int]) -> Iterator[float]:
+        try:
+            tasks = os.listdir(parent / "task")
+        except OSError:
+            return
+        for task in tasks:
+            for word in (_bytes(parent / "task" / task / "children") or b"").split():
+                pid = _integer(word)
+                if pid is None or pid in seen:
+                    continue
+                seen.add(pid)
+                # After the name, which may hold anything: state is field 3, utime to cstime are 14 to 17.
+                fields = (_bytes(self._root / str(pid) / "stat") or b"").rpartition(b")")[2].split()[11:15]
+                yield sum(_integer(field) or 0 for field in fields) / _TICKS
+                yield from self._family(self._root / str(pid), seen)
 
     # --- who we are -----------------------------------------------------------------------------
 
     def container_id(self) -> str | None:
         """Return the id of the container that the process runs in, or None."""
-        for line in (_bytes(self._self / "cgroup") or b"").decode().splitlines():
+        for line in (_bytes(self._self / "cgroup") or b"").decode(errors="replace").splitlines():
             found = _CONTAINER.findall(line)
             if found:
                 return str(found[-1])
@@ -129,7 +152,7 @@ class Proc:
     def _cgroups(self, base: Path) -> Iterator[tuple[str, Path]]:
         """Yield the folder of this process: ``v2`` of the unified tree, else by v1 controller."""
         self._tops: dict[str, Path] = {}
-        for line in (_bytes(self._self / "cgroup") or b"").decode().splitlines():
+        for line in (_bytes(self._self / "cgroup") or b"").decode(errors="replace").splitlines():
             number, _, rest = line.partition(":")
             controllers, _, path = rest.partition(":")
             if number == "0" and not controllers:
@@ -177,16 +200,29 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
-def _number(path: Path) -> int | None:
+def _integer(text: bytes) -> int | None:
     try:
-        return int(_bytes(path) or b"")
+        return int(text)
     except ValueError:
         return None
 
 
+def _number(path: Path) -> int | None:
+    return _integer(_bytes(path) or b"")
+
+
+def _ratio(quota: int | None, period: int | None) -> list[float]:
+    """Return the cores that a quota gives; none for "max", -1 and what cannot be read."""
+    return [quota / period] if quota is not None and quota > 0 and period is not None and period > 0 else []
+
+
 def _count(listed: bytes | None) -> int | None:
     """Return how many CPUs a list such as ``0-3,8`` names."""
-    if not listed:
-        return None
-    ends = [part.split(b"-") for part in listed.split(b",")]
-    return sum(int(part[-1]) - int(part[0]) + 1 for part in ends)
+    total = 0
+    for part in (listed or b"").split(b","):
+        first, _, last = part.partition(b"-")
+        low, high = _integer(first), _integer(last or first)
+        if low is None or high is None:
+            return None
+        total += high - low + 1
+    return total or None
