@@ -46,8 +46,9 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
 PRIVATE = {"celery.app.trace": frozenset(("args", "kwargs", "return_value"))}
 NOT_RECORDED = "(not recorded)"
 
-# How deep a body or an attribute may go before it is cut: a log line is not a place for a document.
-MAX_BODY = 32 * 1024
+# Characters of a body or an attribute; a longer one is cut and what was cut is counted. A log line is not a
+# place for a document, and one of a megabyte would take the place of a thousand others in the send queue.
+MAX_TEXT = 32 * 1024
 
 
 class LoggingInstrumentor(Instrumentor):
@@ -134,6 +135,14 @@ def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:
         body = _QUERY.sub("", body)
         if bulk is not None:
             bulk.logged = True
+    attributes = _attributes(record)
+    cut = max(0, len(body) - MAX_TEXT)
+    for name, value in attributes.items():
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            cut += len(value) - MAX_TEXT
+            attributes[name] = value[:MAX_TEXT]
+    if cut:
+        attributes[c.LOG_TRUNCATED] = cut
     _logger(record.name).emit(
         LogRecord(
             timestamp=int(record.created * 1e9),
@@ -141,8 +150,8 @@ def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:
             context=get_current(),
             severity_number=_severity(record.levelno),
             severity_text=record.levelname,
-            body=body[:MAX_BODY],
-            attributes=_attributes(record),
+            body=body[:MAX_TEXT],
+            attributes=attributes,
         )
     )
 

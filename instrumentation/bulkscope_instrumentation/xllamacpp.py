@@ -1,6 +1,8 @@
 """xllamacpp: an inference span for each call of the llama.cpp server that lives in this process.
 
 Tokens are the engine's own (``usage``, else ``timings``), times of prefill and decode are its ``timings``.
+A stream is asked for its timings with every chunk, so that one which the caller stops early has counts too;
+what the caller did not ask for is taken out of the chunks again.
 llama.cpp answers a bad prompt or an error of its own with an ``error`` object and raises nothing.
 """
 
@@ -18,6 +20,9 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._safe import guarded, report
 
 _OPERATIONS = {"handle_chat_completions": "chat", "handle_completions": "text_completion"}
+
+# llama.cpp's request field: timings and counts with every chunk, not with the last alone.
+_PER_TOKEN = "timings_per_token"
 
 # The server takes no attributes and no weak references: the model it was made for is kept by its id. An id
 # that is used again is that of a new server, which puts its own model here.
@@ -61,10 +66,10 @@ def _call(operation: str) -> Callable[..., Any]:
         try:
             answer = wrapped(*call.args, **call.kwargs)
         except BaseException as error:
-            call.inference.finish(error)
+            call.finish(error)
             raise
         call.read(answer)
-        call.inference.finish()
+        call.finish()
         return answer
 
     return wrapper
@@ -74,8 +79,8 @@ class _Call:
     """One call: its arguments with the callback watched, and what the engine's answers say."""
 
     def __init__(self, operation: str, server: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
-        body = _mapping(args[0] if args else next(iter(kwargs.values()), None))
+        given = args[0] if args else kwargs.get("prompt", next(iter(kwargs.values()), None))
+        body = _mapping(given)
         limit = body.get("max_tokens", body.get("n_predict"))
         self.inference = Inference(
             model=str(body.get("model") or _models.get(id(server), "unknown")),
@@ -83,17 +88,26 @@ class _Call:
             operation=operation,
             max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
         )
-        if len(args) > 1 and callable(args[1]):
-            self.args = (args[0], self._watch(args[1]), *args[2:])
-        else:
-            self.kwargs = {key: self._watch(value) if callable(value) else value for key, value in kwargs.items()}
+        self._stream = body.get("stream") is True
+        self._added = self._stream and body is given and _PER_TOKEN not in body
+        asked = {**body, _PER_TOKEN: True} if self._added else given
+        self.args = tuple(self._replaced(value, given, asked) for value in args)
+        self.kwargs = {key: self._replaced(value, given, asked) for key, value in kwargs.items()}
         self._started = time.perf_counter()
         self.inference.start()
+
+    def _replaced(self, value: Any, given: Any, asked: Any) -> Any:
+        return asked if value is given else self._watch(value) if callable(value) else value
 
     def _watch(self, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def watched(chunk: Any) -> Any:
             self.read(chunk)
-            return callback(chunk)
+            if self._added and isinstance(chunk, dict) and not _finish_reason(chunk):
+                chunk.pop("timings", None)
+            stop = callback(chunk)
+            if stop is True and self.inference.finish_reason is None:
+                self.inference.finish_reason = "cancelled"
+            return stop
 
         return watched
 
@@ -103,16 +117,23 @@ class _Call:
         inference = self.inference
         for part in answer if isinstance(answer, list) else [answer]:
             found = _mapping(part)
-            if inference.ttft is None and _has_text(found):
+            # Only a stream tells when its first token came.
+            if self._stream and inference.ttft is None and _has_text(found):
                 inference.ttft = time.perf_counter() - self._started
-            for choice in found.get("choices") or ():
-                inference.finish_reason = choice.get("finish_reason") or inference.finish_reason
+            inference.finish_reason = _finish_reason(found) or inference.finish_reason
             if "timings" in found:
                 _read_timings(found["timings"], inference)
             if "usage" in found:
                 _read_usage(found["usage"], inference)
             if "error" in found:
                 inference.fail(*_failure(found["error"]))
+
+    @guarded
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the inference. llama.cpp's prefill ends when the first token is sampled."""
+        if self.inference.ttft is None:
+            self.inference.ttft = self.inference.prefill
+        self.inference.finish(error)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -125,24 +146,24 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _has_text(chunk: Mapping[str, Any]) -> bool:
-    """Tell whether a chunk of a stream brings generated text; a whole answer says nothing of first tokens."""
-    if "usage" in chunk or "timings" in chunk:
-        return False
     return any(choice.get("text") or (choice.get("delta") or {}).get("content") for choice in chunk.get("choices", ()))
+
+
+def _finish_reason(answer: Mapping[str, Any]) -> str | None:
+    return next(
+        (choice["finish_reason"] for choice in answer.get("choices") or () if choice.get("finish_reason")), None
+    )
 
 
 def _read_timings(timings: Mapping[str, Any], inference: Inference) -> None:
     if timings.get("prompt_ms") is not None:
-        # llama.cpp's prefill ends when the first token is sampled.
         inference.prefill = timings["prompt_ms"] / 1e3
-        if inference.ttft is None:
-            inference.ttft = inference.prefill
     if timings.get("predicted_ms") is not None:
         inference.decode = timings["predicted_ms"] / 1e3
     # A stream without `usage` has its counts here: cached and computed tokens apart.
-    if timings.get("predicted_n") is not None and inference.output_tokens is None:
+    if timings.get("predicted_n") is not None:
         inference.output_tokens = timings["predicted_n"]
-    if timings.get("prompt_n") is not None and inference.input_tokens is None:
+    if timings.get("prompt_n") is not None:
         inference.cached_tokens = timings.get("cache_n")
         inference.input_tokens = timings["prompt_n"] + (inference.cached_tokens or 0)
 

@@ -58,13 +58,19 @@ class Inference:
         attributes = dict(self._labels)
         if self._max_tokens is not None:
             attributes[c.GEN_AI_MAX_TOKENS] = self._max_tokens
-        self._span = trace.get_tracer("bulkscope").start_span(
-            f"{self._labels[c.GEN_AI_OPERATION]} {self._labels[c.GEN_AI_MODEL]}",
-            kind=self._kind,
-            attributes=attributes,
-        )
         self._window = meter().begin()
+        # The stretch that is measured and the span are the same to the nanosecond.
         self._started_ns = time.time_ns()
+        try:
+            self._span = trace.get_tracer("bulkscope").start_span(
+                f"{self._labels[c.GEN_AI_OPERATION]} {self._labels[c.GEN_AI_MODEL]}",
+                kind=self._kind,
+                attributes=attributes,
+                start_time=self._started_ns,
+            )
+        except Exception:
+            meter().end(self._window)
+            raise
         # Last: a context that was attached and never detached would stay with everything after it.
         self._token = otel_context.attach(trace.set_span_in_context(self._span))
         return self
@@ -77,7 +83,6 @@ class Inference:
     def finish(self, error: BaseException | None = None) -> None:
         """End the span. ``error`` is what the call raised."""
         usage = meter().end(self._window)
-        # The stretch that was measured and the span are the same to the nanosecond.
         ended_ns = self._started_ns + int(usage.wall * 1e9)
         otel_context.detach(self._token)
         if error is not None:

@@ -182,7 +182,9 @@ class Meter:
         if not self._open:
             return
         before, now = self._reading, self._read()
-        others = {number: now.threads[number] - used for number, used in before.threads.items() if number in now.threads}
+        others = {
+            number: now.threads[number] - used for number, used in before.threads.items() if number in now.threads
+        }
         begun = sum(now.threads[number] for number in now.threads.keys() - before.threads.keys())
         children = max(0, now.children_ns - before.children_ns)
         spent = now.process_ns - before.process_ns

@@ -23,6 +23,7 @@ JOB_ATTEMPT = "bulk.job.attempt"
 JOB_DELAY = "bulk.job.delay"
 JOB_WAIT_RATIO = "bulk.job.wait_ratio"
 JOB_WAIT_NEGATIVE = "bulk.job.wait_negative"
+LOG_TRUNCATED = "bulk.log.truncated"
 JOB_QUEUE_WAIT = "bulk.job.queue_wait"
 TIME_IN_QUEUE = "gen_ai.latency.time_in_queue"
 
@@ -202,7 +203,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(GEN_AI_DECODE, "float", "s", "Time in decode, from the engine.", "7"),
     Attribute(CPU_TIME, "float", "s", "CPU seconds of the inference, native threads included.", "8"),
     Attribute(CPU_UTILIZATION, "float", "1", "CPU time over wall time times the cores the process may use.", "8"),
-    Attribute(CPU_EXACT, "bool", "", "False when the CPU time is an estimate (inferences overlapped, or a thread ended unseen).", "8"),
+    Attribute(CPU_EXACT, "bool", "", "False when the CPU time is an estimate (inferences overlapped, threads came or went, child processes worked).", "8"),
     Attribute(CPU_PRESSURE, "float", "1", "Share of the inference in which some task waited for a CPU (PSI).", "8"),
     Attribute(CPU_THROTTLED, "float", "s", "Time throttled by the cgroup's quota.", "8"),
     Attribute(MEMORY_START, "int", "By", "Resident memory when the inference began.", "9"),
@@ -215,6 +216,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
     Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens after the first (which prefill yields) over decode time; absent below two tokens.", "12"),
     Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
+    Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
 )  # fmt: skip
 
 

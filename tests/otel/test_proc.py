@@ -150,7 +150,14 @@ def test_children(machine: Machine) -> None:
     assert machine.read().children_cpu() == pytest.approx(5.5)
 
 
-GARBLED = [b"", b"\n", b"\xff\xfe\x00", b"VmRSS:\nVmHWM: x kB\nCpus_allowed_list: 0-\n", b"max max max", b"some total=\n"]
+GARBLED = [
+    b"",
+    b"\n",
+    b"\xff\xfe\x00",
+    b"VmRSS:\nVmHWM: x kB\nCpus_allowed_list: 0-\n",
+    b"max max max",
+    b"some total=\n",
+]
 FILES = ["self/status", "self/cgroup", "self/mountinfo", "self/task/1/children", "meminfo", "pressure/cpu", "20/stat"]
 GROUP = ["cpu.max", "memory.max", "cpu.stat", "cpu.pressure"]
 
