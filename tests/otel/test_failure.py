@@ -83,7 +83,7 @@ def raised_while_handling(*, hidden: bool) -> BaseException:
         raise ConnectionError
     except ConnectionError:
         error = ValueError("the user's own")
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError) as caught:  # noqa: PT012
             if hidden:
                 raise error from None
             raise error  # noqa: B904
