@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from opentelemetry import _logs, propagate, trace
 from opentelemetry.context import Context, attach, detach
@@ -20,7 +20,7 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util import http as http_util
 
-from bulkscope import _bulk, _instruments, conventions
+from bulkscope import _bulk, _instruments, _pipeline, conventions
 from bulkscope._safe import report
 
 Scope = MutableMapping[str, Any]
@@ -33,6 +33,7 @@ SCOPE_KEY = "bulkscope.request"
 
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_QUERY_KEYS = tuple(quote(key).encode() for key in _bulk.KEYS)
 _ID_HEADERS = (b"bulk-id", b"x-bulk-id")
 
 
@@ -232,7 +233,7 @@ class ServerRequest:
         if self.route is not None:
             self.span.update_name(f"{'HTTP' if self.method == '_OTHER' else self.method} {self.route}")
         bulk = self.bulk
-        attributes = known | self.extra
+        attributes = dict(known)
         if bulk.id is not None and bulk.source is not None:
             attributes[conventions.BULK_ID] = bulk.id
             attributes[conventions.BULK_ID_SOURCE] = bulk.source
@@ -241,7 +242,9 @@ class ServerRequest:
             attributes[conventions.BULK_ENQUEUE_DURATION] = bulk.enqueue_seconds
         if self.settings.old_names and self.status is not None:
             attributes["http.status_code"] = self.status
-        self.span.set_attributes(attributes)
+        _pipeline.set_attributes(self.span, attributes)
+        if self.extra:
+            self.span.set_attributes(self.extra)
         if error_type is None:
             return
         self.span.set_status(StatusCode.ERROR)
@@ -296,7 +299,7 @@ def _outcome(status: int | None, error: BaseException | None, overload: bool) ->
 
 def _id_in_query(query: bytes) -> str | None:
     # A cheap look first: most query strings name no bulk.
-    if b"bulk" not in query.lower() and not any(key.encode() in query for key in _bulk.KEYS):
+    if not query or not any(key in query for key in _QUERY_KEYS):
         return None
     fields = parse_qs(query.decode("latin-1"))
     return _bulk.find({key: values[0] for key, values in fields.items()})

@@ -95,8 +95,11 @@ def _value(value: Any) -> bytes:
     raise ValueError(f"{type(value).__name__} is no type of OTLP")
 
 
-# "key" fields by name: there are few different ones, and each is written for every record.
+# "key" fields by name, and whole pairs of short texts by both: methods, routes, hosts and models are the
+# same in every record. Bounded, since ids come by here too; the oldest half goes when one is full.
 _keys: dict[str, bytes] = {}
+_pairs: dict[tuple[str, str], bytes] = {}
+_KEPT, _SHORT_TEXT = 4096, 64
 
 
 def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
@@ -107,10 +110,13 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
     # The SDK's mapping takes a lock for each item it gives; the dict in it is not changed any more by now.
     attributes = getattr(attributes, "_dict", attributes)
     for key, value in attributes.items():
+        if type(value) is str and (pair := _pairs.get((key, value))) is not None:
+            parts += tag, pair
+            continue
         name = _keys.get(key)
         if name is None:
             name = _sized(b"\x0a", _utf8(key))
-            if len(_keys) < 4096:
+            if len(_keys) < _KEPT:
                 _keys[key] = name
         try:
             content = _value(value)
@@ -121,7 +127,13 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
         size = len(content)
         pair = name + b"\x12" + (_SHORT[size] if size < 128 else _varint(size)) + content
         size = len(pair)
-        parts += tag, _SHORT[size] if size < 128 else _varint(size), pair
+        pair = (_SHORT[size] if size < 128 else _varint(size)) + pair
+        parts += tag, pair
+        if type(value) is str and len(value) <= _SHORT_TEXT:
+            if len(_pairs) >= _KEPT:
+                for old in list(_pairs)[: _KEPT // 2]:
+                    _pairs.pop(old, None)
+            _pairs[key, value] = pair
     return b"".join(parts)
 
 
