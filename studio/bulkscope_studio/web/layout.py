@@ -36,15 +36,19 @@ body{font-family:system-ui,sans-serif;font-size:14px;background:#f5f6f8;color:#1
 .bs-card .q-table__bottom--nodata .q-icon{display:none}.bs-toggle{width:fit-content}
 .bs-pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:8px;width:100%}
 .bs-filters{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:end}
-.bs-error{color:#b23c00}.body--dark .bs-card .q-table th,.bs-card .q-table td{white-space:nowrap}
-.bs-card .q-table td.bs-long{white-space:normal;min-width:240px;overflow-wrap:anywhere}
-.bs-card .q-table__bottom--nodata .q-icon{display:none}.bs-toggle{width:fit-content}
-.bs-pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:8px;width:100%}
-.bs-filters{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:end}
-.bs-error{color:#ff9d6b}
+.bs-error{color:#b23c00}.body--dark .bs-error{color:#ff9d6b}
+@media(max-width:600px){
+.bs-card .q-table thead{display:none}
+.bs-card .q-table,.bs-card .q-table tbody{display:block;width:100%}
+.bs-card .q-table tbody tr{display:block;height:auto;padding:6px 0;border-bottom:1px solid rgba(128,128,128,.35)}
+.bs-card .q-table tbody td,.bs-card .q-table td.bs-long{display:flex;justify-content:space-between;gap:16px;border:0;
+  height:auto!important;min-width:0;padding:2px 0!important;text-align:right;white-space:normal;overflow-wrap:anywhere}
+.bs-card .q-table tbody td::before{content:attr(data-label);position:static!important;background:none!important;
+  opacity:1!important;color:#808a96;text-align:left;white-space:nowrap}
+}
 """
 CELL = r"""
-<q-td :props="props" :title="props.row[props.col.name + '_tip']" :class="props.col.long ? 'bs-long' : ''">
+<q-td :props="props" :title="props.row[props.col.name + '_tip']" :data-label="props.col.label" :class="props.col.long ? 'bs-long' : ''">
   <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">{{ props.value }}</a>
   <div v-else-if="props.row[props.col.name + '_bar'] !== undefined" style="min-width:110px">
     {{ props.value }}
