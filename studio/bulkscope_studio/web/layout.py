@@ -48,7 +48,8 @@ body{font-family:system-ui,sans-serif;font-size:14px;background:#f5f6f8;color:#1
 }
 """
 CELL = r"""
-<q-td :props="props" :title="props.row[props.col.name + '_tip']" :data-label="props.col.label" :class="props.col.long ? 'bs-long' : ''">
+<q-td :props="props" :title="props.row[props.col.name + '_tip']" :data-label="props.col.label"
+  :class="props.col.long ? 'bs-long' : ''">
   <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">{{ props.value }}</a>
   <div v-else-if="props.row[props.col.name + '_bar'] !== undefined" style="min-width:110px">
     {{ props.value }}
