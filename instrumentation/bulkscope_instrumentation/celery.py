@@ -8,20 +8,15 @@ which hold for prefork, solo and threads alike.
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from opentelemetry.metrics import CallbackOptions, Observation
-
-from bulkscope import _instruments
-from bulkscope import conventions as c
+from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import ENQUEUED_HEADER, Send, Work
-from bulkscope._safe import guarded, report
+from bulkscope._job import Send, Work, age, sending
+from bulkscope._safe import guarded
 
 _SYSTEMS = {"redis": "redis", "rediss": "redis", "sentinel": "redis", "amqp": "rabbitmq", "amqps": "rabbitmq",
             "pyamqp": "rabbitmq", "sqs": "aws_sqs"}  # fmt: skip
@@ -74,7 +69,7 @@ class CeleryInstrumentor(Instrumentor):
             signal.disconnect(handler)
 
     @guarded
-    def _prerun(self, task_id: str, task: Any, kwargs: Any, **_: Any) -> None:
+    def _prerun(self, task_id: str, task: Any, args: Any, kwargs: Any, **_: Any) -> None:
         request = task.request
         if request.is_eager:
             # No queue was crossed: what runs here belongs to the caller's span.
@@ -87,6 +82,7 @@ class CeleryInstrumentor(Instrumentor):
             job_id=task_id,
             task=task.name,
             headers=headers,
+            args=args or (),
             payload=kwargs,
         ).start(attempt=(request.retries or 0) + 1)
 
@@ -116,81 +112,65 @@ def _create_task_sender(wrapped: Callable[..., Any], instance: Any, args: Any, k
     amqp = instance
 
     def send(producer: Any, name: str, message: Any, *rest: Any, **options: Any) -> Any:
-        try:
-            sending = _sending(amqp, name, message, options)
-        except Exception:
-            report("publishing a Celery task")
-            return send_task_message(producer, name, message, *rest, **options)
-        with sending:
+        with sending(lambda: _send(amqp, name, message, options)) as sent:
+            message[0].update(sent.headers)
+            # A retry copies the headers of the attempt before it into this option, which is merged over ours.
+            if options.get("headers"):
+                options["headers"] = {**options["headers"], **sent.headers}
             return send_task_message(producer, name, message, *rest, **options)
 
     return send
 
 
-def _sending(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
+def _send(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
     headers, _properties, body, _event = message
     queue = options.get("queue")
     if queue is None and options.get("exchange") is None:
         queue = amqp.default_queue
     protocol_2 = bool(headers)
     fields = headers if protocol_2 else body
-    payload = body[1] if protocol_2 else body.get("kwargs")
-    sending = Send(
+    return Send(
         system=_system(amqp.app),
         queue=str(getattr(queue, "name", queue) or options.get("routing_key") or "default"),
         job_id=str(fields.get("id")),
         task=name,
-        payload=payload,
+        args=(body[0] if protocol_2 else body.get("args")) or (),
+        payload=body[1] if protocol_2 else body.get("kwargs"),
         delay=_delay(fields.get("eta")),
         attempt=int(fields.get("retries") or 0) + 1,
     )
-    headers.update(sending.headers)
-    # A retry copies the headers of the attempt before it into this option, which is merged over ours.
-    if options.get("headers"):
-        options["headers"] = {**options["headers"], **sending.headers}
-    return sending
 
 
 @guarded
 def _worker_ready(sender: Any, **_: Any) -> None:
     """Report depth and oldest age of the worker's queues, from its main process only."""
-    names = sorted(sender.task_consumer.queues and {queue.name for queue in sender.task_consumer.queues})
-    watch = _QueueWatch(sender.app, names)
-    _instruments.observe(c.M_QUEUE_DEPTH, watch.depth)
-    _instruments.observe(c.M_QUEUE_OLDEST_AGE, watch.oldest_age)
+    broker = _Broker(sender.app)
+    _queue.watch({queue.name for queue in sender.task_consumer.queues}, broker.depth, broker.oldest_age)
 
 
-class _QueueWatch:
-    """Asks the broker, over a connection of its own, how many jobs wait and since when."""
+class _Broker:
+    """Asks the broker over a connection of its own; after an error the next question opens a fresh one."""
 
-    def __init__(self, app: Any, names: Iterable[str]) -> None:
-        self._app, self._names, self._pid = app, list(names), os.getpid()
+    def __init__(self, app: Any) -> None:
+        self._app = app
         self._connection: Any = None
 
-    def _observe(self, read: Callable[[Any, str], float | None]) -> list[Observation]:
-        if self._pid != os.getpid():
-            return []
-        found = []
+    def _ask(self, read: Callable[[Any, str], float | None], name: str) -> float | None:
         try:
             if self._connection is None:
                 self._connection = self._app.connection_for_read(connect_timeout=2)
-            channel = self._connection.default_channel
-            for name in self._names:
-                value = read(channel, name)
-                if value is not None:
-                    found.append(Observation(value, {c.MESSAGING_DESTINATION: name}))
+            return read(self._connection.default_channel, name)
         except Exception:
-            self._connection = None  # the next interval tries again with a fresh one
-            report("asking the broker for the depth of its queues")
-        return found
+            self._connection = None
+            raise
 
-    def depth(self, options: CallbackOptions) -> list[Observation]:
+    def depth(self, name: str) -> float | None:
         """Jobs waiting; those a worker has already taken are not among them."""
-        return self._observe(_depth)
+        return self._ask(_depth, name)
 
-    def oldest_age(self, options: CallbackOptions) -> list[Observation]:
-        """Seconds since the oldest waiting job was enqueued; nothing when none waits or none can be seen."""
-        return self._observe(_oldest_age)
+    def oldest_age(self, name: str) -> float | None:
+        """Seconds since the oldest waiting job was enqueued; None when none waits or none can be seen."""
+        return self._ask(_oldest_age, name)
 
 
 def _depth(channel: Any, name: str) -> float | None:
@@ -205,7 +185,4 @@ def _oldest_age(channel: Any, name: str) -> float | None:
         return None
     # Celery pushes on the left and pops on the right: the oldest is the last.
     raw = client.lindex(name, -1)
-    if raw is None:
-        return None
-    enqueued = json.loads(raw).get("headers", {}).get(ENQUEUED_HEADER)
-    return None if enqueued is None else max(0.0, time.time() - int(enqueued) / 1e9)
+    return None if raw is None else age(json.loads(raw).get("headers", {}))

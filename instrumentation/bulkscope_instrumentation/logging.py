@@ -45,6 +45,9 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
 # arguments of the message. Celery writes a task's result when it has succeeded.
 PRIVATE = {"celery.app.trace": frozenset(("args", "kwargs", "return_value"))}
 NOT_RECORDED = "(not recorded)"
+# These write a job as its call, "summarise('the prompt')", or its result, "● 'the answer'": both are left out.
+CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "rq", "taskiq"))
+_CALL = re.compile(r"(?<=[\w>])\(.*\)|(?<=● ).+|(?<=^Result: ).+", re.DOTALL)
 
 # Characters of a body or an attribute; a longer one is cut and what was cut is counted. A log line is not a
 # place for a document, and one of a megabyte would take the place of a thousand others in the send queue.
@@ -163,6 +166,8 @@ def _content_wanted() -> bool:
 
 def _body(record: logging.LogRecord) -> str:
     private = PRIVATE.get(record.name)
+    if record.name.partition(".")[0] in CALLS and not _content_wanted():
+        return _CALL.sub(NOT_RECORDED, record.getMessage())
     if private is None or not isinstance(record.args, Mapping) or _content_wanted():
         return record.getMessage()
     shown = {key: NOT_RECORDED if key in private else value for key, value in record.args.items()}

@@ -8,7 +8,7 @@ without a new context having to reach it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from opentelemetry import baggage
@@ -36,7 +36,8 @@ class Bulk:
 
     ``size`` counts the jobs published under it so far, ``enqueue_seconds`` the time that took;
     ``logged`` says that an access log line of this request was recorded; ``inference_failure`` is the
-    failure domain of the job's last inference, None when that went well.
+    failure domain of the job's last inference, None when that went well; ``attempt`` is the job's, and
+    ``resent`` says that it has enqueued itself again.
     """
 
     id: str | None = None
@@ -47,6 +48,8 @@ class Bulk:
     overload: bool = False
     logged: bool = False
     inference_failure: str | None = None
+    attempt: int = 1
+    resent: bool = False
 
     def learn(self, bulk_id: str | None, source: str) -> bool:
         """Take ``bulk_id`` unless an id from a source that goes before is known. True if taken."""
@@ -80,6 +83,15 @@ def clean(value: object) -> str | None:
         return value if 0 < len(value) <= MAX_ID_LENGTH else None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    return None
+
+
+def find_in_call(args: Sequence[object], kwargs: object) -> str | None:
+    """Return the bulk id in a call's keyword arguments, else in the first positional mapping that has one."""
+    for fields in (kwargs, *args):
+        found = find(fields)
+        if found is not None:
+            return found
     return None
 
 

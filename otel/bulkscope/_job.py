@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -24,11 +25,12 @@ from bulkscope import conventions as c
 from bulkscope._bulk import Bulk
 from bulkscope._failure import failure_domain
 from bulkscope._proc import Proc
-from bulkscope._safe import guarded
+from bulkscope._safe import guarded, report
 
-# Wall clock of the enqueue in nanoseconds since the epoch, and the wanted delay in seconds.
+# Wall clock of the enqueue in nanoseconds since the epoch, the wanted delay in seconds, 1 for the first try.
 ENQUEUED_HEADER = "bulkscope-enqueued"
 DELAY_HEADER = "bulkscope-delay"
+ATTEMPT_HEADER = "bulkscope-attempt"
 
 # A trace of 100,000 spans helps nobody: from the 201st on a job has its own trace, linked to the request.
 JOBS_PER_TRACE = 200
@@ -57,12 +59,67 @@ def is_overload(error: BaseException) -> bool:
     return False
 
 
+class Unsent:
+    """In place of a ``Send`` that could not be made: the job goes without headers."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+
+    def identify(self, job_id: str) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Unsent:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Do nothing."""
+
+
+def sending(make: Callable[[], Send]) -> Send | Unsent:
+    """Return a context in which a job is handed to the broker; its ``headers`` must travel with the job.
+
+    ``make`` reads the library's objects; what it raises is ours, is reported, and the job goes without.
+    """
+    try:
+        return make()
+    except Exception:
+        report("the publishing of a job")
+        return Unsent()
+
+
+@contextmanager
+def working(
+    make: Callable[[], Work], retried: Callable[[BaseException], bool] | None = None, attempt: int | None = None
+) -> Iterator[Work | None]:
+    """Do a job inside; ``make`` as in ``sending``, None is yielded when it failed.
+
+    What the job raises ends it and passes on; ``retried`` tells whether the library will try it again;
+    ``attempt`` (1 for the first) is known to libraries that put the same message back.
+    A library that keeps a job's exception to itself says so through ``Work.error`` and ``Work.retry``.
+    """
+    work: Work | None = None
+    try:
+        work = make().start(attempt)
+    except Exception:
+        report("the start of a job")
+    try:
+        yield work
+    except BaseException as error:
+        if work is not None:
+            work.finish(error, retry=bool(retried and guarded(retried)(error)))
+        raise
+    if work is not None:
+        work.finish(work.error, retry=work.retry)
+
+
 class Send:
     """Handing one job to the broker; use as a context manager.
 
-    Args: what the queue calls its system, itself, the job and the task; ``payload`` is the mapping in
-    which the bulk's id may be; ``delay`` the wanted delay in seconds; ``attempt`` 1 for the first.
-    ``headers`` (string to string) must reach the worker with the job.
+    Args: what the queue calls its system, itself, the job and the task; ``args`` and ``payload`` (a mapping)
+    are what the job is called with, where the bulk's id may be; ``delay`` the wanted delay in
+    seconds; ``attempt`` 1 for the first; ``previous`` the headers of the attempt before, whose trace goes on when nothing else is current;
+    ``share`` how many jobs the one call hands over, each with a ``Send`` of its own. A job without an id
+    yet (None) gets it by ``identify``. ``headers`` (string to string) must reach the worker with the job.
     """
 
     def __init__(
@@ -70,24 +127,39 @@ class Send:
         *,
         system: str,
         queue: str,
-        job_id: str,
+        job_id: str | None,
         task: str,
+        args: Sequence[object] = (),
         payload: object = None,
         delay: float = 0.0,
         attempt: int = 1,
+        previous: Mapping[str, Any] | None = None,
+        share: int = 1,
     ) -> None:
         self._queue, self._system, self._task = queue, system, task
         self.headers: dict[str, str] = {}
         here = otel_context.get_current()
+        if previous and not trace.get_current_span(here).get_span_context().is_valid:
+            here = propagate.extract(_texts(previous), here)
         parent = trace.get_current_span(here).get_span_context()
         request = _bulk.current(here)
         if request is None:
             request = Bulk()
             request.learn(_bulk.from_baggage(here), "baggage")
         self._request = request
-        request.learn(_bulk.find(payload), "payload")
+        own = _bulk.find_in_call(args, payload)
+        if request.job_id is not None and request.job_id == job_id:
+            # A job that enqueues itself again is retried.
+            request.resent, attempt = True, max(attempt, request.attempt + 1)
+        self._share = share
         alone = parent.is_valid and request.size >= JOBS_PER_TRACE
-        job = Bulk(request.id, request.source, job_id)
+        job = Bulk(job_id=job_id)
+        if request.source == "payload":
+            # That was another job's, published by the same caller: this one's own goes before it.
+            job.learn(own, "payload")
+        request.learn(own, "payload")
+        if job.id is None:
+            job.id, job.source = request.id, request.source
         base = trace.set_span_in_context(trace.INVALID_SPAN, here) if alone else here
         self._span = trace.get_tracer("bulkscope").start_span(
             f"send {queue}",
@@ -99,12 +171,13 @@ class Send:
                 c.MESSAGING_OPERATION_NAME: "send",
                 c.MESSAGING_OPERATION_TYPE: "send",
                 c.MESSAGING_DESTINATION: queue,
-                c.MESSAGING_MESSAGE_ID: job_id,
                 c.TASK_NAME: task,
                 c.JOB_ATTEMPT: attempt,
                 c.JOB_DELAY: delay,
             },
         )
+        if job_id is not None:
+            self._span.set_attribute(c.MESSAGING_MESSAGE_ID, job_id)
         if job.id is None:
             # Nobody named the bulk: the trace that enqueues it is its id, and is marked as such.
             span_context = parent if parent.is_valid else self._span.get_span_context()
@@ -115,6 +188,12 @@ class Send:
         propagate.inject(self.headers, self._context)
         self.headers[ENQUEUED_HEADER] = str(time.time_ns())
         self.headers[DELAY_HEADER] = repr(delay)
+        self.headers[ATTEMPT_HEADER] = str(attempt)
+
+    @guarded
+    def identify(self, job_id: str) -> None:
+        """Set the id that the broker has given the job."""
+        self._span.set_attributes({c.MESSAGING_MESSAGE_ID: job_id, c.JOB_ID: job_id})
 
     def __enter__(self) -> Send:
         self._token = otel_context.attach(self._context)
@@ -134,7 +213,7 @@ class Send:
             c.MESSAGING_DESTINATION: self._queue,
             c.TASK_NAME: self._task,
         }
-        self._request.enqueue_seconds += seconds
+        self._request.enqueue_seconds += seconds / self._share
         if error is None:
             self._request.size += 1
         else:
@@ -158,6 +237,7 @@ class Work:
         job_id: str,
         task: str,
         headers: Mapping[str, Any],
+        args: Sequence[object] = (),
         payload: object = None,
     ) -> None:
         self._labels: _instruments.AttributeValues = {
@@ -167,21 +247,24 @@ class Work:
             c.TASK_NAME: task,
         }
         self._queue = queue
-        carrier = {key: value for key, value in headers.items() if isinstance(value, str)}
-        context = propagate.extract(carrier)
+        self.error: BaseException | None = None
+        self.retry = False
+        context = propagate.extract(_texts(headers))
         self.bulk = Bulk(job_id=job_id)
         # An id made of the trace stays marked through baggage: it equals the parent's trace id.
         carried = _bulk.from_baggage(context)
         trace_id = trace.get_current_span(context).get_span_context().trace_id
         by_trace = carried is not None and trace_id != 0 and carried == trace.format_trace_id(trace_id)
         self.bulk.learn(carried, "trace" if by_trace else "baggage")
-        self.bulk.learn(_bulk.find(payload), "payload")
+        self.bulk.learn(_bulk.find_in_call(args, payload), "payload")
         self._parent = _bulk.bind(self.bulk, context)
         self._enqueued_ns = _number(headers.get(ENQUEUED_HEADER))
         self._delay = _number(headers.get(DELAY_HEADER)) or 0.0
+        self._attempt = attempt_of(headers) or 1
 
-    def start(self, attempt: int = 1) -> Work:
+    def start(self, attempt: int | None = None) -> Work:
         """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
+        self.bulk.attempt = attempt or self._attempt
         self.started_ns = time.time_ns()
         self._clock = time.perf_counter()
         self._cpu = time.process_time()
@@ -194,7 +277,7 @@ class Work:
                 **self._labels,
                 c.MESSAGING_OPERATION_TYPE: "process",
                 c.MESSAGING_MESSAGE_ID: str(self.bulk.job_id),
-                c.JOB_ATTEMPT: attempt,
+                c.JOB_ATTEMPT: self.bulk.attempt,
                 c.JOB_DELAY: self._delay,
             },
         )
@@ -246,6 +329,7 @@ class Work:
         A retried attempt carries its error but is no failure of the job: its status stays unset.
         """
         _heartbeat.remove(self)
+        retry = retry or (error is not None and self.bulk.resent)
         seconds = time.perf_counter() - self._clock
         ended_ns = self.started_ns + int(seconds * 1e9)
         otel_context.detach(self._token)
@@ -278,11 +362,26 @@ class Work:
         _instruments.record(c.M_PROCESS_DURATION, seconds, labels)
 
 
+def _texts(headers: Mapping[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in headers.items() if isinstance(value, str)}
+
+
 def _number(value: object) -> float | None:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
+
+
+def attempt_of(headers: Mapping[str, Any] | None) -> int:
+    """Return the attempt that these headers were sent with; 0 when they do not say."""
+    return int(_number((headers or {}).get(ATTEMPT_HEADER)) or 0)
+
+
+def age(headers: Mapping[str, Any]) -> float | None:
+    """Return the seconds since a job with these headers was enqueued; None when they do not say."""
+    enqueued = _number(headers.get(ENQUEUED_HEADER))
+    return None if enqueued is None else max(0.0, time.time() - enqueued / 1e9)
 
 
 class _Heartbeat:

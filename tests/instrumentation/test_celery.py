@@ -278,9 +278,9 @@ def test_queue_depth_and_oldest_age(run: Worker, sink: Sink) -> None:
     publish(run, "[add.apply_async((n, 1), queue='another') for n in range(3)]")
     code = """
 import sys, json
-from bulkscope_instrumentation.celery import _QueueWatch
-watch = _QueueWatch(app, ["another", "celery"])
-print(json.dumps([[o.value for o in watch.depth(None)], [o.value for o in watch.oldest_age(None)]]))
+from bulkscope_instrumentation.celery import _Broker
+broker = _Broker(app)
+print(json.dumps([[ask(name) for name in ("another", "celery")] for ask in (broker.depth, broker.oldest_age)]))
 app.control.purge()
 """
     process = run(sys.executable, "-c", f"from tasks import *\n{code}")

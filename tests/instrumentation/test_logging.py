@@ -151,6 +151,25 @@ def test_celerys_result_when_it_is_wanted(telemetry: Telemetry, instrument: Call
     assert "a secret answer" in records(telemetry)[0].body
 
 
+@pytest.mark.parametrize(
+    ("name", "message", "arguments", "body"),
+    [
+        ("rq.worker", "%s: %s (%s)", ("bulk", "app.ask(prompt='a secret (1)')", "id"), "bulk: app.ask(not recorded)"),
+        ("rq.worker", "%s: Job OK (%s)", ("bulk", "id"), "bulk: Job OK (id)"),
+        ("arq.worker", "%6.2fs → %s(%s)%s", (0.1, "id:ask", "'secret'", ""), "  0.10s → id:ask(not recorded)"),
+        ("arq.worker", "%6.2fs ← %s ● %s", (0.1, "id:ask", "'secret'"), "  0.10s ← id:ask ● (not recorded)"),
+        ("rq.worker", "Result: %r", ("secret",), "Result: (not recorded)"),
+        ("dramatiq.worker.W", "Message %s failed.", ("ask('a\nsecret')",), "Message ask(not recorded) failed."),
+        ("tests.app", "user's own: %s", ("ask('kept')",), "user's own: ask('kept')"),
+    ],
+)  # fmt: skip
+def test_jobs_written_as_calls(
+    telemetry: Telemetry, instrumented: None, name: str, message: str, arguments: tuple[Any, ...], body: str
+) -> None:
+    logging.getLogger(name).warning(message, *arguments)
+    assert [record.body for record in records(telemetry)] == [body]
+
+
 def test_level(telemetry: Telemetry, instrument: Callable[..., None]) -> None:
     instrument(BULKSCOPE_LOG_LEVEL="warning")
     logger.info("quiet")

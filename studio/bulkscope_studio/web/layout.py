@@ -43,12 +43,12 @@ body{font-family:system-ui,sans-serif;font-size:14px;background:#f5f6f8;color:#1
 .bs-card .q-table tbody tr{display:block;height:auto;padding:6px 0;border-bottom:1px solid rgba(128,128,128,.35)}
 .bs-card .q-table tbody td,.bs-card .q-table td.bs-long{display:flex;justify-content:space-between;gap:16px;border:0;
   height:auto!important;min-width:0;padding:2px 0!important;text-align:right;white-space:normal;overflow-wrap:anywhere}
-.bs-card .q-table tbody td::before{content:attr(data-label);position:static!important;background:none!important;
+.bs-card .q-table tbody td::before{content:attr(data-label) / "";position:static!important;background:none!important;
   opacity:1!important;color:#808a96;text-align:left;white-space:nowrap}
 }
 """
 CELL = r"""
-<q-td :props="props" :title="props.row[props.col.name + '_tip']" :data-label="props.col.label"
+<q-td :props="props" role="cell" :title="props.row[props.col.name + '_tip']" :data-label="props.col.label"
   :class="props.col.long ? 'bs-long' : ''">
   <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">{{ props.value }}</a>
   <div v-else-if="props.row[props.col.name + '_bar'] !== undefined" style="min-width:110px">

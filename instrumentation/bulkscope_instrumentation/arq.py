@@ -1,0 +1,178 @@
+"""arq: a PRODUCER span where a job is enqueued, a CONSUMER span where its coroutine runs.
+
+A job is stored as a serialized dictionary. What must travel is one more key of it, which a worker without
+Bulkscope does not read.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+from bulkscope import _queue
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._job import DELAY_HEADER, ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._safe import guarded
+
+_KEY = "bulkscope"
+# Running jobs are among the first of the queue; more than these are never run at once.
+_LOOKED_AT = 1000
+_sent: ContextVar[dict[str, str] | None] = ContextVar("bulkscope-arq-sent", default=None)
+_received: ContextVar[dict[str, Any] | None] = ContextVar("bulkscope-arq-received", default=None)
+
+
+class ArqInstrumentor(Instrumentor):
+    """Instruments arq 0.25 and later."""
+
+    module = "arq"
+    requires = ("arq >= 0.25",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap where jobs are enqueued, serialized and given to the worker's functions."""
+        from arq import connections, worker
+
+        self.wrap(connections.ArqRedis, "enqueue_job", _enqueue)
+        self.wrap(connections, "serialize_job", _serialize)
+        self.wrap(worker, "deserialize_job_raw", _deserialize)
+        self.wrap(worker.Worker, "__init__", _made)
+        self.wrap(worker.Worker, "main", _main)
+
+
+def _seconds(value: Any) -> float:
+    return float(value.total_seconds() if isinstance(value, timedelta) else value or 0)
+
+
+def _delay(options: dict[str, Any]) -> float:
+    until = options.get("_defer_until")
+    if until is None:
+        return _seconds(options.get("_defer_by"))
+    # A naive moment is local time to arq.
+    return max(0.0, _seconds(until.astimezone(UTC) - datetime.now(UTC)))
+
+
+async def _enqueue(wrapped: Callable[..., Any], redis: Any, args: Any, kwargs: Any) -> Any:
+    # An id given here is one that arq would have made a moment later in the same way.
+    options = {**kwargs, "_job_id": kwargs.get("_job_id") or uuid4().hex}
+
+    def begin() -> Send:
+        return Send(
+            system="redis",
+            queue=options.get("_queue_name") or redis.default_queue_name,
+            job_id=options["_job_id"],
+            task=args[0] if args else options["function"],
+            args=args[1:],
+            payload={key: value for key, value in options.items() if not key.startswith("_")},
+            delay=_delay(options),
+            attempt=int(options.get("_job_try") or 1),
+        )
+
+    with sending(begin) as sent:
+        token = _sent.set(sent.headers)
+        try:
+            return await wrapped(*args, **options)
+        finally:
+            _sent.reset(token)
+
+
+def _serialize(wrapped: Callable[..., bytes], instance: Any, args: Any, kwargs: Any) -> bytes:
+    headers = _sent.get()
+    if not headers:
+        return wrapped(*args, **kwargs)
+    serializer = kwargs.get("serializer") or pickle.dumps
+    return wrapped(*args, **{**kwargs, "serializer": lambda data: serializer({**data, _KEY: headers})})
+
+
+def _deserialize(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+    deserializer = kwargs.get("deserializer") or pickle.loads
+    _received.set(None)
+
+    def read(raw: bytes) -> Any:
+        data = deserializer(raw)
+        _received.set(data.get(_KEY) if isinstance(data, dict) else None)
+        return data
+
+    return wrapped(*args, **{**kwargs, "deserializer": read})
+
+
+def _made(wrapped: Callable[..., None], worker: Any, args: Any, kwargs: Any) -> None:
+    wrapped(*args, **kwargs)
+    _wrap_functions(worker)
+
+
+@guarded
+def _wrap_functions(worker: Any) -> None:
+    for function in worker.functions.values():
+        if not getattr(function.coroutine, "_bulkscope", False):
+            function.coroutine = _working(worker, function, function.coroutine)
+
+
+def _working(worker: Any, function: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def coroutine(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        attempt = int(ctx.get("job_try") or 1)
+
+        def begin() -> Work:
+            headers = dict(_received.get() or {})
+            if attempt > 1 and headers:
+                # arq puts the same job back, to be run from this moment on.
+                headers |= {ENQUEUED_HEADER: str(int(ctx["score"]) * 1_000_000), DELAY_HEADER: "0"}
+            return Work(
+                system="redis",
+                queue=worker.queue_name,
+                job_id=str(ctx["job_id"]),
+                task=function.name,
+                headers=headers,
+                args=args,
+                payload=kwargs,
+            )
+
+        def retried(error: BaseException) -> bool:
+            limit = worker.max_tries if function.max_tries is None else function.max_tries
+            if not worker.retry_jobs or attempt >= limit or ctx["job_id"] in worker.aborting_tasks:
+                return False
+            return type(error).__name__ in ("Retry", "RetryJob", "CancelledError")
+
+        with working(begin, retried, attempt):
+            return await original(ctx, *args, **kwargs)
+
+    coroutine._bulkscope = True  # type: ignore[attr-defined]
+    return coroutine
+
+
+async def _main(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:
+    _watch(worker)
+    return await wrapped(*args, **kwargs)
+
+
+@guarded
+def _watch(worker: Any) -> None:
+    settings = worker.redis_settings
+    if settings is None or not isinstance(settings.host, str):
+        return  # made from a pool, or behind a sentinel: the depth is not reported
+    from redis import Redis
+
+    # The worker's own connections belong to its event loop; metrics are read in another thread.
+    client = Redis(
+        host=settings.host, port=settings.port, db=settings.database, username=settings.username,
+        password=settings.password, ssl=settings.ssl, unix_socket_path=settings.unix_socket_path,
+    )  # fmt: skip
+
+    def due(name: str) -> tuple[float, float | None]:
+        """Return how many jobs wait and the oldest one's age: running ones stay in arq's queue."""
+        now = time.time() * 1e3
+        first = client.zrangebyscore(name, 0, now, start=0, num=_LOOKED_AT, withscores=True)
+        running = client.pipeline(transaction=False)
+        for job_id, _ in first:
+            running.exists(b"arq:in-progress:" + job_id)
+        flags = running.execute() if first else []
+        oldest = next((score for (_, score), busy in zip(first, flags, strict=True) if not busy), None)
+        return client.zcount(name, 0, now) - sum(flags), None if oldest is None else (now - oldest) / 1e3
+
+    _queue.watch([worker.queue_name], lambda name: due(name)[0], lambda name: due(name)[1])

@@ -1,0 +1,113 @@
+"""BullMQ for Python: a PRODUCER span where a job is added, a CONSUMER span where it is processed.
+
+What must travel is the job's option ``tm``, where BullMQ for Node keeps the same: a worker in the other
+language goes on in the same trace.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._job import ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._safe import guarded
+
+OPTION = "tm"
+
+
+class BullmqInstrumentor(Instrumentor):
+    """Instruments BullMQ for Python 2 and later."""
+
+    module = "bullmq"
+    requires = ("bullmq >= 2.0",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap where jobs are added, and the worker's processor."""
+        from bullmq import Queue, Worker
+
+        self.wrap(Queue, "add", _add)
+        self.wrap(Queue, "addBulk", _add_bulk)
+        self.wrap(Worker, "__init__", _made)
+
+
+def _send(queue: Any, name: Any, data: Any, options: dict[str, Any], share: int = 1) -> Send:
+    return Send(
+        system="redis",
+        queue=queue.name,
+        job_id=str(options["jobId"]) if options.get("jobId") else None,
+        task=str(name),
+        payload=data,
+        delay=float(options.get("delay") or 0) / 1e3,
+        share=share,
+    )
+
+
+async def _add(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    given = dict(zip(("name", "data", "opts"), args, strict=False)) | kwargs
+    options = dict(given.get("opts") or {})
+    with sending(lambda: _send(queue, given.get("name"), given.get("data"), options)) as sent:
+        if sent.headers:
+            given["opts"] = {OPTION: json.dumps(sent.headers), **options}
+        job = await wrapped(**given)
+        sent.identify(str(job.id))
+        return job
+
+
+async def _add_bulk(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    jobs = [dict(job) for job in (args[0] if args else kwargs["jobs"])]
+    sents = []
+    for job in jobs:
+        options = dict(job.get("opts") or {})
+        sent = sending(functools.partial(_send, queue, job.get("name"), job.get("data"), options, len(jobs)))
+        if sent.headers:
+            job["opts"] = {OPTION: json.dumps(sent.headers), **options}
+        sents.append(sent)
+    # Entered only when all are made: each has the caller's span as its parent, not the one before.
+    with ExitStack() as stack:
+        for sent in sents:
+            stack.enter_context(sent)
+        added = await wrapped(jobs)
+        for sent, job in zip(sents, added, strict=False):
+            sent.identify(str(job.id))
+        return added
+
+
+def _made(wrapped: Callable[..., None], worker: Any, args: Any, kwargs: Any) -> None:
+    wrapped(*args, **kwargs)
+    _wrap_processor(worker)
+
+
+@guarded
+def _wrap_processor(worker: Any) -> None:
+    original = worker.processor
+
+    @functools.wraps(original)
+    async def processor(job: Any, *rest: Any) -> Any:
+        attempt = int(getattr(job, "attemptsMade", 0) or 0) + 1
+
+        def begin() -> Work:
+            headers = json.loads(job.opts.get(OPTION) or "{}")
+            if attempt > 1:
+                headers.pop(ENQUEUED_HEADER, None)  # put back by the broker, which does not say when
+            return Work(
+                system="redis",
+                queue=worker.name,
+                job_id=str(job.id),
+                task=str(job.name),
+                headers=headers,
+                payload=job.data,
+            )
+
+        def retried(error: BaseException) -> bool:
+            limit = int(job.opts.get("attempts") or getattr(job, "attempts", None) or 1)
+            return type(error).__name__ != "UnrecoverableError" and attempt < limit
+
+        with working(begin, retried, attempt):
+            return await original(job, *rest)
+
+    worker.processor = processor

@@ -1,0 +1,174 @@
+"""Huey: a PRODUCER span where a task is enqueued, a CONSUMER span where it is executed.
+
+A message of Huey's has a fixed set of fields. What must travel follows its pickle, where ``pickle.loads``
+stops reading: a consumer without Bulkscope never sees it, signed and compressed messages hold it too, and
+a serializer of the application's own carries nothing, so that its jobs have no queue wait.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+from bulkscope import _queue
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._job import Send, Work, attempt_of, sending, working
+from bulkscope._safe import guarded
+
+_ATTRIBUTE = "_bulkscope_headers"
+_WORK = "_bulkscope_work"
+_MARK = b"\nbulkscope:"
+_passing = threading.local()
+
+
+class HueyInstrumentor(Instrumentor):
+    """Instruments Huey 2.4 and later."""
+
+    module = "huey"
+    requires = ("huey >= 2.4",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap where tasks are enqueued, serialized, executed and tried again."""
+        from huey import consumer
+        from huey.api import Huey
+        from huey.serializer import Serializer
+
+        self.wrap(Huey, "enqueue", _enqueue)
+        self.wrap(Huey, "serialize_task", _serialize_task)
+        self.wrap(Huey, "deserialize_task", _deserialize_task)
+        self.wrap(Serializer, "_serialize", _serialize)
+        self.wrap(Serializer, "_deserialize", _deserialize)
+        self.wrap(Huey, "_execute", _execute)
+        self.wrap(Huey, "_emit", _emit)
+        self.wrap(Huey, "_requeue_task", _requeue)
+        self.wrap(consumer.Consumer, "start", _start)
+
+
+def _system(huey: Any) -> str:
+    name = type(huey.storage).__name__
+    return next((system for system in ("redis", "sqlite", "file") if system in name.lower()), "in_memory")
+
+
+def _delay(task: Any) -> float:
+    """Return the seconds until a task's ETA, which is UTC or local without saying so."""
+    eta: datetime | None = task.eta
+    if eta is None:
+        return 0.0
+    if eta.tzinfo is not None:
+        return max(0.0, (eta - datetime.now(UTC)).total_seconds())
+    return max(0.0, (eta - datetime.now(UTC).replace(tzinfo=None)).total_seconds())
+
+
+def _send(huey: Any, task: Any, delay: float) -> Send:
+    previous = vars(task).get(_ATTRIBUTE)
+    return Send(
+        system=_system(huey),
+        queue=huey.name,
+        job_id=str(task.id),
+        task=task.name,
+        args=task.args,
+        payload=task.kwargs,
+        delay=delay,
+        attempt=attempt_of(previous) + 1,
+        previous=previous,
+    )
+
+
+def _enqueue(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    task = args[0] if args else kwargs["task"]
+    # Groups and chords enqueue their tasks one by one; one with headers comes from the schedule.
+    if not hasattr(task, "eta") or huey._immediate or _ATTRIBUTE in vars(task):
+        return wrapped(*args, **kwargs)
+    with sending(lambda: _send(huey, task, _delay(task))) as sent:
+        vars(task)[_ATTRIBUTE] = sent.headers
+        return wrapped(*args, **kwargs)
+
+
+def _requeue(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    task = args[0] if args else kwargs["task"]
+    with sending(lambda: _send(huey, task, float(task.retry_delay or 0))) as sent:
+        vars(task)[_ATTRIBUTE] = sent.headers
+        return wrapped(*args, **kwargs)
+
+
+def _serialize_task(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    task = args[0] if args else kwargs["task"]
+    _passing.headers = vars(task).get(_ATTRIBUTE)
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        _passing.headers = None
+
+
+def _serialize(wrapped: Callable[..., bytes], serializer: Any, args: Any, kwargs: Any) -> bytes:
+    data = wrapped(*args, **kwargs)
+    headers = getattr(_passing, "headers", None)
+    if headers and isinstance(data, bytes):
+        data += _MARK + json.dumps(headers).encode()
+    return data
+
+
+def _deserialize_task(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    _passing.found = None
+    task = wrapped(*args, **kwargs)
+    if _passing.found:
+        vars(task)[_ATTRIBUTE] = _passing.found
+    return task
+
+
+def _deserialize(wrapped: Callable[..., Any], serializer: Any, args: Any, kwargs: Any) -> Any:
+    _find(args[0] if args else kwargs.get("data"))
+    return wrapped(*args, **kwargs)
+
+
+@guarded
+def _find(data: Any) -> None:
+    _, mark, trailer = bytes(data).rpartition(_MARK)
+    _passing.found = json.loads(trailer) if mark else None
+
+
+def _execute(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    task = args[0] if args else kwargs["task"]
+    if huey._immediate:
+        return wrapped(*args, **kwargs)
+
+    def begin() -> Work:
+        return Work(
+            system=_system(huey),
+            queue=huey.name,
+            job_id=str(task.id),
+            task=task.name,
+            headers=vars(task).get(_ATTRIBUTE) or {},
+            args=task.args,
+            payload=task.kwargs,
+        )
+
+    with working(begin) as work:
+        vars(task)[_WORK] = work
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            vars(task).pop(_WORK, None)
+
+
+def _emit(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    # Huey keeps what a task raises to itself and says so here: ("error", task, exception).
+    if len(args) > 2 and args[0] == "error" and isinstance(args[2], BaseException):
+        work = vars(args[1]).get(_WORK)
+        if work is not None:
+            work.error = args[2]
+    return wrapped(*args, **kwargs)
+
+
+def _start(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:
+    _watch(consumer.huey)
+    return wrapped(*args, **kwargs)
+
+
+@guarded
+def _watch(huey: Any) -> None:
+    _queue.watch([huey.name], lambda name: float(huey.storage.queue_size()))

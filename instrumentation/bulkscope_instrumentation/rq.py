@@ -1,0 +1,146 @@
+"""RQ: a PRODUCER span where a job is enqueued, a CONSUMER span where it is performed.
+
+Forking, spawning and simple workers alike. What must travel is a field of its own in the job's hash, not
+part of ``job.meta``: the application never sees it, and a worker without Bulkscope ignores it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+from bulkscope import _queue
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._job import Send, Work, age, attempt_of, sending, working
+from bulkscope._safe import guarded
+
+FIELD = "bulkscope"
+
+
+class RqInstrumentor(Instrumentor):
+    """Instruments RQ 1.16 and later."""
+
+    module = "rq"
+    requires = ("rq >= 1.16",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap where jobs are enqueued, stored, loaded and performed."""
+        from rq import worker
+        from rq.job import Job
+        from rq.queue import Queue
+
+        self.wrap(Queue, "_enqueue_job", _enqueue)
+        self.wrap(Queue, "schedule_job", _schedule)
+        self.wrap(Job, "to_dict", _to_dict)
+        self.wrap(Job, "restore", _restore)
+        self.wrap(Job, "perform", _perform)
+        self.wrap(getattr(worker, "BaseWorker", worker.Worker), "work", _work)
+
+
+def _enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    job = args[0] if args else kwargs["job"]
+    if not queue._is_async:
+        # Performed on the spot: no queue is crossed, and what runs belongs to the caller's span.
+        job.__dict__[FIELD] = None
+        return wrapped(*args, **kwargs)
+    if job.__dict__.get("_bulkscope_scheduled"):
+        # The scheduler's second step for a job whose sending has been recorded.
+        return wrapped(*args, **kwargs)
+    with sending(lambda: _send(queue, job)) as sent:
+        job.__dict__[FIELD] = sent.headers
+        return wrapped(*args, **kwargs)
+
+
+def _schedule(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    job, moment = (*args, *kwargs.values())[:2]
+    with sending(lambda: _send(queue, job, moment)) as sent:
+        job.__dict__[FIELD] = {**sent.headers, "scheduled": "1"}
+        return wrapped(*args, **kwargs)
+
+
+def _send(queue: Any, job: Any, moment: datetime | None = None) -> Send:
+    delay = 0.0
+    if moment is not None:
+        delay = max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    previous = job.__dict__.get(FIELD)
+    return Send(
+        system="redis",
+        queue=queue.name,
+        job_id=job.id,
+        task=job.func_name,
+        args=job.args,
+        payload=job.kwargs,
+        delay=delay,
+        # RQ keeps what is left of the tries, not how many there were.
+        attempt=attempt_of(previous) + 1,
+        previous=previous,
+    )
+
+
+def _to_dict(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:
+    fields = wrapped(*args, **kwargs)
+    headers = job.__dict__.get(FIELD)
+    if headers:
+        fields[FIELD] = json.dumps(headers)
+    return fields
+
+
+def _restore(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:
+    restored = wrapped(*args, **kwargs)
+    _load(job, args[0] if args else kwargs.get("raw_data"))
+    return restored
+
+
+@guarded
+def _load(job: Any, fields: Any) -> None:
+    raw = fields.get(FIELD.encode()) or fields.get(FIELD)
+    if raw:
+        job.__dict__[FIELD] = headers = json.loads(raw)
+        job.__dict__["_bulkscope_scheduled"] = bool(headers.pop("scheduled", None))
+
+
+def _perform(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:
+    if FIELD in vars(job) and job.__dict__[FIELD] is None:
+        return wrapped(*args, **kwargs)
+    job.__dict__["_bulkscope_scheduled"] = False  # what follows, a retry, is a sending of its own
+
+    def begin() -> Work:
+        return Work(
+            system="redis",
+            queue=job.origin,
+            job_id=job.id,
+            task=job.func_name,
+            headers=job.__dict__.get(FIELD) or {},
+            args=job.args,
+            payload=job.kwargs,
+        )
+
+    with working(begin, lambda error: bool(job.retries_left)) as work:
+        result = wrapped(*args, **kwargs)
+        if work is not None and type(result).__name__ == "Retry" and type(result).__module__.startswith("rq."):
+            work.retry = True
+        return result
+
+
+def _work(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:
+    _watch(worker)
+    return wrapped(*args, **kwargs)
+
+
+@guarded
+def _watch(worker: Any) -> None:
+    connection = worker.connection
+    queues = {queue.name: queue for queue in worker.queues}
+
+    def oldest_age(name: str) -> float | None:
+        # Jobs are pushed on the right and taken from the left.
+        first = connection.lindex(queues[name].key, 0)
+        if first is None:
+            return None
+        raw = connection.hget(f"rq:job:{first.decode()}", FIELD)
+        return None if raw is None else age(json.loads(raw))
+
+    _queue.watch(queues, lambda name: float(connection.llen(queues[name].key)), oldest_age)

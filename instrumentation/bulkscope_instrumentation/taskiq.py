@@ -1,0 +1,168 @@
+"""Taskiq: a PRODUCER span where a task is kicked, a CONSUMER span where it runs.
+
+What must travel is a label of the message, which any broker and any worker hands on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+from bulkscope import _queue
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._job import Send, Work, sending, working
+from bulkscope._safe import guarded, report
+
+LABEL = "bulkscope"
+_SYSTEMS = ("redis", "rabbitmq", "nats", "kafka", "sqs", "postgres", "zero_mq")
+_raised: ContextVar[list[BaseException] | None] = ContextVar("bulkscope-taskiq-raised", default=None)
+# The stack that the sending of the task being kicked is left by.
+_kicking: ContextVar[ExitStack | None] = ContextVar("bulkscope-taskiq-kicking", default=None)
+
+
+class TaskiqInstrumentor(Instrumentor):
+    """Instruments Taskiq 0.11 and later."""
+
+    module = "taskiq"
+    requires = ("taskiq >= 0.11",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap where messages are made and kicked, and where the worker runs their tasks."""
+        from taskiq.kicker import AsyncKicker
+        from taskiq.receiver import Receiver
+
+        self.wrap(AsyncKicker, "kiq", _kiq)
+        self.wrap(AsyncKicker, "_prepare_message", _prepare_message)
+        self.wrap(Receiver, "__init__", _made)
+        self.wrap(Receiver, "run_task", _run_task)
+        self.wrap(Receiver, "listen", _listen)
+
+
+def _system(broker: Any) -> str:
+    name = f"{type(broker).__module__}.{type(broker).__name__}".lower().replace("aio_pika", "rabbitmq")
+    return next((system for system in _SYSTEMS if system in name), "in_memory" if "memory" in name else "taskiq")
+
+
+def _queue_name(broker: Any, labels: dict[str, Any]) -> str:
+    return str(labels.get("queue_name") or getattr(broker, "queue_name", None) or "taskiq")
+
+
+async def _kiq(wrapped: Callable[..., Any], kicker: Any, args: Any, kwargs: Any) -> Any:
+    with ExitStack() as stack:
+        token = _kicking.set(stack)
+        try:
+            return await wrapped(*args, **kwargs)
+        finally:
+            _kicking.reset(token)
+
+
+def _prepare_message(wrapped: Callable[..., Any], kicker: Any, args: Any, kwargs: Any) -> Any:
+    message = wrapped(*args, **kwargs)
+    stack = _kicking.get()
+    if stack is None:
+        return message  # scheduled: the scheduler kicks it when its time has come
+    try:
+        sent = sending(lambda: _send(kicker.broker, message))
+        stack.enter_context(sent)
+        if sent.headers:
+            message.labels[LABEL] = json.dumps(sent.headers)
+    except Exception:
+        report("the message of a Taskiq task")
+    return message
+
+
+def _send(broker: Any, message: Any) -> Send:
+    labels = message.labels
+    return Send(
+        system=_system(broker),
+        queue=_queue_name(broker, labels),
+        job_id=message.task_id,
+        task=message.task_name,
+        args=message.args,
+        payload=message.kwargs,
+        delay=float(labels.get("delay") or 0),
+        attempt=int(labels.get("_retries") or 0) + 1,
+        previous=_headers(labels),
+    )
+
+
+def _headers(labels: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(labels.get(LABEL) or "{}")
+    return found
+
+
+async def _run_task(wrapped: Callable[..., Any], receiver: Any, args: Any, kwargs: Any) -> Any:
+    message = kwargs["message"] if "message" in kwargs else args[1]
+    broker = receiver.broker
+
+    def begin() -> Work:
+        return Work(
+            system=_system(broker),
+            queue=_queue_name(broker, message.labels),
+            job_id=message.task_id,
+            task=message.task_name,
+            headers=_headers(message.labels),
+            args=message.args,
+            payload=message.kwargs,
+        )
+
+    # The receiver keeps what a task raises to itself, in the result; by then a middleware has kicked the
+    # task again if it is to be, from inside this job's context.
+    with working(begin) as work:
+        raised: list[BaseException] = []
+        token = _raised.set(raised)
+        try:
+            result = await wrapped(*args, **kwargs)
+        finally:
+            _raised.reset(token)
+        if work is not None and result.is_err:
+            work.error = raised[0] if raised else result.error
+        return result
+
+
+def _noting(base: type) -> Any:
+    """Return a middleware that notes what a task raised, before one that tries again replaces it."""
+
+    class NoteError(base):  # type: ignore[misc]
+        def on_error(self, message: Any, result: Any, exception: BaseException) -> None:
+            raised = _raised.get()
+            if raised is not None:
+                raised.append(exception)
+
+    return NoteError()
+
+
+def _made(wrapped: Callable[..., None], receiver: Any, args: Any, kwargs: Any) -> None:
+    wrapped(*args, **kwargs)
+    _note_errors(receiver.broker)
+
+
+@guarded
+def _note_errors(broker: Any) -> None:
+    from taskiq import TaskiqMiddleware
+
+    if not any(type(middleware).__name__ == "NoteError" for middleware in broker.middlewares):
+        # Last in the list is the first that is told of an error.
+        broker.middlewares.append(_noting(TaskiqMiddleware))
+
+
+async def _listen(wrapped: Callable[..., Any], receiver: Any, args: Any, kwargs: Any) -> Any:
+    _watch(receiver.broker)
+    return await wrapped(*args, **kwargs)
+
+
+@guarded
+def _watch(broker: Any) -> None:
+    pool = getattr(broker, "connection_pool", None)
+    if "ListQueue" not in type(broker).__name__ or pool is None:
+        return  # a stream or an exchange has no length that says how many jobs wait
+    from redis import Redis
+
+    # The broker's own connections belong to its event loop; metrics are read in another thread.
+    known = ("host", "port", "db", "username", "password")
+    client = Redis(**{key: value for key, value in pool.connection_kwargs.items() if key in known})
+    _queue.watch([broker.queue_name], lambda name: float(client.llen(name)))

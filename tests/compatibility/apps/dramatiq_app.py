@@ -1,0 +1,24 @@
+"""Dramatiq: ``python publish.py dramatiq_app`` publishes, ``dramatiq dramatiq_app -p 1 -t 1`` works."""
+
+import dramatiq
+import work
+from dramatiq.brokers.redis import RedisBroker
+
+dramatiq.set_broker(RedisBroker(url=work.BROKER))
+
+ok = dramatiq.actor(queue_name="bulk", max_retries=0)(work.ok)
+fails = dramatiq.actor(queue_name="bulk", max_retries=0)(work.fails)
+flaky = dramatiq.actor(queue_name="bulk", max_retries=2, min_backoff=100, max_backoff=100)(work.flaky)
+
+
+@dramatiq.actor(queue_name="bulk")
+def outer(bulk_id=None):
+    ok.send()
+
+
+def publish():
+    ok.send(bulk_id="b-ok")
+    fails.send(bulk_id="b-fails")
+    flaky.send(bulk_id="b-flaky")
+    outer.send(bulk_id="b-outer")
+    ok.send_with_options(kwargs={"bulk_id": "b-later"}, delay=1000)
