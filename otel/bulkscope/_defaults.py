@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import MutableMapping, Sequence
+from importlib.metadata import entry_points
 
-# Contrib's instrumentations of libraries that we instrument: two of a kind would give two spans.
-# Import name of the contrib module, its entry point, the variable that hands it back.
-SUPERSEDED = {
-    "opentelemetry.instrumentation.fastapi": "fastapi",
-    "opentelemetry.instrumentation.celery": "celery",
-    "opentelemetry.instrumentation.logging": "logging",
-}
+# What an instrumentation registers itself under, ours and everybody else's.
+_GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
 
 _DEFAULTS = {
     "OTEL_TRACES_EXPORTER": "otlp",
@@ -34,9 +30,26 @@ _DEFAULTS = {
 _ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.1:4317"}
 
 
-def kept_contrib() -> set[str]:
-    """Return the entry points of contrib instrumentations that the user wants instead of ours."""
-    return {name for name in SUPERSEDED.values() if os.environ.get(f"BULKSCOPE_{name.upper()}", "") == "contrib"}
+def left_to_others(name: str) -> bool:
+    """Tell whether the user wants another instrumentation of a library: ``BULKSCOPE_<NAME>=contrib``."""
+    return os.environ.get(f"BULKSCOPE_{name.upper()}", "").strip().lower() == "contrib"
+
+
+def superseded() -> dict[str, str]:
+    """Return entry point name by module of the other instrumentations of libraries that we instrument.
+
+    Contrib's, OpenLLMetry's, a library's own: two of a kind would give two spans. Ours stays, since the
+    others do not carry the bulk's id and the queue wait; the variable above hands a library back.
+    """
+    found = entry_points(group=_GROUP)
+    ours = {point.name.removeprefix(_OURS) for point in found if point.name.startswith(_OURS)}
+    return {point.module: point.name for point in found if point.name in ours and not left_to_others(point.name)}
+
+
+def superseded_names() -> set[str]:
+    """Return the names under which others may register for what we instrument, installed or not."""
+    names = {point.name for point in entry_points(group=_GROUP) if point.name.startswith(_OURS)}
+    return {name for name in (name.removeprefix(_OURS) for name in names) if not left_to_others(name)}
 
 
 def service_name(command: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from bulkscope import _bulk, _instruments
 from bulkscope import conventions as c
 from bulkscope._failure import failure_domain
 from bulkscope._job import error_type
-from bulkscope._meter import Usage, meter
+from bulkscope._meter import Usage, Window, meter
 from bulkscope._safe import guarded
 
 
@@ -25,7 +25,9 @@ class Inference:
     """Around one call of a model, in the thread that calls; ``start``, then ``finish`` once.
 
     In between, an engine's module sets what it learns: tokens as the engine counted them, ``prefill``,
-    ``decode`` and ``ttft`` (time to first token) in seconds. What stays None is not recorded.
+    ``decode`` and ``ttft`` (time to first token) in seconds. What stays None is not recorded. ``remote``
+    says that the engine is another process: the span is of kind CLIENT, and the CPU and memory of this
+    process, which only waits, are not recorded as the inference's.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class Inference:
         model: str,
         provider: str,
         operation: str = "chat",
-        kind: SpanKind = SpanKind.INTERNAL,
+        remote: bool = False,
         max_tokens: int | None = None,
     ) -> None:
         self._labels: _instruments.AttributeValues = {
@@ -42,7 +44,9 @@ class Inference:
             c.GEN_AI_PROVIDER: provider,
             c.GEN_AI_MODEL: model,
         }
-        self._kind, self._max_tokens = kind, max_tokens
+        self._remote, self._max_tokens = remote, max_tokens
+        self._window: Window | None = None
+        self._prompts: list[dict[str, int]] = []
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.cached_tokens: int | None = None
@@ -58,22 +62,29 @@ class Inference:
         attributes = dict(self._labels)
         if self._max_tokens is not None:
             attributes[c.GEN_AI_MAX_TOKENS] = self._max_tokens
-        self._window = meter().begin()
+        self._window = None if self._remote else meter().begin()
         # The stretch that is measured and the span are the same to the nanosecond.
-        self._started_ns = time.time_ns()
+        self._started_ns, self._clock = time.time_ns(), time.perf_counter()
         try:
             self._span = trace.get_tracer("bulkscope").start_span(
                 f"{self._labels[c.GEN_AI_OPERATION]} {self._labels[c.GEN_AI_MODEL]}",
-                kind=self._kind,
+                kind=SpanKind.CLIENT if self._remote else SpanKind.INTERNAL,
                 attributes=attributes,
                 start_time=self._started_ns,
             )
         except Exception:
-            meter().end(self._window)
+            if self._window is not None:
+                meter().end(self._window)
             raise
         # Last: a context that was attached and never detached would stay with everything after it.
         self._token = otel_context.attach(trace.set_span_in_context(self._span))
         return self
+
+    def add_prompt(self, input_tokens: int, output_tokens: int) -> None:
+        """Count one prompt of a batch: its own tokens, padding left out. The sums become the inference's."""
+        self._prompts.append({c.GEN_AI_INPUT_TOKENS: input_tokens, c.GEN_AI_OUTPUT_TOKENS: output_tokens})
+        self.input_tokens = (self.input_tokens or 0) + input_tokens
+        self.output_tokens = (self.output_tokens or 0) + output_tokens
 
     def fail(self, kind: str, domain: str) -> None:
         """Say that the engine answered with an error: ``error.type`` and failure domain."""
@@ -82,13 +93,14 @@ class Inference:
     @guarded
     def finish(self, error: BaseException | None = None) -> None:
         """End the span. ``error`` is what the call raised."""
-        usage = meter().end(self._window)
-        ended_ns = self._started_ns + int(usage.wall * 1e9)
+        usage = None if self._window is None else meter().end(self._window)
+        wall = time.perf_counter() - self._clock if usage is None else usage.wall
+        ended_ns = self._started_ns + int(wall * 1e9)
         otel_context.detach(self._token)
         if error is not None:
             self.error = (error_type(error), failure_domain(error))
         labels = dict(self._labels)
-        values = self._values(usage)
+        values = self._said(wall) | ({} if usage is None else _measured(usage))
         bulk = _bulk.current()
         if bulk is not None:
             bulk.inference_failure = self.error[1] if self.error else None
@@ -97,14 +109,15 @@ class Inference:
             values[c.ERROR_TYPE], values[c.BULK_FAILURE_DOMAIN] = self.error
             self._span.set_status(StatusCode.ERROR)
         self._span.set_attributes({name: value for name, value in values.items() if value is not None})
+        if len(self._prompts) > 1:
+            for number, tokens in enumerate(self._prompts):
+                self._span.add_event(c.EVENT_PROMPT, {c.PROMPT_INDEX: number, **tokens}, ended_ns)
         self._span.end(ended_ns)
-        self._record(usage, values, labels)
+        self._record(wall, usage, values, labels)
 
-    def _values(self, usage: Usage) -> dict[str, Any]:
-        growth = None
-        if usage.memory_peak is not None and usage.memory_start is not None:
-            growth = usage.memory_peak - usage.memory_start
+    def _said(self, wall: float) -> dict[str, Any]:
         return {
+            c.BATCH_SIZE: len(self._prompts) or None,
             c.GEN_AI_INPUT_TOKENS: self.input_tokens,
             c.GEN_AI_OUTPUT_TOKENS: self.output_tokens,
             c.GEN_AI_CACHED_TOKENS: self.cached_tokens,
@@ -113,20 +126,8 @@ class Inference:
             c.GEN_AI_TTFT: self.ttft,
             c.GEN_AI_PREFILL: self.prefill,
             c.GEN_AI_DECODE: self.decode,
-            c.TOKENS_PER_SECOND: _rate(self.output_tokens, usage.wall),
+            c.TOKENS_PER_SECOND: _rate(self.output_tokens, wall),
             c.DECODE_TOKENS_PER_SECOND: self._decode_rate(),
-            c.CPU_TIME: usage.cpu,
-            c.CPU_EXACT: usage.cpu_exact,
-            c.CPU_UTILIZATION: usage.utilization,
-            c.CPU_PRESSURE: usage.pressure,
-            c.CPU_THROTTLED: usage.throttled,
-            c.MEMORY_START: usage.memory_start,
-            c.MEMORY_PEAK: usage.memory_peak,
-            c.MEMORY_GROWTH: growth,
-            c.MEMORY_FILE: usage.memory_file,
-            c.MEMORY_ANON: usage.memory_anon,
-            c.MEMORY_LIMIT: meter().memory_limit,
-            c.MEMORY_EXACT: None if usage.memory_peak is None else usage.memory_exact,
         }
 
     def _decode_rate(self) -> float | None:
@@ -134,17 +135,40 @@ class Inference:
         steps = None if self.output_tokens is None or self.output_tokens < 2 else self.output_tokens - 1
         return _rate(steps, self.decode)
 
-    def _record(self, usage: Usage, values: dict[str, Any], labels: _instruments.AttributeValues) -> None:
-        _instruments.record(c.M_INFERENCE_DURATION, usage.wall, labels)
-        _instruments.record(c.M_INFERENCE_CPU_TIME, usage.cpu, labels)
-        if usage.memory_peak is not None:
-            _instruments.record(c.M_INFERENCE_MEMORY_PEAK, usage.memory_peak, labels)
+    def _record(
+        self, wall: float, usage: Usage | None, values: dict[str, Any], labels: _instruments.AttributeValues
+    ) -> None:
+        _instruments.record(c.M_INFERENCE_DURATION, wall, labels)
+        if usage is not None:
+            _instruments.record(c.M_INFERENCE_CPU_TIME, usage.cpu, labels)
+            if usage.memory_peak is not None:
+                _instruments.record(c.M_INFERENCE_MEMORY_PEAK, usage.memory_peak, labels)
         for kind, tokens in (("input", self.input_tokens), ("output", self.output_tokens)):
             if tokens is not None:
                 _instruments.record(c.M_TOKEN_USAGE, tokens, {**labels, c.GEN_AI_TOKEN_TYPE: kind})
         rate = values[c.TOKENS_PER_SECOND]
         if rate is not None:
             _instruments.record(c.M_TOKENS_PER_SECOND, rate, labels)
+
+
+def _measured(usage: Usage) -> dict[str, Any]:
+    growth = None
+    if usage.memory_peak is not None and usage.memory_start is not None:
+        growth = usage.memory_peak - usage.memory_start
+    return {
+        c.CPU_TIME: usage.cpu,
+        c.CPU_EXACT: usage.cpu_exact,
+        c.CPU_UTILIZATION: usage.utilization,
+        c.CPU_PRESSURE: usage.pressure,
+        c.CPU_THROTTLED: usage.throttled,
+        c.MEMORY_START: usage.memory_start,
+        c.MEMORY_PEAK: usage.memory_peak,
+        c.MEMORY_GROWTH: growth,
+        c.MEMORY_FILE: usage.memory_file,
+        c.MEMORY_ANON: usage.memory_anon,
+        c.MEMORY_LIMIT: meter().memory_limit,
+        c.MEMORY_EXACT: None if usage.memory_peak is None else usage.memory_exact,
+    }
 
 
 def _rate(tokens: int | None, seconds: float | None) -> float | None:

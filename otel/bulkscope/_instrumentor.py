@@ -17,6 +17,7 @@ import wrapt
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
+from bulkscope import _defaults
 from bulkscope._safe import report
 
 logger = logging.getLogger("bulkscope")
@@ -50,7 +51,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrapped = []
 
     def _imported(self, module: ModuleType) -> None:
-        if not self._active:
+        if not self._active or _defaults.left_to_others(self.module):
             return
         conflict = get_dependency_conflicts(self.requires)
         if conflict:

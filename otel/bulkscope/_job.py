@@ -31,6 +31,9 @@ from bulkscope._safe import guarded, report
 ENQUEUED_HEADER = "bulkscope-enqueued"
 DELAY_HEADER = "bulkscope-delay"
 ATTEMPT_HEADER = "bulkscope-attempt"
+# For queues that have no place of their own for these two.
+JOB_HEADER = "bulkscope-job"
+TASK_HEADER = "bulkscope-task"
 
 # A trace of 100,000 spans helps nobody: from the 201st on a job has its own trace, linked to the request.
 JOBS_PER_TRACE = 200
@@ -116,8 +119,9 @@ class Send:
     """Handing one job to the broker; use as a context manager.
 
     Args: what the queue calls its system, itself, the job and the task; ``args`` and ``payload`` (a mapping)
-    are what the job is called with, where the bulk's id may be; ``delay`` the wanted delay in
-    seconds; ``attempt`` 1 for the first; ``previous`` the headers of the attempt before, whose trace goes on when nothing else is current;
+    are what the job is called with, where the bulk's id may be; ``delay`` the wanted delay in seconds;
+    ``attempt`` 1 for the first; ``previous`` the headers of the attempt before, whose trace goes on when
+    nothing else is current;
     ``share`` how many jobs the one call hands over, each with a ``Send`` of its own. A job without an id
     yet (None) gets it by ``identify``. ``headers`` (string to string) must reach the worker with the job.
     """

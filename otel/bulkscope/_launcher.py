@@ -32,7 +32,7 @@ def environment(command: Sequence[str], environ: MutableMapping[str, str]) -> No
         environ.setdefault("OTEL_SERVICE_NAME", _defaults.service_name(command))
     disabled = [name for name in environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",") if name]
     # Left out by name, so that contrib's module (and the library it imports) is not even loaded.
-    disabled += sorted(set(_defaults.SUPERSEDED.values()) - _defaults.kept_contrib() - set(disabled))
+    disabled += sorted(_defaults.superseded_names() - set(disabled))
     environ["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(disabled)
     hook = str(Path(auto.__file__).parent)
     paths = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != hook]

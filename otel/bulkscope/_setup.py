@@ -29,7 +29,7 @@ def _configure_sdk() -> None:
 
 
 def _silence(module: ModuleType) -> None:
-    """Make contrib's instrumentor of a library that we instrument do nothing: one span, not two."""
+    """Make another instrumentor of a library that we instrument do nothing: one span, not two."""
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
     def skip(self: Any, **kwargs: Any) -> None:
@@ -47,9 +47,8 @@ def pre_instrument() -> None:
         return
     try:
         _defaults.apply(os.environ)
-        for module, name in _defaults.SUPERSEDED.items():
-            if name not in _defaults.kept_contrib():
-                wrapt.register_post_import_hook(_silence, module)
+        for module in _defaults.superseded():
+            wrapt.register_post_import_hook(_silence, module)
         _otlp.install()
         _configure_sdk()
         provider = trace.get_tracer_provider()

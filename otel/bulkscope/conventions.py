@@ -67,6 +67,8 @@ MEMORY_FILE = "bulk.inference.memory.file"
 MEMORY_ANON = "bulk.inference.memory.anon"
 MEMORY_LIMIT = "bulk.inference.memory.limit"
 MEMORY_EXACT = "bulk.inference.memory.exact"
+BATCH_SIZE = "bulk.inference.batch_size"
+PROMPT_INDEX = "bulk.inference.prompt.index"
 TOKENS_PER_SECOND = "bulk.inference.tokens_per_second"
 DECODE_TOKENS_PER_SECOND = "bulk.inference.decode_tokens_per_second"
 
@@ -86,6 +88,7 @@ EVENT_JOB_STARTED = "bulk.job.started"
 EVENT_JOB_HEARTBEAT = "bulk.job.heartbeat"
 JOB_ELAPSED = "bulk.job.elapsed"
 EVENT_REQUEST = "http.server.request"
+EVENT_PROMPT = "bulk.inference.prompt"
 
 # --- metrics -------------------------------------------------------------------------------
 M_HTTP_SERVER_DURATION = "http.server.request.duration"
@@ -215,6 +218,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(MEMORY_EXACT, "bool", "", "False when the peak was sampled, not read from the kernel.", "9"),
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
     Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens after the first (which prefill yields) over decode time; absent below two tokens.", "12"),
+    Attribute(BATCH_SIZE, "int", "{prompt}", "Prompts in the one call, where the engine was given several; tokens are their sums.", "7"),
+    Attribute(PROMPT_INDEX, "int", "", "On the event bulk.inference.prompt: which prompt of the batch, from 0.", "10,11"),
     Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
     Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
 )  # fmt: skip
@@ -244,6 +249,10 @@ def markdown() -> str:
         f"- `{EVENT_JOB_STARTED}`: a job begins; carries the ids of the span to come.",
         f"- `{EVENT_JOB_HEARTBEAT}`: every second while it runs, with elapsed time, CPU and memory so far.",
         f"- `{EVENT_REQUEST}`: an API hit, where the server wrote no access log line of its own.",
+        "",
+        "## Span events",
+        "",
+        f"- `{EVENT_PROMPT}`: one prompt of a batch, on the inference's span, with its own tokens.",
         "",
     ]
     return "\n".join(lines)

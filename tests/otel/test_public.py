@@ -1,0 +1,276 @@
+"""``bulkscope.enqueue``, ``dequeue`` and ``inference``, on queues that people roll by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry.trace import SpanKind, StatusCode
+
+import bulkscope
+from bulkscope import _bulk, _public
+from bulkscope._bulk import Bulk
+from tests.telemetry import Telemetry
+
+
+def pair(telemetry: Telemetry) -> tuple[Any, Any]:
+    sent, done = telemetry.spans()
+    assert (sent.kind, done.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert done.parent.span_id == sent.context.span_id
+    assert done.context.trace_id == sent.context.trace_id
+    return sent, done
+
+
+def test_one_job(telemetry: Telemetry) -> None:
+    with bulkscope.enqueue("prompts", bulk_id="b", job_id="j", task="answer", delay=2, system="redis") as job:
+        pass
+    with bulkscope.dequeue("prompts", headers=job.headers, system="redis"):
+        pass
+    sent, done = pair(telemetry)
+    assert dict(sent.attributes) == {
+        "messaging.system": "redis",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": "prompts",
+        "messaging.message.id": "j",
+        "bulk.task.name": "answer",
+        "bulk.job.attempt": 1,
+        "bulk.job.delay": 2,
+        "bulk.id": "b",
+        "bulk.job.id": "j",
+    }
+    found = dict(done.attributes)
+    wait = found.pop("gen_ai.latency.time_in_queue")
+    assert wait == pytest.approx((done.start_time - sent.start_time) / 1e9 - 2, abs=0.01)
+    assert found == {
+        "messaging.system": "redis",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "prompts",
+        "messaging.message.id": "j",
+        "bulk.task.name": "answer",
+        "bulk.job.attempt": 1,
+        "bulk.job.delay": 2,
+        "bulk.job.wait_negative": True,  # taken two seconds before it was wanted
+        "bulk.outcome": "ok",
+        "bulk.id": "b",
+        "bulk.job.id": "j",
+    }
+
+
+def test_ids_are_made_and_bulks_are_inherited(telemetry: Telemetry) -> None:
+    token = otel_context.attach(_bulk.bind(Bulk("from-the-request", "body")))
+    with bulkscope.enqueue("prompts") as first, bulkscope.enqueue("prompts") as second:
+        pass
+    otel_context.detach(token)
+    assert first.job_id != second.job_id
+    with bulkscope.dequeue("prompts", headers=first.headers):
+        pass
+    done = telemetry.spans()[-1].attributes
+    assert (done["bulk.id"], done["bulk.job.id"]) == ("from-the-request", first.job_id)
+
+
+def test_jobs_of_several_bulks_from_one_caller(telemetry: Telemetry) -> None:
+    token = otel_context.attach(_bulk.bind(Bulk()))
+    for name in ("a", "b"):
+        with bulkscope.enqueue("prompts", bulk_id=name):
+            pass
+    otel_context.detach(token)
+    assert [span.attributes["bulk.id"] for span in telemetry.spans()] == ["a", "b"]
+
+
+def test_a_failure_passes_unchanged(telemetry: Telemetry) -> None:
+    error = MemoryError("mine")
+    with pytest.raises(MemoryError) as caught, bulkscope.dequeue("prompts"):
+        raise error
+    assert caught.value is error
+    (done,) = telemetry.spans()
+    assert done.status.status_code == StatusCode.ERROR
+    assert (done.attributes["bulk.failure.domain"], done.attributes["bulk.outcome"]) == ("resource", "internal_error")
+
+
+def test_a_retry(telemetry: Telemetry) -> None:
+    with bulkscope.enqueue("prompts", job_id="j") as first:
+        pass
+    with pytest.raises(KeyError), bulkscope.dequeue("prompts", headers=first.headers):
+        with bulkscope.enqueue("prompts", job_id="j") as second:
+            pass
+        raise KeyError
+    with pytest.raises(KeyError), bulkscope.dequeue("prompts", headers=second.headers) as job:
+        job.retry()
+        raise KeyError
+    attempts = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+    assert [span.attributes["bulk.job.attempt"] for span in attempts] == [1, 2]
+    assert [span.attributes["bulk.outcome"] for span in attempts] == ["retry", "retry"]
+    assert len({span.context.trace_id for span in telemetry.spans()}) == 1
+
+
+async def test_asyncio_queue_and_decorators(telemetry: Telemetry) -> None:
+    @bulkscope.dequeue("prompts", headers=lambda message: message["headers"])
+    async def answer(message: dict[str, Any]) -> str:
+        await asyncio.sleep(0)
+        return str(message["prompt"]).upper()
+
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    for name in ("a", "b"):
+        async with bulkscope.enqueue("prompts", bulk_id=name, task="answer") as job:
+            await queue.put({"prompt": name, "headers": job.headers})
+    # At the same time: each has a context of its own.
+    assert await asyncio.gather(answer(await queue.get()), answer(await queue.get())) == ["A", "B"]
+    done = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+    assert sorted(span.attributes["bulk.id"] for span in done) == ["a", "b"]
+    assert {span.attributes["bulk.task.name"] for span in done} == {"answer"}
+
+
+def test_a_decorated_function_is_the_function(telemetry: Telemetry) -> None:
+    @bulkscope.enqueue("prompts")
+    def publish(prompt: str, *, shout: bool = False) -> str:
+        """Publish it."""
+        return prompt
+
+    assert publish("x", shout=True) == "x"
+    assert (publish.__name__, publish.__doc__) == ("publish", "Publish it.")
+    publish("y")
+    names = [(span.attributes["bulk.task.name"], span.attributes["bulk.job.id"]) for span in telemetry.spans()]
+    assert names[0][0] == "publish"
+    assert names[0][1] != names[1][1]
+
+
+def _child(queue: Any, answers: Any) -> None:
+    message = queue.get()
+    answers.put((message["prompt"], sorted(message["headers"])))
+
+
+def test_multiprocessing_queue(telemetry: Telemetry) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    queue, answers = spawn.Queue(), spawn.Queue()
+    with bulkscope.enqueue("prompts", bulk_id="b") as job:
+        queue.put({"prompt": "x", "headers": job.headers})
+    process = spawn.Process(target=_child, args=(queue, answers))
+    process.start()
+    prompt, names = answers.get(timeout=60)
+    process.join()
+    assert prompt == "x"
+    assert {"traceparent", "baggage", "bulkscope-enqueued", "bulkscope-job"} <= set(names)
+
+
+def test_threads_each_have_their_job(telemetry: Telemetry) -> None:
+    @bulkscope.dequeue("prompts", headers=lambda headers: headers)
+    def work(headers: dict[str, str]) -> None:
+        with bulkscope.inference(model="m"):
+            pass
+
+    jobs = []
+    for number in range(8):
+        with bulkscope.enqueue("prompts", bulk_id=f"b-{number}") as job:
+            jobs.append(job.headers)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, jobs))
+    spans = {span.context.span_id: span for span in telemetry.spans()}
+    calls = [span for span in spans.values() if span.name == "chat m"]
+    assert len(calls) == 8
+    assert all(spans[call.parent.span_id].attributes["bulk.id"] == call.attributes["bulk.id"] for call in calls)
+
+
+def test_an_inference(telemetry: Telemetry) -> None:
+    with bulkscope.inference(model="m", provider="mine", operation="text_completion", max_tokens=9) as call:
+        call.tokens(input=7, output=3, cached=2)
+        call.times(first_token=0.1, prefill=0.1, decode=0.5)
+        call.finished("stop")
+    (span,) = telemetry.spans()
+    assert (span.name, span.kind) == ("text_completion m", SpanKind.INTERNAL)
+    found = span.attributes
+    assert (found["gen_ai.provider.name"], found["gen_ai.request.max_tokens"]) == ("mine", 9)
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (7, 3)
+    assert found["bulk.inference.decode_tokens_per_second"] == 4
+    assert found["bulk.inference.cpu.time"] >= 0
+    assert "bulk.inference.batch_size" not in found
+
+
+def test_a_batch(telemetry: Telemetry) -> None:
+    with bulkscope.inference(model="m") as call:
+        call.prompt(input=5, output=1)
+        call.prompt(input=7, output=2)
+    (span,) = telemetry.spans()
+    found = span.attributes
+    assert found["bulk.inference.batch_size"] == 2
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (12, 3)
+    assert [(event.name, dict(event.attributes)) for event in span.events] == [
+        (
+            "bulk.inference.prompt",
+            {"bulk.inference.prompt.index": index, "gen_ai.usage.input_tokens": i, "gen_ai.usage.output_tokens": o},
+        )
+        for index, i, o in ((0, 5, 1), (1, 7, 2))
+    ]
+
+
+def test_a_remote_engine_uses_nothing_of_ours(telemetry: Telemetry) -> None:
+    with bulkscope.inference(model="m", remote=True) as call:
+        call.tokens(input=1, output=2)
+    (span,) = telemetry.spans()
+    assert span.kind == SpanKind.CLIENT
+    assert not [name for name in span.attributes if name.startswith(("bulk.inference.cpu", "bulk.inference.memory"))]
+    assert span.attributes["bulk.inference.tokens_per_second"] > 0
+    assert "bulk.inference.cpu.time" not in telemetry.metrics()
+
+
+def test_an_engines_error_without_an_exception(telemetry: Telemetry) -> None:
+    with bulkscope.dequeue("prompts"), bulkscope.inference(model="m") as call:
+        call.fail("bad_output")
+    call_span, _ = telemetry.spans()
+    assert (call_span.attributes["error.type"], call_span.attributes["bulk.failure.domain"]) == ("bad_output", "model")
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("Send", "Work", "Inference"):
+        monkeypatch.setattr(_public, name, None)
+    yield
+
+
+def test_faults_of_ours_reach_nobody(telemetry: Telemetry, broken: None) -> None:
+    with bulkscope.enqueue("prompts") as job:
+        assert job.headers
+    with bulkscope.dequeue("prompts", headers=job.headers) as working:
+        working.retry()
+    with bulkscope.inference(model="m") as call:
+        call.tokens(input=1)
+        call.prompt(input=1, output=1)
+        call.times(prefill=1)
+        call.finished("stop")
+        call.fail("x")
+    with pytest.raises(KeyError), bulkscope.dequeue("prompts"):
+        raise KeyError
+
+
+def test_headers_that_cannot_be_asked(telemetry: Telemetry) -> None:
+    @bulkscope.dequeue("prompts", headers=lambda message: message["no such thing"])
+    def work(message: dict[str, Any]) -> int:
+        return 1
+
+    assert work({}) == 1
+    (done,) = telemetry.spans()
+    assert "gen_ai.latency.time_in_queue" not in done.attributes
+
+
+UNTOUCHED = """
+import bulkscope, sys
+assert "opentelemetry.sdk" not in sys.modules
+with bulkscope.enqueue("q") as job:
+    pass
+with bulkscope.dequeue("q", headers=job.headers), bulkscope.inference(model="m") as call:
+    call.tokens(input=1, output=1)
+print("done", "opentelemetry.sdk.trace" in sys.modules)
+"""
+
+
+def test_without_telemetry() -> None:
+    done = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("done False\n", "")
