@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -99,11 +98,11 @@ def test_a_failure_passes_unchanged(telemetry: Telemetry) -> None:
 def test_a_retry(telemetry: Telemetry) -> None:
     with bulkscope.enqueue("prompts", job_id="j") as first:
         pass
-    with pytest.raises(KeyError), bulkscope.dequeue("prompts", headers=first.headers):
+    with pytest.raises(KeyError), bulkscope.dequeue("prompts", headers=first.headers):  # noqa: PT012
         with bulkscope.enqueue("prompts", job_id="j") as second:
             pass
         raise KeyError
-    with pytest.raises(KeyError), bulkscope.dequeue("prompts", headers=second.headers) as job:
+    with pytest.raises(KeyError), bulkscope.dequeue("prompts", headers=second.headers) as job:  # noqa: PT012
         job.retry()
         raise KeyError
     attempts = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
@@ -229,10 +228,9 @@ def test_an_engines_error_without_an_exception(telemetry: Telemetry) -> None:
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Send", "Work", "Inference"):
         monkeypatch.setattr(_public, name, None)
-    yield
 
 
 def test_faults_of_ours_reach_nobody(telemetry: Telemetry, broken: None) -> None:
