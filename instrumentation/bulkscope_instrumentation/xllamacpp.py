@@ -8,9 +8,8 @@ llama.cpp answers a bad prompt or an error of its own with an ``error`` object a
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from bulkscope._inference import Inference
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._safe import guarded, report
+from bulkscope_instrumentation import _llm_answers as answers
 
 _OPERATIONS = {"handle_chat_completions": "chat", "handle_completions": "text_completion"}
 
@@ -80,7 +80,7 @@ class _Call:
 
     def __init__(self, operation: str, server: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else kwargs.get("prompt", next(iter(kwargs.values()), None))
-        body = _mapping(given)
+        body = answers.mapping(given)
         limit = body.get("max_tokens", body.get("n_predict"))
         self.inference = Inference(
             model=str(body.get("model") or _models.get(id(server), "unknown")),
@@ -102,7 +102,7 @@ class _Call:
     def _watch(self, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def watched(chunk: Any) -> Any:
             self.read(chunk)
-            if self._added and isinstance(chunk, dict) and not _finish_reason(chunk):
+            if self._added and isinstance(chunk, dict) and not answers.finish_reason(chunk):
                 chunk.pop("timings", None)
             stop = callback(chunk)
             if stop is True and self.inference.finish_reason is None:
@@ -116,17 +116,11 @@ class _Call:
         """Take what one answer of the engine, whole or a chunk of a stream, says of the call."""
         inference = self.inference
         for part in answer if isinstance(answer, list) else [answer]:
-            found = _mapping(part)
+            found = answers.mapping(part)
             # Only a stream tells when its first token came.
-            if self._stream and inference.ttft is None and _has_text(found):
+            if self._stream and inference.ttft is None and answers.has_text(found):
                 inference.ttft = time.perf_counter() - self._started
-            inference.finish_reason = _finish_reason(found) or inference.finish_reason
-            if "timings" in found:
-                _read_timings(found["timings"], inference)
-            if "usage" in found:
-                _read_usage(found["usage"], inference)
-            if "error" in found:
-                inference.fail(*_failure(found["error"]))
+            answers.read(found, inference)
 
     @guarded
     def finish(self, error: BaseException | None = None) -> None:
@@ -134,50 +128,3 @@ class _Call:
         if self.inference.ttft is None:
             self.inference.ttft = self.inference.prefill
         self.inference.finish(error)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, str | bytes):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return {}
-    return value if isinstance(value, Mapping) else {}
-
-
-def _has_text(chunk: Mapping[str, Any]) -> bool:
-    return any(choice.get("text") or (choice.get("delta") or {}).get("content") for choice in chunk.get("choices", ()))
-
-
-def _finish_reason(answer: Mapping[str, Any]) -> str | None:
-    return next(
-        (choice["finish_reason"] for choice in answer.get("choices") or () if choice.get("finish_reason")), None
-    )
-
-
-def _read_timings(timings: Mapping[str, Any], inference: Inference) -> None:
-    if timings.get("prompt_ms") is not None:
-        inference.prefill = timings["prompt_ms"] / 1e3
-    if timings.get("predicted_ms") is not None:
-        inference.decode = timings["predicted_ms"] / 1e3
-    # A stream without `usage` has its counts here: cached and computed tokens apart.
-    if timings.get("predicted_n") is not None:
-        inference.output_tokens = timings["predicted_n"]
-    if timings.get("prompt_n") is not None:
-        inference.cached_tokens = timings.get("cache_n")
-        inference.input_tokens = timings["prompt_n"] + (inference.cached_tokens or 0)
-
-
-def _read_usage(usage: Mapping[str, Any], inference: Inference) -> None:
-    inference.input_tokens = usage.get("prompt_tokens", inference.input_tokens)
-    inference.output_tokens = usage.get("completion_tokens", inference.output_tokens)
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    inference.cached_tokens = cached if cached is not None else inference.cached_tokens
-
-
-def _failure(error: Mapping[str, Any]) -> tuple[str, str]:
-    """Return ``error.type`` and failure domain of an error that llama.cpp answers with."""
-    code, kind = error.get("code"), str(error.get("type") or "error")
-    if kind == "unavailable_error" or code == 503:
-        return kind, "infra"
-    return kind, "input" if isinstance(code, int) and 400 <= code < 500 else "model"

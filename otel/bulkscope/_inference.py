@@ -60,6 +60,7 @@ class Inference:
     def start(self) -> Inference:
         """Begin the span, make it current, begin to measure."""
         attributes = dict(self._labels)
+        self._bulk = _bulk.current()
         if self._max_tokens is not None:
             attributes[c.GEN_AI_MAX_TOKENS] = self._max_tokens
         self._window = None if self._remote else meter().begin()
@@ -77,8 +78,19 @@ class Inference:
                 meter().end(self._window)
             raise
         # Last: a context that was attached and never detached would stay with everything after it.
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        self._token: Any = otel_context.attach(trace.set_span_in_context(self._span))
         return self
+
+    def release(self) -> None:
+        """Make the caller's context current again before the end, which may come elsewhere: a stream's."""
+        if self._token is not None:
+            otel_context.detach(self._token)
+            self._token = None
+
+    def answered_by(self, provider: str) -> None:
+        """Say which engine it is, where only its answer tells."""
+        self._labels[c.GEN_AI_PROVIDER] = provider
+        self._span.set_attribute(c.GEN_AI_PROVIDER, provider)
 
     def add_prompt(self, input_tokens: int, output_tokens: int) -> None:
         """Count one prompt of a batch: its own tokens, padding left out. The sums become the inference's."""
@@ -96,12 +108,12 @@ class Inference:
         usage = None if self._window is None else meter().end(self._window)
         wall = time.perf_counter() - self._clock if usage is None else usage.wall
         ended_ns = self._started_ns + int(wall * 1e9)
-        otel_context.detach(self._token)
+        self.release()
+        bulk = self._bulk
         if error is not None:
             self.error = (error_type(error), failure_domain(error))
         labels = dict(self._labels)
         values = self._said(wall) | ({} if usage is None else _measured(usage))
-        bulk = _bulk.current()
         if bulk is not None:
             bulk.inference_failure = self.error[1] if self.error else None
         if self.error is not None:

@@ -27,9 +27,14 @@ _INHERITED = object()
 
 
 class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Base of an instrumentor: ``module`` is the import to wait for, ``requires`` the supported versions."""
+    """Base of an instrumentor: ``module`` is the import to wait for, ``requires`` the supported versions.
+
+    ``other_modules`` are patched in the same way. ``name`` is what ``BULKSCOPE_<NAME>=contrib`` calls it.
+    """
 
     module: ClassVar[str]
+    other_modules: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str] = ""
     requires: ClassVar[tuple[str, ...]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -39,7 +44,8 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, **kwargs: Any) -> None:
         self._wrapped: list[tuple[Any, str, Any]] = []
         self._active = True
-        wrapt.register_post_import_hook(self._imported, self.module)
+        for name in (self.module, *self.other_modules):
+            wrapt.register_post_import_hook(self._imported, name)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         self._active = False
@@ -51,7 +57,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrapped = []
 
     def _imported(self, module: ModuleType) -> None:
-        if not self._active or _defaults.left_to_others(self.module):
+        if not self._active or _defaults.left_to_others(self.name or self.module):
             return
         conflict = get_dependency_conflicts(self.requires)
         if conflict:

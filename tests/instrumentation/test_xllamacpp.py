@@ -60,6 +60,7 @@ def test_a_whole_answer(telemetry: Telemetry, server: Any) -> None:
         "gen_ai.provider.name": "llama_cpp",
         "gen_ai.request.model": "tiny-Q8",
         "gen_ai.request.max_tokens": 4,
+        "gen_ai.response.model": "tiny-Q8",
         "gen_ai.response.finish_reasons": ("length",),
         "gen_ai.usage.input_tokens": 4,  # one a byte, and the one that begins a text
         "gen_ai.usage.output_tokens": 4,
@@ -163,7 +164,7 @@ def test_faults_of_ours_reach_nobody(telemetry: Telemetry, server: Any, monkeypa
         patch.setattr(ours, "Inference", None)
         assert server.handle_completions(PROMPT)["usage"]["completion_tokens"] == 4
     with monkeypatch.context() as patch:
-        patch.setattr(ours, "_read_timings", None)
+        patch.setattr(ours.answers, "read_timings", None)
         assert server.handle_completions(PROMPT)["usage"]["completion_tokens"] == 4
     (span,) = telemetry.spans()
     assert span.name == "text_completion tiny-Q8"
