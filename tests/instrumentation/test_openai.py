@@ -173,12 +173,13 @@ def answered(telemetry: Telemetry, path: str, body: dict[str, Any], answer: Any,
 
 
 def test_openais_stream_with_usage_cut_anywhere(telemetry: Telemetry) -> None:
-    events = [
+    usage_said = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    events: list[dict[str, Any]] = [
         {"choices": [{"delta": {"role": "assistant"}}]},
         {"choices": [{"delta": {"content": "é"}}]},
         {"choices": [{"delta": {}, "finish_reason": "stop"}]},
-        {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}},
-    ]  # fmt: skip
+        {"choices": [], "usage": usage_said},
+    ]
     whole = "".join(f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events) + "data: [DONE]\n\n"
     raw = whole.encode()
     span = answered(telemetry, "/v1/chat/completions", STREAM, [raw[n : n + 7] for n in range(0, len(raw), 7)])
@@ -264,9 +265,9 @@ def test_a_stream_that_breaks(telemetry: Telemetry) -> None:
             yield b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
             raise httpx.ReadError("gone")
 
-    with httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200, stream=Broken()))) as client:
-        with pytest.raises(httpx.ReadError, match="gone"):
-            client.post("http://engine/v1/chat/completions", json=STREAM)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Broken()))
+    with httpx.Client(transport=transport) as client, pytest.raises(httpx.ReadError, match="gone"):
+        client.post("http://engine/v1/chat/completions", json=STREAM)
     assert only(telemetry).attributes["error.type"] == "httpx.ReadError"
 
 
