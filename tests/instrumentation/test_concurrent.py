@@ -1,0 +1,132 @@
+"""Threads and executors go on in the context of who started them."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+import bulkscope
+from bulkscope import _bulk
+from bulkscope._bulk import Bulk
+from bulkscope_instrumentation.concurrent import ConcurrentInstrumentor
+from tests.telemetry import Telemetry
+
+Where = tuple[str | None, str | None, str]
+
+
+def where() -> Where:
+    """Where the caller thinks it is: bulk, job, trace."""
+    bulk = _bulk.current()
+    trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+    return (bulk.id, bulk.job_id, trace_id) if bulk else (None, None, trace_id)
+
+
+NOWHERE: Where = (None, None, "0" * 32)
+
+
+@pytest.fixture(autouse=True)
+def instrumented() -> Iterator[None]:
+    instrumentor = ConcurrentInstrumentor()
+    instrumentor.instrument()
+    yield
+    instrumentor.uninstrument()
+
+
+@pytest.fixture
+def here(telemetry: Telemetry) -> Iterator[Where]:
+    context = _bulk.bind(Bulk("b", "body", "j"))
+    span = trace.get_tracer("tests").start_span("request", context)
+    token = otel_context.attach(trace.set_span_in_context(span, context))
+    yield where()
+    otel_context.detach(token)
+    assert where() == NOWHERE
+
+
+def in_thread(function: Callable[[], Any], **options: Any) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(function()), **options)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_a_thread(here: Where) -> None:
+    assert in_thread(where) == here
+
+
+def test_a_thread_of_ones_own_class(here: Where) -> None:
+    class Mine(threading.Thread):
+        def run(self) -> None:
+            self.found = where()
+
+    thread = Mine()
+    thread.start()
+    thread.join()
+    assert thread.found == here
+
+
+def test_a_librarys_own_thread_is_nobodys(here: Where) -> None:
+    assert in_thread(where, name="OtelBatchSpanRecordProcessor") == NOWHERE
+
+
+def test_a_pools_threads_belong_to_nobody(here: Where) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(where).result() == here
+        token = otel_context.attach(otel_context.Context())
+        assert pool.submit(where).result() == NOWHERE, "the thread was started by the first call and outlives it"
+        otel_context.detach(token)
+
+
+def test_map_and_what_it_raises(here: Where) -> None:
+    def fails(number: int) -> None:
+        raise KeyError(number)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: where(), range(3))) == [here] * 3
+        with pytest.raises(KeyError, match="1"):
+            list(pool.map(fails, [1]))
+        assert isinstance(pool.submit(fails, 2).exception(), KeyError)
+
+
+async def test_executors_of_the_loop(telemetry: Telemetry) -> None:
+    async with bulkscope.dequeue("q", bulk_id="b", job_id="j"):
+        here = where()
+        loop = asyncio.get_running_loop()
+        assert await loop.run_in_executor(None, where) == here
+        assert await asyncio.to_thread(where) == here
+        assert await asyncio.create_task(asyncio.to_thread(where)) == here
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_process_pool(here: Where, method: str) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        assert pool.submit(where).result(timeout=60) == here
+        assert list(pool.map(int, ["1", "2"])) == [1, 2]
+        with pytest.raises(ValueError, match="invalid literal"):
+            pool.submit(int, "x").result(timeout=60)
+
+
+def test_outside_of_everything_nothing_is_wrapped(telemetry: Telemetry) -> None:
+    seen = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            seen.append(function)
+            return super().submit(function, *args, **kwargs)
+
+    with Pool(1) as pool:
+        assert pool.submit(where).result() == NOWHERE
+    assert seen == [where]
+
+
+def test_arguments_that_are_wrong_stay_the_callers_error(here: Where) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError):
+        pool.submit()  # type: ignore[call-arg]
