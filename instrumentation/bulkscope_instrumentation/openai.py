@@ -8,7 +8,6 @@ how many tokens it had (``stream_options={"include_usage": True}`` asks for it) 
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -55,7 +54,6 @@ class _Call:
             max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
             remote=True,
         )
-        self._started = time.perf_counter()
         self._rest = b""
         self.ended = False
         self.inference.start()
@@ -89,7 +87,7 @@ class _Call:
             chunk = answers.mapping(line.removeprefix(b"data:").strip())
             if chunk:
                 if self.inference.ttft is None and answers.has_text(chunk):
-                    self.inference.ttft = time.perf_counter() - self._started
+                    self.inference.ttft = self.inference.elapsed()
                 answers.read(chunk, self.inference)
 
     def finish(self, error: BaseException | None = None) -> None:

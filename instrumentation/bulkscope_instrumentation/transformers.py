@@ -7,7 +7,6 @@ the batch's size, the sums, and each row's tokens as an event.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import ModuleType
@@ -30,14 +29,16 @@ class TransformersInstrumentor(Instrumentor):
 
     def patch(self, module: ModuleType) -> None:
         """Wrap ``generate`` of every model."""
-        self._module = module
+        from transformers.generation import logits_process
+
+        self._logits = logits_process
         self.wrap(module.GenerationMixin, "generate", self._generate)
 
     def _generate(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
         if _inside.get():
             return wrapped(*args, **kwargs)
         try:
-            call = _Call(model, args, kwargs, self._module.LogitsProcessorList)
+            call = _Call(model, args, kwargs, self._logits)
         except Exception:
             report("a call of generate")
             return wrapped(*args, **kwargs)
@@ -54,45 +55,48 @@ class TransformersInstrumentor(Instrumentor):
         return result
 
 
-class _FirstScores:
-    """A logits processor that changes nothing and notes when the first token's scores were there."""
+def _first_scores(base: type, inference: Inference) -> Any:
+    """Return a logits processor that changes nothing and notes when the first token's scores were there."""
 
-    def __init__(self) -> None:
-        self.at: float | None = None
+    class FirstScores(base):  # type: ignore[misc]
+        elapsed: float | None = None
 
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        if self.at is None:
-            self.at = time.perf_counter()
-        return scores
+        # transformers reads this signature: a parameter more would have to be given by the caller.
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            if self.elapsed is None:
+                self.elapsed = inference.elapsed()
+            return scores
+
+    return FirstScores()
 
 
 class _Call:
     """One call of ``generate``: what it is given, and what its result says."""
 
-    def __init__(self, model: Any, args: Any, kwargs: dict[str, Any], processors: type) -> None:
+    def __init__(self, model: Any, args: Any, kwargs: dict[str, Any], module: Any) -> None:
         self._model = model
         self._kwargs = kwargs
         self._prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         self._config = kwargs.get("generation_config") or model.generation_config
         limit = kwargs.get("max_new_tokens") or getattr(self._config, "max_new_tokens", None)
-        self._first = _FirstScores()
-        self.added = {"logits_processor": processors([*(kwargs.get("logits_processor") or ()), self._first])}
         self.inference = Inference(
             model=_name(model),
             provider="transformers",
             operation="text_completion",
             max_tokens=limit if isinstance(limit, int) else None,
         )
-        self._started = time.perf_counter()
+        self._first = _first_scores(module.LogitsProcessor, self.inference)
+        given = kwargs.get("logits_processor") or ()
+        self.added = {"logits_processor": module.LogitsProcessorList([*given, self._first])}
         self.inference.start()
 
     @guarded
     def read(self, result: Any) -> None:
         """Count the tokens of each row, and divide the time into prefill and decode."""
         inference = self.inference
-        if self._first.at is not None:
-            inference.ttft = inference.prefill = self._first.at - self._started
-            inference.decode = time.perf_counter() - self._first.at
+        if self._first.elapsed is not None:
+            inference.ttft = inference.prefill = self._first.elapsed
+            inference.decode = inference.elapsed() - self._first.elapsed
         sequences = getattr(result, "sequences", result)
         inputs = self._input_tokens()
         outputs = self._output_tokens(sequences)

@@ -8,7 +8,6 @@ llama.cpp answers a bad prompt or an error of its own with an ``error`` object a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -93,7 +92,6 @@ class _Call:
         asked = {**body, _PER_TOKEN: True} if self._added else given
         self.args = tuple(self._replaced(value, given, asked) for value in args)
         self.kwargs = {key: self._replaced(value, given, asked) for key, value in kwargs.items()}
-        self._started = time.perf_counter()
         self.inference.start()
 
     def _replaced(self, value: Any, given: Any, asked: Any) -> Any:
@@ -119,7 +117,7 @@ class _Call:
             found = answers.mapping(part)
             # Only a stream tells when its first token came.
             if self._stream and inference.ttft is None and answers.has_text(found):
-                inference.ttft = time.perf_counter() - self._started
+                inference.ttft = inference.elapsed()
             answers.read(found, inference)
 
     @guarded

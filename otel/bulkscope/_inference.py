@@ -81,6 +81,10 @@ class Inference:
         self._token: Any = otel_context.attach(trace.set_span_in_context(self._span))
         return self
 
+    def elapsed(self) -> float:
+        """Return the seconds since the start."""
+        return time.perf_counter() - self._clock
+
     def release(self) -> None:
         """Make the caller's context current again before the end, which may come elsewhere: a stream's."""
         if self._token is not None:
@@ -103,15 +107,15 @@ class Inference:
         self.error = (kind, domain)
 
     @guarded
-    def finish(self, error: BaseException | None = None) -> None:
-        """End the span. ``error`` is what the call raised."""
+    def finish(self, error: BaseException | None = None, domain: str | None = None) -> None:
+        """End the span. ``error`` is what the call raised; ``domain`` where the engine's module knows better."""
         usage = None if self._window is None else meter().end(self._window)
         wall = time.perf_counter() - self._clock if usage is None else usage.wall
         ended_ns = self._started_ns + int(wall * 1e9)
         self.release()
         bulk = self._bulk
         if error is not None:
-            self.error = (error_type(error), failure_domain(error))
+            self.error = (error_type(error), domain or failure_domain(error))
         labels = dict(self._labels)
         values = self._said(wall) | ({} if usage is None else _measured(usage))
         if bulk is not None:
