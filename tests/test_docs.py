@@ -10,6 +10,7 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
+from tests.compatibility import matrix
 from tests.processes import BIN, free_port
 from tests.telemetry import Telemetry
 
@@ -65,6 +66,14 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_the_readme_begins_with_the_two_commands() -> None:
     first = (ROOT / "README.md").read_text().split("```")[1]
     assert re.findall(r"^\./run \w+", first, re.MULTILINE) == ["./run demo", "./run test"]
+
+
+def test_every_instrumentation_is_in_the_compatibility_page() -> None:
+    names = {path.stem for path in (ROOT / "instrumentation" / "bulkscope_instrumentation").glob("[a-z]*.py")}
+    named = {name.replace("-python", "").replace("-", "_") for _, names in matrix.KINDS.values() for name in names}
+    assert names - {"logging", "concurrent"} == named
+    written = matrix.DOCUMENT.read_text()
+    assert all(f"| {name} |" in written for _, names in matrix.KINDS.values() for name in names)
 
 
 def examples(name: str) -> list[str]:

@@ -2,16 +2,82 @@
 
 from __future__ import annotations
 
-_seen: dict[tuple[str, str], set[str]] = {}
+from collections.abc import Iterable
+from pathlib import Path
 
-# What a kind of library can deliver at all; the rest of the thirteen comes from the others of a bulk's way.
+DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
 NUMBERS = {
     "1": "API requests", "2": "API failures", "3": "time to enqueue", "4": "jobs", "5": "job failures",
     "6": "queue wait", "7": "inference time", "8": "CPU", "9": "RAM", "10": "output tokens", "11": "input tokens",
     "12": "tokens/s", "13": "wait ratio",
 }  # fmt: skip
 
+# The part of a bulk's way that a kind of library sees; the other numbers are another kind's to deliver.
+KINDS = {
+    "API": (("1", "2"), ("fastapi", "starlette")),
+    "queue": (("3", "4", "5", "6", "13"), ("celery", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq")),
+    "engine": (("7", "8", "9", "10", "11", "12"), ("xllamacpp", "llama-cpp-python", "transformers", "openai")),
+}
+
+NOTES = {
+    "openai": "Any server with OpenAI's, llama-server's or Ollama's paths, through `openai`, `httpx` or `httpx2`. "
+    "The engine is another process, whose CPU and RAM are not this one's to measure. A stream has tokens when the "
+    "server says them (`stream_options`, or llama.cpp's timings).",
+    "bullmq": "A job that is tried again has no queue wait: the broker puts it back and does not say when. "
+    "The depth of the queue is not reported.",
+    "taskiq": "The depth of the queue is reported for list queues on Redis.",
+    "huey": "A serializer of the application's own carries nothing: its jobs are in traces of their own, without wait.",
+    "arq": "Cancelled jobs that are run again wait from the moment they were first due.",
+    "transformers": "A prompt without an attention mask counts with all its tokens.",
+    "rq": "Jobs of a queue with `is_async=False` belong to the caller's span: no queue is crossed.",
+}
+
+_seen: dict[tuple[str, str], set[str]] = {}
+
 
 def note(library: str, version: str, *numbers: str) -> None:
     """Say that a test has seen these numbers, right, from this version of the library."""
     _seen.setdefault((library, version), set()).update(numbers)
+
+
+def complete(libraries: Iterable[tuple[str, int]]) -> bool:
+    """Tell whether each library (name, how many versions) was seen in all of them."""
+    return all(sum(name == seen for seen, _ in _seen) >= count for name, count in libraries)
+
+
+def markdown() -> str:
+    """Return ``docs/compatibility.md``."""
+    lines = [
+        "# Compatibility",
+        "",
+        "Written by the tests in `tests/compatibility` and `tests/instrumentation`, which run each library in its",
+        "oldest and newest supported version: `✔` was seen to be right by them. Each number comes from the part of a",
+        "bulk's way that sees it; the columns are the thirteen numbers of the README. A version outside the range is",
+        "not instrumented, and one line in the log says so.",
+        "",
+    ]
+    for kind, (numbers, names) in KINDS.items():
+        head = " | ".join(f"{number} {NUMBERS[number]}" for number in numbers)
+        lines += [f"## {kind}", "", f"| library | version | {head} |", "|---|---|" + ":-:|" * len(numbers)]
+        for name in names:
+            versions = [version for library, version in _seen if library == name]
+            for version in sorted(versions, key=_order):
+                cells = " | ".join("✔" if number in _seen[name, version] else "–" for number in numbers)
+                lines.append(f"| {name} | {version} | {cells} |")
+        lines += ["", *(f"- {name}: {NOTES[name]}" for name in names if name in NOTES)]
+        lines.append("")
+    lines += [
+        "Threads, thread pools, `run_in_executor`, `asyncio.to_thread` and process pools go on in the context of who",
+        "started them. For a queue or an engine that is not here: [own-code.md](own-code.md).",
+        "",
+        "Where another instrumentation of the same library is installed (OpenTelemetry's contrib, OpenLLMetry's,",
+        "Elastic's, the library's own), ours stays and the other does nothing, so that there is one span:",
+        "`BULKSCOPE_<LIBRARY>=contrib` turns that round, for example `BULKSCOPE_CELERY=contrib`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

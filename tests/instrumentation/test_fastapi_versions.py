@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.compatibility import matrix
 from tests.venvs import Unavailable, venv
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,8 @@ def test_old_and_new_leave_the_same_behind(old_python: Path) -> None:
         assert all(span["parent"] == server["name"] for span in each["spans"][:-1])
         if "bulks" in each["request"]:
             assert all(span["attributes"]["bulk.id"] in ("b1", "b2") for span in each["spans"])
+    for version in (old["fastapi"], new["fastapi"]):
+        matrix.note("fastapi", version, "1", "2")
 
 
 def test_the_newest_would_trace_itself() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from starlette.routing import Mount, Route, Router
 
 from bulkscope_instrumentation.fastapi import FastAPIInstrumentor
 from bulkscope_instrumentation.starlette import StarletteInstrumentor
+from tests.compatibility import matrix
 from tests.telemetry import Telemetry
 
 
@@ -95,6 +97,7 @@ async def test_one_server_span(telemetry: Telemetry, method: str, path: str, nam
     assert span.attributes["bulk.outcome"] == ("ok" if status < 400 else "client_error")
     (point,) = telemetry.metrics()["http.server.request.duration"]
     assert point.count == 1
+    matrix.note("starlette", version("starlette"), "1", "2")
 
 
 async def test_the_bulks_id_from_a_body_that_is_read(telemetry: Telemetry) -> None:

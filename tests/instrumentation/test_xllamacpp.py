@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from bulkscope_instrumentation import xllamacpp as ours
 from bulkscope_instrumentation.xllamacpp import XllamacppInstrumentor
+from tests.compatibility import matrix
 from tests.gguf_tiny import make
 from tests.telemetry import Telemetry
 
@@ -73,6 +75,8 @@ def test_a_whole_answer(telemetry: Telemetry, server: Any) -> None:
     assert found["gen_ai.latency.time_to_first_token"] == timings["prompt_ms"] / 1e3
     assert found["bulk.inference.decode_tokens_per_second"] == pytest.approx(timings["predicted_per_second"])
     assert found["bulk.inference.cpu.time"] > 0
+    assert found["bulk.inference.memory.peak"] > 0
+    matrix.note("xllamacpp", version("xllamacpp"), "7", "8", "9", "10", "11", "12")
 
 
 def test_a_chat(telemetry: Telemetry, server: Any) -> None:
