@@ -8,6 +8,7 @@ from the application.
 from __future__ import annotations
 
 import logging
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Collection
 from types import ModuleType
@@ -35,6 +36,12 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
     module: ClassVar[str]
     other_modules: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # An instrumentor is made once a process; calling its class again runs this again on the same object.
+        self._awaited: set[str] = getattr(self, "_awaited", set())
+
     requires: ClassVar[tuple[str, ...]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -45,7 +52,12 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrapped: list[tuple[Any, str, Any]] = []
         self._active = True
         for name in (self.module, *self.other_modules):
-            wrapt.register_post_import_hook(self._imported, name)
+            if name in sys.modules:
+                self._imported(sys.modules[name])
+            elif name not in self._awaited:
+                # A hook cannot be taken back: a second one would patch the library twice.
+                self._awaited.add(name)
+                wrapt.register_post_import_hook(self._imported, name)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         self._active = False
@@ -57,6 +69,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrapped = []
 
     def _imported(self, module: ModuleType) -> None:
+        self._awaited.discard(module.__name__)
         if not self._active or _defaults.left_to_others(self.name or self.module):
             return
         conflict = get_dependency_conflicts(self.requires)

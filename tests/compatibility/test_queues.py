@@ -52,7 +52,9 @@ def both(name: str, old: tuple[str, ...], new: tuple[str, ...], worker: str, **r
 
 
 LIBRARIES = [
-    *both("celery", ("celery[redis]==5.3.*", "kombu<5.4", "redis<6"), ("celery[redis]", "opentelemetry-instrumentation-celery"),
+    # The newest with contrib's instrumentation beside it: still one span, ours.
+    *both("celery", ("celery[redis]==5.3.*", "kombu<5.4", "redis<6"),
+          ("celery[redis]", "opentelemetry-instrumentation-celery"),
           "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO"),
     *both("rq", ("rq==1.16.*", "redis<6"), ("rq", "redis"), "rq worker --with-scheduler --url $BROKER bulk"),
     *both("dramatiq", ("dramatiq[redis]==1.15.*", "redis<6"), ("dramatiq[redis]",),
