@@ -35,6 +35,7 @@ class Sink:
     spans: list[dict[str, Any]] = field(default_factory=list)
     logs: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def wait(self, ready: Callable[[Sink], bool], seconds: float = 60.0) -> bool:
@@ -44,6 +45,7 @@ class Sink:
 
     def take(self, path: str, body: bytes) -> None:
         with self.changed:
+            self.bodies.append((path, body))
             if path.endswith("/traces"):
                 self._traces(ExportTraceServiceRequest.FromString(body))
             elif path.endswith("/logs"):

@@ -36,7 +36,8 @@ class Bulk:
 
     ``size`` counts the jobs published under it so far, ``enqueue_seconds`` the time that took;
     ``logged`` says that an access log line of this request was recorded; ``inference_failure`` is the
-    failure domain of the job's last inference, None when that went well; ``attempt`` is the job's, and
+    failure domain of the job's last inference, None when that went well; ``inference_model`` the
+    model that is being asked right now; ``attempt`` is the job's, and
     ``resent`` says that it has enqueued itself again.
     """
 
@@ -48,6 +49,7 @@ class Bulk:
     overload: bool = False
     logged: bool = False
     inference_failure: str | None = None
+    inference_model: str | None = None
     attempt: int = 1
     resent: bool = False
 

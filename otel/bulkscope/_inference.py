@@ -61,6 +61,8 @@ class Inference:
         """Begin the span, make it current, begin to measure."""
         attributes = dict(self._labels)
         self._bulk = _bulk.current()
+        if self._bulk is not None:
+            self._bulk.inference_model = str(self._labels[c.GEN_AI_MODEL])
         if self._max_tokens is not None:
             attributes[c.GEN_AI_MAX_TOKENS] = self._max_tokens
         self._window = None if self._remote else meter().begin()
@@ -120,6 +122,7 @@ class Inference:
         values = self._said(wall) | ({} if usage is None else _measured(usage))
         if bulk is not None:
             bulk.inference_failure = self.error[1] if self.error else None
+            bulk.inference_model = None
         if self.error is not None:
             labels[c.ERROR_TYPE], labels[c.BULK_FAILURE_DOMAIN] = self.error
             values[c.ERROR_TYPE], values[c.BULK_FAILURE_DOMAIN] = self.error

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -289,13 +290,20 @@ class Work:
         self._token = otel_context.attach(self.context)
         _instruments.add(c.M_CONSUMED_MESSAGES, 1, self._labels)
         _instruments.add(c.M_WORKER_BUSY, 1, {c.MESSAGING_DESTINATION: self._queue})
-        self.event(c.EVENT_JOB_STARTED)
+        self.event(c.EVENT_JOB_STARTED, _kernel())
         _heartbeat.add(self)
         return self
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Emit a log event with the ids of this job and of its span."""
-        values: dict[str, Any] = {c.JOB_ID: str(self.bulk.job_id), **self._labels, **(attributes or {})}
+        values: dict[str, Any] = {
+            c.JOB_ID: str(self.bulk.job_id),
+            c.JOB_ATTEMPT: self.bulk.attempt,
+            **self._labels,
+            **(attributes or {}),
+        }
+        if self.bulk.inference_model is not None:
+            values[c.GEN_AI_MODEL] = self.bulk.inference_model
         if self.bulk.id is not None:
             values[c.BULK_ID] = self.bulk.id
         get_logger("bulkscope").emit(
@@ -311,12 +319,13 @@ class Work:
         )
 
     def elapsed(self) -> dict[str, float | int]:
-        """Return seconds since the start, CPU seconds of the process since then, resident bytes now."""
+        """Return seconds since the start, CPU seconds of the process since then, resident bytes and OOM kills now."""
         found: dict[str, float | int] = {
+            **_kernel(),
             c.JOB_ELAPSED: time.perf_counter() - self._clock,
             c.CPU_TIME: time.process_time() - self._cpu,
         }
-        status = Proc().status()
+        status = _proc().status()
         if status.rss is not None:
             found[c.M_PROCESS_MEMORY_USAGE] = status.rss
         return found
@@ -364,6 +373,16 @@ class Work:
         self.span.end(ended_ns)
         _instruments.add(c.M_WORKER_BUSY, -1, {c.MESSAGING_DESTINATION: self._queue})
         _instruments.record(c.M_PROCESS_DURATION, seconds, labels)
+
+
+@cache
+def _proc() -> Proc:
+    return Proc()
+
+
+def _kernel() -> dict[str, float | int]:
+    kills = _proc().oom_kills()
+    return {} if kills is None else {c.OOM_KILLS: kills}
 
 
 def _texts(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -78,6 +78,15 @@ class Proc:
                 limits.append(total * 1024)
         return min(limits, default=None)
 
+    def oom_kills(self) -> int | None:
+        """Return how many processes the kernel has killed for memory, ever: in the cgroup, else on the host."""
+        names = (("v2", "memory.events"), ("memory", "memory.oom_control"))
+        for path in (*(self._paths[kind] / name for kind, name in names if kind in self._paths), self._root / "vmstat"):
+            found = re.search(rb"^oom_kill (\d+)$", _bytes(path) or b"", re.MULTILINE)
+            if found:
+                return int(found[1])
+        return None
+
     # --- CPU ----------------------------------------------------------------------------------
 
     def allowed_cores(self) -> float | None:

@@ -24,6 +24,7 @@ JOB_DELAY = "bulk.job.delay"
 JOB_WAIT_RATIO = "bulk.job.wait_ratio"
 JOB_WAIT_NEGATIVE = "bulk.job.wait_negative"
 LOG_TRUNCATED = "bulk.log.truncated"
+OOM_KILLS = "bulk.worker.oom_kills"
 JOB_QUEUE_WAIT = "bulk.job.queue_wait"
 TIME_IN_QUEUE = "gen_ai.latency.time_in_queue"
 
@@ -116,6 +117,8 @@ M_SYSTEM_CPU_LOAD_1M = "system.cpu.load_average.1m"
 # PSI has no OpenTelemetry name yet: share of the last interval (0..1) in which work stalled,
 # attributes resource=cpu|memory|io, level=some|full.
 M_SYSTEM_PRESSURE = "bulk.system.pressure"
+# Nor has this: processes that the kernel has killed for memory since it started.
+M_SYSTEM_OOM_KILLS = "bulk.system.oom_kills"
 
 # --- closed sets ---------------------------------------------------------------------------
 # `retry` is an attempt of a job that failed and will be made again: no failure of the job.
@@ -221,6 +224,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BATCH_SIZE, "int", "{prompt}", "Prompts in the one call, where the engine was given several; tokens are their sums.", "7"),
     Attribute(PROMPT_INDEX, "int", "", "On the event bulk.inference.prompt: which prompt of the batch, from 0.", "10,11"),
     Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
+    Attribute(OOM_KILLS, "int", "{process}", "On job events: processes that the kernel has killed for memory, ever, in the worker's memory cgroup, else on its host.", "5"),
     Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
 )  # fmt: skip
 

@@ -15,6 +15,8 @@ from bulkscope_studio.analysis import analyse, to_json
 from bulkscope_studio.store import Store
 
 NEAREST = 5
+# A job that has not been heard of for this long is lost: heartbeats come every second, load may delay them.
+SILENT_NS = 15_000_000_000
 
 
 def list_bulks(store: Store) -> list[dict[str, Any]]:
@@ -41,9 +43,11 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
     if bulk_id == "latest":
         bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
     bulk = {"bulk": bulk_id}
+    now_ns = time.time_ns()
     jobs, inferences, requests = (
         store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
     )
+    lost = store.query(sql.load("page_lost"), bulk | {"silent_ns": now_ns - SILENT_NS})
     if not jobs.num_rows and not requests.num_rows:
         return None
     times = [
@@ -55,7 +59,7 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
         if at is not None
     ]
     hosts = store.query(sql.load("report_host"), {"first": min(times), "last": max(times)})
-    return to_json(analyse(bulk_id, jobs, inferences, requests, hosts, time.time_ns()))
+    return to_json(analyse(bulk_id, jobs, inferences, requests, hosts, lost))
 
 
 def router(store: Store) -> APIRouter:

@@ -40,7 +40,7 @@ class HostSampler:
 
     def sample(self, now: float) -> list[Sample]:
         """Return the samples at ``now`` (seconds of a monotonic clock); shares need a reading before."""
-        return [*self._utilization(), *self._memory(), *self._load(), *self._pressure(now)]
+        return [*self._utilization(), *self._memory(), *self._load(), *self._pressure(now), *self._kills()]
 
     def _read(self, name: str) -> str | None:
         try:
@@ -85,6 +85,13 @@ class HostSampler:
     def _load(self) -> list[Sample]:
         text = self._read("loadavg")
         return [] if text is None else [(c.M_SYSTEM_CPU_LOAD_1M, "{thread}", {}, float(text.split()[0]))]
+
+    def _kills(self) -> list[Sample]:
+        for line in (self._read("vmstat") or "").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return [(c.M_SYSTEM_OOM_KILLS, "{process}", {}, float(count))]
+        return []
 
     def _pressure(self, now: float) -> list[Sample]:
         found: list[Sample] = []

@@ -126,6 +126,12 @@ def _head(report: Mapping[str, Any]) -> list[str]:
             f"Data check (Little's law): L {number(check['in_system'])} against λW "
             f"{number(check['rate'] * check['time'])}, {_percent(check['deviation'])} off"
         )
+    lines += [
+        f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model "
+        f"{lost['model'] or ABSENT}, after {number(lost['elapsed_s'])} s with {_mib(lost['memory_bytes'])} "
+        f"resident: {lost['domain']}"
+        for lost in report["lost"]
+    ]
     return lines + [f"Note: {note}" for note in report["notes"]]
 
 

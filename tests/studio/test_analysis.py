@@ -14,7 +14,7 @@ JOB = {
     "job_id": pa.string(), "attempt": pa.int32(), "enqueue_ns": pa.int64(), "start_ns": pa.int64(),
     "end_ns": pa.int64(), "seen_ns": pa.int64(), "wait": pa.float64(), "delay": pa.float64(),
     "retried": pa.bool_(), "ok": pa.bool_(), "failure_domain": pa.string(), "error_type": pa.string(),
-    "worker": pa.string(),
+    "worker": pa.string(), "span_id": pa.string(),
 }  # fmt: skip
 FLOATS = (
     "seconds", "ttft", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time",
@@ -29,6 +29,10 @@ INFERENCE = (
 REQUEST = {
     "start_ns": pa.int64(), "end_ns": pa.int64(), "seconds": pa.float64(), "outcome": pa.string(),
     "enqueue_duration": pa.float64(), "bulk_size": pa.int64(),
+}  # fmt: skip
+LOST = {
+    "span_id": pa.string(), "job_id": pa.string(), "attempt": pa.int64(), "worker": pa.string(), "model": pa.string(),
+    "elapsed": pa.float64(), "memory": pa.int64(), "domain": pa.string(),
 }  # fmt: skip
 HOST = {"host_name": pa.string(), "name": pa.string(), "mean": pa.float64(), "max": pa.float64()}
 
@@ -54,15 +58,16 @@ def report(
     jobs: list[dict[str, Any]],
     inferences: list[dict[str, Any]] | None = None,
     requests: list[dict[str, Any]] | None = None,
-    now: float = 1000.0,
+    lost: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     tables = (
         table(JOB, jobs),
         table(INFERENCE, inferences or []),
         table(REQUEST, requests or []),
         table(HOST, []),
+        table(LOST, lost or []),
     )
-    return to_json(analyse("b", *tables, int(now * S)))
+    return to_json(analyse("b", *tables))
 
 
 @pytest.mark.parametrize(("count", "workers"), [(8, 2), (12, 3), (4, 4), (1, 1)])
@@ -152,23 +157,37 @@ def test_failures_are_split_by_domain() -> None:
     assert (found["done"], found["failed"]) == (1, 4)
 
 
-def test_open_jobs_are_running_unknown_or_waiting() -> None:
-    now = 100.0
+def test_open_jobs_are_running_lost_unknown_or_waiting() -> None:
     found = report(
         [
-            job("heard", 0, 1, None, seen_ns=int(99 * S)),
-            job("silent", 0, 1, None, seen_ns=int(50 * S)),
+            job("heard", 0, 1, None, span_id="s1"),
+            job("silent", 0, 1, None, span_id="s2"),
             {"job_id": "queued", "enqueue_ns": 0},
         ],
         requests=[{"start_ns": 0, "end_ns": S, "seconds": 1.0, "outcome": "ok", "bulk_size": 5}],
-        now=now,
-    )
+        lost=[
+            {"span_id": "s2", "job_id": "silent", "attempt": 1, "worker": "w0", "model": "m", "elapsed": 7.5,
+             "memory": 100, "domain": "resource"}
+        ],
+    )  # fmt: skip
     progress = found["progress"]
     # Two more were announced by the request and left no trace.
     assert progress == {
-        "sent": 5, "done": 0, "failed": 0, "running": 1, "retrying": 0, "waiting": 1, "unknown": 3,
+        "sent": 5, "done": 0, "failed": 0, "running": 1, "retrying": 0, "waiting": 1, "lost": 1, "unknown": 2,
     }  # fmt: skip
     assert found["notes"][0] == "partial: 5 of 5 jobs have not ended"
+    assert list(found["lost"]) == [
+        {"job_id": "silent", "attempt": 1, "worker": "w0", "model": "m", "elapsed_s": 7.5, "memory_bytes": 100,
+         "domain": "resource"}
+    ]  # fmt: skip
+
+
+def test_a_lost_job_that_another_worker_has_done_is_done() -> None:
+    lost = {"span_id": "s1", "job_id": "j", "attempt": 1, "worker": "w0", "domain": "infra"}
+    again = job("j", 0, 20, 22, span_id="s2", worker="w1")
+    found = report([job("j", 0, 1, None, span_id="s1"), again], lost=[lost])
+    assert (found["progress"]["done"], found["progress"]["lost"], found["complete"]) == (1, 0, True)
+    assert [each["worker"] for each in found["lost"]] == ["w0"], "that it happened stays visible"
 
 
 def test_tokens_and_cpu_are_summed_over_rows_that_hold_both() -> None:

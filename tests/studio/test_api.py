@@ -72,7 +72,7 @@ async def test_running_job_is_seen_before_its_span(store: Store) -> None:
         found = (await http.get("/api/bulks/sample-002/report")).json()
     progress = found["progress"]
     # The sample lies in the past, so the begun one has long been silent.
-    assert (progress["sent"], progress["done"], progress["unknown"], progress["waiting"]) == (8, 6, 1, 1)
+    assert (progress["sent"], progress["done"], progress["lost"], progress["waiting"]) == (8, 6, 1, 1)
     assert found["little"] is None
 
 

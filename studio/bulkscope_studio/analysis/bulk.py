@@ -9,21 +9,21 @@ from typing import Any
 import pyarrow as pa
 
 from bulkscope_studio.analysis import stats
-from bulkscope_studio.analysis.model import BulkReport, Group, Host, Inferences, Jobs, Progress, Requests
+from bulkscope_studio.analysis.model import BulkReport, Group, Host, Inferences, Jobs, Lost, Progress, Requests
 from bulkscope_studio.analysis.queueing import Little, little, put_at_once
 
 OUTCOMES = ("ok", "client_error", "overload", "internal_error")
-SILENT_NS = 15_000_000_000  # heartbeats come every second; export and load may delay them
 Row = Mapping[str, Any]
 
 
 def analyse(
-    bulk_id: str, jobs: pa.Table, inferences: pa.Table, requests: pa.Table, hosts: pa.Table, now_ns: int
+    bulk_id: str, jobs: pa.Table, inferences: pa.Table, requests: pa.Table, hosts: pa.Table, lost: pa.Table
 ) -> BulkReport:
-    """Compute the report; tables have the columns of ``queries/report_*.sql``, ``now_ns`` tells silence."""
-    rows: list[Row] = jobs.to_pylist()
+    """Compute the report; tables have the columns of ``queries/report_*.sql``."""
+    silent = {row["span_id"] for row in lost.to_pylist()}
+    rows: list[Row] = [row | {"lost": row["span_id"] in silent} for row in jobs.to_pylist()]
     last = _last(rows)
-    progress = _progress(last, requests.to_pylist(), now_ns)
+    progress = _progress(last, requests.to_pylist())
     complete = progress.sent > 0 and progress.done + progress.failed == progress.sent
     starts = [row["start_ns"] for row in requests.to_pylist()] + [row["enqueue_ns"] for row in rows]
     ends = [row["end_ns"] for row in rows] + [row["end_ns"] for row in requests.to_pylist()]
@@ -45,13 +45,22 @@ def analyse(
         ),
         workers=tuple(_group(name, rows, last, inferences, "worker", lambda row: row["worker"]) for name in workers),
         hosts=_hosts(hosts.to_pylist()),
+        lost=tuple(
+            Lost(
+                row["job_id"], row["attempt"], row["worker"], row["model"], row["elapsed"], row["memory"], row["domain"]
+            )
+            for row in lost.to_pylist()
+        ),
         little=checked,
         notes=notes,
     )
 
 
 def _last(rows: Iterable[Row]) -> dict[str, Row]:
-    """The attempt that decides each job: one still open, else the highest attempt, else the latest start."""
+    """The attempt that decides each job: one still open, else the highest attempt, else the latest start.
+
+    One that was lost with its worker counts by its start: the broker may have given the job to another.
+    """
     last: dict[str, Row] = {}
     for row in rows:
         other = last.get(row["job_id"])
@@ -62,16 +71,16 @@ def _last(rows: Iterable[Row]) -> dict[str, Row]:
 
 def _rank(row: Row) -> tuple[bool, int, int]:
     began = row["start_ns"] is not None
-    return began and row["end_ns"] is None, row["attempt"] or 0, row["start_ns"] or 0
+    return began and row["end_ns"] is None and not row["lost"], row["attempt"] or 0, row["start_ns"] or 0
 
 
-def _progress(last: Mapping[str, Row], requests: list[Row], now_ns: int) -> Progress:
+def _progress(last: Mapping[str, Row], requests: list[Row]) -> Progress:
     states: Counter[str] = Counter()
     for row in last.values():
         if row["end_ns"] is not None:
             states["retrying" if row["retried"] else "done" if row["ok"] else "failed"] += 1
         elif row["start_ns"] is not None:
-            states["running" if now_ns - row["seen_ns"] <= SILENT_NS else "unknown"] += 1
+            states["lost" if row["lost"] else "running"] += 1
         else:
             states["waiting"] += 1
     # The request knows how many it sent even when a PRODUCER span was lost.
@@ -80,7 +89,7 @@ def _progress(last: Mapping[str, Row], requests: list[Row], now_ns: int) -> Prog
     return Progress(
         sent=max(announced, len(last)), done=states["done"], failed=states["failed"],
         running=states["running"], retrying=states["retrying"], waiting=states["waiting"],
-        unknown=states["unknown"] + missing,
+        lost=states["lost"], unknown=missing,
     )  # fmt: skip
 
 
@@ -214,7 +223,9 @@ def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[
         left = progress.sent - progress.done - progress.failed
         notes.append(f"partial: {left} of {progress.sent} jobs have not ended")
     if progress.unknown:
-        notes.append(f"{progress.unknown} jobs are unknown: sent or begun, then nothing was heard of them")
+        notes.append(f"{progress.unknown} jobs are unknown: the request sent them, and nothing was seen of them")
+    if progress.lost:
+        notes.append(f"{progress.lost} jobs were lost: they began, and nothing was heard of their workers since")
     if checked is not None and not checked.ok:
         notes.append(
             f"Little's law is {checked.deviation:.0%} off (more than 5 %): lost spans, clock skew or a cut "

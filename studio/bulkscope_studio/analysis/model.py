@@ -25,7 +25,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the jobs are. ``unknown`` began and has neither ended nor been heard of lately."""
+    """Where the jobs are. ``lost`` began and went silent with their workers; of ``unknown`` nothing was seen."""
 
     sent: int
     done: int
@@ -33,6 +33,7 @@ class Progress:
     running: int
     retrying: int
     waiting: int
+    lost: int
     unknown: int
 
 
@@ -98,6 +99,22 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """An attempt whose worker went silent, as its last heartbeat described it.
+
+    ``domain`` is ``resource`` where the kernel counted a kill for memory after it, else ``infra``.
+    """
+
+    job_id: str
+    attempt: int
+    worker: str
+    model: str | None
+    elapsed_s: float | None
+    memory_bytes: int | None
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A host while the bulk ran; None where it was not sampled."""
 
@@ -122,6 +139,7 @@ class BulkReport:
     models: tuple[Group, ...]
     workers: tuple[Group, ...]
     hosts: tuple[Host, ...]
+    lost: tuple[Lost, ...]
     little: Little | None
     notes: tuple[str, ...]
 

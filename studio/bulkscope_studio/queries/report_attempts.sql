@@ -9,6 +9,7 @@ WITH sent AS (
     FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
 ), begun AS (
     SELECT span_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
+           max(CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            min(service_instance_id) AS service_instance_id, min(service_name) AS service_name,
            min(host_name) AS host_name, min(pid) AS pid
     FROM logs
@@ -30,7 +31,7 @@ SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        d.failure_domain, d.error_type, coalesce(d.host_name || ':' || d.pid, d.service_instance_id, d.service_name, 'worker') AS worker
 FROM done d LEFT JOIN sent s ON s.job_id = d.job_id
 UNION ALL
-SELECT o.job_id, NULL, o.span_id, NULL, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT o.job_id, o.attempt, o.span_id, NULL, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
        coalesce(o.host_name || ':' || o.pid, o.service_instance_id, o.service_name, 'worker')
 FROM open o LEFT JOIN sent s ON s.job_id = o.job_id
 UNION ALL

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
 from nicegui import ui
 
+from bulkscope_studio.api import SILENT_NS
 from bulkscope_studio.web import charts, fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
@@ -109,17 +111,27 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         slow = layout.table(columns, [], "key", "attempt wait work")
     with layout.card("Failed attempts, at most 100"):
         bad = layout.table(columns, [], "key", "attempt wait work")
+    gone_columns = {
+        "job": "job", "attempt": "attempt", "worker": "worker", "model": "model", "elapsed": "worked at least",
+        "memory": "RAM at last", "domain": "cause",
+    }  # fmt: skip
+    with layout.card(
+        "Lost with their workers",
+        "Began, never ended, and silent for 15 s. Cause resource: the kernel counted a kill for memory afterwards.",
+    ):
+        gone = layout.table(gone_columns, [], "key", "attempt elapsed memory")
 
     async def show() -> None:
         total = await data.row("bulk_numbers", bulk_id=bulk_id)
         span = total["to_ns"] - total["from_ns"]
         bin_ns = max(10**9, span // 300 // 10**9 * 10**9)
-        jobs, points, split, slowest, failed = await asyncio.gather(
+        jobs, points, split, slowest, failed, lost = await asyncio.gather(
             data.rows("bulk_jobs", bulk_id=bulk_id, limit=MOST_JOBS),
             data.rows("bulk_points", bulk_id=bulk_id, from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns),
             data.rows("models", bulk_id=bulk_id),
             data.rows("bulk_worst", bulk_id=bulk_id, failed=False),
             data.rows("bulk_worst", bulk_id=bulk_id, failed=True),
+            data.rows("lost", bulk=bulk_id, silent_ns=time.time_ns() - SILENT_NS),
         )
         cut = jobs[0]["total"] - len(jobs) if jobs else 0
         note.set_text(
@@ -130,7 +142,8 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         numbers.rows = thirteen(total)
         models.rows = [model_row(row) for row in split]
         slow.rows, bad.rows = [_job_row(r) for r in slowest], [_job_row(r) for r in failed]
-        for table in (numbers, models, slow, bad):
+        gone.rows = [_lost_row(r) for r in lost]
+        for table in (numbers, models, slow, bad, gone):
             table.update()
 
     layout.live(show, lanes, 3.0)
@@ -183,6 +196,14 @@ def _lane(row: Row, place: int) -> list[Any]:
         text += f", failed: {row['failure_domain'] or ''} {row['error_type'] or ''}"
     inner = (row["infer_start"] or 0) / 1e6, (row["infer_end"] or 0) / 1e6
     return [place, start - waited * 1e3, start, end, *inner, 1 if row["failed"] else 0, text]
+
+
+def _lost_row(row: Row) -> dict[str, Any]:
+    return {
+        "key": row["span_id"], "job": row["job_id"], "attempt": row["attempt"], "worker": row["worker"],
+        "model": row["model"] or fmt.ABSENT, "elapsed": fmt.seconds(row["elapsed"]), "memory": fmt.size(row["memory"]),
+        "domain": row["domain"],
+    }  # fmt: skip
 
 
 def _job_row(row: Row) -> dict[str, Any]:
