@@ -56,7 +56,7 @@ _STOCK = (
     "opentelemetry-exporter-otlp-proto-http",
     "opentelemetry-instrumentation-fastapi",
 )
-_UVICORN = ["app:app", "--host", "127.0.0.1", "--port", "0", "--no-access-log"]
+UVICORN = ["app:app", "--host", "127.0.0.1", "--port", "0", "--no-access-log"]
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,17 @@ def pinned(names: tuple[str, ...]) -> Iterator[str]:
 def variants() -> list[Variant]:
     ours = Path(sys.executable).parent
     theirs = venv("stock", [*pinned(_SAME + _STOCK)]).parent
+    elastic = venv("elastic", [*pinned(_SAME + _STOCK), "elastic-opentelemetry"]).parent
     return [
         Variant("no telemetry", [str(theirs / "uvicorn")]),
         Variant(
             "stock `opentelemetry-instrument`",
             [str(theirs / "opentelemetry-instrument"), "uvicorn"],
+            {"OTEL_LOGS_EXPORTER": "none"},
+        ),
+        Variant(
+            "Elastic's distribution",
+            [str(elastic / "opentelemetry-instrument"), "uvicorn"],
             {"OTEL_LOGS_EXPORTER": "none"},
         ),
         Variant("FastAPI's own", [str(theirs / "python"), str(APPS / "native.py")]),
@@ -147,11 +153,11 @@ def ask(connection: socket.socket, count: int) -> None:
             missing -= len(connection.recv(missing))
 
 
-def measure(variant: Variant, endpoint: str, routes: int, requests: int) -> float:
-    """Return CPU seconds of one request."""
+def environment(variant: Variant, endpoint: str, routes: int) -> dict[str, str]:
+    """Return the environment that a variant's server is started in."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "BULKSCOPE_"))}
     path = f"{Path(variant.command[0]).parent}{os.pathsep}{kept.get('PATH', '')}"
-    environment = kept | {
+    return kept | {
         "PATH": path,
         "PYTHONPATH": "",
         "ROUTES": str(routes),
@@ -160,8 +166,14 @@ def measure(variant: Variant, endpoint: str, routes: int, requests: int) -> floa
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         **variant.environment,
     }
+
+
+def measure(variant: Variant, endpoint: str, routes: int, requests: int) -> float:
+    """Return CPU seconds of one request."""
     with (
-        started([*variant.command, *_UVICORN], environment, r"running on http://[\d.]+:(\d+)") as (pid, port),
+        started(
+            [*variant.command, *UVICORN], environment(variant, endpoint, routes), r"running on http://[\d.]+:(\d+)"
+        ) as (pid, port),
         socket.create_connection(("127.0.0.1", port)) as connection,
     ):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -158,7 +158,16 @@ GARBLED = [
     b"max max max",
     b"some total=\n",
 ]
-FILES = ["self/status", "self/cgroup", "self/mountinfo", "self/task/1/children", "meminfo", "pressure/cpu", "20/stat"]
+FILES = [
+    "vmstat",
+    "self/status",
+    "self/cgroup",
+    "self/mountinfo",
+    "self/task/1/children",
+    "meminfo",
+    "pressure/cpu",
+    "20/stat",
+]
 GROUP = ["cpu.max", "memory.max", "cpu.stat", "cpu.pressure"]
 
 
@@ -172,7 +181,7 @@ def test_what_cannot_be_read_is_absent_and_raises_nothing(machine: Machine, garb
         proc = machine.read()
         for read in (
             proc.status, proc.memory_limit, proc.allowed_cores, proc.pressure, proc.throttled, proc.container_id,
-            proc.children_cpu, proc.reset_peak,
+            proc.children_cpu, proc.reset_peak, proc.oom_kills,
         ):  # fmt: skip
             read()
     Machine.write(machine.proc / "self/status", garbage)
@@ -207,3 +216,13 @@ def test_the_real_machine() -> None:
     assert 0 < cores <= (os.cpu_count() or 1)
     assert limit is not None
     assert limit > status.rss
+
+
+def test_kills_for_memory_of_the_cgroup_else_of_the_host(machine: Machine) -> None:
+    assert machine.read().oom_kills() is None
+    machine.process("vmstat", "nr_free_pages 1\noom_kill 7\n")
+    assert machine.read().oom_kills() == 7
+    legacy(machine).group("memory/docker/x/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert machine.read().oom_kills() == 2
+    unified(machine).group("system.slice/worker.service/memory.events", "low 0\noom 4\noom_kill 3\noom_group_kill 0\n")
+    assert machine.read().oom_kills() == 3

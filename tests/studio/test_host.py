@@ -83,3 +83,9 @@ def test_this_machine() -> None:
     while not total:  # until the kernel has counted a tick
         total = sum(v for name, v in by_series(sampler.sample(1.0)).items() if name[0] == "system.cpu.utilization")
     assert total == pytest.approx(1.0)
+
+
+def test_kills_for_memory_are_the_kernels_count(proc: Path) -> None:
+    assert ("bulk.system.oom_kills",) not in by_series(HostSampler(proc).sample(0.0))
+    write(proc, "vmstat", "nr_free_pages 5\noom_kill 2\n")
+    assert by_series(HostSampler(proc).sample(0.0))["bulk.system.oom_kills",] == 2
