@@ -44,7 +44,7 @@ def nothing(bulk_id=None):
 
 @app.task(ignore_result=True)
 def end():
-    print("all done", time.process_time(), flush=True)
+    print(f"all done {time.process_time()}", flush=True)  # in one write: Celery logs each
 """
 PUBLISH = """
 import sys, time

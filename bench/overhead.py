@@ -79,7 +79,8 @@ def pinned(names: tuple[str, ...]) -> Iterator[str]:
 def variants() -> list[Variant]:
     ours = Path(sys.executable).parent
     theirs = venv("stock", [*pinned(_SAME + _STOCK)]).parent
-    elastic = venv("elastic", [*pinned(_SAME + _STOCK), "elastic-opentelemetry"]).parent
+    # It pins the SDK that it was made with, which may be an older one.
+    elastic = venv("elastic", [*pinned(_SAME), "elastic-opentelemetry", _STOCK[-1]]).parent
     return [
         Variant("no telemetry", [str(theirs / "uvicorn")]),
         Variant(

@@ -69,7 +69,7 @@ class Inference:
         # The stretch that is measured and the span are the same to the nanosecond.
         self._started_ns, self._clock = time.time_ns(), time.perf_counter()
         try:
-            self._span = trace.get_tracer("bulkscope").start_span(
+            self._span = _instruments.tracer().start_span(
                 f"{self._labels[c.GEN_AI_OPERATION]} {self._labels[c.GEN_AI_MODEL]}",
                 kind=SpanKind.CLIENT if self._remote else SpanKind.INTERNAL,
                 attributes=attributes,

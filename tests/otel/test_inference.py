@@ -146,7 +146,7 @@ def test_a_fault_of_ours_leaves_nothing_behind(telemetry: Telemetry, monkeypatch
 
 def test_a_tracer_that_fails_leaves_no_stretch_open(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trace, "get_tracer", None)
+        patch.setattr(_inference._instruments, "tracer", None)
         with pytest.raises(TypeError):
             Inference(model="tiny", provider="llama_cpp").start()
     finished()
