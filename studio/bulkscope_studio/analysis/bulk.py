@@ -223,9 +223,9 @@ def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[
         left = progress.sent - progress.done - progress.failed
         notes.append(f"partial: {left} of {progress.sent} jobs have not ended")
     if progress.unknown:
-        notes.append(f"{progress.unknown} jobs are unknown: the request sent them, and nothing was seen of them")
+        notes.append(f"unknown jobs: {progress.unknown} that the request sent, and of which nothing was seen")
     if progress.lost:
-        notes.append(f"{progress.lost} jobs were lost: they began, and nothing was heard of their workers since")
+        notes.append(f"lost jobs: {progress.lost} that began, and of whose workers nothing was heard since")
     if checked is not None and not checked.ok:
         notes.append(
             f"Little's law is {checked.deviation:.0%} off (more than 5 %): lost spans, clock skew or a cut "
