@@ -46,6 +46,8 @@ def finish_reason(answer: Mapping[str, Any]) -> str | None:
             return str(choice["finish_reason"])
     if answer.get("done_reason"):
         return str(answer["done_reason"])
+    if answer.get("object") == "response" and answer.get("status") in ("completed", "incomplete"):
+        return "stop" if answer["status"] == "completed" else "length"
     if answer.get("stop_type"):
         return {"eos": "stop", "word": "stop", "limit": "length"}.get(answer["stop_type"], str(answer["stop_type"]))
     return None

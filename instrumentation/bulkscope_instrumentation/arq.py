@@ -6,6 +6,7 @@ Bulkscope does not read.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import pickle
 import time
@@ -117,6 +118,8 @@ def _working(worker: Any, function: Any, original: Callable[..., Any]) -> Callab
     @functools.wraps(original)
     async def coroutine(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
         attempt = int(ctx.get("job_try") or 1)
+        began = time.monotonic()
+        timeout = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
 
         def begin() -> Work:
             headers = dict(_received.get() or {})
@@ -137,10 +140,21 @@ def _working(worker: Any, function: Any, original: Callable[..., Any]) -> Callab
             limit = worker.max_tries if function.max_tries is None else function.max_tries
             if not worker.retry_jobs or attempt >= limit or ctx["job_id"] in worker.aborting_tasks:
                 return False
-            return type(error).__name__ in ("Retry", "RetryJob", "CancelledError")
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            return bool(kinds & {"Retry", "RetryJob"}) or ("CancelledError" in kinds and not timed_out())
 
-        with working(begin, retried, attempt):
-            return await original(ctx, *args, **kwargs)
+        def timed_out() -> bool:
+            # arq's clock began a moment before the coroutine's.
+            return timeout is not None and time.monotonic() - began >= timeout - 0.1
+
+        with working(begin, retried, attempt) as work:
+            try:
+                return await original(ctx, *args, **kwargs)
+            except asyncio.CancelledError:
+                # The coroutine is cancelled at its time limit; arq fails the job with TimeoutError.
+                if work is not None and timed_out():
+                    work.error = TimeoutError()
+                raise
 
     coroutine._bulkscope = True  # type: ignore[attr-defined]
     return coroutine

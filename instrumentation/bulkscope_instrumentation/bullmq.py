@@ -104,6 +104,8 @@ def _wrap_processor(worker: Any) -> None:
             )
 
         def retried(error: BaseException) -> bool:
+            if type(error).__name__ in ("WaitingChildrenError", "DelayedError"):
+                return True  # put aside by its own wish
             limit = int(job.opts.get("attempts") or getattr(job, "attempts", None) or 1)
             return type(error).__name__ != "UnrecoverableError" and attempt < limit
 

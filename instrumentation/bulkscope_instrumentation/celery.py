@@ -8,6 +8,8 @@ which hold for prefork, solo and threads alike.
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
@@ -61,8 +63,8 @@ class CeleryInstrumentor(Instrumentor):
         from celery import signals
         from celery.app.amqp import AMQP
 
-        self._works: dict[str, Work] = {}
-        self._errors: dict[str, BaseException] = {}
+        self._works: dict[tuple[str, int], Work] = {}
+        self._errors: dict[tuple[str, int], BaseException] = {}
         self.wrap(AMQP, "_create_task_sender", _create_task_sender)
         self._connected = [
             (signals.task_prerun, self._prerun),
@@ -87,7 +89,7 @@ class CeleryInstrumentor(Instrumentor):
             return
         info = request.delivery_info or {}
         headers = {**(request.headers or {}), **_flat_headers(request)}
-        self._works[task_id] = Work(
+        self._works[_key(task_id)] = Work(
             system=_system(task.app),
             queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
             job_id=task_id,
@@ -98,18 +100,31 @@ class CeleryInstrumentor(Instrumentor):
         ).start(attempt=(request.retries or 0) + 1)
 
     def _failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
-        if task_id in self._works:
-            self._errors[task_id] = exception
+        if _key(task_id) in self._works:
+            self._errors[_key(task_id)] = exception
 
     def _retried(self, request: Any, reason: Any, **_: Any) -> None:
-        if request.id in self._works:
+        if _key(request.id) in self._works:
             cause = getattr(reason, "exc", None)
-            self._errors[request.id] = cause if isinstance(cause, BaseException) else reason
+            self._errors[_key(request.id)] = cause if isinstance(cause, BaseException) else reason
 
-    def _postrun(self, task_id: str, state: str | None = None, **_: Any) -> None:
-        work, error = self._works.pop(task_id, None), self._errors.pop(task_id, None)
-        if work is not None:
-            work.finish(error, retry=state == "RETRY")
+    @guarded
+    def _postrun(self, task_id: str, state: str | None = None, retval: Any = None, **_: Any) -> None:
+        key = _key(task_id)
+        work, error = self._works.pop(key, None), self._errors.pop(key, None)
+        if work is None:
+            return
+        retry = state == "RETRY"
+        if state == "REJECTED" and isinstance(retval, BaseException):
+            error, retry = retval, bool(getattr(retval, "requeue", False))
+        elif state is None:  # the worker is on its way out, by SystemExit for one
+            error = error or sys.exc_info()[1]
+        work.finish(error, retry=retry)
+
+
+def _key(task_id: str) -> tuple[str, int]:
+    # A job that is delivered a second time may run beside the first delivery, in another thread.
+    return task_id, threading.get_ident()
 
 
 def _flat_headers(request: Any) -> dict[str, Any]:

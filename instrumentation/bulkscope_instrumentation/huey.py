@@ -8,6 +8,7 @@ a serializer of the application's own carries nothing, so that its jobs have no 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from bulkscope._safe import guarded
 
 _ATTRIBUTE = "_bulkscope_headers"
 _WORK = "_bulkscope_work"
+_FAILED = frozenset(("error", "timeout", "locked", "rate-limited", "canceled", "interrupted"))
 _MARK = b"\nbulkscope:"
 _passing = threading.local()
 
@@ -53,14 +55,15 @@ def _system(huey: Any) -> str:
     return next((system for system in ("redis", "sqlite", "file") if system in name.lower()), "in_memory")
 
 
-def _delay(task: Any) -> float:
-    """Return the seconds until a task's ETA, which is UTC or local without saying so."""
-    eta: datetime | None = task.eta
+def _until(huey: Any, eta: datetime | None) -> float:
+    """Return the seconds until an ETA; a naive one is UTC, or local time where Huey is set to that."""
     if eta is None:
         return 0.0
     if eta.tzinfo is not None:
-        return max(0.0, (eta - datetime.now(UTC)).total_seconds())
-    return max(0.0, (eta - datetime.now(UTC).replace(tzinfo=None)).total_seconds())
+        now = datetime.now(UTC)
+    else:
+        now = datetime.now(UTC).replace(tzinfo=None) if getattr(huey, "utc", True) else datetime.now()
+    return max(0.0, (eta - now).total_seconds())
 
 
 def _send(huey: Any, task: Any, delay: float) -> Send:
@@ -83,14 +86,16 @@ def _enqueue(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> 
     # Groups and chords enqueue their tasks one by one; one with headers comes from the schedule.
     if not hasattr(task, "eta") or huey._immediate or _ATTRIBUTE in vars(task):
         return wrapped(*args, **kwargs)
-    with sending(lambda: _send(huey, task, _delay(task))) as sent:
+    with sending(lambda: _send(huey, task, _until(huey, task.eta))) as sent:
         vars(task)[_ATTRIBUTE] = sent.headers
         return wrapped(*args, **kwargs)
 
 
 def _requeue(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
     task = args[0] if args else kwargs["task"]
-    with sending(lambda: _send(huey, task, float(task.retry_delay or 0))) as sent:
+    # Huey 3 says when, for a task that has asked for a moment of its own.
+    eta = args[2] if len(args) > 2 else kwargs.get("retry_eta")
+    with sending(lambda: _send(huey, task, _until(huey, eta) if eta else float(task.retry_delay or 0))) as sent:
         vars(task)[_ATTRIBUTE] = sent.headers
         return wrapped(*args, **kwargs)
 
@@ -156,12 +161,21 @@ def _execute(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> 
 
 
 def _emit(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
-    # Huey keeps what a task raises to itself and says so here: ("error", task, exception).
-    if len(args) > 2 and args[0] == "error" and isinstance(args[2], BaseException):
-        work = vars(args[1]).get(_WORK)
-        if work is not None:
-            work.error = args[2]
+    _note(*args)
     return wrapped(*args, **kwargs)
+
+
+@guarded
+def _note(signal: str, task: Any = None, *rest: Any) -> None:
+    """Learn from Huey's signals how a task ends: it keeps what a task raises to itself."""
+    work = vars(task).get(_WORK) if task is not None else None
+    if work is None:
+        return
+    if signal in _FAILED:
+        # With a signal that does not bring it, the exception is the one being handled.
+        work.error = rest[0] if rest and isinstance(rest[0], BaseException) else sys.exc_info()[1]
+    elif signal == "retrying":
+        work.retry = True
 
 
 def _start(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:

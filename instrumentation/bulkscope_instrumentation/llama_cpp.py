@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,8 @@ from bulkscope_instrumentation import _llm_answers as answers
 
 _operation: ContextVar[str] = ContextVar("bulkscope-llama-cpp-operation", default="text_completion")
 _CALL = "_bulkscope_call"
+# Calls whose streams were forgotten. Its `put` may be interrupted by another, which `Queue`'s may not.
+_abandoned: SimpleQueue[_Call] = SimpleQueue()
 
 
 class LlamaCppInstrumentor(Instrumentor):
@@ -79,11 +82,18 @@ class _Call:
         self.inference.finish_reason = answers.finish_reason(found) or self.inference.finish_reason
         answers.read_usage(answers.mapping(found.get("usage")), self.inference)
 
+    def cancel(self) -> None:
+        """End the span of a stream that is left; one that came to its end has ended before."""
+        if self.inference.finish_reason is None:
+            self.inference.finish_reason = "cancelled"
+        self.finish()
+
     def finish(self, error: BaseException | None = None) -> None:
         """End the span, once."""
         if not self._ended:
             self._ended = True
-            vars(self._llama).pop(_CALL, None)
+            if vars(self._llama).get(_CALL) is self:
+                del vars(self._llama)[_CALL]
             # Its only sign of a prompt that is too long is this text.
             too_long = isinstance(error, ValueError) and "context window" in str(error)
             self.inference.finish(error, "input" if too_long else None)
@@ -91,6 +101,8 @@ class _Call:
 
 def _completion(wrapped: Callable[..., Any], llama: Any, args: Any, kwargs: Any) -> Any:
     try:
+        while not _abandoned.empty():
+            _abandoned.get_nowait().cancel()
         call = _Call(llama, kwargs)
         vars(llama)[_CALL] = call
     except Exception:
@@ -129,13 +141,15 @@ class _Stream(Iterator[Any]):
 
     def close(self) -> None:
         """Close the engine's generator and end the span."""
-        if self._call.inference.finish_reason is None:
-            self._call.inference.finish_reason = "cancelled"
-        self._chunks.close()
-        self._call.finish()
+        try:
+            self._chunks.close()
+        finally:
+            self._call.cancel()
 
     def __del__(self) -> None:
-        self.close()
+        # Run by the garbage collector it may be anywhere, inside a lock of ours or of the SDK too: it must
+        # not take one. The span ends with the next completion.
+        _abandoned.put(self._call)
 
 
 def _generate(wrapped: Callable[..., Any], llama: Any, args: Any, kwargs: Any) -> Any:

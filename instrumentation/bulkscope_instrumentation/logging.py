@@ -45,6 +45,12 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
 # arguments of the message. Celery writes a task's result when it has succeeded.
 PRIVATE = {"celery.app.trace": frozenset(("args", "kwargs", "return_value"))}
 NOT_RECORDED = "(not recorded)"
+# Lines of libraries, most of them at debug level, whose arguments hold prompts or answers: they are stored as
+# they stand in the library's source, with nothing filled in.
+TEMPLATES = (
+    "Kicking %s with args", "Received message: %s", "Cannot parse message", "TaskPool: Apply", "Request options: %s",
+    "Worker %s: result: %r",
+)  # fmt: skip
 # These write a job as its call, "summarise('the prompt')", or its result, "● 'the answer'": both are left out.
 CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "rq", "taskiq"))
 _CALL = re.compile(r"(?<=[\w>])\(.*\)|(?<=● ).+|(?<=^Result: ).+", re.DOTALL)
@@ -108,13 +114,21 @@ def _call_handlers(original: Callable[..., None], level: int | None) -> Callable
 
 
 def _mark(record: Any) -> Bulk | None:
-    """Set the ids on the record; an unknown one is an empty string, so that a format never fails."""
+    """Set the ids on the record; an unknown one is an empty string, so that a format never fails.
+
+    One that is there already is the application's own, or came with a record from another process: it stays.
+    """
     span = trace.get_current_span().get_span_context()
     bulk = _bulk.current()
-    record.otelTraceID = trace.format_trace_id(span.trace_id) if span.is_valid else ""
-    record.otelSpanID = trace.format_span_id(span.span_id) if span.is_valid else ""
-    record.bulk_id = (bulk.id if bulk else _bulk.from_baggage()) or ""
-    record.bulk_job_id = (bulk.job_id if bulk else None) or ""
+    known = {
+        "otelTraceID": trace.format_trace_id(span.trace_id) if span.is_valid else "",
+        "otelSpanID": trace.format_span_id(span.span_id) if span.is_valid else "",
+        "bulk_id": (bulk.id if bulk else _bulk.from_baggage()) or "",
+        "bulk_job_id": (bulk.job_id if bulk else None) or "",
+    }
+    for name, value in known.items():
+        if not getattr(record, name, None):
+            setattr(record, name, value)
     return bulk
 
 
@@ -166,6 +180,8 @@ def _content_wanted() -> bool:
 
 def _body(record: logging.LogRecord) -> str:
     private = PRIVATE.get(record.name)
+    if isinstance(record.msg, str) and record.msg.startswith(TEMPLATES) and not _content_wanted():
+        return record.msg
     if record.name.partition(".")[0] in CALLS and not _content_wanted():
         return _CALL.sub(NOT_RECORDED, record.getMessage())
     if private is None or not isinstance(record.args, Mapping) or _content_wanted():

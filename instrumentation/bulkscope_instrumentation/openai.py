@@ -56,6 +56,7 @@ class _Call:
         )
         self._rest = b""
         self.ended = False
+        self.readable = True
         self.inference.start()
 
     @guarded
@@ -81,7 +82,9 @@ class _Call:
 
     @guarded
     def part(self, data: bytes) -> None:
-        """Read a part of a stream: lines of server-sent events, or of JSON."""
+        """Read a part of a stream: lines of server-sent events, or of JSON; a compressed one passes unread."""
+        if not self.readable:
+            return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             chunk = answers.mapping(line.removeprefix(b"data:").strip())
@@ -89,6 +92,11 @@ class _Call:
                 if self.inference.ttft is None and answers.has_text(chunk):
                     self.inference.ttft = self.inference.elapsed()
                 answers.read(chunk, self.inference)
+
+    def at_end(self) -> None:
+        """Read what is left when the stream has come to its end, and end the span."""
+        self.part(b"\n")
+        self.finish()
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the span, once."""
@@ -121,10 +129,9 @@ def _answered(call: _Call, response: Any, stream: bool, tap: Callable[..., Any])
     if not stream:
         call.whole(response)
         call.finish()
-    elif call.headers(response):
-        response.stream = tap(response.stream, call)
     else:
-        call.finish()
+        call.readable = bool(call.headers(response))
+        response.stream = tap(response.stream, call)
 
 
 def _sending(tap: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +183,7 @@ def _stream_class(base: type) -> Callable[..., Any]:
             except BaseException as error:
                 self._call.finish(error)
                 raise
-            self._call.closed()
+            self._call.at_end()
 
         def close(self) -> None:
             self._call.closed()
@@ -202,7 +209,7 @@ def _async_stream_class(base: type) -> Callable[..., Any]:
             except BaseException as error:
                 self._call.finish(error)
                 raise
-            self._call.closed()
+            self._call.at_end()
 
         async def aclose(self) -> None:
             self._call.closed()

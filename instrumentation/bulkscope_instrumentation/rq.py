@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
+from opentelemetry import propagate
+
 from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._job import Send, Work, age, attempt_of, sending, working
@@ -34,6 +36,9 @@ class RqInstrumentor(Instrumentor):
 
         self.wrap(Queue, "_enqueue_job", _enqueue)
         self.wrap(Queue, "schedule_job", _schedule)
+        self.wrap(Queue, "setup_dependencies", _defer)
+        if hasattr(Queue, "_enqueue_rate_limited_job"):
+            self.wrap(Queue, "_enqueue_rate_limited_job", _enqueue)
         self.wrap(Job, "to_dict", _to_dict)
         self.wrap(Job, "restore", _restore)
         self.wrap(Job, "perform", _perform)
@@ -55,10 +60,26 @@ def _enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) ->
 
 
 def _schedule(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
-    job, moment = (*args, *kwargs.values())[:2]
+    given = dict(zip(("job", "datetime"), args, strict=False)) | kwargs
+    job, moment = given["job"], given["datetime"]
     with sending(lambda: _send(queue, job, moment)) as sent:
         job.__dict__[FIELD] = {**sent.headers, "scheduled": "1"}
         return wrapped(*args, **kwargs)
+
+
+def _defer(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    # A job that waits for others is enqueued by a worker, outside of any context: it carries its own.
+    _carry(args[0] if args else kwargs.get("job"))
+    return wrapped(*args, **kwargs)
+
+
+@guarded
+def _carry(job: Any) -> None:
+    if getattr(job, "_dependency_ids", None) and FIELD not in vars(job):
+        headers: dict[str, str] = {}
+        propagate.inject(headers)
+        if headers:
+            job.__dict__[FIELD] = headers
 
 
 def _send(queue: Any, job: Any, moment: datetime | None = None) -> Send:
@@ -121,8 +142,15 @@ def _perform(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> A
     with working(begin, lambda error: bool(job.retries_left)) as work:
         result = wrapped(*args, **kwargs)
         if work is not None and type(result).__name__ == "Retry" and type(result).__module__.startswith("rq."):
-            work.retry = True
+            if (job.number_of_retries or 0) < result.max:
+                work.retry = True
+            else:
+                work.error = _NoTriesLeft("a job that returns Retry has none left")
         return result
+
+
+class _NoTriesLeft(Exception):
+    """What RQ fails a job with that returns ``Retry`` once more than it may; it raises nothing itself."""
 
 
 def _work(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:

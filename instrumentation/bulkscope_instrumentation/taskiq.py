@@ -18,6 +18,7 @@ from bulkscope._job import Send, Work, sending, working
 from bulkscope._safe import guarded, report
 
 LABEL = "bulkscope"
+_REQUEUED = "X-Taskiq-requeue"
 _SYSTEMS = ("redis", "rabbitmq", "nats", "kafka", "sqs", "postgres", "zero_mq")
 _raised: ContextVar[list[BaseException] | None] = ContextVar("bulkscope-taskiq-raised", default=None)
 # The stack that the sending of the task being kicked is left by.
@@ -113,6 +114,7 @@ async def _run_task(wrapped: Callable[..., Any], receiver: Any, args: Any, kwarg
     # The receiver keeps what a task raises to itself, in the result; by then a middleware has kicked the
     # task again if it is to be, from inside this job's context.
     with working(begin) as work:
+        requeued = message.labels.get(_REQUEUED)
         raised: list[BaseException] = []
         token = _raised.set(raised)
         try:
@@ -120,7 +122,12 @@ async def _run_task(wrapped: Callable[..., Any], receiver: Any, args: Any, kwarg
         finally:
             _raised.reset(token)
         if work is not None and result.is_err:
-            work.error = raised[0] if raised else result.error
+            error = raised[0] if raised else result.error
+            # A task that asks for no result, or to be queued again, raises this; it has not failed.
+            if type(error).__name__ != "NoResultError":
+                work.error = error
+            elif message.labels.get(_REQUEUED) != requeued:
+                work.retry = True
         return result
 
 

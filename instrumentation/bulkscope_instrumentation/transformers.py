@@ -44,7 +44,7 @@ class TransformersInstrumentor(Instrumentor):
             return wrapped(*args, **kwargs)
         token = _inside.set(True)
         try:
-            result = wrapped(*args, **{**kwargs, **call.added})
+            result = wrapped(*call.args, **call.kwargs)
         except BaseException as error:
             call.inference.finish(error)
             raise
@@ -75,9 +75,10 @@ class _Call:
 
     def __init__(self, model: Any, args: Any, kwargs: dict[str, Any], module: Any) -> None:
         self._model = model
-        self._kwargs = kwargs
-        self._prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-        self._config = kwargs.get("generation_config") or model.generation_config
+        # What may be given by position, in the order that generate has had since 4.40.
+        self._kwargs = dict(zip(("inputs", "generation_config", "logits_processor"), args, strict=False)) | kwargs
+        self._prompt = self._kwargs.get("inputs", kwargs.get("input_ids"))
+        self._config = self._kwargs.get("generation_config") or model.generation_config
         limit = kwargs.get("max_new_tokens") or getattr(self._config, "max_new_tokens", None)
         self.inference = Inference(
             model=_name(model),
@@ -86,8 +87,11 @@ class _Call:
             max_tokens=limit if isinstance(limit, int) else None,
         )
         self._first = _first_scores(module.LogitsProcessor, self.inference)
-        given = kwargs.get("logits_processor") or ()
-        self.added = {"logits_processor": module.LogitsProcessorList([*given, self._first])}
+        given = self._kwargs.get("logits_processor") or ()
+        processors = module.LogitsProcessorList([*given, self._first])
+        by_position = len(args) > 2
+        self.args = (*args[:2], processors, *args[3:]) if by_position else args
+        self.kwargs = kwargs if by_position else {**kwargs, "logits_processor": processors}
         self.inference.start()
 
     @guarded

@@ -111,15 +111,29 @@ class Inference:
     @guarded
     def finish(self, error: BaseException | None = None, domain: str | None = None) -> None:
         """End the span. ``error`` is what the call raised; ``domain`` where the engine's module knows better."""
+        self.release()
         usage = None if self._window is None else meter().end(self._window)
         wall = time.perf_counter() - self._clock if usage is None else usage.wall
         ended_ns = self._started_ns + int(wall * 1e9)
-        self.release()
+        labels = dict(self._labels)
+        values = self._said(wall) | ({} if usage is None else _measured(usage))
+        try:
+            self._describe(values, labels, ended_ns, error, domain)
+        finally:
+            self._span.end(ended_ns)
+            self._record(wall, usage, values, labels)
+
+    def _describe(
+        self,
+        values: dict[str, Any],
+        labels: _instruments.AttributeValues,
+        ended_ns: int,
+        error: BaseException | None,
+        domain: str | None,
+    ) -> None:
         bulk = self._bulk
         if error is not None:
             self.error = (error_type(error), domain or failure_domain(error))
-        labels = dict(self._labels)
-        values = self._said(wall) | ({} if usage is None else _measured(usage))
         if bulk is not None:
             bulk.inference_failure = self.error[1] if self.error else None
             bulk.inference_model = None
@@ -131,8 +145,6 @@ class Inference:
         if len(self._prompts) > 1:
             for number, tokens in enumerate(self._prompts):
                 self._span.add_event(c.EVENT_PROMPT, {c.PROMPT_INDEX: number, **tokens}, ended_ns)
-        self._span.end(ended_ns)
-        self._record(wall, usage, values, labels)
 
     def _said(self, wall: float) -> dict[str, Any]:
         return {

@@ -55,7 +55,9 @@ def _names(error: BaseException) -> str:
 def is_overload(error: BaseException) -> bool:
     """Tell whether a failed enqueue means a full or slow broker rather than a broken one."""
     chain: BaseException | None = error
-    while chain is not None:
+    seen: set[int] = set()
+    while chain is not None and id(chain) not in seen:
+        seen.add(id(chain))
         names = _names(chain)
         if "Timeout" in names or "LimitExceeded" in names or "OutOfMemory" in names or "Full" in names.split():
             return True
@@ -110,7 +112,7 @@ def working(
         yield work
     except BaseException as error:
         if work is not None:
-            work.finish(error, retry=bool(retried and guarded(retried)(error)))
+            work.finish(work.error or error, retry=bool(retried and guarded(retried)(error)))
         raise
     if work is not None:
         work.finish(work.error, retry=work.retry)
@@ -288,11 +290,21 @@ class Work:
         )
         self.context: Context = trace.set_span_in_context(self.span, self._parent)
         self._token = otel_context.attach(self.context)
-        _instruments.add(c.M_CONSUMED_MESSAGES, 1, self._labels)
-        _instruments.add(c.M_WORKER_BUSY, 1, {c.MESSAGING_DESTINATION: self._queue})
-        self.event(c.EVENT_JOB_STARTED, _kernel())
-        _heartbeat.add(self)
+        try:
+            self._announce()
+        except Exception as error:  # a time limit of the library, which is not ours to keep
+            self.finish(error)
+            raise
         return self
+
+    @guarded
+    def _announce(self) -> None:
+        _instruments.add(c.M_WORKER_BUSY, 1, {c.MESSAGING_DESTINATION: self._queue})
+        _instruments.add(c.M_CONSUMED_MESSAGES, 1, self._labels)
+        # Without a span to come, a sampled-out job's, the job would look lost.
+        if self.span.is_recording():
+            self.event(c.EVENT_JOB_STARTED, _kernel())
+            _heartbeat.add(self)
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Emit a log event with the ids of this job and of its span."""
@@ -341,12 +353,23 @@ class Work:
 
         A retried attempt carries its error but is no failure of the job: its status stays unset.
         """
+        otel_context.detach(self._token)
         _heartbeat.remove(self)
         retry = retry or (error is not None and self.bulk.resent)
         seconds = time.perf_counter() - self._clock
         ended_ns = self.started_ns + int(seconds * 1e9)
-        otel_context.detach(self._token)
         labels = dict(self._labels)
+        try:
+            self._describe(labels, ended_ns, error, retry)
+        finally:
+            self.span.end(ended_ns)
+            _instruments.add(c.M_WORKER_BUSY, -1, {c.MESSAGING_DESTINATION: self._queue})
+            _instruments.record(c.M_PROCESS_DURATION, seconds, labels)
+
+    def _describe(
+        self, labels: _instruments.AttributeValues, ended_ns: int, error: BaseException | None, retry: bool
+    ) -> None:
+        """Set what is known at the end on the span, and what the metric needs of it in ``labels``."""
         values: dict[str, Any] = {}
         if self.bulk.id is not None:
             values[c.BULK_ID] = self.bulk.id
@@ -370,9 +393,6 @@ class Work:
             values[c.BULK_OUTCOME] = labels[c.BULK_OUTCOME] = "internal_error"
             self.span.set_status(StatusCode.ERROR)
         _pipeline.set_attributes(self.span, values)
-        self.span.end(ended_ns)
-        _instruments.add(c.M_WORKER_BUSY, -1, {c.MESSAGING_DESTINATION: self._queue})
-        _instruments.record(c.M_PROCESS_DURATION, seconds, labels)
 
 
 @cache
@@ -433,8 +453,9 @@ class _Heartbeat:
         with self._lock:
             self._running.add(work)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="bulkscope-heartbeat", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._beat, name="bulkscope-heartbeat", daemon=True)
+                thread.start()
+                self._thread = thread  # only one that runs: "can't start new thread" may pass
         self._awake.set()
 
     def remove(self, work: Work) -> None:

@@ -59,6 +59,23 @@ class _Around(ABC):
                     return await function(*args, **kwargs)
 
             return coroutine  # type: ignore[return-value]
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def generator(*args: Any, **kwargs: Any) -> Any:
+                with self._for_call(function, args, kwargs):
+                    return (yield from function(*args, **kwargs))
+
+            return generator  # type: ignore[return-value]
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def async_generator(*args: Any, **kwargs: Any) -> Any:
+                with self._for_call(function, args, kwargs):
+                    async for item in function(*args, **kwargs):
+                        yield item
+
+            return async_generator  # type: ignore[return-value]
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -123,7 +140,7 @@ class enqueue(_Around):
             self._queue,
             job_id=self._given_id,
             bulk_id=self._bulk_id,
-            task=self._task or function.__name__,
+            task=self._task or getattr(function, "__name__", type(function).__name__),
             delay=self._delay,
             system=self._system,
         )
@@ -200,7 +217,7 @@ class dequeue(_Around):
             headers=headers,
             job_id=self._job_id,
             bulk_id=self._bulk_id,
-            task=self._task or function.__name__,
+            task=self._task or getattr(function, "__name__", type(function).__name__),
             system=self._system,
         )
 

@@ -82,6 +82,21 @@ def test_the_applications_format_has_the_ids(
     assert form.format(caplog.records[0]) == f"the-bulk job-1 {trace_id} {span_id}|"
 
 
+def test_the_applications_own_fields_stay(
+    telemetry: Telemetry, instrumented: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger.info("done", extra={"bulk_id": "mine", "otelTraceID": "abc"})
+    assert logging.Formatter("%(bulk_id)s %(otelTraceID)s").format(caplog.records[0]) == "mine abc"
+    assert records(telemetry)[0].attributes["bulk.id"] == "mine"
+
+
+@pytest.mark.parametrize("template", ours.TEMPLATES)
+def test_lines_that_hold_prompts_are_stored_unfilled(telemetry: Telemetry, instrumented: None, template: str) -> None:
+    message = template + " %s" * (3 - template.count("%"))
+    logging.getLogger("tests.app").debug(message, "secret", "secret", "secret")
+    assert [record.body for record in records(telemetry)] == [message]
+
+
 def test_outside_of_everything_the_ids_are_empty(
     telemetry: Telemetry, instrumented: None, caplog: pytest.LogCaptureFixture
 ) -> None:

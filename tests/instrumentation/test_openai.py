@@ -214,6 +214,26 @@ def test_the_responses_api(telemetry: Telemetry) -> None:
     assert span.attributes["gen_ai.response.model"] == "m-1"
 
 
+def test_a_stream_of_the_responses_api(telemetry: Telemetry) -> None:
+    events = [
+        {"type": "response.output_text.delta", "delta": "a"},
+        {"type": "response.completed", "response": {
+            "object": "response", "status": "completed", "model": "m-1",
+            "usage": {"input_tokens": 7, "output_tokens": 3}}},
+    ]  # fmt: skip
+    parts = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    span = answered(telemetry, "/v1/responses", {"model": "m", "stream": True}, parts)
+    assert usage(span) == (7, 3)
+    assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
+def test_an_answer_that_is_read_as_a_stream_and_has_no_last_newline(telemetry: Telemetry) -> None:
+    answer = {"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}
+    span = answered(telemetry, "/v1/chat/completions", CHAT, [json.dumps(answer).encode()])
+    assert usage(span) == (4, 2)
+    assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
 @pytest.mark.parametrize(
     ("status", "domain"),
     [(400, "input"), (401, "code"), (404, "code"), (408, "timeout"), (422, "input"), (429, "infra"), (500, "model"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 import bulkscope
-from bulkscope import _bulk, _public
+from bulkscope import _bulk, _job, _public, _safe
 from bulkscope._bulk import Bulk
 from tests.telemetry import Telemetry
 
@@ -272,3 +275,84 @@ print("done", "opentelemetry.sdk.trace" in sys.modules)
 def test_without_telemetry() -> None:
     done = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("done False\n", "")
+
+
+def test_any_callable_can_be_decorated(telemetry: Telemetry) -> None:
+    class Callable:
+        def __call__(self, number: int) -> int:
+            return number + 1
+
+    assert bulkscope.dequeue("q")(functools.partial(int, "7"))() == 7
+    assert bulkscope.enqueue("q")(Callable())(1) == 2
+    assert [span.attributes["bulk.task.name"] for span in telemetry.spans()] == ["partial", "Callable"]
+
+
+async def test_generators_are_measured_to_their_end(telemetry: Telemetry) -> None:
+    @bulkscope.inference(model="m")
+    def stream() -> Iterator[int]:
+        yield 1
+        raise KeyError("later")
+
+    @bulkscope.inference(model="n")
+    async def async_stream() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    numbers = stream()
+    assert next(numbers) == 1
+    assert telemetry.spans() == []
+    with pytest.raises(KeyError):
+        next(numbers)
+    assert [number async for number in async_stream()] == [1, 2]
+    first, second = telemetry.spans()
+    assert (first.attributes["error.type"], second.name) == ("KeyError", "chat n")
+
+
+def test_errors_that_cause_each_other_end_the_sending(telemetry: Telemetry) -> None:
+    first, second = KeyError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    with pytest.raises(KeyError), bulkscope.enqueue("q"):
+        raise first
+    assert telemetry.spans()[0].attributes["error.type"] == "KeyError"
+
+
+def test_a_time_limit_that_strikes_in_our_code_passes_on(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SoftTimeLimitExceeded(Exception):
+        """As Celery raises it from its signal handler, wherever the thread is."""
+
+    def struck(self: Any, *args: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_job.Work, "_announce", _safe.guarded(struck))
+        with pytest.raises(SoftTimeLimitExceeded), _job.working(lambda: _job.Work(**JOB)):
+            raise AssertionError("the job's own code is not reached")
+    with monkeypatch.context() as patch:
+        patch.setattr(_job.Work, "_describe", struck)
+        with pytest.raises(SoftTimeLimitExceeded), _job.working(lambda: _job.Work(**JOB)):
+            pass
+    assert otel_context.get_current() == {}
+    assert len(telemetry.spans()) == 2
+    assert not _job._heartbeat._running
+
+
+JOB: dict[str, Any] = {"system": "redis", "queue": "q", "job_id": "j", "task": "t", "headers": {}}
+
+
+def test_a_start_that_fails_half_way_is_still_a_job(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_job._heartbeat, "add", lambda work: 1 / 0)
+    with bulkscope.dequeue("q", job_id="j"):
+        pass
+    assert [span.attributes["bulk.outcome"] for span in telemetry.spans()] == ["ok"]
+    busy = telemetry.metrics()["bulk.worker.busy"]
+    assert [point.value for point in busy] == [0]
+    assert otel_context.get_current() == {}
+
+
+def test_a_job_that_is_not_sampled_announces_nothing(telemetry: Telemetry) -> None:
+    unsampled = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
+    work = _job.Work(**(JOB | {"headers": unsampled}))
+    work.span = trace.NonRecordingSpan(trace.INVALID_SPAN_CONTEXT)
+    work._announce()
+    assert telemetry.logs() == []
+    assert not _job._heartbeat._running

@@ -53,13 +53,14 @@ def lost(db: Path) -> list[dict[str, Any]]:
         store.close()
 
 
-def event(host: str, **attributes: int) -> tuple[str, bytes]:
+def event(host: str, service: str, **attributes: int) -> tuple[str, bytes]:
     """A heartbeat of another worker on the host, now."""
     record = {
         "timeUnixNano": str(time.time_ns()), "eventName": "bulk.job.heartbeat",
         "attributes": [{"key": key, "value": {"intValue": str(value)}} for key, value in attributes.items()],
     }  # fmt: skip
-    resource = {"attributes": [{"key": "host.name", "value": {"stringValue": host}}]}
+    names = {"host.name": host, "service.name": service}
+    resource = {"attributes": [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]}
     body = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}
     return "/v1/logs", json.dumps(body).encode()
 
@@ -98,15 +99,11 @@ def test_the_kernels_counter_tells_a_kill_for_memory(
     sink, _ = killed
     last = [log for log in sink.logs if log["event"] == "bulk.job.heartbeat"][-1]
     kills, host = last["attributes"]["bulk.worker.oom_kills"], last["resource"]["host.name"]
+    service = last["resource"]["service.name"]
+    name = "bulk.worker.oom_kills"
+    others = [event("other", service, **{name: kills + 9}), event(host, "other", **{name: kills + 9})]
     db = tmp_path / "store.duckdb"
-    stored(
-        db,
-        [
-            *sink.bodies,
-            event(host, **{"bulk.worker.oom_kills": kills + more}),
-            event("other", **{"bulk.worker.oom_kills": 99}),
-        ],
-    )
+    stored(db, [*sink.bodies, *others, event(host, service, **{name: kills + more})])
     assert [row["domain"] for row in lost(db)] == [domain]
 
 

@@ -13,6 +13,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LogitsProcessorList,
     T5Config,
     T5ForConditionalGeneration,
     TextIteratorStreamer,
@@ -95,6 +96,14 @@ def test_the_result_is_what_it_is_without_us(recorded: Telemetry, model: Any) ->
     with_us = model.generate(**arguments)
     TransformersInstrumentor().uninstrument()
     assert torch.equal(with_us, model.generate(**arguments))
+
+
+def test_processors_by_position(recorded: Telemetry, model: Any) -> None:
+    config = GenerationConfig(max_new_tokens=3, min_new_tokens=3, eos_token_id=EOS, pad_token_id=PAD)
+    model.generate(IDS[1:], config, LogitsProcessorList())
+    span = only(recorded)
+    assert usage(span) == (4, 3, 1)
+    assert span.attributes["gen_ai.request.max_tokens"] == 3
 
 
 def test_padding_is_not_counted(recorded: Telemetry, model: Any) -> None:
