@@ -39,6 +39,8 @@ class Library:
     requirements: tuple[str, ...]
     worker: tuple[str, ...]
     delayed: bool = True
+    # What only this library has: outcome and failure domain of the job that its application publishes last.
+    own: tuple[str, str] | None = None
     # The broker puts a job back itself and does not say when, so that there is no wait to report.
     wait_of_a_retry: bool = True
 
@@ -46,7 +48,7 @@ class Library:
         return f"{self.name} {self.age}"
 
 
-def both(name: str, old: tuple[str, ...], new: tuple[str, ...], worker: str, **rest: bool) -> tuple[Library, Library]:
+def both(name: str, old: tuple[str, ...], new: tuple[str, ...], worker: str, **rest: Any) -> tuple[Library, Library]:
     words = tuple(worker.split())
     return Library(name, "oldest", old, words, **rest), Library(name, "newest", new, words, **rest)
 
@@ -55,12 +57,13 @@ LIBRARIES = [
     # The newest with contrib's instrumentation beside it: still one span, ours.
     *both("celery", ("celery[redis]==5.3.*", "kombu<5.4", "redis<6"),
           ("celery[redis]", "opentelemetry-instrumentation-celery"),
-          "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO"),
+          "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO",
+          own=("internal_error", "code")),
     *both("rq", ("rq==1.16.*", "redis<6"), ("rq", "redis"), "rq worker --with-scheduler --url $BROKER bulk"),
     *both("dramatiq", ("dramatiq[redis]==1.15.*", "redis<6"), ("dramatiq[redis]",),
           "dramatiq dramatiq_app -p 1 -t 1"),
     *both("huey", ("huey==2.4.*", "redis<6"), ("huey", "redis"), "python -m huey.bin.huey_consumer huey_app.huey"),
-    *both("arq", ("arq==0.25.*", "redis<6"), ("arq",), "arq arq_app.Settings"),
+    *both("arq", ("arq==0.25.*", "redis<6"), ("arq",), "arq arq_app.Settings", own=("internal_error", "timeout")),
     *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
           "taskiq worker taskiq_app:broker --workers 1", delayed=False),
     *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
@@ -121,7 +124,7 @@ def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.Te
         )  # fmt: skip
         try:
             # The jobs themselves, the second try, and the one that was published by another.
-            expected = 7 if library.delayed else 6
+            expected = 6 + library.delayed + (library.own is not None)
             enough = sink.wait(lambda s: len(_finished(s)) >= expected)
             worker.send_signal(signal.SIGTERM)
             output = worker.communicate(timeout=60)[0]
@@ -214,6 +217,14 @@ def test_a_wanted_delay_is_no_wait(run: Run) -> None:
     assert (done["trace_id"], done["parent"]) == (sent["trace_id"], sent["span_id"])
     total = (done["start"] - sent["start"]) / 1e9
     assert done["attributes"]["gen_ai.latency.time_in_queue"] == pytest.approx(total - 1, abs=0.2)
+
+
+def test_what_only_this_library_has(run: Run) -> None:
+    found = [
+        (span["attributes"]["bulk.outcome"], span["attributes"]["bulk.failure.domain"], span["status"])
+        for span in run.processed("b-own")
+    ]
+    assert found == ([] if run.library.own is None else [(*run.library.own, ERROR)])
 
 
 def test_every_job_is_in_the_metrics(run: Run) -> None:

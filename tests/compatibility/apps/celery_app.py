@@ -2,6 +2,7 @@
 
 import work
 from celery import Celery
+from celery.exceptions import Reject
 
 app = Celery("celery_app", broker=work.BROKER, backend=work.BROKER)
 app.conf.task_default_queue = "bulk"
@@ -24,9 +25,15 @@ def outer(bulk_id=None):
     ok.delay()
 
 
+@app.task(name="refuses", acks_late=True)
+def refuses(bulk_id=None):
+    raise Reject("not mine", requeue=False)
+
+
 def publish():
     ok.delay(bulk_id="b-ok")
     fails.delay(bulk_id="b-fails")
     flaky.delay(bulk_id="b-flaky")
     outer.delay(bulk_id="b-outer")
     ok.apply_async(kwargs={"bulk_id": "b-later"}, countdown=1)
+    refuses.delay(bulk_id="b-own")
