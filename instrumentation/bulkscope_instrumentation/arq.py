@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import DELAY_HEADER, ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._job import CLOCK_HEADER, DELAY_HEADER, ENQUEUED_HEADER, Send, Work, sending, working
 from bulkscope._safe import guarded
 
 _KEY = "bulkscope"
@@ -125,6 +125,7 @@ def _working(worker: Any, function: Any, original: Callable[..., Any]) -> Callab
             headers = dict(_received.get() or {})
             if attempt > 1 and headers:
                 # arq puts the same job back, to be run from this moment on.
+                headers.pop(CLOCK_HEADER, None)
                 headers |= {ENQUEUED_HEADER: str(int(ctx["score"]) * 1_000_000), DELAY_HEADER: "0"}
             return Work(
                 system="redis",

@@ -7,6 +7,7 @@ import functools
 import multiprocessing
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,6 +66,41 @@ def test_one_job(telemetry: Telemetry) -> None:
         "bulk.id": "b",
         "bulk.job.id": "j",
     }
+
+
+@pytest.mark.parametrize(
+    ("boot", "wait"),
+    [
+        ("the same", pytest.approx(0, abs=1)),  # the clock that is set was turned back an hour in between
+        ("another", pytest.approx(-3600, abs=1)),  # and is the only one that two machines share
+    ],
+)
+def test_on_one_machine_the_wait_comes_from_a_clock_that_nobody_sets(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, boot: str, wait: Any
+) -> None:
+    if _job._boot() is None:
+        pytest.skip("this system does not name its boots")
+    with monkeypatch.context() as patch:
+        now = time.time_ns
+        patch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
+        with bulkscope.enqueue("q", job_id="j") as job:
+            pass
+    if boot == "another":
+        job.headers["bulkscope-clock"] = "f00:1"
+    with bulkscope.dequeue("q", headers=job.headers):
+        pass
+    found = telemetry.spans()[-1].attributes
+    assert found["gen_ai.latency.time_in_queue"] == wait
+    assert found.get("bulk.job.wait_negative", False) is (boot == "another")
+
+
+@pytest.mark.parametrize("clock", ["", ":", "f00", "f00:x", "f00:-1", None, 7])
+def test_a_clock_that_says_nothing_is_not_asked(telemetry: Telemetry, clock: Any) -> None:
+    with bulkscope.enqueue("q") as job:
+        pass
+    with bulkscope.dequeue("q", headers={**job.headers, "bulkscope-clock": clock}):
+        pass
+    assert 0 <= telemetry.spans()[-1].attributes["gen_ai.latency.time_in_queue"] < 60
 
 
 def test_ids_are_made_and_bulks_are_inherited(telemetry: Telemetry) -> None:
