@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -114,8 +115,21 @@ def _after_fork_in_child() -> None:
     _pipeline.update_resource(_resource.process_attributes())
 
 
+# What `requests` imports while it sends for the first time, in the exporter's thread. A process that forks in
+# that moment leaves its child the lock of a half-imported module, and no thread that will ever give it back:
+# the child's own sending would wait for it until the flush is given up, and lose what it holds.
+_IMPORTED_LATE = ("netrc", "encodings.idna")
+
+
+@guarded
+def _import_early() -> None:
+    for name in _IMPORTED_LATE:
+        import_module(name)
+
+
 def watch() -> None:
     """Watch every way out of this process, and forks. Call once, when the providers are in place."""
+    _import_early()
     _watch_signals()
     _watch_exit()
     if hasattr(os, "register_at_fork"):

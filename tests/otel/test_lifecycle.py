@@ -150,3 +150,46 @@ def test_nothing_listens(spawn: Spawn, tmp_path: Path) -> None:
     output = process.communicate(timeout=30)[0]
     assert process.returncode == 0
     assert "done" in output
+
+
+LATE = """
+import time
+
+time.sleep(1)
+
+
+class NetrcParseError(Exception):
+    pass
+
+
+class netrc:
+    def __init__(self, file):
+        pass
+
+    def authenticators(self, host):
+        return None
+"""
+FORKS = """
+import logging, os, sys, time
+import bulkscope
+
+logging.getLogger("app").warning("the first thing that is sent")
+sending = lambda: any(name == "netrc" for name in sys.modules)
+while not sending():
+    time.sleep(0.001)
+if os.fork() == 0:
+    with bulkscope.dequeue("q", job_id="child"):
+        pass
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_child_forked_while_the_first_export_imports(sink: Sink, spawn: Spawn, tmp_path: Path) -> None:
+    """``requests`` imports ``netrc`` with its first request; here that takes a second, in which a child is forked."""
+    (tmp_path / "netrc.py").write_text(LATE)
+    env = environment(sink.url, OTEL_BLRP_SCHEDULE_DELAY="50")
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", FORKS, env=env)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert [span["attributes"]["bulk.job.id"] for span in sink.spans] == ["child"]
