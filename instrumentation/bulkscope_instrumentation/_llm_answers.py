@@ -25,6 +25,11 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def limit(value: Any) -> int | None:
+    """Return a limit of tokens as it was asked for; None for one that is no number, or -1 for none at all."""
+    return value if isinstance(value, int) and value >= 0 else None
+
+
 def has_text(chunk: Mapping[str, Any]) -> bool:
     """Tell whether a chunk of a stream brings generated text."""
     if any(choice.get("text") or (choice.get("delta") or {}).get("content") for choice in chunk.get("choices") or ()):

@@ -29,8 +29,8 @@ def patch_routing(instrumentor: Instrumentor) -> None:
             instrumentor.replace(parent, attribute, wrapper)
 
 
-def serving(original: Callable[..., Awaitable[None]], settings: Settings, skip: Callable[[Any], bool]) -> Any:
-    """Return an application's ``__call__`` that gives each request a span; ``skip`` names those left alone."""
+def serving(original: Callable[..., Awaitable[None]], settings: Settings, skip: Callable[[type], bool]) -> Any:
+    """Return an application's ``__call__`` that gives each request a span; ``skip`` tells the classes left alone."""
 
     def begin(app: Any, scope: Scope) -> ServerRequest | None:
         # Set before anything can fail: the application must not start a second span in any case.
@@ -49,7 +49,7 @@ def serving(original: Callable[..., Awaitable[None]], settings: Settings, skip: 
     # A coroutine function, because servers tell ASGI 2 from ASGI 3 by that.
     async def __call__(self: Any, scope: Scope, receive: Any, send: Any) -> None:
         # A key that is there is an application mounted in another one: the outer one has the span.
-        if scope["type"] != "http" or SCOPE_KEY in scope or skip(self):
+        if scope["type"] != "http" or SCOPE_KEY in scope or skip(type(self)):
             return await original(self, scope, receive, send)
         request = begin(self, scope)
         if request is None:

@@ -22,14 +22,15 @@ from bulkscope._safe import guarded
 
 _SYSTEMS = {"redis": "redis", "rediss": "redis", "sentinel": "redis", "amqp": "rabbitmq", "amqps": "rabbitmq",
             "pyamqp": "rabbitmq", "sqs": "aws_sqs"}  # fmt: skip
+_KEPT = "_bulkscope_system"
 
 
 def _system(app: Any) -> str:
     """Return ``messaging.system``: the broker's product, from the scheme of the app's broker URL."""
     # Kept on the app: a look into Celery's settings walks through several mappings.
-    known = vars(app).get(_SYSTEM)
+    known = vars(app).get(_KEPT)
     if known is None:
-        known = vars(app)[_SYSTEM] = _read_system(app)
+        known = vars(app)[_KEPT] = _read_system(app)
     return str(known)
 
 
@@ -37,9 +38,6 @@ def _read_system(app: Any) -> str:
     url = str(app.conf.broker_write_url or app.conf.broker_url or "amqp")
     scheme = url.partition(":")[0].partition("+")[0]
     return _SYSTEMS.get(scheme, scheme)
-
-
-_SYSTEM = "_bulkscope_system"
 
 
 def _delay(eta: object) -> float:

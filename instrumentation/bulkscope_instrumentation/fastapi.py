@@ -14,7 +14,6 @@ Contrib's environment variables hold: ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` (or
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope_instrumentation._asgi import Settings
@@ -31,11 +30,9 @@ class FastAPIInstrumentor(Instrumentor):
         """Wrap the application and the routes."""
         from fastapi.routing import APIRoute
 
-        self.replace(module.FastAPI, "__call__", serving(module.FastAPI.__call__, Settings.read("FASTAPI"), _none))
+        self.replace(
+            module.FastAPI, "__call__", serving(module.FastAPI.__call__, Settings.read("FASTAPI"), lambda _: False)
+        )
         patch_routing(self)
         if "handle" in APIRoute.__dict__:  # of its own since included routers are no longer copied
             self.replace(APIRoute, "handle", noting(APIRoute.handle, note_route))
-
-
-def _none(app: Any) -> bool:
-    return False

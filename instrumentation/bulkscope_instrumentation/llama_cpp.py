@@ -51,7 +51,6 @@ class _Call:
     """One completion: its span and the tokens that the engine has yielded so far."""
 
     def __init__(self, llama: Any, kwargs: dict[str, Any]) -> None:
-        limit = kwargs.get("max_tokens")
         self._llama = llama
         self._tokens = 0
         self._ended = False
@@ -59,7 +58,7 @@ class _Call:
             model=Path(str(llama.model_path)).stem,
             provider="llama_cpp",
             operation=_operation.get(),
-            max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+            max_tokens=answers.limit(kwargs.get("max_tokens")),
         ).start()
 
     def begin(self, prompt: int) -> None:

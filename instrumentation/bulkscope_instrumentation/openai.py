@@ -9,6 +9,7 @@ how many tokens it had (``stream_options={"include_usage": True}`` asks for it) 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -51,12 +52,12 @@ class _Call:
             model=str(body.get("model") or "unknown"),
             provider="ollama" if "/api/" in request.url.path else "openai",
             operation=operation,
-            max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+            max_tokens=answers.limit(limit),
             remote=True,
         )
         self._rest = b""
         self.ended = False
-        self.readable = True
+        self._readable = False
         self.inference.start()
 
     @guarded
@@ -69,12 +70,12 @@ class _Call:
             self.inference.fail(*answers.failure(response.status_code, answer))
 
     @guarded
-    def headers(self, response: Any) -> bool:
-        """Read the head of a stream; True if what follows can be read too."""
+    def headers(self, response: Any) -> None:
+        """Read the head of a stream, and whether what follows can be read too."""
         self._headers(response)
         if response.status_code >= 400:
             self.inference.fail(*answers.failure(response.status_code, {}))
-        return str(response.headers.get("content-encoding", "identity")) == "identity"
+        self._readable = response.headers.get("content-encoding", "identity") == "identity"
 
     def _headers(self, response: Any) -> None:
         if response.headers.get("server", "").lower().startswith("llama.cpp"):
@@ -83,7 +84,7 @@ class _Call:
     @guarded
     def part(self, data: bytes) -> None:
         """Read a part of a stream: lines of server-sent events, or of JSON; a compressed one passes unread."""
-        if not self.readable:
+        if not self._readable:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -93,9 +94,20 @@ class _Call:
                     self.inference.ttft = self.inference.elapsed()
                 answers.read(chunk, self.inference)
 
-    def at_end(self) -> None:
-        """Read what is left when the stream has come to its end, and end the span."""
-        self.part(b"\n")
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Stand around the reading of a stream: its end or its failure is the span's.
+
+        One that is left early (GeneratorExit) has its span ended by ``closed``.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.finish(error)
+            raise
+        self.part(b"\n")  # what is left without a line's end
         self.finish()
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -130,7 +142,7 @@ def _answered(call: _Call, response: Any, stream: bool, tap: Callable[..., Any])
         call.whole(response)
         call.finish()
     else:
-        call.readable = bool(call.headers(response))
+        call.headers(response)
         response.stream = tap(response.stream, call)
 
 
@@ -174,16 +186,10 @@ def _stream_class(base: type) -> Callable[..., Any]:
             self._stream, self._call = stream, call
 
         def __iter__(self) -> Iterator[bytes]:
-            try:
+            with self._call.reading():
                 for part in self._stream:
                     self._call.part(part)
                     yield part
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self._call.finish(error)
-                raise
-            self._call.at_end()
 
         def close(self) -> None:
             self._call.closed()
@@ -200,16 +206,10 @@ def _async_stream_class(base: type) -> Callable[..., Any]:
             self._stream, self._call = stream, call
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            try:
+            with self._call.reading():
                 async for part in self._stream:
                     self._call.part(part)
                     yield part
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self._call.finish(error)
-                raise
-            self._call.at_end()
 
         async def aclose(self) -> None:
             self._call.closed()

@@ -20,6 +20,7 @@ from bulkscope._job import Send, Work, age, attempt_of, sending, working
 from bulkscope._safe import guarded
 
 FIELD = "bulkscope"
+_SCHEDULED = "_bulkscope_scheduled"
 
 
 class RqInstrumentor(Instrumentor):
@@ -51,7 +52,7 @@ def _enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) ->
         # Performed on the spot: no queue is crossed, and what runs belongs to the caller's span.
         job.__dict__[FIELD] = None
         return wrapped(*args, **kwargs)
-    if job.__dict__.get("_bulkscope_scheduled"):
+    if job.__dict__.get(_SCHEDULED):
         # The scheduler's second step for a job whose sending has been recorded.
         return wrapped(*args, **kwargs)
     with sending(lambda: _send(queue, job)) as sent:
@@ -120,13 +121,13 @@ def _load(job: Any, fields: Any) -> None:
     raw = fields.get(FIELD.encode()) or fields.get(FIELD)
     if raw:
         job.__dict__[FIELD] = headers = json.loads(raw)
-        job.__dict__["_bulkscope_scheduled"] = bool(headers.pop("scheduled", None))
+        job.__dict__[_SCHEDULED] = bool(headers.pop("scheduled", None))
 
 
 def _perform(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:
     if FIELD in vars(job) and job.__dict__[FIELD] is None:
         return wrapped(*args, **kwargs)
-    job.__dict__["_bulkscope_scheduled"] = False  # what follows, a retry, is a sending of its own
+    job.__dict__[_SCHEDULED] = False  # what follows, a retry, is a sending of its own
 
     def begin() -> Work:
         return Work(

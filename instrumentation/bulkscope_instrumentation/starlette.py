@@ -6,8 +6,8 @@ bulk's id is found in a body that the endpoint reads with ``request.json()``.
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
-from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope_instrumentation._asgi import Settings
@@ -28,6 +28,7 @@ class StarletteInstrumentor(Instrumentor):
         patch_routing(self)
 
 
-def _is_fastapi(app: Any) -> bool:
-    # Its own instrumentor serves it, or has been told to leave it to others.
-    return any(kind.__module__.partition(".")[0] == "fastapi" for kind in type(app).__mro__)
+@cache
+def _is_fastapi(application: type) -> bool:
+    # Its own instrumentor serves it, or has been told to leave it to others. Asked for every request.
+    return any(kind.__module__.partition(".")[0] == "fastapi" for kind in application.__mro__)

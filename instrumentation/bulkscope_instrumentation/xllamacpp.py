@@ -80,12 +80,11 @@ class _Call:
     def __init__(self, operation: str, server: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else kwargs.get("prompt", next(iter(kwargs.values()), None))
         body = answers.mapping(given)
-        limit = body.get("max_tokens", body.get("n_predict"))
         self.inference = Inference(
             model=str(body.get("model") or _models.get(id(server), "unknown")),
             provider="llama_cpp",
             operation=operation,
-            max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+            max_tokens=answers.limit(body.get("max_tokens", body.get("n_predict"))),
         )
         self._stream = body.get("stream") is True
         self._added = self._stream and body is given and _PER_TOKEN not in body

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import MutableMapping, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 
 # What an instrumentation registers itself under, ours and everybody else's.
 _GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
@@ -42,14 +42,18 @@ def superseded() -> dict[str, str]:
     others do not carry the bulk's id and the queue wait; the variable above hands a library back.
     """
     found = entry_points(group=_GROUP)
-    ours = {point.name.removeprefix(_OURS) for point in found if point.name.startswith(_OURS)}
-    return {point.module: point.name for point in found if point.name in ours and not left_to_others(point.name)}
+    names = _taken(found)
+    return {point.module: point.name for point in found if point.name in names}
 
 
 def superseded_names() -> set[str]:
     """Return the names under which others may register for what we instrument, installed or not."""
-    names = {point.name for point in entry_points(group=_GROUP) if point.name.startswith(_OURS)}
-    return {name for name in (name.removeprefix(_OURS) for name in names) if not left_to_others(name)}
+    return _taken(entry_points(group=_GROUP))
+
+
+def _taken(points: EntryPoints) -> set[str]:
+    ours = {point.name.removeprefix(_OURS) for point in points if point.name.startswith(_OURS)}
+    return {name for name in ours if not left_to_others(name)}
 
 
 def service_name(command: Sequence[str]) -> str:

@@ -36,13 +36,12 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
     module: ClassVar[str]
     other_modules: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str] = ""
+    requires: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
         # An instrumentor is made once a process; calling its class again runs this again on the same object.
         self._awaited: set[str] = getattr(self, "_awaited", set())
-
-    requires: ClassVar[tuple[str, ...]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: the versions are checked when the library is imported, see ``requires``."""

@@ -96,6 +96,15 @@ def sending(make: Callable[[], Send]) -> Send | Unsent:
         return Unsent()
 
 
+def starting(make: Callable[[], Work], attempt: int | None = None) -> Work | None:
+    """Begin the job that ``make`` describes and return it; ``make`` as in ``sending``, None when it failed."""
+    try:
+        return make().start(attempt)
+    except Exception:
+        report("the start of a job")
+        return None
+
+
 @contextmanager
 def working(
     make: Callable[[], Work], retried: Callable[[BaseException], bool] | None = None, attempt: int | None = None
@@ -106,11 +115,7 @@ def working(
     ``attempt`` (1 for the first) is known to libraries that put the same message back.
     A library that keeps a job's exception to itself says so through ``Work.error`` and ``Work.retry``.
     """
-    work: Work | None = None
-    try:
-        work = make().start(attempt)
-    except Exception:
-        report("the start of a job")
+    work = starting(make, attempt)
     try:
         yield work
     except BaseException as error:
@@ -271,8 +276,7 @@ class Work:
         self.bulk.learn(carried, "trace" if by_trace else "baggage")
         self.bulk.learn(_bulk.find_in_call(args, payload), "payload")
         self._parent = _bulk.bind(self.bulk, context)
-        self._enqueued_ns = _number(headers.get(ENQUEUED_HEADER))
-        self._sent_clock = headers.get(CLOCK_HEADER)
+        self._headers = headers
         self._delay = _number(headers.get(DELAY_HEADER)) or 0.0
         self._attempt = attempt_of(headers) or 1
 
@@ -280,9 +284,7 @@ class Work:
         """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
         self.bulk.attempt = attempt or self._attempt
         self.started_ns = time.time_ns()
-        age = None if self._enqueued_ns is None else _shared_age(self._sent_clock)
-        if age is not None:
-            self._enqueued_ns = self.started_ns - age
+        self._enqueued_ns = _enqueued_ns(self._headers, self.started_ns)
         self._clock = time.perf_counter()
         self._cpu = time.process_time()
         self.span: Span = _instruments.tracer().start_span(
@@ -456,10 +458,18 @@ def attempt_of(headers: Mapping[str, Any] | None) -> int:
     return int(_number((headers or {}).get(ATTEMPT_HEADER)) or 0)
 
 
+def _enqueued_ns(headers: Mapping[str, Any], now_ns: int) -> float | None:
+    """Return when a job with these headers was enqueued, by the wall clock; None when they do not say."""
+    enqueued = _number(headers.get(ENQUEUED_HEADER))
+    shared = None if enqueued is None else _shared_age(headers.get(CLOCK_HEADER))
+    return enqueued if shared is None else now_ns - shared
+
+
 def age(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds since a job with these headers was enqueued; None when they do not say."""
-    enqueued = _number(headers.get(ENQUEUED_HEADER))
-    return None if enqueued is None else max(0.0, time.time() - enqueued / 1e9)
+    now_ns = time.time_ns()
+    enqueued = _enqueued_ns(headers, now_ns)
+    return None if enqueued is None else max(0.0, (now_ns - enqueued) / 1e9)
 
 
 class _Heartbeat:

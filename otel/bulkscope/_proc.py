@@ -82,9 +82,9 @@ class Proc:
         """Return how many processes the kernel has killed for memory, ever: in the cgroup, else on the host."""
         names = (("v2", "memory.events"), ("memory", "memory.oom_control"))
         for path in (*(self._paths[kind] / name for kind, name in names if kind in self._paths), self._root / "vmstat"):
-            found = re.search(rb"^oom_kill (\d+)$", _bytes(path) or b"", re.MULTILINE)
-            if found:
-                return int(found[1])
+            kills = _keyed(path, "oom_kill")
+            if kills is not None:
+                return kills
         return None
 
     # --- CPU ----------------------------------------------------------------------------------
@@ -113,13 +113,10 @@ class Proc:
 
     def throttled(self) -> float | None:
         """Return the seconds for which the cgroup's CPU quota has held its tasks back, ever."""
-        for kind, key, unit in (("v2", b"throttled_usec", 1e6), ("cpu", b"throttled_time", 1e9)):
-            if kind in self._paths:
-                for line in (_bytes(self._paths[kind] / "cpu.stat") or b"").splitlines():
-                    name, _, value = line.partition(b" ")
-                    spent = _integer(value) if name == key else None
-                    if spent is not None:
-                        return spent / unit
+        for kind, key, unit in (("v2", "throttled_usec", 1e6), ("cpu", "throttled_time", 1e9)):
+            spent = _keyed(self._paths[kind] / "cpu.stat", key) if kind in self._paths else None
+            if spent is not None:
+                return spent / unit
         return None
 
     def children_cpu(self) -> float:
@@ -218,6 +215,12 @@ def _integer(text: bytes) -> int | None:
 
 def _number(path: Path) -> int | None:
     return _integer(_bytes(path) or b"")
+
+
+def _keyed(path: Path, key: str) -> int | None:
+    """Return the number of the line ``key number``."""
+    found = re.search(rf"^{key} (\d+)$".encode(), _bytes(path) or b"", re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _ratio(quota: int | None, period: int | None) -> list[float]:

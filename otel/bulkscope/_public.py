@@ -15,10 +15,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from bulkscope._inference import Inference
-from bulkscope._job import JOB_HEADER, TASK_HEADER, Send, Unsent, Work, sending
+from bulkscope._job import JOB_HEADER, TASK_HEADER, Send, Unsent, Work, sending, starting
 from bulkscope._safe import report
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 class _Around(ABC):
@@ -140,7 +144,7 @@ class enqueue(_Around):
             self._queue,
             job_id=self._given_id,
             bulk_id=self._bulk_id,
-            task=self._task or getattr(function, "__name__", type(function).__name__),
+            task=self._task or _name(function),
             delay=self._delay,
             system=self._system,
         )
@@ -187,18 +191,17 @@ class dequeue(_Around):
             self._work.retry = True
 
     def _enter(self) -> None:
-        try:
-            headers = self._headers if isinstance(self._headers, Mapping) else {}
-            self._work = Work(
+        headers = self._headers if isinstance(self._headers, Mapping) else {}
+        self._work = starting(
+            lambda: Work(
                 system=self._system,
                 queue=self._queue,
                 job_id=self._job_id or str(headers.get(JOB_HEADER) or uuid.uuid4().hex),
                 task=self._task or str(headers.get(TASK_HEADER) or "job"),
                 headers=headers,
                 payload={"bulk_id": self._bulk_id},
-            ).start()
-        except Exception:
-            report("the start of a job")
+            )
+        )
 
     def _leave(self, error: BaseException | None) -> None:
         if self._work is not None:
@@ -217,7 +220,7 @@ class dequeue(_Around):
             headers=headers,
             job_id=self._job_id,
             bulk_id=self._bulk_id,
-            task=self._task or getattr(function, "__name__", type(function).__name__),
+            task=self._task or _name(function),
             system=self._system,
         )
 

@@ -43,11 +43,9 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
     if bulk_id == "latest":
         bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
     bulk = {"bulk": bulk_id}
-    now_ns = time.time_ns()
     jobs, inferences, requests = (
         store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
     )
-    lost = store.query(sql.load("page_lost"), bulk | {"silent_ns": now_ns - SILENT_NS})
     if not jobs.num_rows and not requests.num_rows:
         return None
     times = [
@@ -59,6 +57,7 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
         if at is not None
     ]
     hosts = store.query(sql.load("report_host"), {"first": min(times), "last": max(times)})
+    lost = store.query(sql.load("page_lost"), bulk | {"silent_ns": time.time_ns() - SILENT_NS})
     return to_json(analyse(bulk_id, jobs, inferences, requests, hosts, lost))
 
 

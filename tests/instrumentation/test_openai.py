@@ -8,23 +8,18 @@ from typing import Any
 
 import httpx
 import pytest
-import xllamacpp
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind, StatusCode
 
 from bulkscope_instrumentation import openai as ours
 from bulkscope_instrumentation.openai import OpenaiInstrumentor
-from tests.gguf_tiny import make
 from tests.telemetry import Telemetry
+from tests.tiny_server import serve
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(make(tmp_path_factory.mktemp("models") / "tiny.gguf"))
-    parameters.n_ctx, parameters.n_parallel, parameters.warmup = 512, 1, False
-    parameters.cpuparams.n_threads = 1
-    server = xllamacpp.Server(parameters)
+    server = serve(tmp_path_factory.mktemp("models") / "tiny.gguf")
     yield server.listening_address
     del server
 

@@ -14,21 +14,15 @@ from opentelemetry.trace import SpanKind, StatusCode
 from bulkscope_instrumentation import xllamacpp as ours
 from bulkscope_instrumentation.xllamacpp import XllamacppInstrumentor
 from tests.compatibility import matrix
-from tests.gguf_tiny import make
 from tests.telemetry import Telemetry
-
-CONTEXT = 512
+from tests.tiny_server import CONTEXT, serve
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(make(tmp_path_factory.mktemp("models") / "tiny-Q8.gguf"))
-    parameters.n_ctx, parameters.n_parallel, parameters.warmup = CONTEXT, 1, False
-    parameters.cpuparams.n_threads = 1
     instrumentor = XllamacppInstrumentor()
     instrumentor.instrument()
-    yield xllamacpp.Server(parameters)
+    yield serve(tmp_path_factory.mktemp("models") / "tiny-Q8.gguf")
     instrumentor.uninstrument()
 
 

@@ -204,14 +204,18 @@ def touch(size: int) -> mmap.mmap:
     return memory
 
 
+def growth(usage: Usage) -> int:
+    assert usage.memory_peak is not None
+    assert usage.memory_start is not None
+    return usage.memory_peak - usage.memory_start
+
+
 def test_peak_of_known_allocations(meter: Meter) -> None:
     window = meter.begin()
     touch(64 * MIB).close()
     usage = meter.end(window)
     assert usage.memory_exact
-    assert usage.memory_peak is not None
-    assert usage.memory_start is not None
-    assert usage.memory_peak - usage.memory_start == pytest.approx(64 * MIB, abs=2 * MIB)
+    assert growth(usage) == pytest.approx(64 * MIB, abs=2 * MIB)
 
 
 def test_an_earlier_peak_is_forgotten(meter: Meter) -> None:
@@ -220,9 +224,7 @@ def test_an_earlier_peak_is_forgotten(meter: Meter) -> None:
     kept = touch(8 * MIB)
     usage = meter.end(window)
     kept.close()
-    assert usage.memory_peak is not None
-    assert usage.memory_start is not None
-    assert usage.memory_peak - usage.memory_start == pytest.approx(8 * MIB, abs=2 * MIB)
+    assert growth(usage) == pytest.approx(8 * MIB, abs=2 * MIB)
 
 
 def test_windows_that_overlap_keep_their_own_peaks(meter: Meter) -> None:
@@ -232,12 +234,8 @@ def test_windows_that_overlap_keep_their_own_peaks(meter: Meter) -> None:
     touch(16 * MIB).close()
     small = meter.end(second)
     large = meter.end(first)
-    assert small.memory_peak is not None
-    assert large.memory_peak is not None
-    assert small.memory_start is not None
-    assert large.memory_start is not None
-    assert large.memory_peak - large.memory_start == pytest.approx(64 * MIB, abs=2 * MIB)
-    assert small.memory_peak - small.memory_start == pytest.approx(16 * MIB, abs=2 * MIB)
+    assert growth(large) == pytest.approx(64 * MIB, abs=2 * MIB)
+    assert growth(small) == pytest.approx(16 * MIB, abs=2 * MIB)
 
 
 @pytest.fixture

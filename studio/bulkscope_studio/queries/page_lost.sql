@@ -1,4 +1,5 @@
--- For the page and for the report: attempts of a bulk's jobs that began and were never ended: nothing has been heard of them since $silent_ns.
+-- For the page and for the report: attempts of a bulk's jobs that began and have not ended, and of which nothing
+-- has been heard since $silent_ns.
 -- One row each, with what the last heartbeat said. The kernel killed the worker for its memory when its counter
 -- of such kills stands higher within a minute, by the account of a worker of the same service on the same host (their
 -- memory cgroup's counter) or by the host's own; else it is not known why the worker went.

@@ -7,21 +7,16 @@ from typing import Any
 
 import openai
 import pytest
-import xllamacpp
 from opentelemetry.trace import SpanKind
 
 from bulkscope_instrumentation.openai import OpenaiInstrumentor
-from tests.gguf_tiny import make
 from tests.telemetry import Telemetry, telemetry
+from tests.tiny_server import serve
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(make(tmp_path_factory.mktemp("models") / "tiny.gguf"))
-    parameters.n_ctx, parameters.n_parallel, parameters.warmup = 512, 1, False
-    parameters.cpuparams.n_threads = 1
-    server = xllamacpp.Server(parameters)
+    server = serve(tmp_path_factory.mktemp("models") / "tiny.gguf")
     yield f"{server.listening_address}/v1"
     del server
 

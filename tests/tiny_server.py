@@ -1,0 +1,21 @@
+"""llama.cpp's real server on the model of ``gguf_tiny``, in this process and over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xllamacpp
+
+from tests.gguf_tiny import make
+
+CONTEXT = 512
+
+
+def serve(model: Path) -> Any:
+    """Return a server of a tiny model, which is written to ``model``; it ends when nothing refers to it any more."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(make(model))
+    parameters.n_ctx, parameters.n_parallel, parameters.warmup = CONTEXT, 1, False
+    parameters.cpuparams.n_threads = 1
+    return xllamacpp.Server(parameters)
