@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from bulkscope_instrumentation import openai as ours
 from bulkscope_instrumentation.openai import OpenaiInstrumentor
 from tests.telemetry import Telemetry
-from tests.tiny_server import serve
+from tests.tiny_server import LETTERS, serve
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def instrumented() -> Iterator[None]:
     instrumentor.uninstrument()
 
 
-CHAT = {"model": "mine", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 5, "cache_prompt": False}
+CHAT = {"model": "mine", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 5, "cache_prompt": False,
+        "logit_bias": LETTERS}  # fmt: skip
+PROMPT = {"prompt": "abc", "cache_prompt": False, "logit_bias": [[int(token), bias] for token, bias in LETTERS.items()]}
 STREAM = {**CHAT, "stream": True}
 
 
@@ -107,7 +109,7 @@ def test_a_stream_that_is_closed_early(telemetry: Telemetry, url: str) -> None:
 
 
 def test_llama_servers_own_path(telemetry: Telemetry, url: str) -> None:
-    httpx.post(f"{url}/completion", json={"prompt": "abc", "n_predict": 3, "cache_prompt": False}).raise_for_status()
+    httpx.post(f"{url}/completion", json={**PROMPT, "n_predict": 3}).raise_for_status()
     span = only(telemetry)
     assert span.name == "text_completion unknown"
     assert usage(span) == (4, 3)

@@ -15,7 +15,7 @@ from bulkscope_instrumentation import xllamacpp as ours
 from bulkscope_instrumentation.xllamacpp import XllamacppInstrumentor
 from tests.compatibility import matrix
 from tests.telemetry import Telemetry
-from tests.tiny_server import CONTEXT, serve
+from tests.tiny_server import CONTEXT, LETTERS, serve
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,9 @@ def usage(telemetry: Telemetry) -> tuple[Any, Any, Any]:
     return values[0], values[1], values[2]
 
 
-PROMPT = {"prompt": "abc", "max_tokens": 4, "cache_prompt": False}
-CHAT = {"messages": [{"role": "user", "content": "abc"}], "max_tokens": 4, "cache_prompt": False}
+PROMPT = {"prompt": "abc", "max_tokens": 4, "cache_prompt": False, "logit_bias": LETTERS}
+CHAT = {"messages": [{"role": "user", "content": "abc"}], "max_tokens": 4, "cache_prompt": False,
+        "logit_bias": LETTERS}  # fmt: skip
 
 
 def test_a_whole_answer(telemetry: Telemetry, server: Any) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 
 from bulkscope_instrumentation.openai import OpenaiInstrumentor
 from tests.telemetry import Telemetry, telemetry
-from tests.tiny_server import serve
+from tests.tiny_server import LETTERS, serve
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def check(recorded: Telemetry, output: int) -> Any:
 
 ASKED: dict[str, Any] = {
     "model": "mine", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 5,
+    "logit_bias": LETTERS,
     "extra_body": {"cache_prompt": False},
 }  # fmt: skip
 
