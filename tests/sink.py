@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from typing import Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+DECODERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}
 
 
 def plain(pairs: Any) -> dict[str, Any]:
@@ -36,6 +40,11 @@ class Sink:
     logs: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    connections: set[int] = field(default_factory=set)
+    # Answers before 200 is given, in turn: (status, headers, body). What is not accepted is not kept.
+    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    hangs_up: bool = False  # after each answer, without a word: a server that has lost patience, or restarts
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def wait(self, ready: Callable[[Sink], bool], seconds: float = 60.0) -> bool:
@@ -111,8 +120,8 @@ class Sink:
 
 
 @contextmanager
-def serve() -> Iterator[Sink]:
-    """Serve a sink on a free port of the loopback address."""
+def serve(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
+    """Serve a sink on a free port of the loopback address, by TLS where a context is given."""
     sink = Sink()
 
     class Handler(BaseHTTPRequestHandler):
@@ -120,21 +129,29 @@ def serve() -> Iterator[Sink]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            sink.take(self.path, body)
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", "0")
+            body = DECODERS[self.headers.get("Content-Encoding", "")](body)
+            sink.headers.append({name.lower(): value for name, value in self.headers.items()})
+            sink.connections.add(self.client_address[1])
+            status, headers, answer = sink.answers.pop(0) if sink.answers else (200, {}, b"")
+            if status == 200:
+                sink.take(self.path, body)
+            self.send_response(status)
+            for name, value in ({"Content-Type": "application/x-protobuf"} | headers).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
+            self.wfile.write(answer)
+            self.close_connection |= sink.hangs_up
 
         def log_message(self, *arguments: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    sink.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    sink.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield sink
     finally:

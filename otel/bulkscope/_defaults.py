@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from importlib.metadata import EntryPoints, entry_points
 
 # What an instrumentation registers itself under, ours and everybody else's.
 _GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
 
 _DEFAULTS = {
-    "OTEL_TRACES_EXPORTER": "otlp",
-    "OTEL_METRICS_EXPORTER": "otlp",
-    "OTEL_LOGS_EXPORTER": "otlp",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
     "OTEL_METRICS_EXEMPLAR_FILTER": "always_off",
@@ -27,6 +24,8 @@ _DEFAULTS = {
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "false",
 }
 
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_SIGNALS = ("TRACES", "METRICS", "LOGS")
 _ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.1:4317"}
 
 
@@ -77,12 +76,23 @@ def service_name(command: Sequence[str]) -> str:
     return re.sub(r"[^a-zA-Z0-9 _-]+", "-", name).strip("-") or "bulkscope"
 
 
+def _exporter(signal: str, environ: Mapping[str, str]) -> str:
+    """Return ``bulkscope``, our OTLP over HTTP, unless only OpenTelemetry's own exporter can do what is asked."""
+    protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ["OTEL_EXPORTER_OTLP_PROTOCOL"]
+    proxies = any(environ.get(name) for scheme in _PROXIES for name in (scheme, scheme.upper()))
+    if protocol.strip() != "http/protobuf" or proxies or any("CREDENTIAL_PROVIDER" in name for name in environ):
+        return "otlp"
+    return "bulkscope"
+
+
 def apply(environ: MutableMapping[str, str]) -> None:
     """Set the defaults in ``environ``; a variable that is set, even to nothing, stays as it is."""
     for name, value in _DEFAULTS.items():
         environ.setdefault(name, value)
+    for signal in _SIGNALS:
+        environ.setdefault(f"OTEL_{signal}_EXPORTER", _exporter(signal, environ))
     endpoint = _ENDPOINTS.get(environ["OTEL_EXPORTER_OTLP_PROTOCOL"])
     if endpoint and not any(
-        f"OTEL_EXPORTER_OTLP{signal}_ENDPOINT" in environ for signal in ("", "_TRACES", "_METRICS", "_LOGS")
+        f"OTEL_EXPORTER_OTLP{signal}_ENDPOINT" in environ for signal in ("", *(f"_{name}" for name in _SIGNALS))
     ):
         environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint

@@ -10,7 +10,8 @@ from bulkscope.conventions import ERROR_TYPE, M_DROPPED
 
 
 @guarded
-def _count(signal: str, records: int, reason: str) -> None:
+def count(signal: str, records: int, reason: str) -> None:
+    """Count ``records`` of ``signal`` that are lost; ``reason`` is the metric's ``error.type``."""
     _instruments.add(M_DROPPED, records, {"signal": signal, ERROR_TYPE: reason})
 
 
@@ -21,7 +22,7 @@ def _watch_exporter(signal: str, exporter: Any) -> None:
         result = original(batch, *args, **kwargs)
         # Cumulative metrics come again with the next interval: a failed export of them loses nothing.
         if signal != "metrics" and getattr(result, "name", "SUCCESS") != "SUCCESS":
-            _count(signal, len(batch), "export_failed")
+            count(signal, len(batch), "export_failed")
         return result
 
     exporter.export = export
@@ -34,7 +35,7 @@ def _watch_queue(signal: str, processor: Any) -> None:
     def emit(record: Any) -> None:
         queue = processor._queue
         if len(queue) == queue.maxlen:
-            _count(signal, 1, "queue_full")
+            count(signal, 1, "queue_full")
         original(record)
 
     processor.emit = emit

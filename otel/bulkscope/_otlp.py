@@ -6,20 +6,15 @@ time, the same meaning (``tests/otel/test_otlp.py`` decodes both and compares). 
 those of ``opentelemetry/proto/{common,resource,trace,logs}/v1`` in OTLP 1.x; a tag byte is
 ``field << 3 | wire type``.
 
-``BULKSCOPE_ENCODER=official`` leaves the official one in place; a record that this one cannot encode
-sends its batch through the official one.
+A batch with a record that this one cannot encode goes through the official one (``_exporters``).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
 from struct import Struct
 from typing import Any
-
-from bulkscope._safe import report
 
 logger = logging.getLogger("bulkscope")
 
@@ -33,7 +28,8 @@ _KINDS = {kind: b"\x30" + _SHORT[kind + 1] for kind in range(5)}
 _HAS_REMOTE, _IS_REMOTE = 0x100, 0x200
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a base-128 number; ``number`` is not negative."""
     if number < 128:
         return _SHORT[number]
     out = bytearray()
@@ -44,15 +40,15 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _sized(tag: bytes, content: bytes) -> bytes:
+def sized(tag: bytes, content: bytes) -> bytes:
     """Return a length-delimited field."""
     size = len(content)
-    return tag + (_SHORT[size] if size < 128 else _varint(size)) + content
+    return tag + (_SHORT[size] if size < 128 else varint(size)) + content
 
 
-def _text(tag: bytes, text: str) -> bytes:
+def text(tag: bytes, content: str) -> bytes:
     """Return a string field; nothing for an empty one, as proto3 has it."""
-    return _sized(tag, _utf8(text)) if text else b""
+    return sized(tag, _utf8(content)) if content else b""
 
 
 def _utf8(text: str) -> bytes:
@@ -64,20 +60,20 @@ def _utf8(text: str) -> bytes:
 
 
 def _count(tag: bytes, number: int | None) -> bytes:
-    return tag + _varint(number) if number else b""
+    return tag + varint(number) if number else b""
 
 
 def _value(value: Any) -> bytes:
     """Return an ``AnyValue``'s content; raises ``ValueError`` for what OTLP cannot hold."""
     kind = type(value)
     if kind is str:
-        return _sized(b"\x0a", _utf8(value))
+        return sized(b"\x0a", _utf8(value))
     if kind is bool:
         return b"\x10\x01" if value else b"\x10\x00"
     if kind is int:
         if not -(2**63) <= value < 2**63:
             raise ValueError(f"{value} does not fit 64 bits")
-        return b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF)
+        return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
     if kind is float:
         return b"\x21" + _DOUBLE(value)
     if value is None:
@@ -87,11 +83,11 @@ def _value(value: Any) -> bytes:
         if isinstance(value, base):
             return _value(base(value))
     if isinstance(value, bytes):
-        return _sized(b"\x3a", value)
+        return sized(b"\x3a", value)
     if isinstance(value, Sequence):
-        return _sized(b"\x2a", b"".join([_sized(b"\x0a", _value(item)) for item in value]))
+        return sized(b"\x2a", b"".join([sized(b"\x0a", _value(item)) for item in value]))
     if isinstance(value, Mapping):
-        return _sized(b"\x32", _attributes(b"\x0a", {str(key): item for key, item in value.items()}))
+        return sized(b"\x32", attributes_field(b"\x0a", {str(key): item for key, item in value.items()}))
     raise ValueError(f"{type(value).__name__} is no type of OTLP")
 
 
@@ -102,7 +98,7 @@ _pairs: dict[tuple[str, str], bytes] = {}
 _KEPT, _SHORT_TEXT = 4096, 64
 
 
-def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
+def attributes_field(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
     """Return repeated ``KeyValue`` fields; one that cannot be encoded is left out and said."""
     if not attributes:
         return b""
@@ -115,7 +111,7 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
             continue
         name = _keys.get(key)
         if name is None:
-            name = _sized(b"\x0a", _utf8(key))
+            name = sized(b"\x0a", _utf8(key))
             if len(_keys) < _KEPT:
                 _keys[key] = name
         try:
@@ -125,9 +121,9 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
             continue
         # Written out: two calls less for each attribute are a quarter of a span's time.
         size = len(content)
-        pair = name + b"\x12" + (_SHORT[size] if size < 128 else _varint(size)) + content
+        pair = name + b"\x12" + (_SHORT[size] if size < 128 else varint(size)) + content
         size = len(pair)
-        pair = (_SHORT[size] if size < 128 else _varint(size)) + pair
+        pair = (_SHORT[size] if size < 128 else varint(size)) + pair
         parts += tag, pair
         if type(value) is str and len(value) <= _SHORT_TEXT:
             if len(_pairs) >= _KEPT:
@@ -143,7 +139,7 @@ def _flags(context: Any) -> int:
 
 def _event(event: Any) -> bytes:
     return (
-        b"\x09" + _FIXED64(event.timestamp) + _text(b"\x12", event.name) + _attributes(b"\x1a", event.attributes)
+        b"\x09" + _FIXED64(event.timestamp) + text(b"\x12", event.name) + attributes_field(b"\x1a", event.attributes)
         + _count(b"\x20", event.dropped_attributes)
     )  # fmt: skip
 
@@ -152,7 +148,7 @@ def _link(link: Any) -> bytes:
     context = link.context
     found: bytes = (
         b"\x0a\x10" + context.trace_id.to_bytes(16, "big") + b"\x12\x08" + context.span_id.to_bytes(8, "big")
-        + _attributes(b"\x22", link.attributes) + _count(b"\x28", link.dropped_attributes)
+        + attributes_field(b"\x22", link.attributes) + _count(b"\x28", link.dropped_attributes)
         + b"\x35" + _FIXED32(_flags(context))
     )  # fmt: skip
     return found
@@ -164,23 +160,23 @@ def _span(span: Any) -> bytes:
         b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),
     ]  # fmt: skip
     if context.trace_state:
-        parts.append(_text(b"\x1a", ",".join(f"{key}={value}" for key, value in context.trace_state.items())))
+        parts.append(text(b"\x1a", ",".join(f"{key}={value}" for key, value in context.trace_state.items())))
     if parent is not None:
         parts += b"\x22\x08", parent.span_id.to_bytes(8, "big")
     parts += (
-        _text(b"\x2a", span.name), _KINDS[span.kind.value], b"\x39", _FIXED64(span.start_time),
-        b"\x41", _FIXED64(span.end_time), _attributes(b"\x4a", getattr(span, "_attributes", span.attributes)),
+        text(b"\x2a", span.name), _KINDS[span.kind.value], b"\x39", _FIXED64(span.start_time),
+        b"\x41", _FIXED64(span.end_time), attributes_field(b"\x4a", getattr(span, "_attributes", span.attributes)),
         _count(b"\x50", span.dropped_attributes),
     )  # fmt: skip
     if span.events:
-        parts += [_sized(b"\x5a", _event(event)) for event in span.events]
+        parts += [sized(b"\x5a", _event(event)) for event in span.events]
     parts.append(_count(b"\x60", span.dropped_events))
     if span.links:
-        parts += [_sized(b"\x6a", _link(link)) for link in span.links]
+        parts += [sized(b"\x6a", _link(link)) for link in span.links]
     parts.append(_count(b"\x70", span.dropped_links))
     if status is not None:
-        content = _text(b"\x12", status.description or "") + _count(b"\x18", status.status_code.value)
-        parts.append(_sized(b"\x7a", content))
+        content = text(b"\x12", status.description or "") + _count(b"\x18", status.status_code.value)
+        parts.append(sized(b"\x7a", content))
     parts += b"\x85\x01", _FIXED32(_flags(parent))
     return b"".join(parts)
 
@@ -191,8 +187,8 @@ def _log(readable: Any) -> bytes:
     if record.timestamp is not None:
         parts += b"\x09", _FIXED64(record.timestamp)
     severity = getattr(record.severity_number, "value", None)
-    parts += _count(b"\x10", severity), _text(b"\x1a", record.severity_text or "")
-    parts += _sized(b"\x2a", _value(record.body)), _attributes(b"\x32", record.attributes)
+    parts += _count(b"\x10", severity), text(b"\x1a", record.severity_text or "")
+    parts += sized(b"\x2a", _value(record.body)), attributes_field(b"\x32", record.attributes)
     parts.append(_count(b"\x38", readable.dropped_attributes))
     flags = int(record.trace_flags or 0)
     if flags:
@@ -203,8 +199,21 @@ def _log(readable: Any) -> bytes:
         parts += b"\x52\x08", record.span_id.to_bytes(8, "big")
     if record.observed_timestamp is not None:
         parts += b"\x59", _FIXED64(record.observed_timestamp)
-    parts.append(_text(b"\x62", record.event_name or ""))
+    parts.append(text(b"\x62", record.event_name or ""))
     return b"".join(parts)
+
+
+def resource_field(resource: Any) -> bytes:
+    """Return the ``resource`` field of a group of records."""
+    return sized(b"\x0a", attributes_field(b"\x0a", resource.attributes))
+
+
+def scope_field(scope: Any) -> tuple[bytes, bytes]:
+    """Return the ``scope`` field of a group of records, and its schema's, which comes last."""
+    if scope is None:
+        return sized(b"\x0a", b""), b""
+    head = text(b"\x0a", scope.name) + text(b"\x12", scope.version or "") + attributes_field(b"\x1a", scope.attributes)
+    return sized(b"\x0a", head), text(b"\x1a", scope.schema_url or "")
 
 
 def _request(records: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:
@@ -215,21 +224,15 @@ def _request(records: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:
         resource, scope = record.resource, record.instrumentation_scope
         _, scopes = groups.setdefault(id(resource), (resource, {}))
         _, encoded = scopes.setdefault(id(scope), (scope, []))
-        encoded.append(_sized(b"\x12", encode(record)))
+        encoded.append(sized(b"\x12", encode(record)))
     out = []
     for resource, scopes in groups.values():
-        parts = [_sized(b"\x0a", _attributes(b"\x0a", resource.attributes))]
+        parts = [resource_field(resource)]
         for scope, encoded in scopes.values():
-            head = b""
-            if scope is not None:
-                head = (
-                    _text(b"\x0a", scope.name) + _text(b"\x12", scope.version or "")
-                    + _attributes(b"\x1a", scope.attributes)
-                )  # fmt: skip
-            schema = _text(b"\x1a", (scope.schema_url or "") if scope is not None else "")
-            parts.append(_sized(b"\x12", _sized(b"\x0a", head) + b"".join(encoded) + schema))
-        parts.append(_text(b"\x1a", resource.schema_url or ""))
-        out.append(_sized(b"\x0a", b"".join(parts)))
+            head, schema = scope_field(scope)
+            parts.append(sized(b"\x12", head + b"".join(encoded) + schema))
+        parts.append(text(b"\x1a", resource.schema_url or ""))
+        out.append(sized(b"\x0a", b"".join(parts)))
     return b"".join(out)
 
 
@@ -241,41 +244,3 @@ def encode_spans(spans: Iterable[Any]) -> bytes:
 def encode_logs(records: Iterable[Any]) -> bytes:
     """Return an ``ExportLogsServiceRequest`` of SDK log records."""
     return _request(records, _log)
-
-
-class _Encoded:
-    """Bytes where the exporter expects a message to serialise."""
-
-    def __init__(self, content: bytes) -> None:
-        self.SerializeToString = self.SerializePartialToString = lambda: content
-        self.ByteSize = lambda: len(content)
-
-
-def _replace(module_name: str, function: str, encode: Callable[[Iterable[Any]], bytes]) -> None:
-    module = import_module(module_name)
-    official = getattr(module, function)
-
-    def encoded(records: Any) -> Any:
-        try:
-            return _Encoded(encode(records))
-        except Exception:
-            report(f"encoding a batch ({function}), which goes through the official encoder")
-            return official(records)
-
-    setattr(module, function, encoded)
-
-
-def install() -> None:
-    """Let the OTLP/HTTP exporters use this encoder. gRPC ones need message objects and keep theirs."""
-    if os.environ.get("BULKSCOPE_ENCODER", "").strip().lower() == "official":
-        return
-    exporters = "opentelemetry.exporter.otlp.proto.http"
-    for module, function, encode in (
-        (f"{exporters}.trace_exporter", "encode_spans", encode_spans),
-        (f"{exporters}._log_exporter", "encode_logs", encode_logs),
-    ):
-        try:
-            _replace(module, function, encode)
-        except (ImportError, AttributeError):
-            # Not installed, or laid out otherwise: the official encoder does the work.
-            logger.debug("%s.%s is not replaced", module, function, exc_info=True)

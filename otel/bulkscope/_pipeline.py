@@ -65,6 +65,9 @@ def forget_metrics() -> None:
 def renew_connections() -> None:
     """Close inherited connections in a forked child: two processes must not write on one socket."""
     for _, _, exporter in exporters():
+        if hasattr(exporter, "renew"):
+            exporter.renew()
+            continue
         transport = getattr(getattr(exporter, "_client", None), "_transport", None)
         session = getattr(transport, "_session", getattr(exporter, "_session", None))
         if session is not None and hasattr(session, "close"):

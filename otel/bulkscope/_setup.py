@@ -13,7 +13,7 @@ from typing import Any
 import wrapt
 from opentelemetry import trace
 
-from bulkscope import _defaults, _drops, _lifecycle, _otlp, _pipeline, _process_metrics, _resource
+from bulkscope import _defaults, _drops, _lifecycle, _pipeline, _process_metrics, _resource
 from bulkscope._processor import BulkSpanProcessor
 from bulkscope._safe import report
 
@@ -49,7 +49,6 @@ def pre_instrument() -> None:
         _defaults.apply(os.environ)
         for module in _defaults.superseded():
             wrapt.register_post_import_hook(_silence, module)
-        _otlp.install()
         _configure_sdk()
         provider = trace.get_tracer_provider()
         if not hasattr(provider, "add_span_processor"):

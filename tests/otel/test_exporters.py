@@ -1,0 +1,290 @@
+"""Our exporters against a real server: what arrives, what is tried again, what is counted as lost."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk import metrics
+from opentelemetry.sdk.metrics import export as sdk
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import SpanContext
+
+from bulkscope import _drops, _exporters, _otlp_http
+from tests import sink
+from tests.processes import free_port
+
+OK, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_otlp_http, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[sink.Sink]:
+    with sink.serve() as running:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.url)
+        yield running
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
+    counted: list[tuple[str, int, str]] = []
+    monkeypatch.setattr(_drops, "count", lambda *what: counted.append(what))
+    return counted
+
+
+def spans(number: int = 1, **attributes: Any) -> list[ReadableSpan]:
+    return [
+        ReadableSpan(f"span {n}", SpanContext(n + 1, n + 1, False), attributes=attributes, start_time=1, end_time=2)
+        for n in range(number)
+    ]
+
+
+def test_one_connection_serves_many_requests(server: sink.Sink) -> None:
+    exporter = _exporters.BulkscopeSpanExporter()
+    assert [exporter.export(spans(2)) for _ in range(5)] == [OK] * 5
+    assert len(server.spans) == 10
+    assert len(server.connections) == 1
+    assert {path for path, _ in server.bodies} == {"/v1/traces"}
+    assert server.headers[0]["content-type"] == "application/x-protobuf"
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_end_point_is_asked_again(server: sink.Sink, status: int) -> None:
+    server.answers += [(status, {}, b"busy"), (status, {"Retry-After": "0.01"}, b"")]
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert len(server.headers) == 3
+    assert len(server.spans) == 1
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 500])
+def test_a_final_answer_is_not_asked_again(server: sink.Sink, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    server.answers += [(status, {}, b"no")]
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert len(server.headers) == 1
+    assert f"HTTP {status}" in caplog.text
+    assert server.url in caplog.text
+
+
+def test_an_outage_is_said_once_and_so_is_its_end(server: sink.Sink, caplog: pytest.LogCaptureFixture) -> None:
+    exporter = _exporters.BulkscopeSpanExporter()
+    server.answers += [(400, {}, b"")] * 3
+    assert [exporter.export(spans()) for _ in range(5)] == [FAILURE] * 3 + [OK] * 2
+    said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(said) == 2
+    assert "could not be delivered" in said[0]
+    assert "delivered again" in said[1]
+
+
+def test_retrying_ends_with_the_time_out(server: sink.Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    server.answers += [(503, {}, b"")] * 1000
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert 1 < len(server.headers) < 1000
+
+
+def test_retry_after_beyond_the_time_out_is_not_waited_for(server: sink.Sink) -> None:
+    server.answers += [(503, {"Retry-After": "86400"}, b"")]
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert len(server.headers) == 1
+
+
+def test_shutdown_ends_the_wait(server: sink.Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_otlp_http, "_FIRST_WAIT", 3600.0)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100000")
+    server.answers += [(503, {}, b"")] * 2
+    exporter = _exporters.BulkscopeSpanExporter()
+    results: list[SpanExportResult] = []
+    thread = threading.Thread(target=lambda: results.append(exporter.export(spans())))
+    thread.start()
+    while not server.headers:
+        time.sleep(0.01)
+    exporter.shutdown()
+    thread.join(30)
+    assert results == [FAILURE]
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert "refused" in caplog.text
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(
+    server: sink.Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.hangs_up = True
+    exporter = _exporters.BulkscopeSpanExporter()
+    for _ in range(3):
+        assert exporter.export(spans()) is OK
+        time.sleep(0.05)  # the server's end has to reach us before the next request
+    assert len(server.spans) == len(server.connections) == 3
+    assert not caplog.records
+
+
+def test_a_batch_that_is_too_large_is_sent_in_halves(server: sink.Sink) -> None:
+    server.answers += [(413, {}, b""), (200, {}, b""), (413, {}, b"")]
+    assert _exporters.BulkscopeSpanExporter().export(spans(4)) is OK
+    assert sorted(span["name"] for span in server.spans) == [f"span {n}" for n in range(4)]
+
+
+def test_a_single_record_that_is_too_large_is_lost_alone(server: sink.Sink) -> None:
+    server.answers += [(413, {}, b"")] * 2
+    assert _exporters.BulkscopeSpanExporter().export(spans(2)) is FAILURE
+    assert [span["name"] for span in server.spans] == ["span 1"]
+
+
+@pytest.mark.parametrize(
+    ("response", "field"),
+    [
+        (ExportTraceServiceResponse, "rejected_spans"),
+        (ExportLogsServiceResponse, "rejected_log_records"),
+        (ExportMetricsServiceResponse, "rejected_data_points"),
+    ],
+)
+def test_partial_success_is_read(response: Any, field: str) -> None:
+    whole = response(partial_success={field: 300, "error_message": "too öld"})
+    assert _exporters.rejected(whole.SerializeToString()) == (300, "too öld")
+    assert _exporters.rejected(response().SerializeToString()) == (0, "")
+    assert _exporters.rejected(response(partial_success={"error_message": "mind"}).SerializeToString()) == (0, "mind")
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b"<html>", b"\xff" * 9, b"\x0a\xff", b"\x09\x00"])
+def test_an_answer_that_is_not_otlp_rejects_nothing(answer: bytes) -> None:
+    assert _exporters.rejected(answer)[0] == 0
+
+
+def test_what_the_server_rejects_is_counted(server: sink.Sink, lost: list[Any]) -> None:
+    partial = ExportTraceServiceResponse(partial_success={"rejected_spans": 2})
+    server.answers += [(200, {}, partial.SerializeToString())]
+    assert _exporters.BulkscopeSpanExporter().export(spans(5)) is OK
+    assert lost == [("traces", 2, "rejected")]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "deflate", "brotli"])
+def test_compression(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
+    assert _exporters.BulkscopeSpanExporter().export(spans(3)) is OK
+    assert len(server.spans) == 3
+    assert server.headers[0].get("content-encoding") == (compression if compression in ("gzip", "deflate") else None)
+
+
+def test_headers_and_login(server: sink.Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url.replace("://", "://me:p%40ss@"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b,user-agent=mine")
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    (sent,) = server.headers
+    assert sent["x-tenant"] == "a b"
+    assert sent["user-agent"] == "mine"
+    assert sent["authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=ApiKey abc=")
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert server.headers[1]["authorization"] == "ApiKey abc="
+    assert "x-tenant" not in server.headers[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ENDPOINT": "http://h:1"},
+        {"ENDPOINT": "http://h:1/"},
+        {"ENDPOINT": "http://h:1/base/"},
+        {"TRACES_ENDPOINT": "http://h:2/own/path?x=1"},
+        {"ENDPOINT": "http://h:1", "TRACES_ENDPOINT": "http://h:2"},
+        {"ENDPOINT": ""},
+    ],
+)
+def test_the_end_point_is_where_the_official_exporter_sends(
+    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    assert _otlp_http.endpoint("traces") == OTLPSpanExporter()._endpoint
+
+
+@pytest.mark.parametrize("url", ["localhost:4318", "ftp://h", "http://", "unix:/run/x"])
+def test_an_end_point_that_is_no_url_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
+    with pytest.raises(ValueError, match="http://HOST:PORT"):
+        _exporters.BulkscopeSpanExporter()
+
+
+def test_tls_with_a_client_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    authority = trustme.CA()
+    served, mine = authority.issue_cert("127.0.0.1"), authority.issue_cert("client@example.org")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "mine.pem")
+    mine.private_key_pem.write_to_path(tmp_path / "mine.key")
+    with sink.serve(tls=context) as running:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(tmp_path / "mine.pem"))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(tmp_path / "mine.key"))
+        exporter = _exporters.BulkscopeSpanExporter()
+        assert [exporter.export(spans()) for _ in range(2)] == [OK, OK]
+        assert len(running.spans) == 2
+
+
+def test_a_record_that_ours_cannot_encode_goes_through_the_official_encoder(
+    server: sink.Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = _exporters.BulkscopeSpanExporter()
+
+    def broken(batch: Any) -> bytes:
+        raise IndexError("a kind of record from a later SDK")
+
+    monkeypatch.setattr(exporter.sender, "encode", broken)
+    assert exporter.export(spans(2)) is OK
+    assert len(server.spans) == 2
+
+
+@pytest.mark.parametrize(
+    ("preference", "delta"),
+    [
+        ("", set()),
+        ("cumulative", set()),
+        ("DELTA", {metrics.Counter, metrics.Histogram, metrics.ObservableCounter}),
+        ("lowmemory", {metrics.Counter, metrics.Histogram}),
+        ("other", set()),
+    ],
+)
+def test_temporality_preference(preference: str, delta: set[type], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
+    found = _exporters.BulkscopeMetricExporter()._preferred_temporality
+    assert {kind for kind, value in found.items() if value is sdk.AggregationTemporality.DELTA} == delta
+
+
+@pytest.mark.parametrize("aggregation", ["", "base2_exponential_bucket_histogram", "explicit_bucket_histogram", "x"])
+def test_metrics_arrive(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, aggregation: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", aggregation)
+    reader = sdk.PeriodicExportingMetricReader(_exporters.BulkscopeMetricExporter(), 3_600_000)
+    provider = metrics.MeterProvider([reader], shutdown_on_exit=False)
+    provider.get_meter("tests").create_histogram("h").record(0.25, {"k": "v"})
+    provider.shutdown()
+    (point,) = server.points
+    assert (point["name"], point["count"], point["attributes"]) == ("h", 1, {"k": "v"})
