@@ -11,9 +11,10 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -115,15 +116,23 @@ def _after_fork_in_child() -> None:
     _pipeline.update_resource(_resource.process_attributes())
 
 
-# What `requests` imports while it sends for the first time, in the exporter's thread. A process that forks in
-# that moment leaves its child the lock of a half-imported module, and no thread that will ever give it back:
-# the child's own sending would wait for it until the flush is given up, and lose what it holds.
-_IMPORTED_LATE = ("netrc", "encodings.idna")
+def _imported_late() -> Iterator[str]:
+    """Yield what would be imported later on, in a thread that exports.
+
+    A process that forks in that moment leaves its child the lock of a half-imported module, and no thread that
+    will ever give it back: the child's own sending would wait for it until the flush is given up, and lose
+    what it holds.
+    """
+    yield "encodings.idna"  # any look-up of a host
+    if "requests" in sys.modules:
+        yield "netrc"
+    if not os.path.exists("/proc/self/status"):
+        yield "psutil"
 
 
 @guarded
 def _import_early() -> None:
-    for name in _IMPORTED_LATE:
+    for name in _imported_late():
         import_module(name)
 
 

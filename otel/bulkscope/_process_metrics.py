@@ -6,12 +6,10 @@ import os
 import time
 from collections.abc import Iterable
 
-import psutil
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from bulkscope import _instruments
 from bulkscope._proc import Proc
-from bulkscope._safe import report
 from bulkscope.conventions import M_PROCESS_CPU_UTILIZATION, M_PROCESS_MEMORY_USAGE
 
 
@@ -36,15 +34,14 @@ class _CpuShare:
         self._cpu, self._wall = cpu, wall
 
 
-def _memory(options: CallbackOptions) -> Iterable[Observation]:
-    try:
-        yield Observation(psutil.Process().memory_info().rss)
-    except psutil.Error:
-        report("reading the memory of this process")
-
-
 def observe() -> None:
     """Start to report ``process.cpu.utilization`` and ``process.memory.usage``."""
-    cores = Proc().allowed_cores() or os.cpu_count() or 1
-    _instruments.observe(M_PROCESS_CPU_UTILIZATION, _CpuShare(cores))
-    _instruments.observe(M_PROCESS_MEMORY_USAGE, _memory)
+    proc = Proc()
+
+    def memory(options: CallbackOptions) -> Iterable[Observation]:
+        resident = proc.status().rss
+        if resident is not None:
+            yield Observation(resident)
+
+    _instruments.observe(M_PROCESS_CPU_UTILIZATION, _CpuShare(proc.allowed_cores() or os.cpu_count() or 1))
+    _instruments.observe(M_PROCESS_MEMORY_USAGE, memory)
