@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bulkscope import _pipeline
+from bulkscope import _instruments, _pipeline
 from bulkscope._processor import BulkSpanProcessor
 
 
@@ -22,6 +23,7 @@ class Telemetry:
     """What was recorded since ``clear``: ended spans in the order of their ends, log records, metric points."""
 
     def __init__(self) -> None:
+        os.environ.setdefault("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")  # as every launched process has it
         self._spans, self._logs = InMemorySpanExporter(), InMemoryLogRecordExporter()
         tracing = TracerProvider()
         tracing.add_span_processor(BulkSpanProcessor())
@@ -52,6 +54,7 @@ class Telemetry:
     def clear(self) -> None:
         self._spans.clear()
         self._logs.clear()
+        _instruments.forget()
         _pipeline.forget_metrics()
 
 

@@ -6,6 +6,9 @@ a view set by the user still wins.
 
 from __future__ import annotations
 
+import os
+from collections import deque
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -56,14 +59,69 @@ def _get(name: str) -> Any:
     return instrument
 
 
+# What was recorded and has not reached the SDK yet: (instrument, value, attributes). One measurement costs 20 us
+# between a library's own code and 8 us among its like; sums of a kind are added up first and cost one.
+_waiting: deque[tuple[Any, float, AttributeValues]] = deque()
+_MOST_WAITING = 256  # 2 ms of work, for whoever has to do it
+
+
+@cache
+def _deferred() -> bool:
+    """Tell whether measurements may wait for the next collection, and see to it that they reach it.
+
+    Not with exemplars: those are taken from the span that is current when the SDK is told.
+    """
+    if os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower() != "always_off":
+        return False
+    # The SDK asks observable instruments before it reads the others. This one has nothing to say of its own.
+    meter().create_observable_counter("bulkscope.waiting", callbacks=[_hand_over])
+    return True
+
+
+def _hand_over(options: metrics.CallbackOptions | None = None) -> Iterable[metrics.Observation]:
+    sums: dict[tuple[Any, frozenset[Any]], float] = {}
+    while True:
+        try:
+            instrument, value, attributes = _waiting.popleft()
+        except IndexError:
+            break
+        if hasattr(instrument, "record"):
+            instrument.record(value, attributes)
+        else:
+            key = instrument, frozenset(attributes.items())
+            sums[key] = sums.get(key, 0) + value
+    for (instrument, pairs), value in sums.items():
+        instrument.add(value, dict(pairs))
+    return ()
+
+
+def forget() -> None:
+    """Drop what waits: in a forked child it is the parent's."""
+    _waiting.clear()
+
+
+def _take(instrument: Any, value: float, attributes: AttributeValues) -> None:
+    _waiting.append((instrument, value, dict(attributes)))
+    if len(_waiting) >= _MOST_WAITING:
+        _hand_over()
+
+
 def record(name: str, value: float, attributes: AttributeValues) -> None:
     """Record ``value`` (in the unit of ``conventions``) in the histogram ``name``."""
-    _get(name).record(value, attributes)
+    instrument = _get(name)
+    if _deferred():
+        _take(instrument, value, attributes)
+    else:
+        instrument.record(value, attributes)
 
 
 def add(name: str, value: float, attributes: AttributeValues) -> None:
     """Add ``value`` to the counter or up-down counter ``name``."""
-    _get(name).add(value, attributes)
+    instrument = _get(name)
+    if _deferred():
+        _take(instrument, value, attributes)
+    else:
+        instrument.add(value, attributes)
 
 
 def observe(name: str, callback: Any) -> None:

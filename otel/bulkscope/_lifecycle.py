@@ -19,7 +19,7 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-from bulkscope import _pipeline, _resource
+from bulkscope import _instruments, _pipeline, _resource
 from bulkscope._safe import guarded, report
 
 _FATAL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -112,6 +112,7 @@ def _after_fork_in_child() -> None:
     global _ended_pid
     _ended_pid = None
     _pipeline.renew_connections()
+    _instruments.forget()
     _pipeline.forget_metrics()
     _pipeline.update_resource(_resource.process_attributes())
 

@@ -188,8 +188,32 @@ os.wait()
 def test_a_child_forked_while_the_first_export_imports(sink: Sink, spawn: Spawn, tmp_path: Path) -> None:
     """``requests`` imports ``netrc`` with its first request; here that takes a second, in which a child is forked."""
     (tmp_path / "netrc.py").write_text(LATE)
-    env = environment(sink.url, OTEL_BLRP_SCHEDULE_DELAY="50")
+    official = {f"OTEL_{signal}_EXPORTER": "otlp" for signal in ("TRACES", "METRICS", "LOGS")}
+    env = environment(sink.url, OTEL_BLRP_SCHEDULE_DELAY="50", **official)
     process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", FORKS, env=env)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
     assert [span["attributes"]["bulk.job.id"] for span in sink.spans] == ["child"]
+
+
+IMPORTS = """
+import logging, sys
+from opentelemetry import metrics
+import bulkscope
+
+with bulkscope.dequeue("q", job_id="1"):
+    logging.getLogger("app").warning("something to send")
+before = set(sys.modules)
+from bulkscope import _lifecycle
+assert _lifecycle.flush(30)
+print("imported:", sorted(set(sys.modules) - before))
+"""
+
+
+def test_our_exporters_import_nothing_when_they_send(sink: Sink, spawn: Spawn) -> None:
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", IMPORTS, env=environment(sink.url))
+    output = process.communicate(timeout=60)[0]
+    assert sink.spans, output
+    assert sink.logs, output
+    assert sink.points, output
+    assert "imported: []" in output
