@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExpor
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from bulkscope import _drops, _otlp, _otlp_metrics
+from bulkscope import _drops, _otlp, _otlp_metrics, _pipeline
 from bulkscope._otlp_http import Client, RefusedError
 from bulkscope._safe import report
 
@@ -65,33 +65,30 @@ def rejected(answer: bytes) -> tuple[int, str]:
     return records if isinstance(records, int) else 0, reason.decode(errors="replace") if reason else ""  # type: ignore[union-attr]
 
 
-class _Sender:
-    """What the three exporters do alike. An outage is said once, and once that it is over."""
+def _official(where: str, records: Any) -> bytes:
+    """Encode with OpenTelemetry's own encoder, ``module:function``, what ours cannot."""
+    module, _, function = where.partition(":")
+    return bytes(getattr(import_module(module), function)(records).SerializeToString())
 
-    def __init__(self, signal: str, encode: Callable[[Any], bytes], official: str) -> None:
-        self.signal, self.encode, self.official = signal, encode, official
+
+class _Sender:
+    """Delivers requests of one signal. An outage is said once, and once that it is over."""
+
+    def __init__(self, signal: str) -> None:
+        self.signal = signal
         self.client = Client(signal)
         self.down = False
 
-    def _encoded(self, records: Any) -> bytes:
+    def send(self, request: bytes) -> bool:
+        """Deliver a request; False when it was not. Raises ``RefusedError`` for one that is too large."""
         try:
-            return self.encode(records)
-        except Exception:
-            report(f"encoding {self.signal}, which go through the official encoder")
-            module, _, function = self.official.partition(":")
-            return bytes(getattr(import_module(module), function)(records).SerializeToString())
-
-    def send(self, records: Any) -> bool:
-        """Deliver a batch; False when it was not."""
-        try:
-            answer = self.client.post(self._encoded(records))
+            answer = self.client.post(request)
         except RefusedError as refused:
-            if refused.status == _TOO_LARGE and isinstance(records, Sequence) and len(records) > 1:
-                half = len(records) // 2
-                return all([self.send(records[:half]), self.send(records[half:])])
-            return self._failed(refused)
+            if refused.status == _TOO_LARGE:
+                raise
+            return self.failed(refused)
         except (OSError, HTTPException) as error:
-            return self._failed(error)
+            return self.failed(error)
         if self.down:
             self.down = False
             logger.warning("%s are delivered again to %s", self.signal, self.client.url)
@@ -101,7 +98,8 @@ class _Sender:
             logger.warning("%s rejected %d records of %s: %s", self.client.url, lost, self.signal, reason)
         return True
 
-    def _failed(self, error: Exception) -> bool:
+    def failed(self, error: Exception) -> bool:
+        """Say that something was not delivered, once an outage; returns False."""
         logger.log(
             logging.DEBUG if self.down else logging.WARNING,
             "%s could not be delivered to %s: %s; what is dropped is counted, and said when it answers again",
@@ -113,14 +111,66 @@ class _Sender:
         return False
 
 
+class _Records:
+    """Spans or log records on their way out.
+
+    ``early`` turns a record into bytes as soon as it has ended. A queue of the SDK's objects, thousands that
+    live for half a second, sends Python's garbage collector through the whole heap again and again: 30 ms in which
+    no request is served, p99 of the empty application under ``wrk``; 5 ms with bytes, which it need not visit.
+    """
+
+    _MOST_GROUPS = 1 << 16
+
+    def __init__(self, signal: str, field: Callable[[Any], bytes], official: str) -> None:
+        self.sender = _Sender(signal)
+        self._field, self._official = field, official
+        # What each record belongs to, (resource, scope), and by their identities its number as two bytes.
+        self._groups: list[tuple[Any, Any]] = []
+        self._numbers: dict[tuple[int, int], bytes] = {}
+
+    def early(self, record: Any) -> Any:
+        """Return the record as bytes; the record itself when it cannot be encoded here."""
+        try:
+            resource, scope = record.resource, record.instrumentation_scope
+            number = self._numbers.get((id(resource), id(scope)))
+            if number is None:
+                if len(self._groups) == self._MOST_GROUPS:
+                    return record
+                self._groups.append((resource, scope))  # kept, so that the identities stay taken
+                number = self._numbers[id(resource), id(scope)] = (len(self._groups) - 1).to_bytes(2, "big")
+            return number + self._field(record)
+        except Exception:
+            report(f"encoding {self.sender.signal}, which go through the official encoder")
+            return record
+
+    def _encoded(self, batch: Sequence[Any]) -> bytes:
+        items = [item if type(item) is bytes else self.early(item) for item in batch]
+        ours = _otlp.request(
+            (*self._groups[int.from_bytes(item[:2], "big")], item[2:]) for item in items if type(item) is bytes
+        )
+        others = [item for item in items if type(item) is not bytes]
+        # Two requests on end are one request with the records of both: all that is in them is a repeated field.
+        return ours + (_official(self._official, others) if others else b"")
+
+    def send(self, batch: Sequence[Any]) -> bool:
+        """Deliver a batch, in halves where it is too large; False when not all of it was."""
+        try:
+            return self.sender.send(self._encoded(batch))
+        except RefusedError as refused:
+            half = len(batch) // 2
+            if not half:
+                return self.sender.failed(refused)
+            return all([self.send(batch[:half]), self.send(batch[half:])])
+
+
 class _Exporter:
     """What the SDK asks of an exporter beside exporting."""
 
-    sender: _Sender
+    client: Client
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection, and give up what is being tried again."""
-        self.sender.client.close()
+        self.client.close()
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
         """Nothing is held back here."""
@@ -128,34 +178,34 @@ class _Exporter:
 
     def renew(self) -> None:
         """Start without the connection that a forked child has inherited."""
-        self.sender.client.renew()
+        self.client.renew()
 
 
 class BulkscopeSpanExporter(_Exporter, SpanExporter):
     """Sends spans."""
 
     def __init__(self) -> None:
-        self.sender = _Sender(
-            "traces", _otlp.encode_spans, "opentelemetry.exporter.otlp.proto.common.trace_encoder:encode_spans"
-        )
+        encoder = "opentelemetry.exporter.otlp.proto.common.trace_encoder:encode_spans"
+        self.records = _Records("traces", _otlp.span_field, encoder)
+        self.client = self.records.sender.client
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
         """Send ``spans``; FAILURE when the end point did not take them in time."""
-        return SpanExportResult.SUCCESS if self.sender.send(spans) else SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS if self.records.send(spans) else SpanExportResult.FAILURE
 
 
 class BulkscopeLogExporter(_Exporter, logs_export.LogRecordExporter):
     """Sends log records."""
 
     def __init__(self) -> None:
-        self.sender = _Sender(
-            "logs", _otlp.encode_logs, "opentelemetry.exporter.otlp.proto.common._log_encoder:encode_logs"
-        )
+        encoder = "opentelemetry.exporter.otlp.proto.common._log_encoder:encode_logs"
+        self.records = _Records("logs", _otlp.log_field, encoder)
+        self.client = self.records.sender.client
 
     def export(self, batch: Sequence[Any]) -> logs_export.LogRecordExportResult:
         """Send log records; FAILURE when the end point did not take them in time."""
         result = logs_export.LogRecordExportResult
-        return result.SUCCESS if self.sender.send(batch) else result.FAILURE
+        return result.SUCCESS if self.records.send(batch) else result.FAILURE
 
 
 def _temporality() -> dict[type, AggregationTemporality]:
@@ -188,12 +238,34 @@ class BulkscopeMetricExporter(_Exporter, MetricExporter):
 
     def __init__(self) -> None:
         super().__init__(_temporality(), _aggregation())
-        self.sender = _Sender(
-            "metrics",
-            _otlp_metrics.encode_metrics,
-            "opentelemetry.exporter.otlp.proto.common.metrics_encoder:encode_metrics",
-        )
+        self._sender = _Sender("metrics")
+        self.client = self._sender.client
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Send one collection; FAILURE when the end point did not take it in time."""
-        return MetricExportResult.SUCCESS if self.sender.send(metrics_data) else MetricExportResult.FAILURE
+        try:
+            request = _otlp_metrics.encode_metrics(metrics_data)
+        except Exception:
+            report("encoding metrics, which go through the official encoder")
+            request = _official("opentelemetry.exporter.otlp.proto.common.metrics_encoder:encode_metrics", metrics_data)
+        try:
+            delivered = self._sender.send(request)
+        except RefusedError as refused:
+            delivered = self._sender.failed(refused)
+        return MetricExportResult.SUCCESS if delivered else MetricExportResult.FAILURE
+
+
+def encode_early() -> None:
+    """Let the batch queues of our exporters hold bytes."""
+    for _, processor, exporter in _pipeline.exporters():
+        if isinstance(exporter, BulkscopeSpanExporter | BulkscopeLogExporter) and hasattr(processor, "emit"):
+            _encode_early(processor, exporter.records)
+
+
+def _encode_early(processor: Any, records: _Records) -> None:
+    original = processor.emit
+
+    def emit(record: Any) -> None:
+        original(records.early(record))
+
+    processor.emit = emit

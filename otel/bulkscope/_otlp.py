@@ -12,7 +12,7 @@ A batch with a record that this one cannot encode goes through the official one 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
@@ -216,15 +216,24 @@ def scope_field(scope: Any) -> tuple[bytes, bytes]:
     return sized(b"\x0a", head), text(b"\x1a", scope.schema_url or "")
 
 
-def _request(records: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:
-    """Group records by resource and scope, as both export requests have them (their layouts are equal)."""
+def span_field(span: Any) -> bytes:
+    """Return an ended SDK span as an element of ``ScopeSpans.spans``."""
+    return sized(b"\x12", _span(span))
+
+
+def log_field(record: Any) -> bytes:
+    """Return an SDK log record as an element of ``ScopeLogs.log_records``."""
+    return sized(b"\x12", _log(record))
+
+
+def request(fields: Iterable[tuple[Any, Any, bytes]]) -> bytes:
+    """Return an export request of (resource, scope, field), grouped: those of spans and of logs are laid out alike."""
     # By identity: hashing a resource writes it as JSON, 7 us for each record.
     groups: dict[int, tuple[Any, dict[int, tuple[Any, list[bytes]]]]] = {}
-    for record in records:
-        resource, scope = record.resource, record.instrumentation_scope
+    for resource, scope, field in fields:
         _, scopes = groups.setdefault(id(resource), (resource, {}))
         _, encoded = scopes.setdefault(id(scope), (scope, []))
-        encoded.append(sized(b"\x12", encode(record)))
+        encoded.append(field)
     out = []
     for resource, scopes in groups.values():
         parts = [resource_field(resource)]
@@ -234,13 +243,3 @@ def _request(records: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:
         parts.append(text(b"\x1a", resource.schema_url or ""))
         out.append(sized(b"\x0a", b"".join(parts)))
     return b"".join(out)
-
-
-def encode_spans(spans: Iterable[Any]) -> bytes:
-    """Return an ``ExportTraceServiceRequest`` of ended SDK spans."""
-    return _request(spans, _span)
-
-
-def encode_logs(records: Iterable[Any]) -> bytes:
-    """Return an ``ExportLogsServiceRequest`` of SDK log records."""
-    return _request(records, _log)

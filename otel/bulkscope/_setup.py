@@ -7,6 +7,7 @@ is; without one it is configured here, from the same ``OTEL_*`` variables.
 from __future__ import annotations
 
 import os
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +57,8 @@ def pre_instrument() -> None:
         _pipeline.update_resource(_resource.attributes())
         provider.add_span_processor(BulkSpanProcessor())
         _drops.watch()
+        if (ours := sys.modules.get("bulkscope._exporters")) is not None:
+            ours.encode_early()
         _process_metrics.observe()
         _lifecycle.watch()
     except Exception:

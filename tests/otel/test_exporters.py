@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import logging
 import ssl
 import threading
@@ -18,8 +19,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk import metrics
 from opentelemetry.sdk.metrics import export as sdk
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanContext
 
 from bulkscope import _drops, _exporters, _otlp_http
@@ -254,13 +256,16 @@ def test_a_record_that_ours_cannot_encode_goes_through_the_official_encoder(
     server: sink.Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter = _exporters.BulkscopeSpanExporter()
+    encode = exporter.records._field
 
-    def broken(batch: Any) -> bytes:
-        raise IndexError("a kind of record from a later SDK")
+    def broken(span: Any) -> bytes:
+        if span.name == "span 1":
+            raise IndexError("a kind of record from a later SDK")
+        return encode(span)
 
-    monkeypatch.setattr(exporter.sender, "encode", broken)
-    assert exporter.export(spans(2)) is OK
-    assert len(server.spans) == 2
+    monkeypatch.setattr(exporter.records, "_field", broken)
+    assert exporter.export(spans(3)) is OK
+    assert sorted(span["name"] for span in server.spans) == ["span 0", "span 1", "span 2"]
 
 
 @pytest.mark.parametrize(
@@ -288,3 +293,29 @@ def test_metrics_arrive(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, aggr
     provider.shutdown()
     (point,) = server.points
     assert (point["name"], point["count"], point["attributes"]) == ("h", 1, {"k": "v"})
+
+
+def test_a_queue_holds_bytes_that_the_garbage_collector_need_not_visit(
+    server: sink.Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = _exporters.BulkscopeSpanExporter()
+    processor = BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000)
+    _exporters._encode_early(processor._batch_processor, exporter.records)
+    encode = exporter.records._field
+
+    def some(span: Any) -> bytes:
+        if span.name == "odd":
+            raise IndexError("a kind of span from a later SDK")
+        return encode(span)
+
+    monkeypatch.setattr(exporter.records, "_field", some)
+    provider = TracerProvider(resource=Resource({"service.name": "s"}), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    for scope, name in (("one", "a"), ("two", "b"), ("one", "c"), ("two", "odd")):
+        provider.get_tracer(scope).start_span(name).end()
+    held = list(processor._batch_processor._queue)
+    assert [type(item) is bytes and not gc.is_tracked(item) for item in held] == [False, True, True, True]
+    provider.shutdown()
+    assert {(span["name"], span["scope"], span["resource"]["service.name"]) for span in server.spans} == {
+        ("a", "one", "s"), ("b", "two", "s"), ("c", "one", "s"), ("odd", "two", "s"),
+    }  # fmt: skip
