@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 import torch
 from opentelemetry.trace import SpanKind, StatusCode
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LogitsProcessorList,
+    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     TextIteratorStreamer,
+    pipeline,
 )  # fmt: skip
 
 from bulkscope_instrumentation import transformers as ours
@@ -197,3 +202,21 @@ def test_faults_of_ours_reach_nobody(recorded: Telemetry, model: Any, monkeypatc
         patch.setattr(ours._Call, "_output_tokens", None)
         assert model.generate(IDS[1:], max_new_tokens=2).shape[0] == 1
     assert only(recorded).name == "text_completion LlamaForCausalLM"
+
+
+def test_a_pipeline_batches_and_pads(recorded: Telemetry, model: Any) -> None:
+    words = {f"w{number}": number for number in range(3, 64)} | {"[PAD]": PAD, "[BOS]": 1, "[EOS]": EOS}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[PAD]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", eos_token="[EOS]", padding_side="left"
+    )
+    generate = pipeline("text-generation", model=model, tokenizer=fast)
+    answers = generate(
+        ["w5 w6 w7 w8", "w9 w10"], batch_size=2, max_new_tokens=3, do_sample=False, eos_token_id=-1,
+        return_full_text=False,
+    )  # fmt: skip
+    assert len(answers) == 2
+    span = only(recorded)
+    assert usage(span) == (6, 6, 2)
+    assert rows(span) == [(4, 3), (2, 3)]
