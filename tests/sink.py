@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import ssl
 import threading
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +46,7 @@ class Sink:
     connections: set[int] = field(default_factory=set)
     # Answers before 200 is given, in turn: (status, headers, body). What is not accepted is not kept.
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    forward: str = ""  # what arrives is posted to this base URL as well, and its status is the answer
     hangs_up: bool = False  # after each answer, without a word: a server that has lost patience, or restarts
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -119,6 +122,18 @@ class Sink:
                         )
 
 
+def pass_on(url: str, body: bytes) -> int:
+    """Post an OTLP request to ``url`` and return the status of the answer."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/x-protobuf"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 503
+
+
 @contextmanager
 def serve(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
     """Serve a sink on a free port of the loopback address, by TLS where a context is given."""
@@ -133,6 +148,8 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
             sink.headers.append({name.lower(): value for name, value in self.headers.items()})
             sink.connections.add(self.client_address[1])
             status, headers, answer = sink.answers.pop(0) if sink.answers else (200, {}, b"")
+            if sink.forward:
+                status = pass_on(sink.forward + self.path, body)
             if status == 200:
                 sink.take(self.path, body)
             self.send_response(status)

@@ -17,7 +17,7 @@ def process_attributes() -> dict[str, Any]:
 
 
 def attributes(proc: Proc | None = None) -> dict[str, Any]:
-    """Return the resource attributes that Bulkscope adds; what cannot be read is left out.
+    """Return the resource attributes that Bulkscope adds; what cannot be read, or is set by the user, is left out.
 
     ``bulk.worker.cpus`` is in cores (a quota makes it a fraction), ``bulk.worker.memory.limit`` in bytes.
     """
@@ -28,4 +28,8 @@ def attributes(proc: Proc | None = None) -> dict[str, Any]:
         c.WORKER_CPUS: proc.allowed_cores(),
         c.WORKER_MEMORY_LIMIT: proc.memory_limit(),
     }
-    return process_attributes() | {name: value for name, value in found.items() if value is not None}
+    # In a container the user may know better than the kernel: the host's name there is the container's id.
+    given = {pair.partition("=")[0].strip() for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")}
+    return process_attributes() | {
+        name: value for name, value in found.items() if value is not None and name not in given
+    }

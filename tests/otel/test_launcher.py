@@ -77,3 +77,19 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "there is no command 'nonsense'" in capsys.readouterr().err
     assert _cli.main([]) == 2
     assert _cli.main(["--version"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "exporters"),
+    [
+        ({}, ("bulkscope", "bulkscope", "bulkscope")),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, ("otlp", "bulkscope", "bulkscope")),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ("otlp", "otlp", "otlp")),
+        ({"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"}, ("bulkscope", "otlp", "bulkscope")),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, ("otlp", "otlp", "otlp")),
+        ({"OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "mine"}, ("otlp", "otlp", "otlp")),
+    ],
+)
+def test_our_exporter_unless_only_the_official_one_can(environ: dict[str, str], exporters: tuple[str, ...]) -> None:
+    _defaults.apply(environ)
+    assert tuple(environ[f"OTEL_{signal}_EXPORTER"] for signal in ("TRACES", "METRICS", "LOGS")) == exporters

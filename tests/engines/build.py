@@ -1,0 +1,139 @@
+"""Builds the real servers that the tests of production need: ``python tests/engines/build.py [NAME ...]``.
+
+OpenTelemetry Collector and Prometheus are compiled from Go modules, four to six minutes the first time;
+Elasticsearch with ES|QL is put together from Maven Central's jars (fetched, never redistributed: Elastic License 2.0),
+half a minute. What is built stays in ``~/.cache/bulkscope/engines`` until its sources here change. Standard library
+only, so that any Python can run it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bulkscope" / "engines"
+
+GO_VERSION = "1.27.3"  # what go.mod asks for; any Go from 1.21 on fetches it by itself
+PROGRAMS = (
+    "./otelcol",
+    "github.com/prometheus/prometheus/cmd/prometheus",
+    "github.com/prometheus/prometheus/cmd/promtool",
+)
+
+
+class MissingError(Exception):
+    """Something that has to be installed first; the text says what."""
+
+
+def _sum(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    subprocess.run(command, cwd=cwd, env=env, check=True)
+
+
+def _proxies() -> Iterator[str]:
+    for name in re.split(r"[,|]", os.environ.get("GOPROXY") or "https://proxy.golang.org"):
+        if name.startswith("http"):
+            yield name.rstrip("/")
+
+
+def _go() -> str:
+    """Return a Go that can build; the toolchain comes from the module proxy where none is installed."""
+    found = shutil.which("go")
+    if found:
+        version = subprocess.run([found, "version"], capture_output=True, text=True).stdout
+        numbers = re.search(r"go1\.(\d+)", version)
+        if numbers and int(numbers[1]) >= 21:
+            return found
+    machine = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "AMD64": "amd64"}.get(platform.machine())
+    module = f"golang.org/toolchain@v0.0.1-go{GO_VERSION}.{sys.platform}-{machine}"
+    go = CACHE / "toolchain" / module / "bin" / "go"
+    if go.exists():
+        return str(go)
+    for proxy in _proxies():
+        url = f"{proxy}/golang.org/toolchain/@v/{module.partition('@')[2]}.zip"
+        print(f"engines: getting Go {GO_VERSION} from {proxy}", file=sys.stderr)
+        try:
+            with urllib.request.urlopen(url, timeout=300) as answer:
+                content = answer.read()
+        except (urllib.error.URLError, OSError):
+            continue
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(CACHE / "toolchain")
+        for program in [go, *(go.parent.parent / "pkg" / "tool").rglob("*")]:
+            program.chmod(0o755)
+        return str(go)
+    raise MissingError("Go 1.21 or newer is missing; install it: https://go.dev/doc/install")
+
+
+def go_programs() -> None:
+    """Build ``otelcol``, ``prometheus`` and ``promtool`` into the cache's ``bin``."""
+    env = os.environ | {"GOTOOLCHAIN": f"go{GO_VERSION}", "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": "0"}
+    target = CACHE / "bin"
+    target.mkdir(parents=True, exist_ok=True)
+    # Without service discovery in clouds (the tag) Prometheus builds in half the time.
+    options = ("-mod=readonly", "-trimpath", "-tags", "remove_all_sd", "-ldflags", "-s -w", "-o", f"{target}/")
+    _run(_go(), "build", *options, *PROGRAMS, cwd=HERE / "go", env=env)
+
+
+def elasticsearch() -> None:
+    """Fetch Elasticsearch's jars and compile the program that starts them into the cache's ``elasticsearch``."""
+    for program in ("java", "javac", "mvn"):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} is missing; install a Java development kit (17 or newer) and Maven")
+    source, target = HERE / "elasticsearch", CACHE / "elasticsearch"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    shutil.copy(source / "pom.xml", target / "pom.xml")
+    copied = ("dependency:copy-dependencies", f"-DoutputDirectory={target / 'lib'}", "-DincludeScope=runtime")
+    _run("mvn", "-q", "-B", *copied, cwd=target)
+    files = [str(path) for path in sorted(source.glob("*.java"))]
+    options = ("--release", "17", "-proc:none", "-nowarn", "-cp", str(target / "lib" / "*"))
+    _run("javac", *options, "-d", str(target / "classes"), *files, cwd=target)
+
+
+ENGINES = {"go": go_programs, "elasticsearch": elasticsearch}
+
+
+def main(names: list[str]) -> int:
+    missing = []
+    for name in names or list(ENGINES):
+        if name not in ENGINES:
+            print(f"engines: there is no {name!r}; there are {', '.join(ENGINES)}", file=sys.stderr)
+            return 2
+        stamp, wanted = CACHE / f"{name}.sum", _sum(HERE / name)
+        if stamp.exists() and stamp.read_text() == wanted:
+            continue
+        print(f"engines: building {name} into {CACHE}", file=sys.stderr)
+        try:
+            ENGINES[name]()
+        except MissingError as error:
+            missing.append(f"{name}: {error}")
+        except subprocess.CalledProcessError as error:
+            missing.append(f"{name}: {error.cmd[0]} failed with {error.returncode}; what went wrong stands above")
+        else:
+            stamp.write_text(wanted)
+    for line in missing:
+        print(f"engines: {line}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""Real servers on free ports of 127.0.0.1, each ended with its test. What they log is in a file that failures show."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.binaries import binary, cache
+from tests.processes import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def http(method: str, url: str, body: Any = None, kind: str = "application/json", timeout: float = 60.0) -> bytes:
+    """Return what a server answers; raises ``urllib.error.HTTPError`` with the answer's text in its reason."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": kind} if data is not None else {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        raise urllib.error.HTTPError(url, error.code, f"{error.reason}: {text[:2000]}", error.headers, None) from None
+
+
+def ask(method: str, url: str, body: Any = None) -> Any:
+    """Return a JSON answer."""
+    return json.loads(http(method, url, body))
+
+
+def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Return the first true value of ``what``; an error while it is asked counts as not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            value = what()
+            if value:
+                return value
+            failure: object = f"still {value!r}"
+        except (OSError, KeyError, ValueError) as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not after {seconds:.0f} s: {failure}")
+        time.sleep(0.1)
+
+
+@dataclass
+class Server:
+    """A process that can be ended and started again with what it has on disk."""
+
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    ready: Callable[[], Any]
+    url: str = ""
+    ports: dict[str, int] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            eventually(self._is_ready)
+        except AssertionError as error:
+            self.kill()
+            raise AssertionError(f"{self.command[0]}: {error}\n{self.log.read_text()[-5000:]}") from None
+
+    def _is_ready(self) -> Any:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"ended with {self.process.returncode}")
+        return self.ready()
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+@contextmanager
+def _running(server: Server) -> Iterator[Server]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _environment(**extra: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "BULKSCOPE_"))}
+    return kept | extra
+
+
+@contextmanager
+def collector(
+    folder: Path, backends: Mapping[str, str], config: Path = ROOT / "collector-config.yaml"
+) -> Iterator[Server]:
+    """Run the Collector with the project's own configuration; ``backends`` are its environment variables."""
+    names = ("GRPC", "HTTP", "HEALTH", "METRICS")
+    ports = {name: free_port() for name in names}
+    health = f"http://127.0.0.1:{ports['HEALTH']}/"
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(
+        [str(binary("otelcol")), "--config", str(config)],
+        _environment(
+            COLLECTOR_STORAGE=str(folder / "storage"),
+            COLLECTOR_HOST_INTERVAL="1s",
+            **{f"COLLECTOR_{name}_PORT": str(port) for name, port in ports.items()},
+            **backends,
+        ),
+        folder / "collector.log",
+        lambda: http("GET", health),
+        f"http://127.0.0.1:{ports['HTTP']}",
+        ports,
+    )
+    with _running(server):
+        yield server
+
+
+@contextmanager
+def prometheus(folder: Path, config: str, *options: str) -> Iterator[Server]:
+    """Run Prometheus with a configuration's text; OTLP is received."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prometheus.yml").write_text(config)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    server = Server(
+        [
+            str(binary("prometheus")), f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
+            "--web.enable-otlp-receiver", *options,
+        ],
+        _environment(), folder / "prometheus.log", lambda: http("GET", f"{url}/-/ready"), url,
+    )  # fmt: skip
+    with _running(server):
+        yield server
+
+
+@contextmanager
+def elasticsearch(folder: Path) -> Iterator[Server]:
+    """Run an empty Elasticsearch with ES|QL."""
+    engine = cache() / "elasticsearch"
+    if not (engine / "classes").exists() or shutil.which("java") is None:
+        pytest.skip("Elasticsearch is not built; ./run engines builds it (needs Java 17 and Maven)")
+    folder.mkdir(parents=True, exist_ok=True)
+    port, transport = free_port(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    server = Server(
+        [
+            "java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xms256m", "-Xmx1g",
+            "-cp", f"{engine / 'classes'}:{engine / 'lib'}/*", "org.elasticsearch.node.TestEngine",
+            str(folder / "home"), f"http.port={port}", f"transport.port={transport}",
+        ],
+        _environment(), folder / "elasticsearch.log", lambda: ask("GET", f"{url}/")["version"], url,
+    )  # fmt: skip
+    with _running(server):
+        yield server
