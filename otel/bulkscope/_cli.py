@@ -12,6 +12,7 @@ _HELP = {
     "studio": "receive telemetry and show it on a web page",
     "report": "the thirteen numbers of one bulk",
     "bulks": "the bulks in the store",
+    "setup": "apply what Elasticsearch and Kibana need",
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyarrow as pa
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
@@ -38,16 +39,8 @@ def unknown(store: Store, bulk_id: str) -> dict[str, Any]:
     return {"error": "unknown bulk", "id": bulk_id, "nearest": found}
 
 
-def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
-    """Return the report of one bulk (``latest``: the newest one with jobs) or None when it is unknown."""
-    if bulk_id == "latest":
-        bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
-    bulk = {"bulk": bulk_id}
-    jobs, inferences, requests = (
-        store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
-    )
-    if not jobs.num_rows and not requests.num_rows:
-        return None
+def _window(jobs: pa.Table, requests: pa.Table) -> tuple[int, int] | None:
+    """Return the first and the last time of a bulk, in ns; None when nothing is known of it."""
     times = [
         at
         for table in (jobs, requests)
@@ -56,7 +49,28 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any] | None:
         for at in table[column].to_pylist()
         if at is not None
     ]
-    hosts = store.query(sql.load("report_host"), {"first": min(times), "last": max(times)})
+    return (min(times), max(times)) if times else None
+
+
+def bulk_report(
+    store: Store, bulk_id: str, hosts_between: Callable[[int, int], None] | None = None
+) -> dict[str, Any] | None:
+    """Return the report of one bulk (``latest``: the newest one with jobs) or None when it is unknown.
+
+    ``hosts_between`` is called with the bulk's window, in ns, before the hosts' samples are read from the store.
+    """
+    if bulk_id == "latest":
+        bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
+    bulk = {"bulk": bulk_id}
+    jobs, inferences, requests = (
+        store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
+    )
+    window = _window(jobs, requests)
+    if window is None:
+        return None
+    if hosts_between is not None:
+        hosts_between(*window)
+    hosts = store.query(sql.load("report_host"), {"first": window[0], "last": window[1]})
     lost = store.query(sql.load("page_lost"), bulk | {"silent_ns": time.time_ns() - SILENT_NS})
     return to_json(analyse(bulk_id, jobs, inferences, requests, hosts, lost))
 

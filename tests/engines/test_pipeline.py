@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import urllib.parse
 from collections import Counter
@@ -17,6 +18,7 @@ from tests.engines.conftest import Stack
 from tests.engines.servers import ask, eventually, http
 
 JOBS = 12
+DATABASES = itertools.count(9)  # of the broker, for each module that uses `sent`: a bulk is accepted once
 
 
 def instrumented(endpoint: str, *command: str) -> dict[str, str]:
@@ -37,7 +39,7 @@ def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]:
     """What the demo's processes have sent to the Collector, all of it: they have ended by now."""
     with sink.serve() as between:
         between.forward = stack.otlp
-        demo = service(9, worker=True, **instrumented(between.url, "uvicorn", "demo.app:app"))
+        demo = service(next(DATABASES), worker=True, **instrumented(between.url, "uvicorn", "demo.app:app"))
         for model in ("tiny", "unknown"):
             call(f"{demo.url}/bulks", {"model": model, "prompts": ["a b c"] * JOBS, "max_tokens": 4, "bulkId": model})
         until(lambda: call(f"{demo.url}/bulks/tiny").body.get("done") == JOBS, "the bulk is done")

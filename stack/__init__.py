@@ -1,0 +1,1 @@
+"""``./run stack``: the production stack of docker-compose.yml. Standard library only."""

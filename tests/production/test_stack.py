@@ -1,0 +1,678 @@
+"""``./run stack``: against servers that answer as the real ones do, well and ill, and a ``docker`` that writes down
+what it was asked."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import envfile, preflight, services, status
+from tests.engines.binaries import binary
+
+ROOT = Path(__file__).resolve().parents[2]
+WANTED = services.elasticsearch_version()
+GIB = 2**30
+
+
+class Server:
+    """An HTTP server on a free port of 127.0.0.1 whose answers are set by path: code and body."""
+
+    def __init__(self, answers: Mapping[str, tuple[int, object]], password: str = "") -> None:
+        self.answers = dict(answers)
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                self.rfile.read(length)
+                owner.requests.append((self.path, dict(self.headers)))
+                code, body = owner.answers.get(self.path, (404, "not here"))
+                wanted = "Basic " + base64.b64encode(f"elastic:{password}".encode()).decode()
+                if password and self.headers.get("Authorization") != wanted:
+                    code, body = 401, {"error": {"type": "security_exception"}}
+                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = int(self.server.server_address[1])
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    running: list[Server] = []
+
+    def start(answers: Mapping[str, tuple[int, object]], password: str = "") -> Server:
+        running.append(Server(answers, password))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def closed() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def elasticsearch(version: str = WANTED, state: str = "green") -> dict[str, tuple[int, object]]:
+    return {"/": (200, {"version": {"number": version}}), "/_cluster/health": (200, {"status": state})}
+
+
+# -- init --------------------------------------------------------------------------------------------------------
+
+
+def test_init_writes_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    before = os.umask(0)
+    try:
+        (line,) = envfile.init(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert str(path) in line
+    found = envfile.read(path)
+    assert set(found) == set(envfile.VARIABLES)
+    secrets = [value for name, value in found.items() if name != "HOST_NAME"]
+    assert len(set(secrets)) == len(secrets) == 5
+    for value in secrets:
+        assert re.fullmatch(r"[0-9a-f]{32}", value), "Kibana wants 32 characters, Compose and curl harmless ones"
+        assert value not in line, "a secret was shown"
+
+
+def test_two_machines_have_no_secret_in_common(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        envfile.init(tmp_path / name)
+    one, two = (envfile.read(tmp_path / name) for name in ("one", "two"))
+    assert not {value for name, value in one.items() if name != "HOST_NAME"} & set(two.values())
+
+
+def test_init_changes_nothing_that_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("ELASTIC_PASSWORD=mine\nKIBANA_PORT=5602")
+    path.chmod(0o644)
+    lines = envfile.init(path)
+    assert path.read_text().startswith("ELASTIC_PASSWORD=mine\nKIBANA_PORT=5602\n")
+    found = envfile.read(path)
+    assert found["ELASTIC_PASSWORD"] == "mine"
+    assert set(found) == {*envfile.VARIABLES, "KIBANA_PORT"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "644" in lines[1]
+    assert "KIBANA_SYSTEM_PASSWORD" in lines[2]
+    assert "ELASTIC_PASSWORD" not in lines[2].split(": ")[1].split(", ")
+
+    text = path.read_text()
+    assert len(envfile.init(path)) == 1
+    assert path.read_text() == text
+
+
+def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(envfile.EnvFileError, match="cannot be written"):
+        envfile.init(tmp_path / "none" / ".env")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(envfile.EnvFileError, match="cannot be read"):
+        envfile.init(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A=1\nA=2", {"A": "2"}),
+        ("# A=1\n\n  B = x y \n", {"B": "x y"}),
+        ("export A='a # b'\nB=\"c\"", {"A": "a # b", "B": "c"}),
+        ("A=1 # why", {"A": "1"}),
+        ("A=a=b\nnothing", {"A": "a=b"}),
+        ("A=", {"A": ""}),
+    ],
+)
+def test_env_files_are_read_as_compose_reads_them(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text)
+    assert envfile.read(path) == expected
+
+
+def test_an_absent_env_file_is_an_empty_one(tmp_path: Path) -> None:
+    assert envfile.read(tmp_path / ".env") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("node7.example.org", "node7"), ("My Laptop", "My-Laptop"), ("...", "docker-host"), ("x" * 70, "x" * 63)],
+)
+def test_a_containers_host_name_is_a_valid_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, expected: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    envfile.init(tmp_path / ".env")
+    assert envfile.read(tmp_path / ".env")["HOST_NAME"] == expected
+
+
+# -- status ------------------------------------------------------------------------------------------------------
+
+
+def test_elasticsearch_that_is_well(serve: Serve) -> None:
+    server = serve(elasticsearch(), "right")
+    state = status.elasticsearch(server.port, "right")
+    assert (state.ok, state.words, state.todo) == (True, f"version {WANTED}, green", "")
+
+
+@pytest.mark.parametrize(
+    ("answers", "password", "words", "todo"),
+    [
+        (elasticsearch(), "wrong", "refuses the password in .env (401)", "down --volumes"),
+        (elasticsearch(), "", "password is not known", "./run stack init"),
+        (elasticsearch("8.19.21"), "right", "is version 8.19.21", "ELASTICSEARCH_PORT"),
+        (elasticsearch("9.4.9-SNAPSHOT"), "right", "need 9.5 or newer", "docker compose pull"),
+        (elasticsearch(state="red"), "right", "state is red", "df -h"),
+        (elasticsearch() | {"/_cluster/health": (500, "")}, "right", "does not tell its state", "logs elasticsearch"),
+        ({"/": (503, "")}, "right", "is not ready (503)", "logs elasticsearch"),
+        ({"/": (200, "<html>")}, "right", "is not Elasticsearch", "ELASTICSEARCH_PORT"),
+        ({"/": (200, ["version"])}, "right", "is not Elasticsearch", "ELASTICSEARCH_PORT"),
+        ({"/": (418, "")}, "right", "answers 418", "logs elasticsearch"),
+    ],
+)
+def test_elasticsearch_that_is_ill(
+    serve: Serve, answers: dict[str, tuple[int, object]], password: str, words: str, todo: str
+) -> None:
+    state = status.elasticsearch(serve(answers, "right").port, password)
+    assert not state.ok
+    assert words in state.words
+    assert todo in state.todo
+
+
+def test_a_newer_elasticsearch_is_no_wrong_one(serve: Serve) -> None:
+    for version in ("9.5.0", "9.10.0", "10.0.1"):
+        assert status.elasticsearch(serve(elasticsearch(version), "right").port, "right").ok, version
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "words"),
+    [
+        ((200, {"status": {"overall": {"level": "available"}}}), True, "available"),
+        ((503, {"status": {"overall": {"level": "unavailable"}}}), False, "is starting"),
+        ((503, "Kibana server is not ready yet"), False, "cannot reach Elasticsearch (503)"),
+        ((200, {"status": {"overall": {"level": "degraded"}}}), False, "its state is degraded"),
+        ((200, "hello"), False, "is not Kibana"),
+        ((404, ""), False, "answers 404"),
+    ],
+)
+def test_kibana(serve: Serve, answer: tuple[int, object], ok: bool, words: str) -> None:
+    state = status.kibana(serve({"/api/status": answer}).port)
+    assert state.ok is ok
+    assert words in state.words
+    assert ok or state.todo
+
+
+UP = "/api/v1/query?query=up%3D%3D0"
+
+
+def scraped(*down: tuple[str, str]) -> tuple[int, object]:
+    series = [{"metric": {"job": job, "instance": instance}, "value": [0, "0"]} for job, instance in down]
+    return 200, {"status": "success", "data": {"resultType": "vector", "result": series}}
+
+
+def test_prometheus(serve: Serve) -> None:
+    assert status.prometheus(serve({"/-/ready": (200, "ready"), UP: scraped()}).port).ok
+    state = status.prometheus(serve({"/-/ready": (503, "Service Unavailable")}).port)
+    assert not state.ok
+    assert "is not ready (503)" in state.words
+    state = status.prometheus(serve({"/-/ready": (200, ""), UP: scraped(("node", "node-exporter:9100"))}).port)
+    assert not state.ok
+    assert "cannot scrape node (node-exporter:9100)" in state.words
+
+
+def test_the_collector(serve: Serve, closed: int) -> None:
+    assert status.collector(serve({"/": (200, {"status": "Server available"})}).port).ok
+    assert "not healthy (503)" in status.collector(serve({"/": (503, "")}).port).words
+    state = status.collector(closed)
+    assert not state.ok
+    assert "connection refused" in state.words
+    assert "setup" in state.todo
+
+
+def test_the_demo_need_not_run(serve: Serve, closed: int) -> None:
+    state = status.api(closed)
+    assert (state.ok, state.expected) == (False, False)
+    assert status.api(serve({"/healthz": (200, {"status": "ok", "queue": 0})}).port).ok
+    state = status.api(serve({"/healthz": (503, "")}).port)
+    assert "broker does not answer" in state.words
+    assert state.expected
+
+
+def test_nothing_listens(closed: int) -> None:
+    for state in (status.elasticsearch(closed, "x"), status.kibana(closed), status.node_exporter(closed)):
+        assert not state.ok
+        assert f"nothing listens on port {closed} (connection refused)" in state.words
+        assert "./run stack up" in state.todo
+
+
+def test_a_server_that_does_not_answer_and_one_that_does_not_speak_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        number = silent.getsockname()[1]
+        assert "does not answer" in status.kibana(number).words
+        assert "does not answer" in status.collector(number).words
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def babble() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"220 mail ready\r\n")
+
+        thread = threading.Thread(target=babble, daemon=True)
+        thread.start()
+        assert "does not speak HTTP" in status.kibana(other.getsockname()[1]).words
+        thread.join(5)
+
+
+def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch, closed: int) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed}")
+    assert status.node_exporter(serve({"/": (200, "")}).port).ok
+
+
+@pytest.mark.parametrize(
+    ("container", "ok", "words"),
+    [
+        ({"Service": "setup", "State": "exited", "ExitCode": 0}, True, "done"),
+        ({"Service": "setup", "State": "exited", "ExitCode": 1}, False, "failed with code 1"),
+        ({"Service": "setup", "State": "running", "ExitCode": 0}, False, "has not ended yet (it is running)"),
+    ],
+)
+def test_setup(container: dict[str, Any], ok: bool, words: str) -> None:
+    (state,) = status.setup([{"Service": "kibana", "State": "running"}, container])
+    assert (state.ok, state.words) == (ok, words)
+    assert list(status.setup([])) == []
+
+
+# -- the command, with a docker that writes down what it was asked ---------------------------------------------------
+
+DOCKER = """\
+#!{python}
+import json, os, sys
+words = sys.argv[1:]
+with open(os.environ["FAKE_DOCKER_LOG"], "a") as log:
+    log.write(json.dumps(words) + "\\n")
+answers = json.loads(os.environ.get("FAKE_DOCKER_ANSWERS", "{{}}"))
+known = [word for word in ("version", "info", "ps", "up", "down", "logs") if word in words]
+name = ("compose " if words[:1] == ["compose"] and known == ["version"] else "") + (known or ["?"])[0]
+code, out, err = answers.get(name, [0, "", ""])
+print(out)
+print(err, file=sys.stderr)
+sys.exit(code)
+"""
+GOOD = {
+    "version": [0, "28.0.1", ""],
+    "compose version": [0, "2.40.3", ""],
+    "info": [0, str(8 * GIB), ""],
+    "ps": [0, "", ""],
+}
+
+
+class Command:
+    """``./run stack`` in a process of its own, with its own .env, its own ports and a fake docker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env_file = folder / ".env"
+        self.log = folder / "docker.log"
+        self.answers: dict[str, list[Any]] = dict(GOOD)
+        self.ports: dict[str, int] = {}
+        (folder / "bin").mkdir()
+        self.install()
+
+    def install(self) -> None:
+        fake = self.folder / "bin" / "docker"
+        fake.write_text(DOCKER.format(python=sys.executable))
+        fake.chmod(0o755)
+
+    def environ(self) -> dict[str, str]:
+        # Nothing else on the path: a docker of this machine's own must not be found.
+        env = {"PATH": str(self.folder / "bin"), "HOME": str(self.folder), "FAKE_DOCKER_LOG": str(self.log)}
+        env |= {
+            "FAKE_DOCKER_ANSWERS": json.dumps(self.answers),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return env | {name: str(number) for name, number in self.ports.items()}
+
+    def __call__(self, *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "stack", "--env-file", str(self.env_file), *words]
+        return subprocess.run(
+            command, env=self.environ(), cwd=self.folder, input=typed, capture_output=True, text=True, check=False
+        )
+
+    def asked(self, word: str) -> list[list[str]]:
+        """The calls of docker in which a word stands."""
+        calls = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return [call for call in calls if word in call]
+
+    def begins(self) -> list[str]:
+        return ["compose", "--project-directory", str(ROOT), "--file", str(ROOT / "docker-compose.yml"), "--env-file",
+                str(self.env_file)]  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    made = Command(tmp_path)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in services.PORTS]
+    made.ports = {
+        known.variable: made_socket.getsockname()[1] for known, made_socket in zip(services.PORTS, sockets, strict=True)
+    }
+    for made_socket in sockets:
+        made_socket.close()
+    return made
+
+
+def fit(command: Command, *words: str) -> subprocess.CompletedProcess[str]:
+    """``up`` as on a machine whose kernel setting is right, whatever it is on this one."""
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from stack import preflight
+        from stack.__main__ import main
+        preflight.MAP_COUNT_FILE = Path(sys.argv[1])
+        sys.exit(main(sys.argv[2:]))
+        """
+    )
+    setting = command.folder / "max_map_count"
+    if not setting.exists():
+        setting.write_text("262144\n")
+    words = ("--env-file", str(command.env_file), *words)
+    return subprocess.run(
+        [sys.executable, "-c", script, str(setting), *words],
+        env=command.environ(), cwd=command.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_up_makes_the_passwords_checks_and_starts(command: Command) -> None:
+    done = fit(command, "up")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(envfile.read(command.env_file)) == set(envfile.VARIABLES)
+    assert command.asked("up") == [[*command.begins(), "up", "--detach", "--wait", "--build"]]
+    assert f"http://localhost:{command.ports['KIBANA_PORT']}" in done.stdout
+    for name, value in envfile.read(command.env_file).items():
+        assert name == "HOST_NAME" or value not in done.stdout + done.stderr, f"{name} was shown"
+
+
+def test_up_with_the_demo(command: Command) -> None:
+    done = fit(command, "up", "--demo")
+    assert done.returncode == 0, done.stdout
+    assert command.asked("up") == [
+        [*command.begins(), "--profile", "demo", "up", "--detach", "--wait", "--build"],
+    ]
+
+
+def test_up_keeps_the_passwords_that_are_there(command: Command) -> None:
+    assert command("init").returncode == 0
+    before = command.env_file.read_bytes()
+    assert fit(command, "up").returncode == 0
+    assert command.env_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "words"),
+    [
+        ("version", [1, "", "Cannot connect to the Docker daemon"], "Docker's daemon does not answer"),
+        ("version", [1, "", "Got permission denied while trying to connect"], "usermod -aG docker"),
+        ("compose version", [1, "", "unknown command"], "install the Compose plugin"),
+        ("compose version", [0, "2.3.1", ""], "2.20 or newer is needed"),
+        ("compose version", [0, "", ""], "version unknown"),
+        ("info", [0, str(4 * GIB), ""], "Docker has 4096 MiB of memory, and the stack may use 5696 MiB"),
+        ("info", [0, "much", ""], "does not say how much memory"),
+    ],
+)
+def test_up_refuses_an_unfit_docker_and_says_what_to_do(
+    command: Command, name: str, answer: list[Any], words: str
+) -> None:
+    command.answers[name] = answer
+    done = fit(command, "up")
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert "Nothing was started" in done.stdout
+    assert command.asked("up") == []
+    assert fit(command, "up", "--no-checks").returncode == 0
+    assert len(command.asked("up")) == 1
+
+
+def test_too_little_memory_for_the_demo_only(command: Command) -> None:
+    command.answers["info"] = [0, str(6 * GIB), ""]
+    assert "Without the demo 5696 MiB are enough" in fit(command, "up", "--demo").stdout
+    assert fit(command, "up").returncode == 0
+
+
+def test_a_kernel_setting_that_is_too_small(command: Command) -> None:
+    (command.folder / "max_map_count").write_text("65530\n")
+    done = fit(command, "up")
+    assert done.returncode == 1
+    assert "sudo sysctl -w vm.max_map_count=262144" in done.stdout
+    assert list(preflight.map_count_problems(command.folder / "absent")) == []
+
+
+def test_without_docker(command: Command) -> None:
+    (command.folder / "bin" / "docker").unlink()
+    for words in (("up",), ("up", "--no-checks"), ("down",), ("logs",)):
+        done = fit(command, *words)
+        assert done.returncode in (1, 127)
+        assert "Docker is not installed" in done.stdout
+
+
+def test_a_taken_port_is_named_unless_the_stack_itself_has_it(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", command.ports["OTLP_HTTP_PORT"])):
+        done = fit(command, "up")
+        number = command.ports["OTLP_HTTP_PORT"]
+        assert done.returncode == 1
+        assert f"port {number} on 127.0.0.1, for collector, is taken" in done.stdout
+        assert "OTLP_HTTP_PORT" in done.stdout
+        container = {"Service": "collector", "State": "running", "Publishers": [{"PublishedPort": number}]}
+        for text in (json.dumps(container), json.dumps([container])):  # Compose since 2.21, and before
+            command.answers["ps"] = [0, text, ""]
+            assert fit(command, "up").returncode == 0
+    with socket.create_server(("127.0.0.1", command.ports["API_PORT"])):
+        assert fit(command, "up").returncode == 0, "the demo's port matters with the demo only"
+        assert "for api, is taken" in fit(command, "up", "--demo").stdout
+
+
+@pytest.mark.parametrize("value", ["http", "0", "65536", "-1", "9200.0"])
+def test_a_port_that_is_none(command: Command, value: str) -> None:
+    del command.ports["KIBANA_PORT"]
+    command.env_file.write_text(f"KIBANA_PORT={value}\n")
+    for words in (("up",), ("status",)):
+        done = fit(command, *words)
+        assert done.returncode == 1
+        assert f"KIBANA_PORT is '{value}'" in done.stderr
+
+
+def test_two_services_on_one_port(command: Command) -> None:
+    command.ports["KIBANA_PORT"] = command.ports["ELASTICSEARCH_PORT"]
+    assert "KIBANA_PORT and ELASTICSEARCH_PORT are both" in fit(command, "up").stdout
+
+
+def test_a_start_that_fails_says_where_to_look(command: Command) -> None:
+    command.answers["up"] = [17, "", "container bulkscope-kibana-1 is unhealthy"]
+    done = fit(command, "up")
+    assert done.returncode == 17
+    assert "./run stack status" in done.stdout
+    assert "Kibana " not in done.stdout
+
+
+def test_down_keeps_the_data(command: Command) -> None:
+    assert command("down").returncode == 0
+    assert command.asked("down") == [[*command.begins(), "--profile", "demo", "down"]]
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "yes\n", "DELETE\n"])
+def test_down_deletes_nothing_without_a_yes(command: Command, typed: str) -> None:
+    done = command("down", "--volumes", typed=typed)
+    assert done.returncode == 1
+    assert "Nothing was stopped or deleted" in done.stdout
+    assert command.asked("down") == []
+
+
+def test_down_deletes_when_it_is_told_to(command: Command) -> None:
+    assert command("down", "--volumes", typed="delete\n").returncode == 0
+    assert command("down", "--volumes", "--yes").returncode == 0
+    assert command.asked("down") == [[*command.begins(), "--profile", "demo", "down", "--volumes"]] * 2
+
+
+def test_logs(command: Command) -> None:
+    assert command("logs", "-f", "--tail", "10", "setup", "kibana").returncode == 0
+    assert command.asked("logs") == [
+        [*command.begins(), "--profile", "demo", "logs", "--tail", "10", "--follow", "setup", "kibana"],
+    ]
+
+
+def test_status_asks_every_service_and_fails_when_one_is_ill(command: Command, serve: Serve) -> None:
+    command("init")
+    password = envfile.read(command.env_file)["ELASTIC_PASSWORD"]
+    well = {
+        "ELASTICSEARCH_PORT": serve(elasticsearch(), password),
+        "KIBANA_PORT": serve({"/api/status": (200, {"status": {"overall": {"level": "available"}}})}),
+        "PROMETHEUS_PORT": serve({"/-/ready": (200, ""), UP: scraped()}),
+        "COLLECTOR_HEALTH_PORT": serve({"/": (200, "")}),
+        "NODE_EXPORTER_PORT": serve({"/": (200, "")}),
+    }
+    command.ports |= {variable: server.port for variable, server in well.items()}
+    command.answers["ps"] = [0, json.dumps({"Service": "setup", "State": "exited", "ExitCode": 0}), ""]
+    done = command("status")
+    assert done.returncode == 0, done.stdout
+    lines = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert lines == [
+        ["ok", "elasticsearch"],
+        ["ok", "kibana"],
+        ["ok", "prometheus"],
+        ["ok", "setup"],
+        ["ok", "collector"],
+        ["ok", "node-exporter"],
+        ["--", "api"],
+    ]
+    assert password not in done.stdout
+
+    well["COLLECTOR_HEALTH_PORT"].answers["/"] = (503, "")
+    done = command("status")
+    assert done.returncode == 1
+    assert re.search(r"^!!  collector +runs, but is not healthy", done.stdout, re.MULTILINE)
+
+    command.env_file.write_text("ELASTIC_PASSWORD=another\n")
+    done = command("status")
+    assert re.search(r"^!!  elasticsearch +answers .*\(401\)", done.stdout, re.MULTILINE)
+
+
+def test_wrong_usage(command: Command) -> None:
+    assert command().returncode == 2
+    assert command("restart").returncode == 2
+
+
+def test_run_hands_over_to_the_commands(tmp_path: Path) -> None:
+    env = dict(os.environ)
+    told = subprocess.run([str(ROOT / "run"), "stack", "--help"], env=env, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert "{init,up,down,status,logs}" in told.stdout
+    path = tmp_path / ".env"
+    words = [str(ROOT / "run"), "stack", "--env-file", str(path), "init"]
+    assert subprocess.run(words, env=env, capture_output=True, check=False).returncode == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_only_the_standard_library_is_imported() -> None:
+    words = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import stack.__main__"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# -- the key's way, with the real Collector -----------------------------------------------------------------------
+
+
+def test_the_collector_sends_the_key_that_the_file_holds(tmp_path: Path, serve: Serve) -> None:
+    """As in docker-compose.yml: the variable names the file, and the configuration knows of the variable only."""
+    compose = (ROOT / "docker-compose.yml").read_text()
+    written = re.search(r'ELASTICSEARCH_API_KEY: "\$(\$\{file:)(.+)\}"', compose)
+    assert written
+    key = base64.b64encode(b"an-id:a-secret").decode()
+    (tmp_path / "key").write_text(key)
+    backend = serve(
+        {"/_otlp/v1/traces": (200, ""), "/api/v1/otlp/v1/metrics": (200, ""), "/_otlp/v1/metrics": (200, "")}
+    )
+    free = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    numbers = [listener.getsockname()[1] for listener in free]
+    for listener in free:
+        listener.close()
+    names = ("COLLECTOR_GRPC_PORT", "COLLECTOR_HTTP_PORT", "COLLECTOR_HEALTH_PORT", "COLLECTOR_METRICS_PORT")
+    ports = dict(zip(names, numbers, strict=True))
+    env = {name: str(number) for name, number in ports.items()} | {
+        "PATH": os.environ["PATH"],
+        "ELASTICSEARCH_ENDPOINT": f"http://127.0.0.1:{backend.port}",
+        "PROMETHEUS_ENDPOINT": f"http://127.0.0.1:{backend.port}",
+        "ELASTICSEARCH_API_KEY": f"{written[1]}{tmp_path / 'key'}}}",
+        "COLLECTOR_STORAGE": str(tmp_path / "queues"),
+    }
+    span = {"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "x", "kind": 1}
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        collector = subprocess.Popen(
+            [str(binary("otelcol")), "--config", str(ROOT / "collector-config.yaml")],
+            env=env, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait(lambda: status.collector(ports["COLLECTOR_HEALTH_PORT"]).ok, collector, log)
+        post(ports["COLLECTOR_HTTP_PORT"], "/v1/traces", body)
+        wait(lambda: any(path == "/_otlp/v1/traces" for path, _ in backend.requests), collector, log)
+    finally:
+        collector.terminate()
+        collector.wait(20)
+    headers = next(headers for path, headers in backend.requests if path == "/_otlp/v1/traces")
+    assert headers["Authorization"] == f"ApiKey {key}"
+
+
+def post(number: int, path: str, body: bytes) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", number, timeout=10)
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, log.read_text(errors="replace")
+        assert time.monotonic() < deadline, log.read_text(errors="replace")
+        time.sleep(0.05)
