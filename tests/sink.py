@@ -46,6 +46,7 @@ class Sink:
     connections: set[int] = field(default_factory=set)
     # Answers before 200 is given, in turn: (status, headers, body). What is not accepted is not kept.
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    gets: int = 404  # the answer to any GET
     forward: str = ""  # what arrives is posted to this base URL as well, and its status is the answer
     hangs_up: bool = False  # after each answer, without a word: a server that has lost patience, or restarts
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -159,6 +160,11 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
             self.end_headers()
             self.wfile.write(answer)
             self.close_connection |= sink.hangs_up
+
+        def do_GET(self) -> None:
+            self.send_response(sink.gets)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def log_message(self, *arguments: Any) -> None:
             pass

@@ -56,6 +56,12 @@ def flush(timeout: float | None = None) -> bool:
 
 
 _ended_pid: int | None = None
+_at_end: list[Callable[[], None]] = []
+
+
+def at_end(callback: Callable[[], None]) -> None:
+    """Call ``callback`` once, by whatever door the process leaves."""
+    _at_end.append(callback)
 
 
 def flush_at_end() -> None:
@@ -64,6 +70,8 @@ def flush_at_end() -> None:
     if _ended_pid == os.getpid():
         return
     _ended_pid = os.getpid()
+    for callback in _at_end:
+        guarded(callback)()
     try:
         flush()
     except Exception:

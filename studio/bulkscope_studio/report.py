@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 from rich.console import Console
 
-from bulkscope_studio import api, render, runtime
+from bulkscope_studio import api, elastic, render, runtime
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store, StoreLocked
 
@@ -29,19 +29,21 @@ class Trouble(Exception):
     """What went wrong and what to do about it; the command ends with exit code 2."""
 
 
+TROUBLES = (Trouble, elastic.Trouble)
+
+
 def command(argv: list[str]) -> int:
     """Run ``bulkscope report``; 0 when printed, 2 when there is no such bulk or no store."""
     parser = argparse.ArgumentParser("bulkscope report", description="The thirteen numbers of one bulk.")
     parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")
-    parser.add_argument("--db", type=Path, default=None, help="the studio's file")
+    _source(parser)
     options = parser.parse_args(argv)
-    db = options.db or default_db()
     try:
         if options.bulk is None:
-            raise Trouble("name a bulk, or say 'latest'. " + _known(_bulks(db)))
-        report = _report(db, options.bulk)
-    except Trouble as trouble:
+            raise Trouble("name a bulk, or say 'latest'. " + _known(_bulks(options)))
+        report = _report(options)
+    except TROUBLES as trouble:
         print(f"bulkscope report: {trouble}", file=sys.stderr)
         return 2
     if options.format == "json":
@@ -57,11 +59,11 @@ def bulks_command(argv: list[str]) -> int:
     """Run ``bulkscope bulks``; 0 when listed (also when empty), 2 when there is no store."""
     parser = argparse.ArgumentParser("bulkscope bulks", description="The bulks in the store, newest first.")
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("--db", type=Path, default=None, help="the studio's file")
+    _source(parser)
     options = parser.parse_args(argv)
     try:
-        rows = _bulks(options.db or default_db())
-    except Trouble as trouble:
+        rows = _bulks(options)
+    except TROUBLES as trouble:
         print(f"bulkscope bulks: {trouble}", file=sys.stderr)
         return 2
     if options.format == "json":
@@ -87,7 +89,21 @@ def _known(rows: list[dict[str, Any]]) -> str:
     return "Last bulks: " + ", ".join(row["id"] for row in rows[: api.NEAREST])
 
 
-def _bulks(db: Path) -> list[dict[str, Any]]:
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        choices=("studio", "elasticsearch"),
+        default="studio",
+        help="where the bulk is stored: the studio's file, or Elasticsearch at ELASTICSEARCH_URL, asked with "
+        "ELASTICSEARCH_API_KEY or ELASTIC_PASSWORD (default: studio)",
+    )
+    parser.add_argument("--db", type=Path, default=None, help="the studio's file")
+
+
+def _bulks(options: argparse.Namespace) -> list[dict[str, Any]]:
+    if options.source == "elasticsearch":
+        return elastic.Elastic(elastic.client()).bulks()
+    db = options.db or default_db()
     running = runtime.read(db)
     if running is not None:
         rows: list[dict[str, Any]] = _get(running, "/api/bulks")[1]
@@ -96,21 +112,29 @@ def _bulks(db: Path) -> list[dict[str, Any]]:
         return api.list_bulks(store)
 
 
-def _report(db: Path, bulk_id: str) -> dict[str, Any]:
+def _report(options: argparse.Namespace) -> dict[str, Any]:
+    if options.source == "elasticsearch":
+        asked = elastic.client()
+        answer, near = elastic.report(asked, options.bulk)
+        place = asked.url
+    else:
+        db = options.db or default_db()
+        answer, near = _studio_report(db, options.bulk)
+        place = str(db)
+    if answer is None:
+        hint = "Nearest: " + ", ".join(near) if near else _known([])
+        raise Trouble(f"no bulk {options.bulk!r} in {place}. {hint}")
+    return answer
+
+
+def _studio_report(db: Path, bulk_id: str) -> tuple[dict[str, Any] | None, list[str]]:
     running = runtime.read(db)
     if running is not None:
         status, found = _get(running, f"/api/bulks/{urllib.parse.quote(bulk_id, safe='')}/report")
-        answer = None if status == 404 else found
-        missing = found
-    else:
-        with _reading(db) as store:
-            answer = api.bulk_report(store, bulk_id)
-            missing = api.unknown(store, bulk_id) if answer is None else {}
-    if answer is None:
-        near = missing["nearest"]
-        hint = "Nearest: " + ", ".join(near) if near else _known([])
-        raise Trouble(f"no bulk {bulk_id!r} in {db}. {hint}")
-    return dict(answer)
+        return (None, found["nearest"]) if status == 404 else (dict(found), [])
+    with _reading(db) as store:
+        answer = api.bulk_report(store, bulk_id)
+        return answer, [] if answer is not None else api.unknown(store, bulk_id)["nearest"]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import api, decode, elastic
+from bulkscope_studio import api, decode, elastic, report
 from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 from tests import sink
 from tests.engines.conftest import Stack
 from tests.engines.servers import ask, eventually
 from tests.engines.test_pipeline import JOBS, documents, sent  # noqa: F401 (fixture)
+from tests.processes import free_port
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
     assert nearest == []
     assert ours is not None
     assert theirs is not None
-    for report in (ours, theirs):
-        report.pop("hosts")  # seen by the Collector, and by a running studio, which is not here
+    for one in (ours, theirs):
+        one.pop("hosts")  # seen by the Collector, and by a running studio, which is not here
     wanted, found = flat(ours), flat(theirs)
     assert set(found) == set(wanted)
     if bulk == "tiny":
@@ -97,3 +99,39 @@ def test_an_empty_store_has_no_bulk(stack: Stack) -> None:
     assert (
         ask("GET", f"{stack.elasticsearch}/nothing-*.otel-*/_field_caps?fields=*&allow_no_indices=true")["fields"] == {}
     )
+
+
+def test_the_command_reads_elasticsearch(
+    stack: Stack,
+    sent: sink.Sink,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
+    monkeypatch.setenv("ELASTICSEARCH_URL", stack.elasticsearch)
+    assert report.command(["tiny", "--source", "elasticsearch", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["progress"]["done"] == JOBS
+    assert report.bulks_command(["--source", "elasticsearch"]) == 0
+    assert "tiny" in capsys.readouterr().out
+    assert report.command(["tinny", "--source", "elasticsearch"]) == 2
+    assert f"no bulk 'tinny' in {stack.elasticsearch}. Nearest: tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "wrong password or key"), (403, "may not"), (503, "answered 503")])
+def test_what_elasticsearch_refuses_is_said(
+    status: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sink.serve() as refusing:
+        monkeypatch.setenv("ELASTICSEARCH_URL", refusing.url)
+        monkeypatch.setenv("ELASTICSEARCH_API_KEY", "k")
+        refusing.gets = status
+        assert report.command(["latest", "--source", "elasticsearch"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("bulkscope report: ")
+    assert says in told
+
+
+def test_no_elasticsearch_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ELASTICSEARCH_URL", f"http://127.0.0.1:{free_port()}")
+    assert report.command(["latest", "--source", "elasticsearch"]) == 2
+    assert "ELASTICSEARCH_URL" in capsys.readouterr().err
