@@ -125,7 +125,11 @@ def add(name: str, value: float, attributes: AttributeValues) -> None:
 
 
 def observe(name: str, callback: Any) -> None:
-    """Report the gauge ``name`` through ``callback``, an OpenTelemetry observable callback."""
+    """Report the metric ``name`` through ``callback``, an OpenTelemetry observable callback."""
     spec = _SPECS[name]
-    create = meter().create_observable_gauge if spec.kind == "gauge" else meter().create_observable_up_down_counter
+    create = {
+        "gauge": meter().create_observable_gauge,
+        "updown": meter().create_observable_up_down_counter,
+        "counter": meter().create_observable_counter,
+    }[spec.kind]
     create(name, callbacks=[callback], unit=spec.unit, description=spec.description)

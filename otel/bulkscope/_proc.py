@@ -86,6 +86,23 @@ class Proc:
                 limits.append(total * 1024)
         return min(limits, default=None)
 
+    def memory_utilization(self) -> float | None:
+        """Return the memory in use over the limit, of the cgroup that is nearest to its limit; None without a limit.
+
+        Pages of files that have not been used lately are given back before anything is killed: they do not count.
+        """
+        names = {
+            "v2": ("memory.max", "memory.current", "inactive_file"),
+            "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        }
+        shares = []
+        for kind, (limited, held, idle) in names.items():
+            for folder in self._ancestors(kind):
+                limit, used = _number(folder / limited), _number(folder / held)
+                if limit and used is not None and limit < _NO_LIMIT:
+                    shares.append(max(0, used - (_keyed(folder / "memory.stat", idle) or 0)) / limit)
+        return max(shares, default=None)
+
     def oom_kills(self) -> int | None:
         """Return how many processes the kernel has killed for memory, ever: in the cgroup, else on the host."""
         names = (("v2", "memory.events"), ("memory", "memory.oom_control"))

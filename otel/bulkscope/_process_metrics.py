@@ -1,4 +1,4 @@
-"""CPU and memory of this process, observed once an export interval."""
+"""CPU and memory of this process and of its cgroup, observed once an export interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from bulkscope import _instruments
 from bulkscope._proc import Proc
-from bulkscope.conventions import M_PROCESS_CPU_UTILIZATION, M_PROCESS_MEMORY_USAGE
+from bulkscope.conventions import (
+    M_PROCESS_CPU_UTILIZATION,
+    M_PROCESS_MEMORY_USAGE,
+    M_WORKER_CPU_THROTTLED,
+    M_WORKER_MEMORY_UTILIZATION,
+)
 
 
 class _CpuShare:
@@ -35,7 +40,7 @@ class _CpuShare:
 
 
 def observe() -> None:
-    """Start to report ``process.cpu.utilization`` and ``process.memory.usage``."""
+    """Start to report the process's CPU and memory, and how near it is to the limits of its cgroup."""
     proc = Proc()
 
     def memory(options: CallbackOptions) -> Iterable[Observation]:
@@ -43,5 +48,17 @@ def observe() -> None:
         if resident is not None:
             yield Observation(resident)
 
+    def utilization(options: CallbackOptions) -> Iterable[Observation]:
+        share = proc.memory_utilization()
+        if share is not None:
+            yield Observation(share)
+
+    def throttled(options: CallbackOptions) -> Iterable[Observation]:
+        seconds = proc.throttled()
+        if seconds is not None:
+            yield Observation(seconds)
+
+    _instruments.observe(M_WORKER_MEMORY_UTILIZATION, utilization)
+    _instruments.observe(M_WORKER_CPU_THROTTLED, throttled)
     _instruments.observe(M_PROCESS_CPU_UTILIZATION, _CpuShare(proc.allowed_cores() or os.cpu_count() or 1))
     _instruments.observe(M_PROCESS_MEMORY_USAGE, memory)

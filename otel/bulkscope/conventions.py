@@ -109,6 +109,8 @@ M_PROCESS_MEMORY_USAGE = "process.memory.usage"
 M_QUEUE_DEPTH = "bulk.queue.depth"
 M_QUEUE_OLDEST_AGE = "bulk.queue.oldest_age"
 M_WORKER_BUSY = "bulk.worker.busy"
+M_WORKER_MEMORY_UTILIZATION = "bulk.worker.memory.utilization"
+M_WORKER_CPU_THROTTLED = "bulk.worker.cpu.throttled"
 M_DROPPED = "bulk.telemetry.dropped"
 M_SYSTEM_CPU_UTILIZATION = "system.cpu.utilization"
 M_SYSTEM_MEMORY_UTILIZATION = "system.memory.utilization"
@@ -180,6 +182,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(M_WAIT_RATIO, "histogram", "1", "Queue wait over total latency of the job.", "13", _RATIO),
     Metric(M_PROCESS_CPU_UTILIZATION, "gauge", "1", "CPU of this process as a share of the cores it may use.", "8"),
     Metric(M_PROCESS_MEMORY_USAGE, "updown", "By", "Resident memory of this process.", "9"),
+    Metric(M_WORKER_MEMORY_UTILIZATION, "gauge", "1", "Memory that the limited cgroup of this process holds, caches it could give back left out, over the limit; absent without a limit.", "9"),
+    Metric(M_WORKER_CPU_THROTTLED, "counter", "s", "Time for which the quota of this process's cgroup has held its tasks back; absent without a quota.", "8"),
     Metric(M_QUEUE_DEPTH, "gauge", "{job}", "Jobs waiting in the queue.", ""),
     Metric(M_QUEUE_OLDEST_AGE, "gauge", "s", "Age of the oldest waiting job.", ""),
     Metric(M_WORKER_BUSY, "updown", "{worker}", "Jobs being worked on in this process.", ""),

@@ -114,6 +114,25 @@ def test_v1(machine: Machine) -> None:
     assert proc.pressure() == 7.0, "v1 has no pressure of its own: the host's"
 
 
+def test_memory_utilization(machine: Machine) -> None:
+    assert machine.read().memory_utilization() is None, "no cgroup"
+    place = "system.slice/worker.service"
+    unified(machine).group(f"{place}/memory.current", str(300 * MIB))
+    assert machine.read().memory_utilization() is None, "max is no limit"
+    machine.group("system.slice/memory.max", str(400 * MIB)).group("system.slice/memory.current", str(350 * MIB))
+    machine.group("system.slice/memory.stat", f"anon 1\ninactive_file {50 * MIB}\nactive_file 7\n")
+    assert machine.read().memory_utilization() == 0.75
+    machine.group(f"{place}/memory.max", str(310 * MIB))
+    assert machine.read().memory_utilization() == pytest.approx(300 / 310), "the group nearest to its limit"
+
+
+def test_memory_utilization_v1(machine: Machine) -> None:
+    legacy(machine).group("memory/docker/x/memory.usage_in_bytes", str(128 * MIB))
+    machine.group("memory/docker/x/memory.stat", f"inactive_file 9\ntotal_inactive_file {64 * MIB}\n")
+    machine.group("memory/memory.usage_in_bytes", str(1024 * MIB))
+    assert machine.read().memory_utilization() == 0.25, "the root has no limit"
+
+
 def test_v1_without_a_quota(machine: Machine) -> None:
     legacy(machine).group("cpu,cpuacct/docker/x/cpu.cfs_quota_us", "-1\n")
     assert machine.read().allowed_cores() == 5
@@ -181,7 +200,7 @@ def test_what_cannot_be_read_is_absent_and_raises_nothing(machine: Machine, garb
         proc = machine.read()
         for read in (
             proc.status, proc.memory_limit, proc.allowed_cores, proc.pressure, proc.throttled, proc.container_id,
-            proc.children_cpu, proc.reset_peak, proc.oom_kills,
+            proc.children_cpu, proc.reset_peak, proc.oom_kills, proc.memory_utilization,
         ):  # fmt: skip
             read()
     Machine.write(machine.proc / "self/status", garbage)
