@@ -57,7 +57,7 @@ def test_files_that_architecture_md_names_are_there() -> None:
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("command", ["studio", "run", "report", "bulks"])
+@pytest.mark.parametrize("command", ["studio", "run", "report", "bulks", "setup"])
 def test_every_command_explains_itself(command: str) -> None:
     shown = subprocess.run([BIN / "bulkscope", command, "--help"], capture_output=True, text=True, check=True)
     assert "usage" in shown.stdout.lower()

@@ -51,6 +51,11 @@ def test_the_demo_knows_nothing_of_telemetry() -> None:
             assert name.partition(".")[0] not in {"opentelemetry"} | (OURS - {"demo"}), f"{path}: {name}"
 
 
+def test_what_runs_before_anything_is_installed_needs_the_standard_library_alone() -> None:
+    assert offences("stack", {"stack"}) == []
+    assert [name for name in imports(ROOT / "tests" / "engines" / "build.py", lazy=True) if "tests" in name] == []
+
+
 def test_what_a_service_carries_imports_little() -> None:
     assert offences("otel/bulkscope", {"bulkscope", "opentelemetry", "prometheus_client", "psutil", "wrapt"}) == []
 

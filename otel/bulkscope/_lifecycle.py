@@ -123,6 +123,7 @@ def _after_fork_in_child() -> None:
     _instruments.forget()
     _pipeline.forget_metrics()
     _pipeline.update_resource(_resource.process_attributes())
+    _instruments.renew()
 
 
 def _imported_late() -> Iterator[str]:

@@ -80,8 +80,13 @@ def update_resource(attributes: dict[str, Any]) -> None:
 
     extra = Resource(attributes)
     for provider in providers().values():
-        if hasattr(provider, "_update_resource"):
+        if hasattr(provider, "_update_resource"):  # from SDK 1.44 on
             provider._update_resource(extra)
+        else:
+            holder: Any = getattr(provider, "_sdk_config", provider)
+            name = "resource" if holder is not provider else "_resource"
+            if hasattr(holder, name):
+                setattr(holder, name, getattr(holder, name).merge(extra))
 
 
 def set_attributes(span: Any, attributes: dict[str, Any]) -> None:

@@ -166,7 +166,7 @@ def test_kibana_apm_has_what_elastics_own_gateway_has() -> None:
 
 def test_the_agent_measures_a_host_as_the_one_collector_does() -> None:
     base, agent = read(BASE), read(AGENT)
-    for kind, name in (("receivers", "hostmetrics"), ("receivers", "otlp"), ("processors", "memory_limiter")):
+    for kind, name in (("receivers", "hostmetrics"), ("receivers", "otlp")):
         assert agent[kind][name] == base[kind][name]
     assert agent["service"]["telemetry"] == base["service"]["telemetry"]
     for exporter in agent["exporters"].values():
