@@ -79,8 +79,9 @@ def service_name(command: Sequence[str]) -> str:
 def _exporter(signal: str, environ: Mapping[str, str]) -> str:
     """Return ``bulkscope``, our OTLP over HTTP, unless only OpenTelemetry's own exporter can do what is asked."""
     protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ["OTEL_EXPORTER_OTLP_PROTOCOL"]
+    protocol = protocol.strip().lower() or _DEFAULTS["OTEL_EXPORTER_OTLP_PROTOCOL"]
     proxies = any(environ.get(name) for scheme in _PROXIES for name in (scheme, scheme.upper()))
-    if protocol.strip() != "http/protobuf" or proxies or any("CREDENTIAL_PROVIDER" in name for name in environ):
+    if protocol != "http/protobuf" or proxies or any("CREDENTIAL_PROVIDER" in name for name in environ):
         return "otlp"
     return "bulkscope"
 
@@ -91,7 +92,8 @@ def apply(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
     for signal in _SIGNALS:
         environ.setdefault(f"OTEL_{signal}_EXPORTER", _exporter(signal, environ))
-    endpoint = _ENDPOINTS.get(environ["OTEL_EXPORTER_OTLP_PROTOCOL"])
+    protocol = environ["OTEL_EXPORTER_OTLP_PROTOCOL"].strip().lower() or _DEFAULTS["OTEL_EXPORTER_OTLP_PROTOCOL"]
+    endpoint = _ENDPOINTS.get(protocol)
     if endpoint and not any(
         f"OTEL_EXPORTER_OTLP{signal}_ENDPOINT" in environ for signal in ("", *(f"_{name}" for name in _SIGNALS))
     ):

@@ -17,9 +17,16 @@ def count(signal: str, records: int, reason: str) -> None:
 
 def _watch_exporter(signal: str, exporter: Any) -> None:
     original = exporter.export
+    if getattr(exporter, "counts_drops", False):
+        return  # ours knows what of a batch was lost
 
     def export(batch: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(batch, *args, **kwargs)
+        try:
+            result = original(batch, *args, **kwargs)
+        except Exception:
+            if signal != "metrics":
+                count(signal, len(batch), "export_failed")
+            raise
         # Cumulative metrics come again with the next interval: a failed export of them loses nothing.
         if signal != "metrics" and getattr(result, "name", "SUCCESS") != "SUCCESS":
             count(signal, len(batch), "export_failed")

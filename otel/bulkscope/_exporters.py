@@ -91,11 +91,11 @@ class _Sender:
             return self.failed(error)
         if self.down:
             self.down = False
-            logger.warning("%s are delivered again to %s", self.signal, self.client.url)
+            logger.warning("%s are delivered again to %s", self.signal, self.client.shown)
         lost, reason = rejected(answer)
         if lost:
             _drops.count(self.signal, lost, "rejected")
-            logger.warning("%s rejected %d records of %s: %s", self.client.url, lost, self.signal, reason)
+            logger.warning("%s rejected %d records of %s: %s", self.client.shown, lost, self.signal, reason)
         return True
 
     def failed(self, error: Exception) -> bool:
@@ -104,7 +104,7 @@ class _Sender:
             logging.DEBUG if self.down else logging.WARNING,
             "%s could not be delivered to %s: %s; what is dropped is counted, and said when it answers again",
             self.signal,
-            self.client.url,
+            self.client.shown,
             error,
         )
         self.down = True
@@ -153,18 +153,23 @@ class _Records:
         return ours + (_official(self._official, others) if others else b"")
 
     def send(self, batch: Sequence[Any]) -> bool:
-        """Deliver a batch, in halves where it is too large; False when not all of it was."""
+        """Deliver a batch, in halves where it is too large; False when not all of it was. Counts what was not."""
         try:
-            return self.sender.send(self._encoded(batch))
+            delivered = self.sender.send(self._encoded(batch))
         except RefusedError as refused:
             half = len(batch) // 2
-            if not half:
-                return self.sender.failed(refused)
-            return all([self.send(batch[:half]), self.send(batch[half:])])
+            if half:
+                return all([self.send(batch[:half]), self.send(batch[half:])])
+            delivered = self.sender.failed(refused)
+        if not delivered:
+            _drops.count(self.sender.signal, len(batch), "export_failed")
+        return delivered
 
 
 class _Exporter:
     """What the SDK asks of an exporter beside exporting."""
+
+    counts_drops = True
 
     client: Client
 
@@ -252,6 +257,11 @@ class BulkscopeMetricExporter(_Exporter, MetricExporter):
             delivered = self._sender.send(request)
         except RefusedError as refused:
             delivered = self._sender.failed(refused)
+        if not delivered and self._preferred_temporality:
+            # Sums that go on come again with the next interval; of an interval's own, delta, nothing does.
+            groups = (scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics)
+            points = sum(len(metric.data.data_points) for scope in groups for metric in scope.metrics)
+            _drops.count("metrics", points, "export_failed")
         return MetricExportResult.SUCCESS if delivered else MetricExportResult.FAILURE
 
 

@@ -95,12 +95,6 @@ def _hand_over(options: metrics.CallbackOptions | None = None) -> Iterable[metri
     return ()
 
 
-def renew() -> None:
-    """Look tracer and logger up again: those of an SDK before 1.44 keep the resource that they were made with."""
-    tracer.cache_clear()
-    logger.cache_clear()
-
-
 def forget() -> None:
     """Drop what waits: in a forked child it is the parent's."""
     _waiting.clear()

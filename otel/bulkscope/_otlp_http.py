@@ -15,6 +15,7 @@ import http.client
 import logging
 import os
 import random
+import re
 import ssl
 import threading
 import time
@@ -30,6 +31,7 @@ logger = logging.getLogger("bulkscope")
 # What the OTLP specification calls retryable; anything else is final.
 _RETRYABLE = frozenset((429, 502, 503, 504))
 _DEFAULT_SECONDS = 10.0
+_MOST_SECONDS = 86_400.0
 _FIRST_WAIT = 1.0
 # An answer is a status and a short message; a longer one is not OTLP, and its connection is given up.
 _LONGEST_ANSWER = 1 << 16
@@ -59,10 +61,13 @@ def endpoint(signal: str) -> str:
 def _seconds(signal: str) -> float:
     text = _setting(signal, "TIMEOUT")
     try:
-        return float(text) if text else _DEFAULT_SECONDS
+        seconds = float(text) if text else _DEFAULT_SECONDS
     except ValueError:
-        logger.warning("OTEL_EXPORTER_OTLP_TIMEOUT is %r; set it to a number of seconds. Using 10.", text)
-        return _DEFAULT_SECONDS
+        seconds = -1.0
+    if seconds >= 0:  # which nan is not
+        return min(seconds, _MOST_SECONDS)
+    logger.warning("OTEL_EXPORTER_OTLP_TIMEOUT is %r; set it to a number of seconds. Using 10.", text)
+    return _DEFAULT_SECONDS
 
 
 def _compress(signal: str) -> tuple[str, Callable[[bytes], bytes]]:
@@ -90,11 +95,17 @@ class Client:
     """
 
     def __init__(self, signal: str) -> None:
-        self.url = endpoint(signal)
-        parts = urlsplit(self.url)
+        url = endpoint(signal)
+        # For messages: whatever stands before the host, or behind a question mark, may be a secret.
+        self.shown = re.sub(r"(//)[^/@]*@|[?#].*", r"\1", url)
+        parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"telemetry cannot be sent to {self.url!r}: write it as http://HOST:PORT")
-        self._host, self._port = parts.hostname, parts.port
+            raise ValueError(f"telemetry cannot be sent to {self.shown!r}: write it as http://HOST:PORT")
+        try:
+            # Said, or an address of IPv6 would lose its last part to the port.
+            self._host, self._port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
+        except ValueError as error:
+            raise ValueError(f"telemetry cannot be sent to {self.shown}: {error}; write http://HOST:PORT") from None
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._tls = _tls(signal) if parts.scheme == "https" else None
         self._seconds = _seconds(signal)
@@ -108,6 +119,11 @@ class Client:
         # Lower-case names come from there; a header given by the user replaces ours whatever its case.
         for name, value in parse_env_headers(_setting(signal, "HEADERS"), liberal=True).items():
             self._headers = {key: kept for key, kept in self._headers.items() if key.lower() != name} | {name: value}
+        for name, value in self._headers.items():
+            if not (name + value).isprintable() or not (name + value).isascii():
+                raise ValueError(f"the header {name} of OTEL_EXPORTER_OTLP_HEADERS holds what no HTTP header may")
+        if not self._path.isascii() or not self._path.isprintable() or " " in self._path:
+            raise ValueError(f"telemetry cannot be sent to {self.shown}: percent-encode its path")
         self.renew()
 
     def renew(self) -> None:
@@ -133,7 +149,7 @@ class Client:
             asked = 0.0
             try:
                 status, reason, retry_after, answer = self._attempt(content, deadline)
-                if status < 300:
+                if 200 <= status < 300:
                     return answer
                 failure: Exception = RefusedError(status, reason)
                 if status not in _RETRYABLE:
@@ -172,8 +188,16 @@ class Client:
             connection.sock.settimeout(seconds)
         connection.request("POST", self._path, content, self._headers)
         response = connection.getresponse()
-        answer = response.read(_LONGEST_ANSWER)
-        if not response.isclosed():
+        answer = b""
+        # Part by part: the socket's own time-out starts anew with each, and an answer that drips would never end.
+        while response.length != 0 and len(answer) < _LONGEST_ANSWER and time.monotonic() < deadline:
+            part = response.read1(_LONGEST_ANSWER)
+            if not part:
+                break
+            answer += part
+        if response.length == 0 or response.isclosed():
+            response.close()
+        else:
             self._drop()
         try:
             retry_after = float(response.headers.get("Retry-After", "0"))

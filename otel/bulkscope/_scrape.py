@@ -59,7 +59,9 @@ class _Page:
                 self._server = start_http_server(port, host)[0]
             except OSError:
                 continue
-            self._announce(f"{host}:{port}")
+            # Listening on every address is none that could be asked.
+            reached = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+            self._announce(f"{reached}:{port}")
             return
         logger.warning("no port of %s from %d to %d is free: there is no /metrics page", host, first, port)
 

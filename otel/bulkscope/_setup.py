@@ -42,10 +42,15 @@ def _silence(module: ModuleType) -> None:
             setattr(value, "_uninstrument", skip)  # noqa: B010
 
 
+_done = False
+
+
 def pre_instrument() -> None:
     """Set defaults, configure the SDK if nobody has, and put Bulkscope's parts into it."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    global _done
+    if _done or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return
+    _done = True  # an application may initialise a second time what `bulkscope run` has
     try:
         _defaults.apply(os.environ)
         for module in _defaults.superseded():

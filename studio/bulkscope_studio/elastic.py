@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +27,7 @@ from bulkscope_studio.store import Store
 ROWS = 10_000
 MINUTE_MS = 60_000
 SAMPLED_EVERY_MS = 10_000  # collector-config.yaml
+PROOFS = 100  # of one kill; the highest counts come first
 
 _RESOURCE = {
     "service_name": c.SERVICE_NAME, "service_instance_id": c.SERVICE_INSTANCE_ID, "host_name": c.HOST_NAME,
@@ -46,7 +47,16 @@ _EVENT = {
     **{column: f"resource.attributes.{name}" for column, name in _RESOURCE.items()},
     **{name: f"attributes.{name}" for name in _EVENT_ATTRIBUTES},
 }  # fmt: skip
-_HOSTS = ("system.cpu.utilization", "system.memory.utilization")
+# What of each metric counts: idle and waiting for a disk are not work.
+_HOSTS = {
+    "system.cpu.utilization": 'NOT IN ("idle", "wait", "iowait")',
+    "system.memory.utilization": '== "used"',
+}
+# What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
+_BULKS = {
+    f"attributes.{c.JOB_ID}": "STRING", f"attributes.{c.BULK_OUTCOME}": "STRING", f"attributes.{c.JOB_ATTEMPT}": "LONG",
+    f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
+}  # fmt: skip
 
 
 def client() -> Client:
@@ -72,14 +82,25 @@ class Elastic:
         answer = self._client.get(f"/{pattern}/_field_caps?{options}", allowed=(404,))
         return set(answer.body["fields"]) if answer.status == 200 else set()
 
-    def _query(self, name: str, params: dict[str, Any], **texts: object) -> dict[str, list[Any]]:
-        """Return the columns of ``queries/esql/<name>.esql``; ``texts`` go into the query, ``params`` beside it."""
+    def _query(
+        self, name: str, params: dict[str, Any], absent: Iterable[tuple[str, str]] = (), **texts: object
+    ) -> dict[str, list[Any]]:
+        """Return the columns of ``queries/esql/<name>.esql``; ``texts`` go into the query, ``params`` beside it.
+
+        ``absent`` are (field, type) that no document has had yet: to ES|QL an unknown column is an error.
+        """
         text = files("bulkscope_studio").joinpath("queries", "esql", f"{name}.esql").read_text(encoding="utf-8")
+        nothing = "".join(f"\n| EVAL {path} = TO_{kind}(null)" for path, kind in sorted(absent))
+        text = re.sub(r"^FROM .*$", lambda line: line[0] + nothing, text, count=1, flags=re.MULTILINE)
         for key, value in texts.items():
             text = text.replace(f"{{{key}}}", str(value))
         # A value that the text does not name is an error to ES|QL.
         used = [{key: value} for key, value in params.items() if re.search(rf"\?{key}\b", text)]
         answer = self._client.request("POST", "/_query", {"query": text, "params": used, "columnar": True}).body
+        if answer.get("is_partial"):
+            raise Trouble(
+                f"{self._client.url} answered in part only: a shard is away; see GET /_cat/shards, then again"
+            )
         values = answer["values"] or [[] for _ in answer["columns"]]  # no rows: no columns of values either
         return dict(zip((column["name"] for column in answer["columns"]), values, strict=True))
 
@@ -96,10 +117,11 @@ class Elastic:
 
     def bulks(self) -> list[dict[str, Any]]:
         """Return every bulk (the newest 10,000), newest first, as ``api.list_bulks``."""
-        needed = {f"attributes.{name}" for name in (c.BULK_ID, c.JOB_ID, c.BULK_OUTCOME, c.GEN_AI_MODEL)}
-        if not needed | {"status.code"} <= self._fields("traces-*.otel-*"):
+        known = self._fields("traces-*.otel-*")
+        if f"attributes.{c.BULK_ID}" not in known:
             return []
-        found = self._query("bulks", {}, rows=ROWS)
+        absent = [(path, kind) for path, kind in _BULKS.items() if path not in known]
+        found = self._query("bulks", {}, absent, rows=ROWS)
         rows = []
         for row in pa.table(found).to_pylist():
             models = row["models"] if isinstance(row["models"], list) else [row["models"]]
@@ -150,33 +172,57 @@ class Elastic:
         for page in self._pages("bulk_events", bulk_id, ("time_ns", "event_id"), columns):
             rows += _events(page, kept)
         _insert(store, "logs", rows)
-        lost = store.query(sql.load("page_lost"), {"bulk": bulk_id, "silent_ns": 2**62})
-        if lost.num_rows and c.OOM_KILLS in kept:
-            seen = [at // 10**6 for at in lost["seen_ns"].to_pylist()]
-            window = {"first": _date(min(seen)), "last": _date(max(seen) + MINUTE_MS)}
-            others = _events(self._query("kills", window, rows=ROWS, columns=columns), kept)
-            _insert(store, "logs", [row for row in others if row not in rows])
+        if not {c.OOM_KILLS, "host_name"} <= set(kept):
+            return
+        had = {(row[0], row[3], row[6]) for row in rows}  # time, span, event
+        for host, seen in _silent(store, bulk_id):
+            window = {"first": _date(seen), "last": _date(seen + MINUTE_MS), "host": host}
+            others = _events(self._query("kills", window, rows=PROOFS, columns=columns), kept)
+            _insert(store, "logs", [row for row in others if (row[0], row[3], row[6]) not in had])
+            had |= {(row[0], row[3], row[6]) for row in others}
 
     def _read_hosts(self, store: Store, hosts: set[str], first_ns: int, last_ns: int) -> None:
         known = self._fields("metrics-hostmetricsreceiver.otel-*")
         first, last = first_ns // 10**6, last_ns // 10**6
         rows = []
-        for name in _HOSTS:
-            if not {f"metrics.{name}", "attributes.state", "resource.attributes.host.name"} <= known:
+        for name, states in _HOSTS.items():
+            if not {f"metrics.{name}", "attributes.state", "resource.attributes.host.name"} <= known or not hosts:
                 continue
-            window = {"first": _date(first), "last": _date(last + SAMPLED_EVERY_MS)}
-            found = pa.table(self._query("hosts", window, rows=ROWS, value=f"metrics.{name}")).to_pylist()
+            found = self._samples(name, states, sorted(hosts), first, last + SAMPLED_EVERY_MS)
             # A share is of the time since the sample before: the first one after the end still tells of the bulk.
             after = {row["host"]: row["time_ms"] for row in reversed(found) if row["time_ms"] > last}
             for row in found:
-                if row["host"] in hosts and row["time_ms"] <= after.get(row["host"], last):
+                if row["time_ms"] <= after.get(row["host"], last):
                     point = {
                         "time_ns": min(row["time_ms"] * 10**6, last_ns), "name": name, "type": "gauge",
                         "host_name": row["host"],
-                        "attributes": orjson.dumps({"state": row["state"]}).decode(), "value": row["value"],
+                        "value": row["value"],
                     }  # fmt: skip
                     rows.append([point.get(column) for column, _ in decode.POINTS])
         _insert(store, "points", rows)
+
+    def _samples(self, name: str, states: str, hosts: list[str], first: int, last: int) -> list[dict[str, Any]]:
+        """Return time_ms, host and value of a metric of hosts, in the order of time."""
+        params: dict[str, Any] = {f"host{number}": host for number, host in enumerate(hosts)}
+        asked = ", ".join(f"?{key}" for key in params)
+        rows: list[dict[str, Any]] = []
+        while True:
+            window = {"first": _date(first), "last": _date(last), **params}
+            texts = {"value": f"metrics.{name}", "states": states, "hosts": asked}
+            found: list[dict[str, Any]] = pa.table(self._query("hosts", window, (), rows=ROWS, **texts)).to_pylist()
+            if len(found) < ROWS or found[-1]["time_ms"] == found[0]["time_ms"]:
+                return rows + found
+            first = found[-1]["time_ms"]  # of which some hosts may be missing: it comes again, whole
+            rows += [row for row in found if row["time_ms"] < first]
+
+
+def _silent(store: Store, bulk_id: str) -> set[tuple[str, int]]:
+    """Return (host, last heard of, ms) of jobs that began and have not ended."""
+    lost = store.query(sql.load("page_lost"), {"bulk": bulk_id, "silent_ns": 2**62})
+    hosts = store.query("SELECT span_id, max(host_name) AS host FROM logs GROUP BY span_id").to_pydict()
+    of = dict(zip(hosts["span_id"], hosts["host"], strict=True))
+    found = zip(lost["span_id"].to_pylist(), lost["seen_ns"].to_pylist(), strict=True)
+    return {(of[span], seen // 10**6) for span, seen in found if of.get(span) is not None}
 
 
 def _date(milliseconds: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -319,3 +321,114 @@ def test_a_queue_holds_bytes_that_the_garbage_collector_need_not_visit(
     assert {(span["name"], span["scope"], span["resource"]["service.name"]) for span in server.spans} == {
         ("a", "one", "s"), ("b", "two", "s"), ("c", "one", "s"), ("odd", "two", "s"),
     }  # fmt: skip
+
+
+def test_a_password_in_the_address_is_not_said(
+    server: sink.Sink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", server.url.replace("://", "://me:s3cret@") + "/x?key=t0ken"
+    )
+    server.answers += [(400, {}, b"")]
+    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert server.url.removeprefix("http://") in caplog.text
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "htp://me:s3cret@h")
+    with pytest.raises(ValueError, match="htp://h") as raised:
+        _exporters.BulkscopeSpanExporter()
+    for secret in ("s3cret", "t0ken"):
+        assert secret not in caplog.text + str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEADERS", "x=%E2%82%AC"),
+        ("HEADERS", "x=a%0Ab"),
+        ("TRACES_ENDPOINT", "http://h/caf\xe9"),
+        ("TRACES_ENDPOINT", "http://h/a b"),
+        ("TRACES_ENDPOINT", "http://h:99999"),
+    ],
+)
+def test_what_could_never_be_sent_is_said_at_once(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    with pytest.raises(
+        ValueError, match=r"header x of OTEL_EXPORTER_OTLP_HEADERS|telemetry cannot be sent to http://h"
+    ):
+        _exporters.BulkscopeSpanExporter()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("inf", 86_400), ("1e12", 86_400), ("nan", 10), ("-1", 86_400), ("3", 3)]
+)
+def test_odd_time_outs(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", text)
+    assert _otlp_http.Client("traces")._seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("http://[::1]", 80), ("https://[fe80::abcd]", 443), ("http://[::1]:14", 14), ("http://h", 80)]
+)
+def test_ports(url: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    client = _otlp_http.Client("traces")
+    assert (client._host, client._port) == (url.partition("//")[2].partition("]")[0].lstrip("["), port)
+
+
+def test_an_answer_that_drips_ends_with_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
+    over = threading.Event()
+
+    def drip() -> None:
+        connection = listener.accept()[0]
+        connection.recv(1 << 20)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not over.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        threading.Thread(target=drip, daemon=True).start()
+        results: list[Any] = []
+        exporter = _exporters.BulkscopeSpanExporter()
+        exporting = threading.Thread(target=lambda: results.append(exporter.export(spans())), daemon=True)
+        exporting.start()
+        exporting.join(30)  # the answer itself never ends
+        over.set()
+    assert results
+
+
+def test_of_a_batch_in_halves_only_the_lost_one_is_counted(server: sink.Sink, lost: list[Any]) -> None:
+    server.answers += [(413, {}, b""), (200, {}, b""), (413, {}, b""), (400, {}, b"")]
+    exporter = _exporters.BulkscopeSpanExporter()
+    _drops._watch_exporter("traces", exporter)
+    assert exporter.export(spans(4)) is FAILURE
+    assert len(server.spans) == 3
+    assert lost == [("traces", 1, "export_failed")]
+
+
+def test_an_export_that_raises_is_counted(lost: list[Any]) -> None:
+    class Theirs:
+        def export(self, batch: Any) -> Any:
+            raise UnicodeEncodeError("latin-1", "x", 0, 1, "no")
+
+    exporter = Theirs()
+    _drops._watch_exporter("logs", exporter)
+    with pytest.raises(UnicodeEncodeError):
+        exporter.export([1, 2, 3])
+    assert lost == [("logs", 3, "export_failed")]
+
+
+@pytest.mark.parametrize(("preference", "counted"), [("delta", [("metrics", 2, "export_failed")]), ("cumulative", [])])
+def test_an_interval_of_deltas_that_failed_is_lost(
+    server: sink.Sink, lost: list[Any], monkeypatch: pytest.MonkeyPatch, preference: str, counted: list[Any]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
+    reader = sdk.PeriodicExportingMetricReader(_exporters.BulkscopeMetricExporter(), 3_600_000)
+    provider = metrics.MeterProvider([reader], shutdown_on_exit=False)
+    counter = provider.get_meter("tests").create_counter("c")
+    counter.add(1, {"k": 1})
+    counter.add(1, {"k": 2})
+    server.answers += [(400, {}, b"")]
+    provider.force_flush()
+    assert lost == counted

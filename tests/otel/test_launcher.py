@@ -85,6 +85,8 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         ({}, ("bulkscope", "bulkscope", "bulkscope")),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, ("otlp", "bulkscope", "bulkscope")),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ("otlp", "otlp", "otlp")),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": ""}, ("bulkscope", "bulkscope", "bulkscope")),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "HTTP/Protobuf "}, ("bulkscope", "bulkscope", "bulkscope")),
         ({"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"}, ("bulkscope", "otlp", "bulkscope")),
         ({"HTTPS_PROXY": "http://proxy:3128"}, ("otlp", "otlp", "otlp")),
         ({"OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "mine"}, ("otlp", "otlp", "otlp")),

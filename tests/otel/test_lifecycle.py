@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bulkscope import _lifecycle
 from tests.processes import BIN, environment, free_port, get, wait_for_line, wait_for_listener
 from tests.sink import Sink
 
@@ -217,3 +219,70 @@ def test_our_exporters_import_nothing_when_they_send(sink: Sink, spawn: Spawn) -
     assert sink.logs, output
     assert sink.points, output
     assert "imported: []" in output
+
+
+LOCKED = """
+import os, threading
+import bulkscope
+from bulkscope import _pipeline
+
+with bulkscope.dequeue("q", job_id="parent"):
+    pass
+provider = _pipeline.providers()["metrics"]
+consumer = provider._measurement_consumer
+(reader,) = _pipeline.processors("metrics", provider)
+locks = [consumer._lock, reader._export_lock, *(storage._lock for storage in consumer._reader_storages.values())]
+held, go_on = threading.Event(), threading.Event()
+
+def collecting():  # what a collection and an export in a thread of the parent hold
+    for lock in locks:
+        lock.acquire()
+    held.set()
+    go_on.wait()
+    for lock in locks:
+        lock.release()
+
+threading.Thread(target=collecting, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    with bulkscope.dequeue("q", job_id="child"):
+        pass
+    os._exit(0)
+print("child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+go_on.set()
+"""
+
+
+def test_a_child_forked_while_metrics_are_collected_and_exported(sink: Sink, spawn: Spawn) -> None:
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", LOCKED, env=environment(sink.url))
+    output = process.communicate(timeout=60)[0]
+    assert "child ended with 0" in output
+    assert {span["attributes"]["bulk.job.id"] for span in sink.spans} == {"parent", "child"}
+    processes = {
+        point["resource"]["process.pid"] for point in sink.points if point["name"] == "messaging.process.duration"
+    }
+    assert len(processes) == 2
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("inf", threading.TIMEOUT_MAX), ("nan", 5.0), ("-1", 0.0), ("x", 5.0)])
+def test_odd_bounds_of_the_flush(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BULKSCOPE_FLUSH_TIMEOUT", text)
+    assert _lifecycle.flush_seconds() == seconds
+
+
+TWICE = """
+from opentelemetry.instrumentation.auto_instrumentation import initialize
+initialize()
+from bulkscope import _pipeline
+import bulkscope
+with bulkscope.dequeue("q", job_id="1"):
+    pass
+"""
+
+
+def test_initialising_a_second_time_changes_nothing(sink: Sink, spawn: Spawn) -> None:
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", TWICE, env=environment(sink.url))
+    output = process.communicate(timeout=60)[0]
+    assert "could not record" not in output
+    assert len(sink.spans) == 1

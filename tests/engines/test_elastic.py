@@ -1,0 +1,186 @@
+"""Bulks in Elasticsearch that a demo does not make: large, lost, failed in odd ways, named like a query."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bulkscope_studio import elastic
+from bulkscope_studio.setup.client import Client, Trouble
+from tests.engines import bridge, servers, templates
+
+START = 1_790_000_000_000  # ms
+NUMBERS = itertools.count(1)
+TRACES, LOGS, HOSTS = (
+    "traces-generic.otel-default",
+    "logs-generic.otel-default",
+    "metrics-hostmetricsreceiver.otel-default",
+)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.elasticsearch(tmp_path_factory.mktemp("elastic")) as server:
+        templates.install(server.url)
+        yield server.url
+
+
+@pytest.fixture
+def source(url: str) -> elastic.Elastic:
+    return elastic.Elastic(Client("Elasticsearch", url))
+
+
+def resource(host: str, pid: int = 7) -> dict[str, Any]:
+    return {
+        "attributes": {"service.name": "w", "host.name": host, "service.instance.id": f"i{pid}", "process.pid": pid}
+    }
+
+
+def span(bulk: str, kind: str, at: int = START, seconds: float = 1.0, error: bool = False, **attributes: Any) -> Any:
+    named = {name.replace("__", "."): value for name, value in attributes.items()}
+    document = {
+        "@timestamp": at, "trace_id": f"{next(NUMBERS):032x}", "span_id": f"{next(NUMBERS):016x}", "kind": kind,
+        "duration": int(seconds * 1e9), "resource": resource("h1"), "scope": {"name": "b"},
+        "attributes": {"bulk.id": bulk, **named},
+    }  # fmt: skip
+    if error:
+        document["status"] = {"code": "Error"}
+    return TRACES, document, {}
+
+
+def event(bulk: str, number: int, at: int, name: str, job: str, kills: int, pid: int = 7) -> Any:
+    attributes = {"bulk.id": bulk, "bulk.job.id": job, "bulk.worker.oom_kills": kills, "bulk.job.attempt": 1}
+    document = {
+        "@timestamp": f"{at}.000000", "span_id": f"{number:016x}", "trace_id": f"{number:032x}",
+        "event_name": f"bulk.job.{name}", "resource": resource("h1", pid), "scope": {"name": "b"},
+        "attributes": attributes,
+    }  # fmt: skip
+    return LOGS, document, {}
+
+
+def store(url: str, documents: list[Any]) -> None:
+    for first in range(0, len(documents), 5000):
+        assert bridge.store(url, documents[first : first + 5000]) == []
+    servers.ask("POST", f"{url}/*/_refresh")
+
+
+def listed(source: elastic.Elastic, bulk: str) -> tuple[int, int, int]:
+    (row,) = (row for row in source.bulks() if row["id"] == bulk)
+    return row["jobs"], row["done"], row["failed"]
+
+
+def report(source: elastic.Elastic, bulk: str) -> dict[str, Any]:
+    found = source.report(bulk)
+    assert found is not None
+    return found
+
+
+def test_nothing_is_there_yet(source: elastic.Elastic) -> None:
+    assert source.bulks() == []
+    assert source.report("any") is None
+
+
+def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source: elastic.Elastic) -> None:
+    store(url, [span("first", "Server")])
+    assert listed(source, "first") == (0, 0, 0)
+    store(url, [span("first", "Producer", bulk__job__id="j")])
+    assert listed(source, "first") == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([{"bulk__outcome": "ok"}], (1, 1, 0)),
+        ([{"error": True}], (1, 0, 1)),
+        ([{"bulk__outcome": "retry", "error": True}], (1, 0, 0)),
+        ([{"bulk__outcome": "retry"}, {"bulk__outcome": "ok"}], (1, 1, 0)),
+        ([{"bulk__outcome": "ok"}, {"bulk__outcome": "internal_error", "error": True}], (1, 0, 1)),
+    ],
+)
+def test_the_last_attempt_decides_in_the_list_as_in_the_report(
+    url: str, source: elastic.Elastic, attempts: list[dict[str, Any]], expected: tuple[int, int, int]
+) -> None:
+    bulk = f"attempts {next(NUMBERS)}"
+    store(
+        url,
+        [
+            span(
+                bulk, "Consumer", START + number * 5000, bulk__job__id="j", bulk__job__attempt=number + 1, **attributes
+            )
+            for number, attributes in enumerate(attempts)
+        ],
+    )
+    assert listed(source, bulk) == expected
+    progress = report(source, bulk)["progress"]
+    assert (progress["sent"], progress["done"], progress["failed"]) == expected
+
+
+@pytest.mark.parametrize("bulk", ['a" OR true //', "x\ny", "ü✓?bulk", "{rows}", "?after_id", "*"])
+def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk: str) -> None:
+    store(url, [span(bulk, "Consumer", bulk__job__id="j", bulk__outcome="ok")])
+    assert report(source, bulk)["progress"]["sent"] == 1
+
+
+def test_many_spans_of_one_millisecond_stored_twice(url: str, source: elastic.Elastic) -> None:
+    spans = [span("ties", "Consumer", bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(elastic.ROWS + 500)]
+    store(url, spans + spans)
+    assert report(source, "ties")["progress"]["done"] == elastic.ROWS + 500
+
+
+def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: elastic.Elastic) -> None:
+    """28 min: CPU at 0.1 for ten of them, then at 0.9; nineteen hosts that have nothing to do with it are idle."""
+    seconds = 1700
+    store(url, [span("long", "Consumer", seconds=seconds, bulk__job__id="j", bulk__outcome="ok")])
+    samples = []
+    for at in range(START, START + seconds * 1000 + 10_000, 10_000):
+        for host in range(1, 21):
+            share = (0.1 if at < START + 600_000 else 0.9) if host == 1 else 0.0
+            for state, value in (("user", share), ("system", 0.0), ("idle", 1 - share), ("wait", 0.0)):
+                document = {
+                    "@timestamp": at, "attributes": {"state": state}, "scope": {"name": "x"}, "unit": "1",
+                    "resource": {"attributes": {"host.name": f"h{host}"}}, "_metric_names_hash": "a",
+                    "metrics": {"system.cpu.utilization": value},
+                }  # fmt: skip
+                samples.append((HOSTS, document, {"metrics.system.cpu.utilization": "gauge_double"}))
+    store(url, samples)
+    (host,) = report(source, "long")["hosts"]
+    assert host["name"] == "h1"
+    assert host["cpu_max_share"] == pytest.approx(0.9)
+    assert host["cpu_mean_share"] == pytest.approx((60 * 0.1 + 111 * 0.9) / 171, abs=0.005)
+
+
+def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: elastic.Elastic) -> None:
+    later = START + 1_500_000
+    store(
+        url,
+        [
+            event("lost", 7001, START, "started", "one", 0),
+            event("lost", 7002, later, "started", "two", 0),
+            event("other", 7003, later + 5000, "heartbeat", "o", 1, pid=8),
+            *(
+                event("other", 8000 + n % 8, START + 70_000 + n * 100, "heartbeat", "o", 0, pid=8)
+                for n in range(elastic.ROWS + 1000)
+            ),
+        ],
+    )
+    assert {job["job_id"]: job["domain"] for job in report(source, "lost")["lost"]} == {
+        "one": "infra",
+        "two": "resource",
+    }
+
+
+def test_an_answer_in_part_is_no_answer(source: elastic.Elastic, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = source._client.request
+
+    def partial(method: str, path: str, *rest: Any, **options: Any) -> Any:
+        answer = whole(method, path, *rest, **options)
+        if path == "/_query":
+            answer.body["is_partial"] = True
+        return answer
+
+    monkeypatch.setattr(type(source._client), "request", lambda self, *rest, **options: partial(*rest, **options))
+    with pytest.raises(Trouble, match="in part only"):
+        source.bulks()
