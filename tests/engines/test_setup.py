@@ -17,7 +17,7 @@ from bulkscope_studio.setup import apply, elasticsearch
 from bulkscope_studio.setup.client import Client
 from tests.engines import bridge, servers, templates
 
-# What the engine has no module for: data stream lifecycle, failure store, look-back time, roles, licence.
+# The engine has no module for the rest: data streams made by hand, lifecycle, failure store, look-back time, roles.
 STEPS = (elasticsearch.reach, elasticsearch.component_templates)
 TYPES = {"float": "double", "int": "long", "bool": "boolean", "str": "keyword"}
 # What an attribute of each type may be, the first one apt to mislead: a whole number for a float, digits for a text.

@@ -218,6 +218,7 @@ class Elasticsearch:
             (r"(GET|POST) /_security/api_key", self.api_key),
             (r"PUT /_security/api_key/(.+)", self.update_key),
             (r"GET /_data_stream/([^/]+)", self.data_stream),
+            (r"PUT /_data_stream/([^/]+)", self.make_stream),
             (r"PUT /_data_stream/([^/]+)/_lifecycle", self.lifecycle),
             (r"(GET|PUT) /_data_stream/([^/]+)/_options", self.options),
             (r"GET /([^/_][^/]*)/_mapping", self.mapping),
@@ -315,6 +316,24 @@ class Elasticsearch:
         patterns = [re.compile(re.escape(part).replace(r"\*", ".*")) for part in match[1].split(",")]
         found = [one for name, one in sorted(self.stack.streams.items()) if any(p.fullmatch(name) for p in patterns)]
         return 200, {"data_streams": found}
+
+    def make_stream(self, match: Any, query: Any, body: Any, is_key: bool) -> Reply:
+        name = match[1]
+        if body is not None:
+            return error(400, "parse_exception", "request does not support having a body")
+        if name in self.stack.streams:
+            return error(400, "resource_already_exists_exception", f"data_stream [{name}] already exists")
+        signal = name.partition("-")[0]
+        template = self.stack.component_templates[f"{signal}-otel@custom"]["template"]
+        self.stack.streams[name] = {
+            "name": name,
+            "template": f"{signal}-otel@template",
+            "lifecycle": copy.deepcopy(template["lifecycle"]),
+            "failure_store": {"enabled": True},
+        }
+        typed = template.get("mappings", {}).get("dynamic_templates", [])
+        self.stack.mappings[name] = {"mappings": {"dynamic_templates": typed}}
+        return 200, {"acknowledged": True}
 
     def lifecycle(self, match: Any, query: Any, body: Any, is_key: bool) -> Reply:
         if set(body) - LIFECYCLE_KEYS:  # what is not in the body is gone afterwards

@@ -122,9 +122,7 @@ def test_rules_rest_on_what_is_sent() -> None:
     """A misspelt name gives no sample and no error: every name of ours must be one of our instruments'."""
     known = {prometheus_name(metric) for metric in conventions.METRICS}
     used = {name for rule in RULES for name in sources(rule["expr"])}
-    ours = re.compile(
-        r"(http_server|messaging|gen_ai|bulk|process)_\w+_(seconds|bytes|total|ratio|usage|depth|busy)$"
-    )
+    ours = re.compile(r"(http_server|messaging|gen_ai|bulk|process)_\w+_(seconds|bytes|total|ratio|usage|depth|busy)$")
     strange = {name for name in used if ours.match(name)} - known
     assert not strange
 

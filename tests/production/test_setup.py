@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import functools
 import json
 import re
@@ -467,6 +468,7 @@ def current_mapping(**attributes: str) -> dict[str, Any]:
 def test_existing_streams_that_are_right_are_left_alone(run: Run) -> None:
     good = current_mapping(**{"bulk.job.delay": "double", "bulk.id": "keyword", "theirs": "text"})
     run.stack.stream("traces-generic.otel-default", "traces", retention="14d", mapping=good)
+    run.stack.stream("logs-generic.otel-default", "logs", retention="14d", mapping=good)
     run.stack.stream("metrics-hostmetricsreceiver.otel-default", "metrics", retention="30d")
     assert run("--only", "elasticsearch") == 0
     states = run.states()
@@ -483,6 +485,7 @@ def test_retention_is_lengthened_and_shortened_only_when_told(run: Run) -> None:
     stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] = ["theirs"]
     assert run("--only", "elasticsearch") == 0
     kept = {name: stream.get("lifecycle", {}).get("data_retention") for name, stream in stack.streams.items()}
+    assert kept.pop("metrics-hostmetricsreceiver.otel-default") == "30d"  # made on the way
     assert kept == {
         "traces-generic.otel-default": "14d",
         "logs-generic.otel-default": "90d",
@@ -502,9 +505,20 @@ def test_streams_of_others_are_not_touched(run: Run) -> None:
     stack.stream("traces-generic.otel-staging", "traces", retention="1d")
     stream = stack.stream("metrics-service_summary.1m.otel-default", "metrics", retention="1d")
     stream["template"] = "metrics-service_summary.1m.otel@template"
-    before = json.dumps(stack.streams)
+    before = copy.deepcopy(stack.streams)
     assert run("--only", "elasticsearch", "--shorten-retention", "--rollover") == 0
-    assert json.dumps(stack.streams) == before
+    assert {name: stack.streams[name] for name in before} == before
+
+
+def test_the_streams_of_the_collector_are_made_once(run: Run) -> None:
+    assert run("--only", "elasticsearch", "--dry-run") == 0
+    assert run.stack.streams == {}
+    assert run("--only", "elasticsearch") == 0
+    assert set(run.stack.streams) == set(elasticsearch.WRITTEN)
+    assert run.stack.streams["traces-generic.otel-default"]["lifecycle"]["data_retention"] == "14d"
+    before = copy.deepcopy(run.stack.streams)
+    assert run("--only", "elasticsearch") == 0
+    assert run.stack.streams == before
 
 
 def test_a_mapping_of_another_type_is_said_and_never_forced(run: Run) -> None:
@@ -544,6 +558,7 @@ def test_the_failure_store_is_switched_on_unless_somebody_switched_it_off(run: R
     stack.streams["logs-generic.otel-default"]["options"] = {"failure_store": {"enabled": False}}
     assert run("--only", "elasticsearch") == 0
     on = {name: stream["failure_store"]["enabled"] for name, stream in stack.streams.items()}
+    assert on.pop("metrics-hostmetricsreceiver.otel-default")  # made on the way
     assert on == {"traces-generic.otel-default": True, "logs-generic.otel-default": False}
     assert run.states()["failure store of logs-generic.otel-default"] == "look at"
 

@@ -124,6 +124,27 @@ def component_templates(session: Session) -> Iterator[Outcome]:
         yield Outcome("created" if have is None else "changed", subject, details if session.dry_run else ())
 
 
+# What the Collector writes to. A pattern that no data stream matches is an error to ES|QL: a dashboard that is opened
+# before the first document would show one in each panel.
+WRITTEN = ("traces-generic.otel-default", "logs-generic.otel-default", "metrics-hostmetricsreceiver.otel-default")
+
+
+def first_streams(session: Session) -> Iterator[Outcome]:
+    """Make the data streams that the Collector writes to, where they are missing, empty and with our templates."""
+    for name in WRITTEN:
+        path = f"/_data_stream/{name}"
+        found = session.elasticsearch.get(path, allowed=(404,))
+        if found.status != 404 and found.body.get("data_streams"):
+            yield Outcome("unchanged", f"data stream {name}")
+            continue
+        if not session.dry_run:
+            answer = session.elasticsearch.request("PUT", path, allowed=(400,))
+            # The answer to the first try may have been lost, or a document has come first.
+            if answer.status == 400 and "already_exists" not in answer.text:
+                raise Trouble(f"data stream {name} cannot be made: {answer.text.strip()[:500]}")
+        yield Outcome("created", f"data stream {name}")
+
+
 def roles(session: Session) -> Iterator[Outcome]:
     """Create or correct the two roles."""
     for name, ours in plan.roles(session.sources).items():
@@ -268,6 +289,7 @@ STEPS: tuple[Step, ...] = (
     built_in_templates,
     component_templates,
     streams,
+    first_streams,
     roles,
     api_keys,  # last: with the key the Collector begins to write
 )
