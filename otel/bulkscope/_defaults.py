@@ -76,10 +76,13 @@ def service_name(command: Sequence[str]) -> str:
     return re.sub(r"[^a-zA-Z0-9 _-]+", "-", name).strip("-") or "bulkscope"
 
 
+def _protocol(value: str) -> str:
+    return value.strip().lower() or _DEFAULTS["OTEL_EXPORTER_OTLP_PROTOCOL"]
+
+
 def _exporter(signal: str, environ: Mapping[str, str]) -> str:
     """Return ``bulkscope``, our OTLP over HTTP, unless only OpenTelemetry's own exporter can do what is asked."""
-    protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ["OTEL_EXPORTER_OTLP_PROTOCOL"]
-    protocol = protocol.strip().lower() or _DEFAULTS["OTEL_EXPORTER_OTLP_PROTOCOL"]
+    protocol = _protocol(environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ["OTEL_EXPORTER_OTLP_PROTOCOL"])
     proxies = any(environ.get(name) for scheme in _PROXIES for name in (scheme, scheme.upper()))
     if protocol != "http/protobuf" or proxies or any("CREDENTIAL_PROVIDER" in name for name in environ):
         return "otlp"
@@ -92,8 +95,7 @@ def apply(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
     for signal in _SIGNALS:
         environ.setdefault(f"OTEL_{signal}_EXPORTER", _exporter(signal, environ))
-    protocol = environ["OTEL_EXPORTER_OTLP_PROTOCOL"].strip().lower() or _DEFAULTS["OTEL_EXPORTER_OTLP_PROTOCOL"]
-    endpoint = _ENDPOINTS.get(protocol)
+    endpoint = _ENDPOINTS.get(_protocol(environ["OTEL_EXPORTER_OTLP_PROTOCOL"]))
     if endpoint and not any(
         f"OTEL_EXPORTER_OTLP{signal}_ENDPOINT" in environ for signal in ("", *(f"_{name}" for name in _SIGNALS))
     ):

@@ -56,8 +56,7 @@ def forget_metrics() -> None:
     The SDK copies the parent's sums into the child, and both then report them: a job counted before the
     fork would be counted again by every child.
     """
-    provider = providers().get("metrics")
-    consumer = getattr(provider, "_measurement_consumer", None)
+    consumer = getattr(providers().get("metrics"), "_measurement_consumer", None)
     for storage in getattr(consumer, "_reader_storages", {}).values():
         matches = getattr(storage, "_instrument_view_instrument_matches", None)
         if matches is not None:

@@ -56,7 +56,7 @@ RESOURCES = _columns("resource_id:s attributes:s")
 INGEST = _columns("time_ns:i signal:s transport:s outcome:s reason:s records:i")
 TABLES = {"spans": SPANS, "logs": LOGS, "points": POINTS, "resources": RESOURCES, "ingest": INGEST}
 
-_SPAN_ATTRIBUTES = {
+SPAN_ATTRIBUTES = {
     c.BULK_ID: "bulk_id", c.BULK_ID_SOURCE: "bulk_id_source", c.JOB_ID: "job_id", c.BULK_SIZE: "bulk_size",
     c.BULK_OUTCOME: "outcome", c.BULK_FAILURE_DOMAIN: "failure_domain", c.ERROR_TYPE: "error_type",
     c.BULK_ENQUEUE_DURATION: "enqueue_duration", c.HTTP_ROUTE: "http_route", c.HTTP_REQUEST_METHOD: "http_method",
@@ -91,7 +91,7 @@ def _promoted(columns: list[tuple[str, str]], names: dict[str, str]) -> Promoted
     return {attribute: position[column] for attribute, column in names.items()}
 
 
-_SPAN_PROMOTED = _promoted(SPANS, _SPAN_ATTRIBUTES)
+_SPAN_PROMOTED = _promoted(SPANS, SPAN_ATTRIBUTES)
 _LOG_PROMOTED = _promoted(LOGS, _LOG_ATTRIBUTES)
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUS = ("UNSET", "OK", "ERROR")

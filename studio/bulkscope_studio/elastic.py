@@ -37,7 +37,7 @@ _SPAN = {
     "trace_id": "trace_id", "span_id": "span_id", "parent_span_id": "parent_span_id", "name": "name", "kind": "kind",
     "duration": "duration", "status": "status.code", "status_message": "status.message",
     **{column: f"resource.attributes.{name}" for column, name in _RESOURCE.items()},
-    **{column: f"attributes.{name}" for name, column in decode._SPAN_ATTRIBUTES.items()},
+    **{column: f"attributes.{name}" for name, column in decode.SPAN_ATTRIBUTES.items()},
 }  # fmt: skip
 # Not columns of the studio's table of logs: they are asked for among the attributes.
 _EVENT_ATTRIBUTES = (c.JOB_ATTEMPT, c.JOB_ELAPSED, c.M_PROCESS_MEMORY_USAGE, c.GEN_AI_MODEL, c.OOM_KILLS)
@@ -168,18 +168,17 @@ class Elastic:
         if not {"bulk_id", "event_name"} <= set(kept):
             return
         columns = ", ".join(kept.values())
-        rows = []
+        rows: Events = {}
         for page in self._pages("bulk_events", bulk_id, ("time_ns", "event_id"), columns):
-            rows += _events(page, kept)
-        _insert(store, "logs", rows)
+            rows |= _events(page, kept)
+        _insert(store, "logs", list(rows.values()))
         if not {c.OOM_KILLS, "host_name"} <= set(kept):
             return
-        had = {(row[0], row[3], row[6]) for row in rows}  # time, span, event
         for host, seen in _silent(store, bulk_id):
             window = {"first": _date(seen), "last": _date(seen + MINUTE_MS), "host": host}
             others = _events(self._query("kills", window, rows=PROOFS, columns=columns), kept)
-            _insert(store, "logs", [row for row in others if (row[0], row[3], row[6]) not in had])
-            had |= {(row[0], row[3], row[6]) for row in others}
+            _insert(store, "logs", [row for key, row in others.items() if key not in rows])
+            rows |= others
 
     def _read_hosts(self, store: Store, hosts: set[str], first_ns: int, last_ns: int) -> None:
         known = self._fields("metrics-hostmetricsreceiver.otel-*")
@@ -231,13 +230,18 @@ def _date(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
 
 
-def _events(page: dict[str, list[Any]], kept: dict[str, str]) -> list[list[Any]]:
-    rows = []
+# Rows of the table of logs by (time, span, event): a retried request may have stored one twice.
+Events = dict[tuple[Any, ...], list[Any]]
+
+
+def _events(page: dict[str, list[Any]], kept: dict[str, str]) -> Events:
+    rows: Events = {}
     for number, time_ns in enumerate(page["time_ns"]):
         row: dict[str, Any] = {column: page[path][number] for column, path in kept.items()}
         attributes = {name: row[name] for name in _EVENT_ATTRIBUTES if row.get(name) is not None}
         row |= {"time_ns": time_ns, "attributes": orjson.dumps(attributes).decode()}
-        rows.append([row.get(column) for column, _ in decode.LOGS])
+        key = time_ns, row.get("span_id"), row.get("event_name")
+        rows[key] = [row.get(column) for column, _ in decode.LOGS]
     return rows
 
 

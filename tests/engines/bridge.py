@@ -12,11 +12,9 @@ import gzip
 import hashlib
 import json
 import re
-import threading
 import urllib.error
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -29,6 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from tests import serving
 from tests.engines.servers import http
 
 # (data stream, document, dynamic templates by path)
@@ -196,11 +195,9 @@ def store(url: str, documents: Iterable[Document]) -> list[str]:
 def serve(elasticsearch: str) -> Iterator[str]:
     """Yield the base URL of an end point that stores in ``elasticsearch`` what arrives under ``/_otlp/v1``."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(serving.Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.content()
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             request, documents, response, rejected = SIGNALS[self.path.rpartition("/")[2]]
@@ -210,27 +207,11 @@ def serve(elasticsearch: str) -> Iterator[str]:
                 if refused:
                     setattr(answer.partial_success, rejected, len(refused))
                     answer.partial_success.error_message = refused[0]
-                self._answer(200, answer.SerializeToString())
+                self.answer(200, answer.SerializeToString())
             except RefusedError as error:
-                self._answer(400, str(error).encode())
+                self.answer(400, str(error).encode())
             except (urllib.error.URLError, OSError) as error:
-                self._answer(503, str(error).encode())
+                self.answer(503, str(error).encode())
 
-        def _answer(self, status: int, content: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving.serving(Handler) as url:
+        yield url

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests import serving
 from tests.engines.servers import Server, collector, eventually, http
 
 ILL_SECONDS = 30.0
@@ -58,11 +58,9 @@ def backend() -> Iterator[Backend]:
     found = Backend()
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(serving.Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.content()
             found.asked += 1
             ill = found.ill
             if ill == "down":
@@ -73,33 +71,16 @@ def backend() -> Iterator[Backend]:
             if ill == "slow":
                 time.sleep(3)
             if ill.isdecimal():
-                self._answer(int(ill))
+                self.answer(int(ill))
                 return
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             with lock:
                 found.got.update(ids(self.path, body))
-            self._answer(200)
+            self.answer(200)
 
-        def _answer(self, status: int) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *arguments: None  # type: ignore[method-assign]
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with serving.serving(Handler) as found.url:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class Load:

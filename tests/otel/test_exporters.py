@@ -61,6 +61,18 @@ def spans(number: int = 1, **attributes: Any) -> list[ReadableSpan]:
     ]
 
 
+def cannot_encode(monkeypatch: pytest.MonkeyPatch, exporter: _exporters.BulkscopeSpanExporter, name: str) -> None:
+    """Let our encoder fail with spans of one name."""
+    encode = exporter.records._field
+
+    def some(span: Any) -> bytes:
+        if span.name == name:
+            raise IndexError("a kind of span from a later SDK")
+        return encode(span)
+
+    monkeypatch.setattr(exporter.records, "_field", some)
+
+
 def test_one_connection_serves_many_requests(server: sink.Sink) -> None:
     exporter = _exporters.BulkscopeSpanExporter()
     assert [exporter.export(spans(2)) for _ in range(5)] == [OK] * 5
@@ -258,14 +270,7 @@ def test_a_record_that_ours_cannot_encode_goes_through_the_official_encoder(
     server: sink.Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter = _exporters.BulkscopeSpanExporter()
-    encode = exporter.records._field
-
-    def broken(span: Any) -> bytes:
-        if span.name == "span 1":
-            raise IndexError("a kind of record from a later SDK")
-        return encode(span)
-
-    monkeypatch.setattr(exporter.records, "_field", broken)
+    cannot_encode(monkeypatch, exporter, "span 1")
     assert exporter.export(spans(3)) is OK
     assert sorted(span["name"] for span in server.spans) == ["span 0", "span 1", "span 2"]
 
@@ -303,14 +308,7 @@ def test_a_queue_holds_bytes_that_the_garbage_collector_need_not_visit(
     exporter = _exporters.BulkscopeSpanExporter()
     processor = BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000)
     _exporters._encode_early(processor._batch_processor, exporter.records)
-    encode = exporter.records._field
-
-    def some(span: Any) -> bytes:
-        if span.name == "odd":
-            raise IndexError("a kind of span from a later SDK")
-        return encode(span)
-
-    monkeypatch.setattr(exporter.records, "_field", some)
+    cannot_encode(monkeypatch, exporter, "odd")
     provider = TracerProvider(resource=Resource({"service.name": "s"}), shutdown_on_exit=False)
     provider.add_span_processor(processor)
     for scope, name in (("one", "a"), ("two", "b"), ("one", "c"), ("two", "odd")):

@@ -19,8 +19,10 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests import serving
 
 Reply = tuple[int, Any]
 
@@ -467,9 +469,7 @@ def serve(stack: Stack, tls: ssl.SSLContext | None = None) -> Iterator[Stack]:
 
 
 def _server(stack: Stack, name: str, part: Any, tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(serving.Handler):
         def handle_any(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
@@ -529,13 +529,5 @@ def _server(stack: Stack, name: str, part: Any, tls: ssl.SSLContext | None) -> T
 
         do_GET = do_PUT = do_POST = do_DELETE = handle_any
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    stack.urls[name] = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    server, stack.urls[name] = serving.start(Handler, tls)
     return server

@@ -19,12 +19,12 @@ def rows(decoded: decode.Decoded, table: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("attribute", sorted(decode._SPAN_ATTRIBUTES))
+@pytest.mark.parametrize("attribute", sorted(decode.SPAN_ATTRIBUTES))
 def test_every_column_takes_its_attribute(attribute: str) -> None:
     kind = next(a.type for a in c.ATTRIBUTES if a.name == attribute) if attribute in KNOWN else "str"
     value = {"str": "text", "int": 7, "float": 0.5, "bool": True}[INTS.get(attribute, kind)]
     (row,) = rows(decode.traces(traces({attribute: value})), "spans")
-    assert row[decode._SPAN_ATTRIBUTES[attribute]] == value
+    assert row[decode.SPAN_ATTRIBUTES[attribute]] == value
     assert row["attributes"] is None
 
 
@@ -41,7 +41,7 @@ INTS = {c.HTTP_RESPONSE_STATUS_CODE: "int"}
 )  # fmt: skip
 def test_a_value_that_its_column_cannot_hold_stays_an_attribute(attribute: str, value: Any) -> None:
     (row,) = rows(decode.traces(traces({attribute: value})), "spans")
-    assert row[decode._SPAN_ATTRIBUTES[attribute]] is None
+    assert row[decode.SPAN_ATTRIBUTES[attribute]] is None
     assert json.loads(row["attributes"]) == {attribute: value}
 
 
