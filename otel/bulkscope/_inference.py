@@ -192,6 +192,7 @@ def _measured(usage: Usage) -> dict[str, Any]:
         c.CPU_UTILIZATION: usage.utilization,
         c.CPU_PRESSURE: usage.pressure,
         c.CPU_THROTTLED: usage.throttled,
+        c.CPU_WAIT: usage.cpu_wait,
         c.MEMORY_START: usage.memory_start,
         c.MEMORY_PEAK: usage.memory_peak,
         c.MEMORY_GROWTH: growth,

@@ -28,7 +28,8 @@ class Usage:
     """What a stretch of work used; what could not be measured is None.
 
     ``wall``, ``cpu``, ``throttled`` in seconds; ``utilization`` is CPU time over wall time times the
-    allowed cores; ``pressure`` the share of the time in which some task waited for a CPU; memory in bytes.
+    allowed cores; ``pressure`` the share of the time in which some task waited for a CPU; ``cpu_wait`` the seconds
+    in which threads of this process did, of threads that ended meanwhile left out; memory in bytes.
     """
 
     wall: float
@@ -37,6 +38,7 @@ class Usage:
     utilization: float | None
     pressure: float | None
     throttled: float | None
+    cpu_wait: float | None
     memory_start: int | None
     memory_peak: int | None
     memory_file: int | None
@@ -48,13 +50,14 @@ class Window:
     """A stretch that has begun; made by ``Meter.begin``."""
 
     __slots__ = (
-        "cpu_exact", "cpu_ns", "peak", "peak_exact", "pressure", "start", "started", "thread", "throttled",
+        "cpu_exact", "cpu_ns", "delay", "peak", "peak_exact", "pressure", "start", "started", "thread", "throttled",
     )  # fmt: skip
 
     start: int | None
     peak: int | None
     pressure: float | None
     throttled: float | None
+    delay: dict[int, int] | None
     started: float
 
     def __init__(self, thread: int) -> None:
@@ -126,6 +129,7 @@ class Meter:
             window.peak = before.rss
             window.peak_exact = resettable
             window.pressure, window.throttled = self._proc.pressure(), self._proc.throttled()
+            window.delay = self._proc.run_delay()
             self._open.append(window)
             if not resettable:
                 self._sample()
@@ -149,6 +153,7 @@ class Meter:
                 window.peak = _highest(window.peak, after.hwm)
             window.peak = _highest(window.peak, after.rss)
             pressure, throttled = self._proc.pressure(), self._proc.throttled()
+            delay = self._proc.run_delay()
         cpu = window.cpu_ns / 1e9
         return Usage(
             wall=wall,
@@ -157,6 +162,7 @@ class Meter:
             utilization=cpu / (wall * self.cores) if wall > 0 else None,
             pressure=_share(window.pressure, pressure, wall),
             throttled=None if throttled is None or window.throttled is None else throttled - window.throttled,
+            cpu_wait=_grown(window.delay, delay),
             memory_start=window.start,
             memory_peak=window.peak,
             memory_file=_sum(after.file, after.shmem),
@@ -231,6 +237,13 @@ def _highest(first: int | None, second: int | None) -> int | None:
 
 def _sum(first: int | None, second: int | None) -> int | None:
     return None if first is None else first + (second or 0)
+
+
+def _grown(before: dict[int, int] | None, after: dict[int, int] | None) -> float | None:
+    """Return in seconds by how much the threads' nanoseconds have grown; a thread begun meanwhile counts whole."""
+    if before is None or after is None:
+        return None
+    return sum(max(0, now - before.get(thread, 0)) for thread, now in after.items()) / 1e9
 
 
 def _share(before: float | None, after: float | None, wall: float) -> float | None:

@@ -19,13 +19,15 @@ def process_attributes() -> dict[str, Any]:
 def attributes(proc: Proc | None = None) -> dict[str, Any]:
     """Return the resource attributes that Bulkscope adds; what cannot be read, or is set by the user, is left out.
 
-    ``bulk.worker.cpus`` is in cores (a quota makes it a fraction), ``bulk.worker.memory.limit`` in bytes.
+    ``bulk.worker.cpus`` is in cores (a quota makes it a fraction), ``bulk.worker.cpu.set`` names them, and
+    ``bulk.worker.memory.limit`` is in bytes.
     """
     proc = proc or Proc()
     found = {
         c.HOST_NAME: socket.gethostname(),
         c.CONTAINER_ID: proc.container_id(),
         c.WORKER_CPUS: proc.allowed_cores(),
+        c.WORKER_CPU_SET: proc.allowed_cpus(),
         c.WORKER_MEMORY_LIMIT: proc.memory_limit(),
     }
     # In a container the user may know better than the kernel: the host's name there is the container's id.

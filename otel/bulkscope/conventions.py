@@ -61,6 +61,7 @@ CPU_UTILIZATION = "bulk.inference.cpu.utilization"
 CPU_EXACT = "bulk.inference.cpu.exact"
 CPU_PRESSURE = "bulk.inference.cpu.pressure"
 CPU_THROTTLED = "bulk.inference.cpu.throttled"
+CPU_WAIT = "bulk.inference.cpu.wait"
 MEMORY_START = "bulk.inference.memory.start"
 MEMORY_PEAK = "bulk.inference.memory.peak"
 MEMORY_GROWTH = "bulk.inference.memory.growth"
@@ -82,6 +83,7 @@ HOST_NAME = "host.name"
 PROCESS_PID = "process.pid"
 CONTAINER_ID = "container.id"
 WORKER_CPUS = "bulk.worker.cpus"
+WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
 
 # --- log events ----------------------------------------------------------------------------
@@ -115,6 +117,7 @@ M_DROPPED = "bulk.telemetry.dropped"
 M_SYSTEM_CPU_UTILIZATION = "system.cpu.utilization"
 M_SYSTEM_MEMORY_UTILIZATION = "system.memory.utilization"
 M_SYSTEM_MEMORY_USAGE = "system.memory.usage"
+M_SYSTEM_PAGING_FAULTS = "system.paging.faults"
 M_SYSTEM_CPU_LOAD_1M = "system.cpu.load_average.1m"
 # PSI has no OpenTelemetry name yet: share of the last interval (0..1) in which work stalled,
 # attributes resource=cpu|memory|io, level=some|full.
@@ -216,6 +219,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(CPU_EXACT, "bool", "", "False when the CPU time is an estimate (inferences overlapped, threads came or went, child processes worked).", "8"),
     Attribute(CPU_PRESSURE, "float", "1", "Share of the inference in which some task waited for a CPU (PSI).", "8"),
     Attribute(CPU_THROTTLED, "float", "s", "Time throttled by the cgroup's quota.", "8"),
+    Attribute(CPU_WAIT, "float", "s", "Time in which threads of the process could have run and had no CPU, summed over threads (schedstat); beside the CPU time it says whether the cores were too few.", "8"),
     Attribute(MEMORY_START, "int", "By", "Resident memory when the inference began.", "9"),
     Attribute(MEMORY_PEAK, "int", "By", "Highest resident memory during the inference.", "9"),
     Attribute(MEMORY_GROWTH, "int", "By", "Peak minus start.", "9"),

@@ -41,7 +41,7 @@ SPANS = _columns(
     "output_tokens:i cached_tokens:i ttft:d prefill:d decode:d cpu_time:d cpu_utilization:d cpu_exact:b "
     "cpu_pressure:d cpu_throttled:d memory_start:i memory_peak:i memory_growth:i memory_file:i memory_anon:i "
     "memory_limit:i memory_exact:b tokens_per_second:d decode_tokens_per_second:d attributes:s events:s links:s "
-    "dropped:i"
+    "dropped:i cpu_wait:d"
 )
 LOGS = _columns(
     "time_ns:i observed_ns:i trace_id:s span_id:s severity_number:n severity:s event_name:s body:s scope:s "
@@ -66,7 +66,8 @@ SPAN_ATTRIBUTES = {
     c.GEN_AI_OUTPUT_TOKENS: "output_tokens", c.GEN_AI_CACHED_TOKENS: "cached_tokens", c.GEN_AI_TTFT: "ttft",
     c.GEN_AI_PREFILL: "prefill", c.GEN_AI_DECODE: "decode", c.CPU_TIME: "cpu_time",
     c.CPU_UTILIZATION: "cpu_utilization", c.CPU_EXACT: "cpu_exact", c.CPU_PRESSURE: "cpu_pressure",
-    c.CPU_THROTTLED: "cpu_throttled", c.MEMORY_START: "memory_start", c.MEMORY_PEAK: "memory_peak",
+    c.CPU_THROTTLED: "cpu_throttled", c.CPU_WAIT: "cpu_wait",
+    c.MEMORY_START: "memory_start", c.MEMORY_PEAK: "memory_peak",
     c.MEMORY_GROWTH: "memory_growth", c.MEMORY_FILE: "memory_file", c.MEMORY_ANON: "memory_anon",
     c.MEMORY_LIMIT: "memory_limit", c.MEMORY_EXACT: "memory_exact", c.TOKENS_PER_SECOND: "tokens_per_second",
     c.DECODE_TOKENS_PER_SECOND: "decode_tokens_per_second",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -253,13 +253,15 @@ def _insert(store: Store, table: str, rows: list[list[Any]]) -> pa.Table:
     return arrow
 
 
-def report(asked: Client, bulk_id: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the report of a bulk (``latest``: the newest with jobs), or None and the ids that look like it."""
+def of_bulk(
+    asked: Client, bulk_id: str, read: Callable[[Elastic, str], dict[str, Any] | None]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return what ``read`` makes of a bulk (``latest``: the newest with jobs), or None and the ids that look like it."""
     source = Elastic(asked)
     if bulk_id == "latest":
         bulk_id = next((row["id"] for row in source.bulks() if row["jobs"]), bulk_id)
-    found = source.report(bulk_id)
+    found = read(source, bulk_id)
     return found, [] if found is not None else api.nearest(bulk_id, [row["id"] for row in source.bulks()])
 
 
-__all__ = ["Elastic", "Trouble", "client", "report"]
+__all__ = ["Elastic", "Trouble", "client", "of_bulk"]

@@ -25,6 +25,7 @@ logger = logging.getLogger("bulkscope.studio")
 SCOPE = "bulkscope.studio/host"
 # Order of the first eight fields of /proc/stat; guest time is part of user time already.
 _CPU_STATES = ("user", "nice", "system", "idle", "wait", "interrupt", "softirq", "steal")
+_COUNTERS = {c.M_SYSTEM_PAGING_FAULTS}
 _PRESSURE = ("cpu", "memory", "io")
 
 Sample = tuple[str, str, dict[str, str], float]  # name, unit, attributes, value
@@ -40,7 +41,7 @@ class HostSampler:
 
     def sample(self, now: float) -> list[Sample]:
         """Return the samples at ``now`` (seconds of a monotonic clock); shares need a reading before."""
-        return [*self._utilization(), *self._memory(), *self._load(), *self._pressure(now), *self._kills()]
+        return [*self._utilization(), *self._memory(), *self._load(), *self._pressure(now), *self._kernel()]
 
     def _read(self, name: str) -> str | None:
         try:
@@ -86,12 +87,15 @@ class HostSampler:
         text = self._read("loadavg")
         return [] if text is None else [(c.M_SYSTEM_CPU_LOAD_1M, "{thread}", {}, float(text.split()[0]))]
 
-    def _kills(self) -> list[Sample]:
+    def _kernel(self) -> list[Sample]:
+        found: list[Sample] = []
         for line in (self._read("vmstat") or "").splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill":
-                return [(c.M_SYSTEM_OOM_KILLS, "{process}", {}, float(count))]
-        return []
+                found.append((c.M_SYSTEM_OOM_KILLS, "{process}", {}, float(count)))
+            elif name == "pgmajfault":
+                found.append((c.M_SYSTEM_PAGING_FAULTS, "{fault}", {"type": "major"}, float(count)))
+        return found
 
     def _pressure(self, now: float) -> list[Sample]:
         found: list[Sample] = []
@@ -116,6 +120,8 @@ def to_points(samples: list[Sample], now_ns: int, host: str) -> pa.Table:
         row: list[Any] = [None] * len(index)
         row[index["time_ns"]], row[index["name"]], row[index["unit"]] = now_ns, name, unit
         row[index["type"]], row[index["scope"]], row[index["host_name"]] = "gauge", SCOPE, host
+        if name in _COUNTERS:
+            row[index["type"]], row[index["temporality"]], row[index["monotonic"]] = "sum", "cumulative", True
         row[index["attributes"]] = json.dumps(attributes, sort_keys=True, separators=(",", ":")) if attributes else None
         row[index["value"]] = value
         rows.append(row)

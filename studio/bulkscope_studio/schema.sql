@@ -27,8 +27,11 @@ CREATE TABLE IF NOT EXISTS spans (
     tokens_per_second DOUBLE, decode_tokens_per_second DOUBLE,
     attributes VARCHAR,                           -- JSON object, what has no column; NULL when empty
     events VARCHAR, links VARCHAR,                -- JSON arrays; NULL when empty
-    dropped BIGINT                                -- attributes + events + links the sender dropped; NULL when 0
+    dropped BIGINT,                               -- attributes + events + links the sender dropped; NULL when 0
+    cpu_wait DOUBLE                               -- s, threads that could have run and had no CPU
 );
+-- Stores of before it was recorded: rows are inserted by position, so new columns come last.
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS cpu_wait DOUBLE;
 
 CREATE TABLE IF NOT EXISTS logs (
     time_ns BIGINT NOT NULL, observed_ns BIGINT, trace_id VARCHAR, span_id VARCHAR,

@@ -51,7 +51,7 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
     ours = api.bulk_report(studio, bulk)
-    theirs, nearest = elastic.report(Client("Elasticsearch", stack.elasticsearch), bulk)
+    theirs, nearest = elastic.of_bulk(Client("Elasticsearch", stack.elasticsearch), bulk, elastic.Elastic.report)
     assert nearest == []
     assert ours is not None
     assert theirs is not None
@@ -75,7 +75,7 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
     hosts = {span["resource"]["host.name"] for span in sent.spans}
 
     def shares() -> Any:
-        found, _ = elastic.report(Client("Elasticsearch", stack.elasticsearch), "tiny")
+        found, _ = elastic.of_bulk(Client("Elasticsearch", stack.elasticsearch), "tiny", elastic.Elastic.report)
         assert found is not None
         return [host for host in found["hosts"] if host["cpu_mean_share"] is not None]
 
@@ -89,9 +89,9 @@ def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:  # noq
     client = Client("Elasticsearch", stack.elasticsearch)
     rows = elastic.Elastic(client).bulks()
     assert {row["id"]: (row["jobs"], row["done"], row["failed"]) for row in rows}["tiny"] == (JOBS, JOBS, 0)
-    found, _ = elastic.report(client, "latest")
+    found, _ = elastic.of_bulk(client, "latest", elastic.Elastic.report)
     assert found is not None
-    assert elastic.report(client, "tinny") == (None, ["tiny"])
+    assert elastic.of_bulk(client, "tinny", elastic.Elastic.report) == (None, ["tiny"])
 
 
 def test_an_empty_store_has_no_bulk(stack: Stack) -> None:

@@ -22,7 +22,7 @@ MEASURED = {
     "bulk.inference.memory.exact",
 }  # fmt: skip
 # Of kernels that have them.
-OPTIONAL = {"bulk.inference.cpu.pressure", "bulk.inference.cpu.throttled"}
+OPTIONAL = {"bulk.inference.cpu.pressure", "bulk.inference.cpu.throttled", "bulk.inference.cpu.wait"}
 
 
 def finished(**said: Any) -> Inference:

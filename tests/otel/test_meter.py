@@ -310,3 +310,35 @@ def test_clock_of_a_thread_that_has_ended_is_no_value() -> None:
     while Path(f"/proc/self/task/{numbers[0]}").exists():
         pass
     assert _thread_clock_ns(numbers[0]) is None
+
+
+def test_two_on_one_core_wait_for_it_half_of_the_time() -> None:
+    """The kernel's account of a thread that could have run: as long as the neighbour had the core."""
+    core = min(os.sched_getaffinity(0))
+    code = f"""
+import os; os.sched_setaffinity(0, [{core}])
+from tests.otel.test_meter import Meter, burn
+import sys
+print("ready", flush=True); sys.stdin.readline()
+meter = Meter(); window = meter.begin(); burn(0.6); usage = meter.end(window)
+print(usage.cpu_wait / (usage.cpu_wait + usage.cpu), flush=True)
+burn(5)
+"""
+    pair = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        for child in pair:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in pair:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        shares = [float(child.stdout.readline()) for child in pair if child.stdout]
+    finally:
+        for child in pair:
+            child.kill()
+            child.communicate()
+    assert all(share > 0.4 for share in shares), shares

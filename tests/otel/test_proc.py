@@ -245,3 +245,19 @@ def test_kills_for_memory_of_the_cgroup_else_of_the_host(machine: Machine) -> No
     assert machine.read().oom_kills() == 2
     unified(machine).group("system.slice/worker.service/memory.events", "low 0\noom 4\noom_kill 3\noom_group_kill 0\n")
     assert machine.read().oom_kills() == 3
+
+
+def test_threads_that_had_no_cpu(machine: Machine) -> None:
+    assert machine.read().run_delay() is None
+    machine.process("self/task/7/schedstat", "1000 250 3\n").process("self/task/8/schedstat", "9 1000 1\n")
+    machine.process("self/task/9/schedstat", "")  # a kernel that does not count it
+    assert machine.read().run_delay() == {7: 250, 8: 1000}
+    for task in range(100, 170):
+        machine.process(f"self/task/{task}/schedstat", "1 1 1\n")
+    assert machine.read().run_delay() is None, "too many threads to ask"
+
+
+def test_the_cpus_it_may_use_by_name(machine: Machine) -> None:
+    assert machine.read().allowed_cpus() == "0-3,8"
+    machine.process("self/status", "Name:\tx\n")
+    assert machine.read().allowed_cpus() is None

@@ -89,3 +89,12 @@ def test_kills_for_memory_are_the_kernels_count(proc: Path) -> None:
     assert ("bulk.system.oom_kills",) not in by_series(HostSampler(proc).sample(0.0))
     write(proc, "vmstat", "nr_free_pages 5\noom_kill 2\n")
     assert by_series(HostSampler(proc).sample(0.0))["bulk.system.oom_kills",] == 2
+
+
+def test_major_faults_are_a_counter(proc: Path) -> None:
+    write(proc, "vmstat", "pgfault 900\npgmajfault 7\n")
+    samples = HostSampler(proc).sample(0.0)
+    assert by_series(samples)["system.paging.faults", "major"] == 7
+    rows = {row["name"]: row for row in to_points(samples, 10**18, "h").to_pylist()}
+    row = rows["system.paging.faults"]
+    assert (row["type"], row["temporality"], row["monotonic"], row["value"]) == ("sum", "cumulative", True, 7)

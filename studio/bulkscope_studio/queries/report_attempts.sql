@@ -5,10 +5,10 @@ WITH sent AS (
     FROM spans WHERE bulk_id = $bulk AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
 ), done AS (
     SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, wait, delay, wait_ratio, status, outcome,
-           failure_domain, error_type, service_name, service_instance_id, host_name, pid
+           failure_domain, error_type, service_name, service_instance_id, host_name, pid, queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
 ), begun AS (
-    SELECT span_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
+    SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
            max(CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            min(service_instance_id) AS service_instance_id, min(service_name) AS service_name,
            min(host_name) AS host_name, min(pid) AS pid
@@ -28,14 +28,16 @@ SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        d.delay, coalesce(d.outcome, '') = 'retry' AS retried,
        d.status IS DISTINCT FROM 'ERROR' AND d.failure_domain IS NULL
                 AND coalesce(d.outcome, 'ok') = 'ok' AS ok,
-       d.failure_domain, d.error_type, coalesce(d.host_name || ':' || d.pid, d.service_instance_id, d.service_name, 'worker') AS worker
+       d.failure_domain, d.error_type, coalesce(d.host_name || ':' || d.pid, d.service_instance_id, d.service_name, 'worker') AS worker,
+       coalesce(d.host_name, '') AS host_name, coalesce(s.queue, d.queue) AS queue
 FROM done d LEFT JOIN sent s ON s.job_id = d.job_id
 UNION ALL
-SELECT o.job_id, o.attempt, o.span_id, NULL, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
-       coalesce(o.host_name || ':' || o.pid, o.service_instance_id, o.service_name, 'worker')
+SELECT o.job_id, o.attempt, o.span_id, o.trace_id, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
+       coalesce(o.host_name || ':' || o.pid, o.service_instance_id, o.service_name, 'worker'),
+       coalesce(o.host_name, ''), s.queue
 FROM open o LEFT JOIN sent s ON s.job_id = o.job_id
 UNION ALL
-SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.queue
 FROM sent s
 WHERE NOT EXISTS (SELECT 1 FROM done d WHERE d.job_id = s.job_id)
   AND NOT EXISTS (SELECT 1 FROM begun b WHERE b.job_id = s.job_id)

@@ -1,0 +1,276 @@
+"""What is known of a bulk and of what ran beside it, as columns of numbers.
+
+Times are seconds since ``origin_ns``; absent is NaN, never 0. Strings are codes into a tuple of names, -1 for none.
+The tables have the columns of ``queries/report_attempts.sql``, ``report_requests.sql`` and ``explain_*.sql``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+# What ran in this time before the bulk shows how inferences go with another number of workers.
+HISTORY_NS = 3600 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Attempts at jobs, the bulk's own (``mine``) and others'; ``ended`` ones have ``start`` and ``end``.
+
+    ``silent``: begun, not ended, and not heard of for ``api.SILENT_NS``. ``ready`` is when it could be taken:
+    enqueue plus wanted delay.
+    """
+
+    mine: Flags
+    job: Codes
+    attempt: Floats
+    enqueue: Floats
+    ready: Floats
+    start: Floats
+    end: Floats
+    seen: Floats
+    wait: Floats
+    worker: Codes
+    host: Codes
+    retried: Flags
+    ok: Flags
+    silent: Flags
+    ended: Flags
+    trace: pa.ChunkedArray
+    domain: pa.ChunkedArray
+    error: pa.ChunkedArray
+
+
+@dataclass(frozen=True, slots=True)
+class Inferences:
+    """Inferences of the bulk's models; units as in the conventions (s, bytes, tokens, shares)."""
+
+    mine: Flags
+    job: Codes
+    model: Codes
+    worker: Codes
+    host: Codes
+    start: Floats
+    end: Floats
+    ok: Flags
+    prefill: Floats
+    decode: Floats
+    input_tokens: Floats
+    output_tokens: Floats
+    cached_tokens: Floats
+    cpu_time: Floats
+    cpu_utilization: Floats
+    cpu_pressure: Floats
+    cpu_throttled: Floats
+    cpu_wait: Floats
+    memory_peak: Floats
+    memory_file: Floats
+    memory_anon: Floats
+    memory_limit: Floats
+    trace: pa.ChunkedArray
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that works on jobs: what it may use, and when it is known to have lived (NaN: not known)."""
+
+    name: str
+    host: int
+    first: float
+    last: float
+    cpus: float
+    cpu_set: str | None
+    memory_utilization: float
+    throttled: float
+    container: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Samples of hosts while the bulk ran."""
+
+    host: Codes
+    time: Floats
+    cpu: Floats
+    memory: Floats
+    memory_total: Floats
+    memory_used: Floats
+    cpu_pressure: Floats
+    memory_pressure: Floats
+    major_faults: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """API requests of the bulk that could send jobs; ``size`` jobs each (NaN: not known)."""
+
+    start: Floats
+    end: Floats
+    size: Floats
+    outcome: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of it. ``now`` is when it was looked at; ``killed`` the domains of silent attempts by span row."""
+
+    id: str
+    origin_ns: int
+    now: float
+    attempts: Attempts
+    inferences: Inferences
+    requests: Requests
+    workers: tuple[Worker, ...]
+    hosts: Hosts
+    drops: tuple[tuple[str, str, int], ...] | None
+    lost: tuple[dict[str, object], ...]
+    models: tuple[str, ...]
+    worker_names: tuple[str, ...]
+    host_names: tuple[str, ...]
+
+    def job_name(self, row: int) -> str:
+        """Return the id of the job in a row of ``attempts``."""
+        return self.job_ids[int(self.attempts.job[row])]
+
+    job_ids: tuple[str, ...] = ()
+
+
+class _Names:
+    """Gives strings numbers, the same in all tables."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def codes(self, column: pa.ChunkedArray) -> Codes:
+        encoded = (
+            column.combine_chunks().dictionary_encode()
+            if column.num_chunks != 1
+            else column.chunk(0).dictionary_encode()
+        )
+        own = np.array(
+            [self.known.setdefault(name, len(self.known)) for name in encoded.dictionary.to_pylist()], np.int64
+        )
+        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(index < 0, -1, own[index]) if len(own) else np.full(len(column), -1, np.int64)
+
+
+def floats(column: pa.ChunkedArray) -> Floats:
+    """Return a column of numbers, absent as NaN."""
+    found: Floats = pc.cast(column, pa.float64(), safe=False).to_numpy()
+    return found
+
+
+def flags(column: pa.ChunkedArray) -> Flags:
+    """Return a column of booleans, absent as False."""
+    found: Flags = pc.fill_null(pc.cast(column, pa.bool_()), False).to_numpy()
+    return found
+
+
+class Reader:
+    """Turns tables into columns; one a bulk, since it gives names their numbers."""
+
+    def __init__(self, origin_ns: int) -> None:
+        self._origin = pa.scalar(origin_ns, pa.int64())
+        self._jobs, self._workers, self._hosts, self._models = _Names(), _Names(), _Names(), _Names()
+
+    def _time(self, column: pa.ChunkedArray) -> Floats:
+        # Subtracted as integers: a double holds the nanoseconds of today only to 256.
+        return floats(pc.subtract(pc.cast(column, pa.int64()), self._origin)) / 1e9
+
+    def attempts(self, own: pa.Table, others: pa.Table, silent: set[str]) -> Attempts:
+        """Join the bulk's attempts and the others'."""
+        table = pa.concat_tables([own.select(others.column_names), others], promote_options="permissive")
+        start, end, delay = self._time(table["start_ns"]), self._time(table["end_ns"]), floats(table["delay"])
+        enqueue = self._time(table["enqueue_ns"])
+        is_silent = np.zeros(len(table), np.bool_)
+        if silent:
+            is_silent = pc.is_in(table["span_id"], value_set=pa.array(sorted(silent))).to_numpy()
+        return Attempts(
+            mine=np.arange(len(table)) < len(own),
+            job=self._jobs.codes(table["job_id"]),
+            attempt=np.nan_to_num(floats(table["attempt"]), nan=1.0),
+            enqueue=enqueue,
+            ready=enqueue + np.nan_to_num(delay),
+            start=start,
+            end=end,
+            seen=self._time(table["seen_ns"]),
+            wait=floats(table["wait"]),
+            worker=self._workers.codes(table["worker"]),
+            host=self._hosts.codes(table["host_name"]),
+            retried=flags(table["retried"]),
+            ok=flags(table["ok"]),
+            silent=is_silent,
+            ended=np.isfinite(start) & np.isfinite(end),
+            trace=table["trace_id"],
+            domain=table["failure_domain"],
+            error=table["error_type"],
+        )
+
+    def inferences(self, table: pa.Table) -> Inferences:
+        """Read ``explain_inferences.sql``."""
+        numbers = {
+            name: floats(table[name])
+            for name in (
+                "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time", "cpu_utilization",
+                "cpu_pressure", "cpu_throttled", "cpu_wait", "memory_peak", "memory_file", "memory_anon",
+                "memory_limit",
+            )
+        }  # fmt: skip
+        return Inferences(
+            mine=flags(table["mine"]),
+            job=self._jobs.codes(table["job_id"]),
+            model=self._models.codes(table["model"]),
+            worker=self._workers.codes(table["worker"]),
+            host=self._hosts.codes(table["host_name"]),
+            start=self._time(table["start_ns"]),
+            end=self._time(table["end_ns"]),
+            ok=flags(table["ok"]),
+            trace=table["trace_id"],
+            **numbers,
+        )
+
+    def requests(self, table: pa.Table) -> Requests:
+        """Read ``report_requests.sql``."""
+        return Requests(
+            self._time(table["start_ns"]), self._time(table["end_ns"]), floats(table["bulk_size"]),
+            tuple(table["outcome"].to_pylist()),
+        )  # fmt: skip
+
+    def hosts(self, table: pa.Table) -> Hosts:
+        """Read ``explain_hosts.sql``."""
+        names = ("cpu", "memory", "memory_total", "memory_used", "cpu_pressure", "memory_pressure", "major_faults")
+        return Hosts(
+            self._hosts.codes(table["host_name"]),
+            self._time(table["time_ns"]),
+            *(floats(table[name]) for name in names),
+        )
+
+    def workers(self, table: pa.Table) -> tuple[Worker, ...]:
+        """Read ``explain_workers.sql``."""
+        first, last = self._time(table["first_ns"]), self._time(table["last_ns"])
+        hosts = self._hosts.codes(table["host_name"])
+        nan = float("nan")
+        return tuple(
+            Worker(
+                row["worker"], int(hosts[number]), float(first[number]), float(last[number]),
+                nan if row["cpus"] is None else row["cpus"], row["cpu_set"],
+                nan if row["memory_utilization"] is None else row["memory_utilization"],
+                nan if row["throttled"] is None else row["throttled"], row["container_id"],
+            )
+            for number, row in enumerate(table.to_pylist())
+        )  # fmt: skip
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return what the codes stand for, once all tables are read."""
+        return {
+            "models": tuple(self._models.known), "worker_names": tuple(self._workers.known),
+            "host_names": tuple(self._hosts.known), "job_ids": tuple(self._jobs.known),
+        }  # fmt: skip

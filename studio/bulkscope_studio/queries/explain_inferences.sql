@@ -1,0 +1,14 @@
+-- Inferences from $first to $last: the bulk's own, and others of the same models, which show how the time of one
+-- depends on how many run beside it.
+WITH models AS (
+    SELECT DISTINCT model FROM spans WHERE bulk_id = $bulk AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
+)
+SELECT bulk_id IS NOT DISTINCT FROM $bulk AS mine, trace_id, job_id, model, coalesce(host_name, '') AS host_name,
+       coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+       start_ns, end_ns, status IS DISTINCT FROM 'ERROR' AS ok, prefill, decode, input_tokens, output_tokens,
+       cached_tokens, cpu_time, cpu_utilization, cpu_pressure, cpu_throttled, cpu_wait, memory_peak, memory_file,
+       memory_anon, memory_limit
+FROM spans
+WHERE kind IN ('INTERNAL', 'CLIENT') AND model IN (SELECT model FROM models)
+  AND (bulk_id = $bulk OR end_ns BETWEEN $first AND $last)
+ORDER BY start_ns, span_id

@@ -1,0 +1,27 @@
+-- What the workers did for other bulks, and for no bulk, from $first to $last: ended attempts, and begun ones that
+-- have not ended. Columns as in report_attempts.
+WITH done AS (
+    SELECT span_id, job_id, attempt, start_ns, end_ns, wait, delay, queue,
+           coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+           coalesce(host_name, '') AS host_name
+    FROM spans
+    WHERE kind = 'CONSUMER' AND bulk_id IS DISTINCT FROM $bulk AND end_ns >= $first AND start_ns <= $last
+), begun AS (
+    SELECT span_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
+           coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
+           coalesce(min(host_name), '') AS host_name
+    FROM logs
+    WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND bulk_id IS DISTINCT FROM $bulk
+      AND time_ns BETWEEN $first AND $last
+    GROUP BY span_id
+)
+SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
+       start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
+       end_ns AS seen_ns, wait, delay, CAST(NULL AS BOOLEAN) AS retried, CAST(NULL AS BOOLEAN) AS ok,
+       CAST(NULL AS VARCHAR) AS failure_domain, CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue
+FROM done
+UNION ALL
+SELECT job_id, NULL, span_id, NULL, NULL, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, NULL, worker, host_name,
+       NULL
+FROM begun WHERE NOT EXISTS (SELECT 1 FROM spans s WHERE s.span_id = begun.span_id AND s.kind = 'CONSUMER')
+ORDER BY start_ns, span_id

@@ -1,0 +1,154 @@
+"""Where a command reads from: a running studio, its file when none runs, or Elasticsearch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.console import Console
+
+from bulkscope_studio import api, elastic, runtime
+from bulkscope_studio.paths import default_db
+from bulkscope_studio.store import Store, StoreLocked
+
+TIMEOUT_S = 60.0
+# Asked on the machine itself: a proxy from the environment must not come between.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Trouble(Exception):
+    """What went wrong and what to do about it; the command ends with exit code 2."""
+
+
+TROUBLES = (Trouble, elastic.Trouble)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--source`` and ``--db``."""
+    parser.add_argument(
+        "--source",
+        choices=("studio", "elasticsearch"),
+        default="studio",
+        help="where the bulk is stored: the studio's file, or Elasticsearch at ELASTICSEARCH_URL, asked with "
+        "ELASTICSEARCH_API_KEY or ELASTIC_PASSWORD (default: studio)",
+    )
+    parser.add_argument("--db", type=Path, default=None, help="the studio's file")
+
+
+def console() -> Console:
+    """Return where text goes."""
+    # A pipe has no width of its own; 80 columns would cut a table that a file has room for.
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def known(rows: list[dict[str, Any]]) -> str:
+    """Say which bulks there are, or how to get one."""
+    if not rows:
+        return (
+            "The store holds no bulk yet: keep 'bulkscope studio' running, start the services with "
+            "'bulkscope run <command>' and send a bulk."
+        )
+    return "Last bulks: " + ", ".join(row["id"] for row in rows[: api.NEAREST])
+
+
+def bulks(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return every bulk, newest first."""
+    if options.source == "elasticsearch":
+        return elastic.Elastic(elastic.client()).bulks()
+    rows: list[dict[str, Any]] = studio(options.db, "/api/bulks", api.list_bulks)
+    return rows
+
+
+def of_bulk(
+    options: argparse.Namespace,
+    what: str,
+    local: Callable[[Store, str], dict[str, Any] | None],
+    remote: Callable[[elastic.Elastic, str], dict[str, Any] | None],
+) -> dict[str, Any]:
+    """Return ``/api/bulks/<id>/<what>`` of ``options.bulk``; ``local`` and ``remote`` answer where no studio runs."""
+    if options.bulk is None:
+        raise Trouble("name a bulk, or say 'latest'. " + known(bulks(options)))
+    if options.source == "elasticsearch":
+        asked = elastic.client()
+        answer, near = elastic.of_bulk(asked, options.bulk, remote)
+        place = asked.url
+    else:
+
+        def read(store: Store) -> dict[str, Any]:
+            return local(store, options.bulk) or api.unknown(store, options.bulk)
+
+        found = studio(options.db, f"/api/bulks/{urllib.parse.quote(options.bulk, safe='')}/{what}", read)
+        answer, near = (None, found["nearest"]) if "nearest" in found else (dict(found), [])
+        place = str(options.db or default_db())
+    if answer is None:
+        hint = "Nearest: " + ", ".join(near) if near else known([])
+        raise Trouble(f"no bulk {options.bulk!r} in {place}. {hint}")
+    return answer
+
+
+def studio(db: Path | None, path: str, local: Callable[[Store], Any], body: object = None, method: str = "GET") -> Any:
+    """Return what a running studio answers to ``path``, or what ``local`` reads from the file when none runs.
+
+    An answer of 404 with the key ``nearest`` and one of 400 or 409 with the key ``error`` are answers; the latter
+    two raise Trouble with what they say.
+    """
+    place = db or default_db()
+    running = runtime.read(place)
+    if running is not None:
+        return _ask(running, path, body, method)
+    with _reading(place) as store:
+        return local(store)
+
+
+@contextmanager
+def _reading(db: Path) -> Iterator[Store]:
+    store = _open(db)
+    try:
+        yield store
+    except duckdb.Error as error:  # a DuckDB file, but not one of ours or of this version
+        raise Trouble(f"{db} cannot be read as a store: {error}") from error
+    finally:
+        store.close()
+
+
+def _open(db: Path) -> Store:
+    if not db.exists():
+        raise Trouble(f"there is no store at {db}; 'bulkscope studio --db {db}' makes one")
+    try:
+        return Store(db, read_only=True)
+    except StoreLocked as locked:
+        raise Trouble(
+            f"{db} is held by {locked.holder}, which does not say where it answers; stop it, or wait until it is up"
+        ) from locked
+    except duckdb.Error as error:
+        raise Trouble(f"{db} cannot be read as a store: {error}") from error
+
+
+def _ask(running: runtime.Runtime, path: str, body: object, method: str) -> Any:
+    url = running.web.rstrip("/") + path
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {}, method=method)
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        try:
+            said = json.load(error)
+        except ValueError:
+            said = None
+        if error.code == 404 and isinstance(said, dict) and "nearest" in said:
+            return said
+        if error.code in (400, 409) and isinstance(said, dict) and "error" in said:
+            raise Trouble(str(said["error"])) from error
+        raise Trouble(f"the studio at {running.web} answered {error.code} to {path}; its log says why") from error
+    except (OSError, ValueError) as error:
+        raise Trouble(f"the studio (process {running.pid}) does not answer at {url}: {error}; restart it") from error
