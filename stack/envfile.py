@@ -1,4 +1,4 @@
-"""The file ``.env``: the stack's passwords and keys, made once on this machine and kept there."""
+"""The file ``.env``: the stack's passwords and keys, made once on this machine and kept there, and its settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from stack.retention import SETTINGS, Setting
 
 
 class EnvFileError(Exception):
@@ -27,7 +29,11 @@ def _host_name() -> str:
     return name[:63].rstrip("-") or "docker-host"
 
 
-# What the compose file reads and has no default for, and the machine's name.
+def _always(setting: Setting) -> Callable[[], str]:
+    return lambda: setting.default
+
+
+# What the compose file reads and has no default for, the machine's name, and what people want to change.
 VARIABLES: Mapping[str, tuple[Callable[[], str], str]] = {
     "ELASTIC_PASSWORD": (_secret, "of the user 'elastic', with which people log in to Kibana"),
     "KIBANA_SYSTEM_PASSWORD": (_secret, "with which Kibana talks to Elasticsearch"),
@@ -35,7 +41,10 @@ VARIABLES: Mapping[str, tuple[Callable[[], str], str]] = {
     "KIBANA_SAVED_OBJECTS_KEY": (_secret, "encrypts what Kibana saves: without it, that cannot be read again"),
     "KIBANA_REPORTING_KEY": (_secret, "encrypts Kibana's reports"),
     "HOST_NAME": (_host_name, "this machine, as spans, logs and metrics call it"),
+    **{setting.variable: (_always(setting), setting.meaning) for setting in SETTINGS},
 }
+# Not to be shown, and not to be on a command line.
+SECRETS = frozenset(name for name, (make, _) in VARIABLES.items() if make is _secret)
 
 _HEAD = """\
 # Passwords and keys of the stack in docker-compose.yml, made by `./run stack init`. Keep this file to yourself, and

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stack import docker
+from stack import docker, retention
 from stack.services import MEMORY_MIB, MIB, PORTS, port
 
 MAP_COUNT_FILE = Path("/proc/sys/vm/max_map_count")
@@ -23,6 +23,7 @@ def problems(env_file: Path, environ: Mapping[str, str], *, demo: bool) -> Itera
     found = list(docker_problems())
     yield from found
     yield from map_count_problems(MAP_COUNT_FILE)
+    yield from retention.problems(environ)
     if not found:
         yield from memory_problems(demo=demo)
         ours = {

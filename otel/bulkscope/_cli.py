@@ -12,6 +12,8 @@ _HELP = {
     "studio": "receive telemetry and show it on a web page",
     "report": "the thirteen numbers of one bulk",
     "bulks": "the bulks in the store",
+    "explain": "what held a bulk up, with the evidence",
+    "capacity": "what the system sustains, and with how many workers",
     "setup": "apply what Elasticsearch and Kibana need",
 }
 

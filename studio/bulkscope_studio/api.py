@@ -8,16 +8,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from bulkscope_studio import sql
-from bulkscope_studio.analysis import analyse, to_json
+from bulkscope_studio.analysis import analyse, explain, facts, to_json
 from bulkscope_studio.store import Store
 
 NEAREST = 5
 # A job that has not been heard of for this long is lost: heartbeats come every second, load may delay them.
 SILENT_NS = 15_000_000_000
+# Counts and samples that tell of a bulk come up to an export interval after its end.
+AFTER_NS = 10_000_000_000
+# Of each host over a bulk's time: a bulk of a day is no better known by 86,400.
+MOST_SAMPLES = 4000
 
 
 def list_bulks(store: Store) -> list[dict[str, Any]]:
@@ -41,15 +46,15 @@ def unknown(store: Store, bulk_id: str) -> dict[str, Any]:
 
 def _window(jobs: pa.Table, requests: pa.Table) -> tuple[int, int] | None:
     """Return the first and the last time of a bulk, in ns; None when nothing is known of it."""
-    times = [
-        at
+    found = [
+        pc.min_max(table[column])
         for table in (jobs, requests)
         for column in ("enqueue_ns", "start_ns", "seen_ns", "end_ns")
         if column in table.column_names
-        for at in table[column].to_pylist()
-        if at is not None
     ]
-    return (min(times), max(times)) if times else None
+    first = [pair["min"].as_py() for pair in found if pair["min"].is_valid]
+    last = [pair["max"].as_py() for pair in found if pair["max"].is_valid]
+    return (min(first), max(last)) if first else None
 
 
 def bulk_report(
@@ -75,6 +80,59 @@ def bulk_report(
     return to_json(analyse(bulk_id, jobs, inferences, requests, hosts, lost))
 
 
+def bulk_explanation(
+    store: Store,
+    bulk_id: str,
+    now_ns: int | None = None,
+    before: Callable[[int, int], None] | None = None,
+    drops_known: bool = True,
+) -> dict[str, Any] | None:
+    """Return why a bulk took as long as it did (``latest``: the newest with jobs), or None when it is unknown.
+
+    ``before`` is called with the time, in ns, of which other records are read, before they are. ``drops_known``:
+    the store holds what its senders counted as dropped.
+    """
+    if bulk_id == "latest":
+        bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
+    bulk = {"bulk": bulk_id}
+    own, requests = (store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "requests"))
+    window = _window(own, requests)
+    if window is None:
+        return None
+    times = {"first": window[0] - facts.HISTORY_NS, "last": window[1] + AFTER_NS}
+    if before is not None:
+        before(times["first"], times["last"])
+    heard = store.query(sql.load("explain_heard"))["time_ns"][0].as_py() or window[1]
+    now = min(time.time_ns() if now_ns is None else now_ns, max(heard, window[1]))
+    begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
+    lost: list[dict[str, Any]] = []
+    if pc.any(begun).as_py():
+        lost = store.query(sql.load("page_lost"), bulk | {"silent_ns": now - SILENT_NS}).to_pylist()
+    reader = facts.Reader(window[0])
+
+    def rows(name: str, **given: object) -> pa.Table:
+        return store.query(sql.load(f"explain_{name}"), times | given)
+
+    found = facts.Facts(
+        id=bulk_id,
+        origin_ns=window[0],
+        now=(now - window[0]) / 1e9,
+        attempts=reader.attempts(own, rows("others", **bulk), {row["span_id"] for row in lost}),
+        inferences=reader.inferences(rows("inferences", **bulk)),
+        requests=reader.requests(requests),
+        workers=reader.workers(rows("workers")),
+        hosts=reader.hosts(rows("hosts", first=window[0], bin_ns=max(10**9, (window[1] - window[0]) // MOST_SAMPLES))),
+        drops=_drops(rows("drops", first=window[0])) if drops_known else None,
+        lost=tuple(lost),
+        **reader.names(),
+    )
+    return explain.to_json(explain.explain(found))
+
+
+def _drops(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
+    return tuple((row["signal"], row["reason"], row["records"]) for row in table.to_pylist())
+
+
 def router(store: Store) -> APIRouter:
     """Return the routes under ``/api``."""
     routes = APIRouter(prefix="/api")
@@ -86,6 +144,11 @@ def router(store: Store) -> APIRouter:
         found = bulk_report(store, bulk_id)
         return JSONResponse(unknown(store, bulk_id), 404) if found is None else JSONResponse(found)
 
+    def explanation(bulk_id: str) -> JSONResponse:
+        found = bulk_explanation(store, bulk_id)
+        return JSONResponse(unknown(store, bulk_id), 404) if found is None else JSONResponse(found)
+
     routes.add_api_route("/bulks", bulks)
     routes.add_api_route("/bulks/{bulk_id:path}/report", report)
+    routes.add_api_route("/bulks/{bulk_id:path}/explain", explanation)
     return routes

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from bulkscope import conventions as c
 from bulkscope_studio import api, decode, sql
-from bulkscope_studio.setup.client import Client, Credentials, Trouble, api_key, basic
+from bulkscope_studio.setup import environment
+from bulkscope_studio.setup.client import Client, Trouble
 from bulkscope_studio.store import Store
 
 # ES|QL gives at most 10,000 rows an answer unless the cluster's settings say otherwise.
@@ -60,14 +61,9 @@ _BULKS = {
 
 
 def client() -> Client:
-    """Return a client of ELASTICSEARCH_URL, with ELASTICSEARCH_API_KEY or ELASTIC_PASSWORD where one is set."""
-    who: Credentials | None = None
-    if key := os.environ.get("ELASTICSEARCH_API_KEY"):
-        who = api_key(key, "ELASTICSEARCH_API_KEY")
-    elif password := os.environ.get("ELASTIC_PASSWORD"):
-        who = basic("elastic", password, "ELASTIC_PASSWORD")
-    url = os.environ.get("ELASTICSEARCH_URL", "http://127.0.0.1:9200")
-    return Client("Elasticsearch", url, who, "ELASTICSEARCH_URL")
+    """Return a client of ELASTICSEARCH_URL with what ``setup.environment.credentials`` finds, which may be nothing."""
+    url = environment.address(os.environ, "ELASTICSEARCH_URL", environment.ELASTICSEARCH)
+    return Client("Elasticsearch", url, environment.credentials(os.environ), "ELASTICSEARCH_URL")
 
 
 class Elastic:
@@ -256,7 +252,7 @@ def _insert(store: Store, table: str, rows: list[list[Any]]) -> pa.Table:
 def of_bulk(
     asked: Client, bulk_id: str, read: Callable[[Elastic, str], dict[str, Any] | None]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return what ``read`` makes of a bulk (``latest``: the newest with jobs), or None and the ids that look like it."""
+    """Return what ``read`` makes of a bulk (``latest``: the newest with jobs), or None and ids that look like it."""
     source = Elastic(asked)
     if bulk_id == "latest":
         bulk_id = next((row["id"] for row in source.bulks() if row["jobs"]), bulk_id)

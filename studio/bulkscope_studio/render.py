@@ -17,9 +17,9 @@ Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and on
 
 def text(report: Mapping[str, Any], console: Console) -> None:
     """Print the report; tables of many workers are cut into as many as the width holds."""
-    console.print(f"[bold]Bulk {_safe(report['id'])}[/bold]  {_state(report)}", highlight=False)
+    console.print(f"[bold]Bulk {safe(report['id'])}[/bold]  {_state(report)}", highlight=False)
     for line in _head(report):
-        console.print(_safe(line), highlight=False)
+        console.print(safe(line), highlight=False)
     groups = _groups(report)
     fit = max(1, (console.width - 30) // 24)
     for first in range(0, len(groups), fit):
@@ -27,26 +27,26 @@ def text(report: Mapping[str, Any], console: Console) -> None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("", overflow="fold")
         for label, _ in part:
-            table.add_column(_safe(label), justify="right", overflow="fold")
+            table.add_column(safe(label), justify="right", overflow="fold")
         for number, (title, rows) in enumerate(_sections([group for _, group in part])):
             if number:
                 table.add_section()
             table.add_row(f"[bold]{title}[/bold]")
             for label, cells in rows:
-                table.add_row(f"  {label}", *map(_safe, cells))
+                table.add_row(f"  {label}", *map(safe, cells))
         console.print(table, highlight=False)
     console.print(f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.", highlight=False)
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as markdown."""
-    lines = [f"# Bulk {_cell(report['id'])}", "", _state(report), ""]
-    lines += [f"- {_cell(line)}" for line in _head(report)]
+    lines = [f"# Bulk {cell(report['id'])}", "", _state(report), ""]
+    lines += [f"- {cell(line)}" for line in _head(report)]
     groups = _groups(report)
     for title, rows in _sections([group for _, group in groups]):
-        lines += ["", f"## {title}", "", "| | " + " | ".join(_cell(label) for label, _ in groups) + " |"]
+        lines += ["", f"## {title}", "", "| | " + " | ".join(cell(label) for label, _ in groups) + " |"]
         lines.append("|---|" + "---:|" * len(groups))
-        lines += [f"| {_cell(label)} | " + " | ".join(map(_cell, cells)) + " |" for label, cells in rows]
+        lines += [f"| {cell(label)} | " + " | ".join(map(cell, cells)) + " |" for label, cells in rows]
     lines += ["", f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.", ""]
     return "\n".join(lines)
 
@@ -62,7 +62,7 @@ def bulks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     for row in rows:
         counts = (str(row[name]) for name in ("jobs", "done", "failed"))
         models = ", ".join(row["models"]) or ABSENT
-        table.add_row(_safe(row["id"]), _when(row["start_ns"]), *counts, number(row["duration_s"]), _safe(models))
+        table.add_row(safe(row["id"]), _when(row["start_ns"]), *counts, number(row["duration_s"]), safe(models))
     console.print(table, highlight=False)
 
 
@@ -83,12 +83,12 @@ def _mib(value: float | None) -> str:
     return ABSENT if value is None else f"{value / 2**20:.0f} MiB"
 
 
-def _safe(value: str) -> str:
+def safe(value: str) -> str:
     """Ids and names come from outside: neither markup nor terminal escapes of theirs may take effect."""
     return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value))
 
 
-def _cell(value: str) -> str:
+def cell(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
 
 

@@ -114,7 +114,12 @@ def _reading(db: Path) -> Iterator[Store]:
     store = _open(db)
     try:
         yield store
-    except duckdb.Error as error:  # a DuckDB file, but not one of ours or of this version
+    except duckdb.BinderException as error:
+        raise Trouble(
+            f"{db} was written by an older version and lacks what is asked for; 'bulkscope studio --db {db}' brings "
+            f"it up to date ({str(error).splitlines()[0]})"
+        ) from error
+    except duckdb.Error as error:  # a DuckDB file, but not one of ours
         raise Trouble(f"{db} cannot be read as a store: {error}") from error
     finally:
         store.close()

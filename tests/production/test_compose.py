@@ -18,7 +18,8 @@ import jsonschema
 import pytest
 import yaml
 
-from stack import envfile, services
+from stack import envfile, retention, services
+from tests.engines.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -158,6 +159,17 @@ def test_every_variable_has_a_default_or_is_written_by_init() -> None:
     assert set(envfile.VARIABLES) <= used, "init writes what nothing reads"
 
 
+def test_retention_without_an_env_file_is_what_init_writes_and_what_setup_applies_by_itself() -> None:
+    wanted = {setting.variable: setting.default for setting in retention.SETTINGS}
+    found = {name: rest for text in strings(SERVICES) for name, _, rest in SETTING.findall(text) if name in wanted}
+    assert found == wanted
+    assert {name: make() for name, (make, _) in envfile.VARIABLES.items() if name in wanted} == wanted
+    for signal in ("traces", "logs", "metrics"):
+        path = ROOT / "elasticsearch" / "component-templates" / f"{signal}-otel@custom.json"
+        kept = json.loads(path.read_text())["template"]["lifecycle"]["data_retention"]
+        assert wanted[f"{signal.upper()}_RETENTION"] == kept
+
+
 def test_no_secret_stands_in_a_file() -> None:
     secret = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|ENCRYPTIONKEY")
     found = 0
@@ -175,7 +187,9 @@ def test_no_secret_stands_in_a_file() -> None:
 def test_secrets_are_not_on_the_command_line_that_docker_shows() -> None:
     for name, service in SERVICES.items():
         words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
-        assert not any(SETTING.search(word) for word in words), f"{name}: Compose would put a value into {words}"
+        put_in = {variable for word in words for variable, _, _ in SETTING.findall(word)}
+        assert not put_in & envfile.SECRETS, f"{name}: Compose would put a secret into {words}"
+        assert put_in <= {setting.variable for setting in retention.SETTINGS}
 
 
 def mounts() -> Iterator[tuple[str, str, str, str]]:
@@ -282,12 +296,24 @@ def test_what_prometheus_scrapes_are_services_of_this_file() -> None:
     assert "--web.enable-otlp-receiver" in SERVICES["prometheus"]["command"]
 
 
+def test_prometheus_takes_the_command_with_every_default_put_in() -> None:
+    words = [SETTING.sub(lambda found: found[3], word) for word in SERVICES["prometheus"]["command"]]
+    done = subprocess.run(
+        [binary("prometheus"), *words, "--config.file=/nowhere/prometheus.yml"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert "/nowhere/prometheus.yml" in done.stderr, "a flag was refused before the configuration was looked for"
+
+
 def test_setup_reads_what_it_is_given() -> None:
     assert set(environment("setup")) == {
         "ELASTICSEARCH_URL",
         "KIBANA_URL",
         "ELASTIC_PASSWORD",
         "KIBANA_SYSTEM_PASSWORD",
+        "TRACES_RETENTION",
+        "LOGS_RETENTION",
+        "METRICS_RETENTION",
     }
     words = SERVICES["setup"]["command"]
     script = "import sys; from bulkscope._cli import main; sys.exit(main(['setup', '--help']))"

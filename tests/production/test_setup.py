@@ -6,6 +6,7 @@ import base64
 import copy
 import functools
 import json
+import os
 import re
 import ssl
 import stat
@@ -18,8 +19,10 @@ import pytest
 import trustme
 
 from bulkscope import conventions
+from bulkscope_studio import elastic
 from bulkscope_studio.setup import apply, cli, client, command, elasticsearch, keys, merge, plan
-from bulkscope_studio.setup.client import Client, NotReady, Trouble, basic, wait
+from bulkscope_studio.setup.client import Client, NotReady, Trouble, api_key, basic, wait
+from bulkscope_studio.setup.environment import BadEnvironment, credentials
 from tests.production.setup_server import SETTINGS, Fault, Stack, nested, serve, undocumented
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -923,6 +926,58 @@ def test_secrets_from_files(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
     assert run() == 0, run.err
     assert run.stack.users["kibana_system"] == KIBANA_PASSWORD
+
+
+SECRETS = ("ELASTIC_PASSWORD", "ELASTIC_PASSWORD_FILE", "ELASTICSEARCH_API_KEY", "ELASTICSEARCH_API_KEY_FILE")
+WITH_PASSWORD, WITH_KEY = basic("elastic", "secret", "").header, api_key("a2V5", "").header
+
+
+@pytest.mark.parametrize(
+    ("given", "header"),
+    [
+        ({}, None),
+        ({"ELASTIC_PASSWORD": "secret"}, WITH_PASSWORD),
+        ({"ELASTIC_PASSWORD_FILE": "secret\n"}, WITH_PASSWORD),
+        ({"ELASTICSEARCH_API_KEY": "a2V5"}, WITH_KEY),
+        ({"ELASTICSEARCH_API_KEY_FILE": "a2V5\r\n"}, WITH_KEY),
+        ({"ELASTIC_PASSWORD": "secret", "ELASTICSEARCH_API_KEY": "a2V5"}, WITH_PASSWORD),
+        ({"ELASTIC_PASSWORD_FILE": "secret", "ELASTICSEARCH_API_KEY": "a2V5"}, WITH_PASSWORD),
+        ({"ELASTIC_PASSWORD": "secret", "ELASTIC_PASSWORD_FILE": "another"}, WITH_PASSWORD),
+        ({"ELASTIC_PASSWORD": "", "ELASTICSEARCH_API_KEY": "a2V5"}, WITH_KEY),
+    ],
+)
+def test_setup_and_reports_log_in_by_one_rule(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], header: str | None
+) -> None:
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        if name.endswith("_FILE"):
+            (tmp_path / name).write_text(value, newline="")
+        monkeypatch.setenv(name, str(tmp_path / name) if name.endswith("_FILE") else value)
+    asked = elastic.client()
+    assert (asked.credentials.header if asked.credentials else None) == header
+    assert asked.url == run.stack.urls["elasticsearch"]
+    if header is None:  # a report may be read where nobody asks who it is for, and nothing can be set up so
+        assert run() == 2
+        return
+    made = cli.session(cli._parser({}).parse_args(["--files", str(run.files)]), os.environ)
+    assert made.elasticsearch.credentials is not None
+    assert made.elasticsearch.credentials.header == header
+
+
+def test_what_is_wrong_in_the_environment_is_said_to_reports_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ELASTICSEARCH_URL", "localhost:9200")
+    with pytest.raises(Trouble, match="no address such as"):
+        elastic.client()
+    monkeypatch.delenv("ELASTICSEARCH_URL")
+    monkeypatch.setenv("ELASTICSEARCH_API_KEY_FILE", "/nowhere/at/all")
+    with pytest.raises(Trouble, match="/nowhere/at/all"):
+        elastic.client()
+    with pytest.raises(BadEnvironment, match="is empty"):
+        credentials({"ELASTIC_PASSWORD_FILE": "/dev/null"})
 
 
 def test_the_password_of_kibana_is_set_once_and_again_when_it_changes(

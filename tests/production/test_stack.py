@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from stack import envfile, preflight, services, status
+from bulkscope_studio.setup import plan
+from stack import envfile, preflight, retention, services, status
 from tests.engines.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +110,7 @@ def test_init_writes_a_file_for_its_owner_only(tmp_path: Path) -> None:
     assert str(path) in line
     found = envfile.read(path)
     assert set(found) == set(envfile.VARIABLES)
-    secrets = [value for name, value in found.items() if name != "HOST_NAME"]
+    secrets = [value for name, value in found.items() if name in envfile.SECRETS]
     assert len(set(secrets)) == len(secrets) == 5
     for value in secrets:
         assert re.fullmatch(r"[0-9a-f]{32}", value), "Kibana wants 32 characters, Compose and curl harmless ones"
@@ -120,7 +121,9 @@ def test_two_machines_have_no_secret_in_common(tmp_path: Path) -> None:
     for name in ("one", "two"):
         envfile.init(tmp_path / name)
     one, two = (envfile.read(tmp_path / name) for name in ("one", "two"))
-    assert not {value for name, value in one.items() if name != "HOST_NAME"} & set(two.values())
+    assert not {value for name, value in one.items() if name in envfile.SECRETS} & set(two.values())
+    for setting in retention.SETTINGS:
+        assert one[setting.variable] == two[setting.variable] == setting.default
 
 
 def test_init_changes_nothing_that_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
@@ -430,7 +433,7 @@ def test_up_makes_the_passwords_checks_and_starts(command: Command) -> None:
     assert command.asked("up") == [[*command.begins(), "up", "--detach", "--wait", "--build"]]
     assert f"http://localhost:{command.ports['KIBANA_PORT']}" in done.stdout
     for name, value in envfile.read(command.env_file).items():
-        assert name == "HOST_NAME" or value not in done.stdout + done.stderr, f"{name} was shown"
+        assert name not in envfile.SECRETS or value not in done.stdout + done.stderr, f"{name} was shown"
 
 
 def test_up_with_the_demo(command: Command) -> None:
@@ -471,6 +474,58 @@ def test_up_refuses_an_unfit_docker_and_says_what_to_do(
     assert command.asked("up") == []
     assert fit(command, "up", "--no-checks").returncode == 0
     assert len(command.asked("up")) == 1
+
+
+def test_up_refuses_a_retention_that_is_none(command: Command) -> None:
+    command.env_file.write_text("TRACES_RETENTION=14 days\nPROMETHEUS_RETENTION_SIZE=lots\nLOGS_RETENTION=3d\n")
+    done = fit(command, "up")
+    assert done.returncode == 1
+    assert "TRACES_RETENTION is '14 days'" in done.stdout
+    assert "PROMETHEUS_RETENTION_SIZE is 'lots'" in done.stdout
+    assert "LOGS_RETENTION" not in done.stdout.partition("Nothing")[0].partition("- ")[2]
+    assert command.asked("up") == []
+
+
+def wrong(variable: str, value: str) -> bool:
+    return bool(list(retention.problems({variable: value})))
+
+
+@pytest.mark.parametrize(
+    "value", ["14d", "36h", "90m", "1s", "007d", "0d", "0", "14", "14 d", "1.5d", "14D", "1d12h", "-1d"]
+)
+def test_a_retention_is_refused_exactly_where_setup_would_refuse_it(value: str) -> None:
+    try:
+        plan.seconds(value)
+        refused = False
+    except plan.BadPlan:
+        refused = True
+    for signal in plan.SIGNALS:
+        assert wrong(f"{signal.upper()}_RETENTION", value) == refused
+
+
+TIMES = ("15d", "1y6w", "1d12h", "0", "15", "d", "15 d", "1h1d")
+SIZES = ("4GB", "512MB", "100B", "0", "4G", "4 GB", "lots")
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag", "value"),
+    [
+        *(("PROMETHEUS_RETENTION_TIME", "time", value) for value in TIMES),
+        *(("PROMETHEUS_RETENTION_SIZE", "size", value) for value in SIZES),
+    ],
+)
+def test_a_retention_is_refused_exactly_where_prometheus_would_refuse_it(variable: str, flag: str, value: str) -> None:
+    done = subprocess.run(
+        [binary("prometheus"), "--config.file=/nowhere/prometheus.yml", f"--storage.tsdb.retention.{flag}={value}"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    # What is wrong with a flag is said before the file is looked for.
+    assert wrong(variable, value) == ("/nowhere/prometheus.yml" not in done.stderr), done.stderr
+
+
+def test_a_retention_that_is_not_set_is_the_default(command: Command) -> None:
+    assert list(retention.problems({})) == []
+    assert list(retention.problems(dict.fromkeys((setting.variable for setting in retention.SETTINGS), ""))) == []
 
 
 def test_too_little_memory_for_the_demo_only(command: Command) -> None:

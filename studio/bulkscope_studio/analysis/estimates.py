@@ -1,4 +1,4 @@
-"""Numbers with their 95 % intervals, from samples; every interval is two-sided."""
+"""Numbers with their 95 % intervals, from samples; every interval is two-sided, an infinite end says "not known"."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _Z = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; above that the expansion below is within 1e-4.
+# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; above that the expansion in `student` is within 1e-4.
 _T = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,
     2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484,
     2.0452, 2.0423,
 )  # fmt: skip
 RESAMPLES = 2000
+_ALONE = 1e-9  # of a leverage of 1: below that a row is fitted exactly, whatever its error
 SEED = 20250131
 
 
@@ -32,7 +33,7 @@ class Estimate:
 
 
 def student(degrees: int) -> float:
-    """97.5 % quantile of Student's t (Cornish-Fisher expansion above 30 degrees of freedom)."""
+    """97.5 % quantile of Student's t; above 30 degrees of freedom by the expansion of Cornish and Fisher (1938)."""
     if degrees < 1:
         return math.inf
     if degrees <= len(_T):
@@ -41,79 +42,119 @@ def student(degrees: int) -> float:
 
 
 def mean(values: Floats) -> Estimate | None:
-    """Mean of independent values with Student's interval; None for none, an infinite interval for one."""
-    if len(values) == 0:
+    """Mean of independent ``values`` (n,) with Student's interval; absent ones (NaN) are left out.
+
+    None without a value; an infinite interval for a single one, which says nothing on its spread.
+    """
+    found = values[np.isfinite(values)]
+    if len(found) == 0:
         return None
-    middle = float(np.mean(values))
-    if len(values) == 1:
+    middle = float(np.mean(found))
+    if len(found) == 1:
         return Estimate(middle, -math.inf, math.inf)
-    half = student(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = student(len(found) - 1) * float(np.std(found, ddof=1)) / math.sqrt(len(found))
     return Estimate(middle, middle - half, middle + half)
 
 
 def proportion(hits: int, of: int) -> Estimate | None:
-    """Share of hits with Wilson's score interval (Wilson 1927), which holds for few hits too; None of none."""
-    if of < 1:
+    """Share of ``hits`` among ``of``, 0..1, with Wilson's score interval (Wilson 1927), which holds for few hits too.
+
+    None of none.
+    """
+    if not 0 <= hits <= max(of, 0):
+        raise ValueError(f"{hits} hits of {of} are no share: hits must be from 0 to the number of tries")
+    if of == 0:
         return None
     p, z2 = hits / of, _Z**2
     middle = (p + z2 / (2 * of)) / (1 + z2 / of)
     half = _Z * math.sqrt(p * (1 - p) / of + z2 / (4 * of**2)) / (1 + z2 / of)
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
+    # At no hits and at all hits the ends are exactly 0 and 1; rounding must not put them past the share.
+    return Estimate(p, 0.0 if hits == 0 else middle - half, 1.0 if hits == of else middle + half)
 
 
 def drift(levels: Floats, step: float) -> Estimate | None:
-    """Slope per unit of ``step`` of a level seen at equal steps, as the mean of its increments; None below 3 levels.
+    """Slope of a level per unit of ``step``, from ``levels`` (n,) seen ``step`` apart; None below 3 levels.
 
-    A backlog is a random walk: its levels depend on each other and a least-squares line through them claims far too
-    narrow an interval. Its increments do not, so they carry Student's interval.
+    It is the mean of the increments. A backlog that grows is a random walk: its levels depend on each other, and a
+    least-squares line through them claims far too narrow an interval (it leaves 0 out in most walks without drift).
+    Its increments do not, so they carry Student's interval. A backlog that stays about a level has increments that
+    undo each other: the interval is then too wide, never too narrow. ``step`` must be long against a burst.
     """
+    if not step > 0:
+        raise ValueError(f"levels must be a step above 0 apart, not {step}")
     return None if len(levels) < 3 else mean(np.diff(levels) / step)
 
 
 def slope(x: Floats, y: Floats) -> Estimate | None:
-    """Least-squares slope of y over x with White's interval, HC3 (MacKinnon and White 1985).
+    """Least-squares slope of ``y`` over ``x``, both (n,), with White's interval, HC3 (MacKinnon and White 1985).
 
-    The residuals of service times grow with their size, which an ordinary interval takes for certainty. None below
-    three points, or where x does not vary.
+    The residuals of service times grow with their size, which an ordinary interval takes for certainty. Rows with an
+    absent value (NaN) are left out; None below three, or where x does not vary.
     """
+    there = np.isfinite(x) & np.isfinite(y)
+    x, y = x[there], y[there]
     if len(x) < 3 or float(np.ptp(x)) == 0:
         return None
-    return coefficients(np.column_stack([np.ones_like(x), x]), y)[1]
+    centred = x - np.mean(x)  # times since 1970 would leave no digit for their differences
+    return coefficients(np.column_stack([np.ones_like(x), centred]), y)[1]
 
 
 def coefficients(design: Floats, y: Floats) -> list[Estimate]:
-    """Least-squares coefficients of ``design`` (rows x columns) with HC3 intervals; the interval is infinite where
-    the design does not determine a coefficient or no degree of freedom is left."""
+    """Least-squares coefficients of ``y`` (rows,) on ``design`` (rows, columns) with HC3 intervals.
+
+    Rows with an absent value (NaN) are left out. An interval is infinite where the data do not tell: the columns
+    depend on each other, no degree of freedom is left, or one row alone decides the coefficient, so that no residual
+    shows its error.
+    """
+    there = np.isfinite(y) & np.isfinite(design).all(axis=1)
+    design, y = design[there], y[there]
     rows, columns = design.shape
-    inverse = np.linalg.pinv(design.T @ design)
-    found = inverse @ design.T @ y
-    determined = rows > columns and int(np.linalg.matrix_rank(design)) == columns
-    if not determined:
+    size = np.linalg.norm(design, axis=0)
+    size[size == 0] = 1
+    solve = np.linalg.pinv(design / size)
+    found = solve @ y / size
+    if rows <= columns or int(np.linalg.matrix_rank(design / size)) < columns:
         return [Estimate(float(value), -math.inf, math.inf) for value in found]
-    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
-    weights = ((y - design @ found) / np.maximum(1 - leverage, 1e-9)) ** 2
-    spread = np.sqrt(np.maximum(np.diag(inverse @ (design.T * weights) @ design @ inverse), 0))
-    half = student(rows - columns) * spread
+    leverage = np.sum(design / size * solve.T, axis=1)
+    alone = leverage > 1 - _ALONE
+    weights = ((y - design @ found) / np.where(alone, 1, 1 - leverage)) ** 2
+    half = student(rows - columns) * np.sqrt(solve**2 @ weights) / size
+    half[(np.abs(solve[:, alone]) > _ALONE * np.max(np.abs(solve), axis=1)[:, None]).any(axis=1)] = math.inf
     return [Estimate(float(v), float(v - h), float(v + h)) for v, h in zip(found, half, strict=True)]
+
+
+def percentiles(value: float, draws: Floats) -> Estimate:
+    """``value`` with the 2.5 % and 97.5 % percentiles of ``draws`` (n,), some of which may be infinite.
+
+    The ends are draws (the outer neighbours, no mean with infinity), and the interval always holds the value.
+    """
+    low, high = np.quantile(draws, 0.025, method="lower"), np.quantile(draws, 0.975, method="higher")
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
 
 
 def bootstrap(statistic: Callable[..., Any], *columns: Floats, resamples: int = RESAMPLES) -> Estimate | None:
     """``statistic(*columns)`` with the percentile interval of resampled rows (Efron 1979); None without rows.
 
-    The columns are resampled together, row by row, with a fixed seed. Resamples for which the statistic is not
-    finite are left out; when they are the majority, the interval is infinite.
+    The columns, each (rows,), are resampled together, row by row, with a fixed seed. Resamples for which the statistic
+    is not finite are left out; when they are the majority, or there is one row, the interval is infinite. It is too
+    narrow below some 20 rows, and for extremes (a maximum never exceeds the greatest value seen).
     """
     rows = len(columns[0]) if columns else 0
+    if any(len(column) != rows for column in columns):
+        raise ValueError(f"columns of one table must be of one length, not {[len(column) for column in columns]}")
     if rows == 0:
         return None
     value = float(statistic(*columns))
-    random = np.random.default_rng(SEED)
-    drawn = [
-        float(statistic(*(column[index] for column in columns)))
-        for index in (random.integers(0, rows, rows) for _ in range(resamples))
-    ]
-    finite = [draw for draw in drawn if math.isfinite(draw)]
-    if rows < 2 or len(finite) * 2 <= len(drawn):
+    if rows == 1:
         return Estimate(value, -math.inf, math.inf)
-    low, high = np.quantile(finite, (0.025, 0.975))
-    return Estimate(value, float(low), float(high))
+    random = np.random.default_rng(SEED)
+    drawn = np.array(
+        [
+            float(statistic(*(column[index] for column in columns)))
+            for index in (random.integers(0, rows, rows) for _ in range(resamples))
+        ]
+    )
+    finite = drawn[np.isfinite(drawn)]
+    if not math.isfinite(value) or len(finite) * 2 <= len(drawn):
+        return Estimate(value, -math.inf, math.inf)
+    return percentiles(value, finite)

@@ -147,19 +147,16 @@ class _Names:
     """Gives strings numbers, the same in all tables."""
 
     def __init__(self) -> None:
-        self.known: dict[str, int] = {}
+        self.known = pa.array([], pa.string())
 
     def codes(self, column: pa.ChunkedArray) -> Codes:
-        encoded = (
-            column.combine_chunks().dictionary_encode()
-            if column.num_chunks != 1
-            else column.chunk(0).dictionary_encode()
-        )
-        own = np.array(
-            [self.known.setdefault(name, len(self.known)) for name in encoded.dictionary.to_pylist()], np.int64
-        )
-        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return np.where(index < 0, -1, own[index]) if len(own) else np.full(len(column), -1, np.int64)
+        """Return each string's number, -1 where there is none."""
+        names = pc.drop_null(pc.unique(pc.cast(column, pa.string())))
+        new = names.filter(pc.invert(pc.is_in(names, value_set=self.known)))
+        self.known = pa.concat_arrays([self.known, new])
+        index = pc.fill_null(pc.index_in(pc.cast(column, pa.string()), value_set=self.known, skip_nulls=True), -1)
+        found: Codes = index.to_numpy().astype(np.int64)
+        return found
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
@@ -271,6 +268,6 @@ class Reader:
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return what the codes stand for, once all tables are read."""
         return {
-            "models": tuple(self._models.known), "worker_names": tuple(self._workers.known),
-            "host_names": tuple(self._hosts.known), "job_ids": tuple(self._jobs.known),
+            "models": tuple(self._models.known.to_pylist()), "worker_names": tuple(self._workers.known.to_pylist()),
+            "host_names": tuple(self._hosts.known.to_pylist()), "job_ids": tuple(self._jobs.known.to_pylist()),
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,9 +86,9 @@ class Saturated(ValueError):
         self.growth = rate - servers / service
         needed = math.floor(rate * service) + 1
         super().__init__(
-            f"{rate:.4g} jobs/s of {service:.4g} s each are {self.utilization:.3g} times what {servers} servers can do: "
-            f"the queue grows by {self.growth:.3g} jobs/s. Lower the rate below {servers / service:.4g} jobs/s or give "
-            f"at least {needed} servers."
+            f"{rate:.4g} jobs/s of {service:.4g} s each are {self.utilization:.3g} times what {servers} server(s) can "
+            f"do: the queue grows by {self.growth:.3g} jobs/s. Lower the rate below {servers / service:.4g} jobs/s or "
+            f"give at least {needed} servers."
         )
 
 
@@ -182,8 +183,9 @@ def durations(values: Floats | Sequence[float], name: str) -> Floats:
 
 
 def squared_variation(values: Floats) -> float:
-    """Squared coefficient of variation: unbiased variance over squared mean; 0 for a single value."""
-    return float(np.var(values, ddof=1) / np.mean(values) ** 2) if len(values) > 1 else 0.0
+    """Squared coefficient of variation: unbiased variance over squared mean; 0 for a single value and for all 0."""
+    middle = float(np.mean(values))
+    return float(np.var(values, ddof=1)) / middle**2 if len(values) > 1 and middle > 0 else 0.0
 
 
 def expected_waits(
@@ -197,10 +199,12 @@ def expected_waits(
     """
     times = durations(services, "services")
     between = None if gaps is None else durations(gaps, "gaps")
-    moments = _moments(times)
-    arrival_scv = np.ones(len(moments)) if between is None else _moments(between)[:, 1]
-    rows = min(len(moments), len(arrival_scv))
-    service, service_scv, arrival_scv = moments[:rows, 0], moments[:rows, 1], arrival_scv[:rows]
+    random = np.random.default_rng(estimates.SEED)
+    resamples = max(
+        200, min(estimates.RESAMPLES, _RESAMPLED // max(len(times), 0 if between is None else len(between)))
+    )
+    service, service_scv = _moments(times, resamples, random)
+    arrival_scv = np.ones(resamples + 1) if between is None else _moments(between, resamples, random)[1]
     stable(rate, float(service[0]), servers)
     shape = (rate, service, servers, arrival_scv, service_scv)
     known = len(times) > 1 and (between is None or len(between) > 1)
@@ -215,8 +219,8 @@ def expected_waits(
 
 def stable(rate: float, service: float, servers: int) -> None:
     """Raise ``Saturated`` unless ``servers`` can do ``rate`` jobs/s of ``service`` s each, with something to spare."""
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"the arrival rate must be finite and not negative, not {rate}")
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"the arrival rate must be finite and above 0, not {rate}")
     if servers < 1:
         raise ValueError(f"servers must be 1 or more, not {servers}")
     if rate * service >= servers:
@@ -226,26 +230,15 @@ def stable(rate: float, service: float, servers: int) -> None:
 _RESAMPLED = 20_000_000  # values drawn for one interval, about 0.2 s: above 10,000 values there are fewer resamples
 
 
-def _moments(values: Floats) -> Floats:
-    """Mean and squared variation (columns) of the sample (first row) and of its resamples."""
-    size = len(values)
-    random = np.random.default_rng(estimates.SEED)
-    resamples = max(200, min(estimates.RESAMPLES, _RESAMPLED // size))
-    rows = [(float(np.mean(values)), squared_variation(values))]
-    for _ in range(resamples):
-        drawn = values[random.integers(0, size, size)]
-        mean = float(np.mean(drawn))
-        rows.append((mean, squared_variation(drawn) if mean > 0 else 0.0))
-    return np.array(rows)
+def _moments(values: Floats, resamples: int, random: np.random.Generator) -> Floats:
+    """Mean and squared variation (rows) of the sample (first column) and of its resamples."""
+    drawn = (values[random.integers(0, len(values), len(values))] for _ in range(resamples))
+    found = [(float(np.mean(sample)), squared_variation(sample)) for sample in itertools.chain((values,), drawn)]
+    return np.array(found).T
 
 
 def _spread(values: Floats, known: bool) -> Estimate:
     """The first value with the percentile interval of the others, of which the saturated ones (NaN) are infinite."""
     value = float(values[0])
-    return percentile_interval(value, np.nan_to_num(values[1:], nan=np.inf)) if known else Estimate(value, 0, math.inf)
-
-
-def percentile_interval(value: float, draws: Floats) -> Estimate:
-    """``value`` with the percentiles of ``draws``, which may be infinite; the interval always holds the value."""
-    low, high = np.quantile(draws, 0.025, method="lower"), np.quantile(draws, 0.975, method="higher")
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
+    draws = np.nan_to_num(values[1:], nan=np.inf, posinf=np.inf)
+    return estimates.percentiles(value, draws) if known else Estimate(value, 0, math.inf)

@@ -38,6 +38,7 @@ STALL_S = Threshold("stall", 5.0, "s", "A free worker beside a waiting job for l
 STALL_SHARE = Threshold("stalled", 0.10, "share", "Of the workers' time, lost to such stalls.")
 OVERLOAD_S = Threshold("overload_window", 30.0, "s", "Shorter rises are bursts, which a queue is for.")
 OVERLOAD_POINTS = Threshold("overload_points", 5.0, "1", "Fewer points have no slope worth its interval.")
+RISES = Threshold("rises", 0.0, "1", "The lower end of the slope's interval is above it.")
 REFUSED = Threshold("refused_requests", 0.01, "share", "Requests refused for load, lower end of the interval.")
 SERVICE_GROWTH = Threshold(
     "service_growth", 0.20, "share", "Growth of the service time over the window that is still flat."
@@ -69,6 +70,6 @@ STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the thi
 
 ALL = (
     LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_ENDS, FAILED, BUSY_LOW, STALL_S, STALL_SHARE, OVERLOAD_S,
-    OVERLOAD_POINTS, REFUSED, SERVICE_GROWTH, SLOWDOWN, PREFILL_SCALES, CPU_BUSY, CPU_PRESSURE, CPU_WAIT, CPU_STARVED,
-    MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
+    OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, SLOWDOWN, PREFILL_SCALES, CPU_BUSY, CPU_PRESSURE, CPU_WAIT,
+    CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
 )  # fmt: skip

@@ -7,16 +7,18 @@ WITH sent AS (
     SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, wait, delay, wait_ratio, status, outcome,
            failure_domain, error_type, service_name, service_instance_id, host_name, pid, queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
-), begun AS (
-    SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
-           max(CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
-           min(service_instance_id) AS service_instance_id, min(service_name) AS service_name,
-           min(host_name) AS host_name, min(pid) AS pid
+), told AS (
+    SELECT span_id, job_id, trace_id, time_ns, attributes, service_instance_id, service_name, host_name, pid
     FROM logs
     WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
-    GROUP BY span_id
 ), open AS (
-    SELECT b.* FROM begun b LEFT JOIN done d ON d.span_id = b.span_id WHERE d.span_id IS NULL
+    -- Of the few that have not ended: to parse the attributes of all would take longer than the rest.
+    SELECT t.span_id, min(t.trace_id) AS trace_id, min(t.job_id) AS job_id, min(time_ns) AS start_ns,
+           max(time_ns) AS seen_ns,
+           max(CAST(json_extract(t.attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
+           min(t.service_instance_id) AS service_instance_id, min(t.service_name) AS service_name,
+           min(t.host_name) AS host_name, min(t.pid) AS pid
+    FROM told t ANTI JOIN done d ON d.span_id = t.span_id GROUP BY t.span_id
 )
 SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        -- The PRODUCER's start is the enqueue of a first attempt; a retry was put later, so its wait tells.
@@ -40,5 +42,5 @@ UNION ALL
 SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.queue
 FROM sent s
 WHERE NOT EXISTS (SELECT 1 FROM done d WHERE d.job_id = s.job_id)
-  AND NOT EXISTS (SELECT 1 FROM begun b WHERE b.job_id = s.job_id)
+  AND NOT EXISTS (SELECT 1 FROM told t WHERE t.job_id = s.job_id)
 ORDER BY enqueue_ns, start_ns, job_id

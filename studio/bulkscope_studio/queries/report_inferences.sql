@@ -1,9 +1,12 @@
--- One row per inference of a bulk. seconds: duration of the span.
-SELECT job_id, span_id, model, coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
-       (end_ns - start_ns) / 1e9 AS seconds, status IS DISTINCT FROM 'ERROR' AS ok,
-       ttft, prefill, decode, input_tokens, output_tokens, cached_tokens,
-       cpu_time, cpu_utilization, cpu_exact, cpu_pressure, cpu_throttled,
-       memory_start, memory_peak, memory_growth, memory_file, memory_anon, memory_limit, memory_exact
-FROM spans
-WHERE bulk_id = $bulk AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
-ORDER BY start_ns, span_id
+-- One row per inference of a bulk. seconds: duration of the span; cpus: cores that its process may use.
+SELECT s.job_id, s.span_id, s.model,
+       coalesce(s.host_name || ':' || s.pid, s.service_instance_id, s.service_name, 'worker') AS worker,
+       (s.end_ns - s.start_ns) / 1e9 AS seconds, s.status IS DISTINCT FROM 'ERROR' AS ok,
+       s.ttft, s.prefill, s.decode, s.input_tokens, s.output_tokens, s.cached_tokens,
+       s.cpu_time, s.cpu_utilization, s.cpu_exact, s.cpu_pressure, s.cpu_throttled,
+       s.memory_start, s.memory_peak, s.memory_growth, s.memory_file, s.memory_anon, s.memory_limit, s.memory_exact,
+       s.start_ns, s.end_ns, coalesce(s.host_name, '') AS host_name,
+       CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus
+FROM spans s LEFT JOIN resources r ON r.resource_id = s.resource_id
+WHERE s.bulk_id = $bulk AND s.model IS NOT NULL AND s.kind IN ('INTERNAL', 'CLIENT')
+ORDER BY s.start_ns, s.span_id

@@ -6,18 +6,17 @@ import argparse
 import os
 import ssl
 import sys
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
-from bulkscope_studio.setup import elasticsearch, kibana, plan
+from bulkscope_studio.setup import elasticsearch, environment, kibana, plan
 from bulkscope_studio.setup.apply import CHANGING, Outcome, Session, lines, run
-from bulkscope_studio.setup.client import Client, Credentials, Trouble, api_key, basic
+from bulkscope_studio.setup.client import Client, Trouble, basic
 
 EPILOG = """environment:
   ELASTICSEARCH_URL       default http://127.0.0.1:9200
   KIBANA_URL              default http://127.0.0.1:5601; with /s/SPACE for another space than the default
-  ELASTIC_PASSWORD        of the user elastic; or
+  ELASTIC_PASSWORD        of the user elastic; where there is none,
   ELASTICSEARCH_API_KEY   an encoded key with the rights of an administrator (it cannot make other keys)
   KIBANA_SYSTEM_PASSWORD  is given to the user kibana_system
   TRACES_RETENTION, LOGS_RETENTION, METRICS_RETENTION  as the options
@@ -27,10 +26,10 @@ exit codes: 0 done, or nothing to do; 1 failed, the message says what to do; 2 w
 
 
 class Usage(Exception):
-    """The command line or the environment is wrong (exit code 2)."""
+    """The command line is wrong, or what it needs is not set (exit code 2)."""
 
 
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def _parser(variables: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bulkscope setup",
         description="Bring Elasticsearch and Kibana to what Bulkscope needs: templates, retention, roles, API keys, "
@@ -42,7 +41,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=("elasticsearch", "kibana"), help="do one half")
     parser.add_argument("--wait", type=float, default=180, metavar="SECONDS", help="how long to wait for each (180)")
     for signal in plan.SIGNALS:
-        default = environment.get(f"{signal.upper()}_RETENTION") or None
+        default = variables.get(f"{signal.upper()}_RETENTION") or None
         parser.add_argument(
             f"--{signal}-retention", default=default, metavar="DURATION", help=f"how long {signal} are kept, as 14d"
         )
@@ -73,50 +72,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _secret(environment: Mapping[str, str], name: str) -> str | None:
-    """The value of ``name``, or what the file named by ``name``_FILE holds; None where neither is set."""
-    if value := environment.get(name):
-        return value
-    path = environment.get(f"{name}_FILE")
-    if not path:
-        return None
-    try:
-        found = Path(path).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(f"{name}_FILE={path} cannot be read ({error})") from error
-    if not found:
-        raise Usage(f"{name}_FILE={path} is empty")
-    return found
-
-
-def _url(environment: Mapping[str, str], name: str, default: str) -> str:
-    value = environment.get(name) or default
-    try:
-        parts = urllib.parse.urlsplit(value)
-        port_is_fine = parts.port != 0
-    except ValueError:
-        parts, port_is_fine = urllib.parse.urlsplit(""), False
-    if parts.username or parts.password:
-        raise Usage(f"{name} holds a user or password; put it into ELASTIC_PASSWORD, addresses are shown")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine or parts.query:
-        raise Usage(f"{name} is no address such as {default}")
-    return value
-
-
-def _credentials(environment: Mapping[str, str]) -> Credentials:
-    # The password first: ELASTICSEARCH_API_KEY is also what the Collector reads, and may be its key.
-    if password := _secret(environment, "ELASTIC_PASSWORD"):
-        return basic("elastic", password, "ELASTIC_PASSWORD")
-    if key := _secret(environment, "ELASTICSEARCH_API_KEY"):
-        if not key.isascii() or any(character.isspace() for character in key):
-            raise Usage("ELASTICSEARCH_API_KEY is no encoded API key: it holds spaces or other characters")
-        return api_key(key, "ELASTICSEARCH_API_KEY")
-    raise Usage("set ELASTIC_PASSWORD or ELASTICSEARCH_API_KEY in the environment")
-
-
-def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Session:
-    """Return what the steps need; raises ``Usage`` or ``BadPlan``."""
-    credentials = _credentials(environment)
+def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Session:
+    """Return what the steps need; raises ``Usage``, ``BadEnvironment`` or ``BadPlan``."""
+    credentials = environment.credentials(variables)
+    if credentials is None:
+        raise Usage("set ELASTIC_PASSWORD or ELASTICSEARCH_API_KEY in the environment")
     tls = None
     if options.ca is not None:
         try:
@@ -124,10 +84,10 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         except (OSError, ssl.SSLError) as error:
             raise Usage(f"--ca {options.ca} cannot be used ({error})") from error
     servers = [
-        Client(name, _url(environment, variable, default), credentials, variable, tls)
+        Client(name, environment.address(variables, variable, default), credentials, variable, tls)
         for name, variable, default in (
-            ("Elasticsearch", "ELASTICSEARCH_URL", "http://127.0.0.1:9200"),
-            ("Kibana", "KIBANA_URL", "http://127.0.0.1:5601"),
+            ("Elasticsearch", "ELASTICSEARCH_URL", environment.ELASTICSEARCH),
+            ("Kibana", "KIBANA_URL", environment.KIBANA),
         )
     ]
     retention = {signal: getattr(options, f"{signal}_retention") for signal in plan.SIGNALS}
@@ -140,7 +100,7 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         kibana_sources = plan.folder("kibana", options.files)
     except plan.BadPlan:
         kibana_sources = None
-    password = _secret(environment, "KIBANA_SYSTEM_PASSWORD")
+    password = environment.secret(variables, "KIBANA_SYSTEM_PASSWORD")
     files = {"bulkscope_collector": options.collector_key_file, "bulkscope_reader": options.reader_key_file}
     found = Session(
         elasticsearch=servers[0],
@@ -172,16 +132,16 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
 
 def command(argv: list[str]) -> int:
     """Run ``bulkscope setup``; 0 done or unchanged, 1 failed, 2 wrong usage."""
-    environment = os.environ
-    options = _parser(environment).parse_args(argv)
+    variables = os.environ
+    options = _parser(variables).parse_args(argv)
     steps = {
         "elasticsearch": elasticsearch.STEPS,
         "kibana": kibana.STEPS,
         None: (*elasticsearch.STEPS, *kibana.STEPS),
     }[options.only]
     try:
-        made = session(options, environment)
-    except (Usage, plan.BadPlan) as error:
+        made = session(options, variables)
+    except (Usage, environment.BadEnvironment, plan.BadPlan) as error:
         print(f"bulkscope setup: {error}", file=sys.stderr)
         return 2
 

@@ -1,0 +1,439 @@
+"""The verdicts, one function each: what it requires stands in ``docs/analysis.md``, its numbers in ``thresholds``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import numpy as np
+
+from bulkscope_studio.analysis import estimates, measures, thresholds, wording
+from bulkscope_studio.analysis.evidence import Evidence, Finding, every, measured, said, some
+from bulkscope_studio.analysis.facts import Codes, Facts
+from bulkscope_studio.analysis.measures import Arrivals, Cpu, Growth, Load, Memory
+from bulkscope_studio.analysis.progress import Progress
+from bulkscope_studio.analysis.queueing import Little
+from bulkscope_studio.analysis.timeline import Timeline
+
+# Failures that load alone can bring about; others are not.
+LOAD_DOMAINS = ("timeout", "resource")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that findings look at."""
+
+    facts: Facts
+    progress: Progress
+    timeline: Timeline
+    little: Little | None
+    growth: Growth
+    load: Load
+    arrivals: Arrivals
+    cpu: Cpu
+    memory: Memory
+
+    @property
+    def bulk(self) -> str:
+        """Return the bulk's page."""
+        return f"/bulk/{quote(self.facts.id, safe='')}"
+
+    def trace(self, row: int) -> str | None:
+        """Return the page of the trace of an attempt."""
+        found = self.facts.attempts.trace[row].as_py()
+        return None if found is None else f"/trace/{quote(found, safe='')}"
+
+
+def unfit(view: View) -> Finding:
+    """The records contradict themselves, or lack what a verdict would stand on."""
+    a, p = view.facts.attempts, view.progress
+    own = a.mine & a.ended
+    waits = a.wait[own & np.isfinite(a.wait)]
+    negative = float(np.mean(waits < 0)) if len(waits) else None
+    expected = max(1, 3 * int(own.sum()))  # PRODUCER, CONSUMER and inference span of each
+    lost = sum(records for signal, _, records in view.facts.drops or () if signal in ("traces", "unknown"))
+    ends = len(p.missing) + p.unknown
+    evidence = [
+        measured(
+            "Little's law, deviation", view.little.deviation if view.little else None, ">", thresholds.LITTLE,
+            detail="L from the senders, W from the workers", link=view.bulk,
+        ) if p.complete else said("little_deviation", "Little's law: not checked, the bulk has not ended", None),
+        measured("negative waits", negative, ">", thresholds.NEGATIVE_WAITS, link=view.bulk),
+        measured(
+            "spans dropped or refused", None if view.facts.drops is None else lost / expected, ">",
+            thresholds.LOST_RECORDS, detail=_drops(view.facts), link="/",
+        ),
+        measured(
+            "jobs without an end", ends / p.sent if p.sent else None, ">", thresholds.MISSING_ENDS,
+            detail=_missing(p), link=view.bulk,
+        ),
+    ]  # fmt: skip
+    nothing = not own.any() and not len(p.lost) and view.load.stalled == 0
+    if nothing:
+        evidence.append(said("ended_jobs", "no job has ended yet", True, 0.0, link=view.bulk))
+    reasons = [item.text for item in evidence if item.holds]
+    text = "The records are fit for a verdict."
+    if reasons:
+        text = "No verdict: the records cannot carry one. " + "; ".join(reasons) + "."
+    # What is not known (a partial bulk, senders that count no drops) does not make the data unfit.
+    return Finding("data_unfit", bool(reasons), text, tuple(evidence))
+
+
+def _drops(facts: Facts) -> str:
+    return ", ".join(f"{records:,} {signal} ({reason})" for signal, reason, records in facts.drops or ())
+
+
+def _missing(p: Progress) -> str:
+    parts = []
+    if len(p.missing):
+        parts.append(f"{len(p.missing):,} whose worker or queue went on")
+    if p.unknown:
+        parts.append(f"{p.unknown:,} that the request sent and of which nothing was seen")
+    return ", ".join(parts)
+
+
+def internal_failure(view: View) -> Finding:
+    """Jobs fail though nothing is overloaded, workers are lost, or stand idle beside waiting jobs."""
+    a, p, load = view.facts.attempts, view.progress, view.load
+    ended = np.flatnonzero(a.mine & a.ended)
+    failed = ended[~a.ok[ended]]
+    domains = _domains(view.facts, failed)
+    internal = [row for row, domain in zip(failed.tolist(), domains, strict=True) if domain not in LOAD_DOMAINS]
+    by_load = len(failed) - len(internal)
+    share = measured(
+        "failed attempts, not by load", estimates.proportion(len(internal), len(ended)), ">", thresholds.FAILED,
+        bound="low", detail=_errors(view.facts, internal), link=view.trace(internal[0]) if internal else view.bulk,
+    )  # fmt: skip
+    timeouts = measured(
+        "failed attempts by time-out or resources", estimates.proportion(by_load, len(ended)), ">", thresholds.FAILED,
+        bound="low", link=view.bulk,
+    )  # fmt: skip
+    busy = measured("workers busy", load.busy, "<", thresholds.BUSY_LOW, link=view.bulk)
+    rising = view.arrivals.backlog is not None and view.arrivals.backlog.low > 0
+    flat = said("backlog", "the backlog rose meanwhile" if rising else "the backlog did not rise", not rising)
+    crashed = [item for item in view.facts.lost if item["domain"] != "resource"]
+    gone = said(
+        "lost_workers",
+        f"{wording.count(len(p.lost), 'job')} lost with their workers" if len(p.lost) else "no worker was lost",
+        bool(crashed) and len(p.lost) > 0,
+        float(len(crashed)),
+        link=(view.trace(int(p.lost[0])) if len(p.lost) else None) or view.bulk,
+    )
+    total = load.capacity if load.capacity > 0 else np.nan
+    stalled = measured(
+        "workers' time lost beside waiting jobs", load.stalled / total if load.stalls else 0.0, ">=",
+        thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
+    )  # fmt: skip
+    requests = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
+    api = measured(
+        "API requests failed internally",
+        estimates.proportion(requests.count("internal_error"), len(requests)), ">", thresholds.FAILED, bound="low",
+        link="/",
+    )  # fmt: skip
+    light = every(timeouts, busy, flat)
+    holds = True in (share.holds, gone.holds, stalled.holds, api.holds, light)
+    text = "Nothing inside failed."
+    if holds:
+        text = "Something is broken, not overloaded: " + "; ".join(
+            filter(
+                None,
+                [
+                    _failed_text(view, internal, ended) if share.holds else "",
+                    gone.text if gone.holds else "",
+                    f"workers stood idle beside waiting jobs ({_stalls(view)})" if stalled.holds else "",
+                    f"{wording.count(requests.count('internal_error'), 'API request')} failed" if api.holds else "",
+                    f"{wording.count(by_load, 'attempt')} timed out while workers had time" if light else "",
+                ],
+            )
+        )
+        text += "."
+    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, api))
+
+
+def _domains(facts: Facts, rows: Codes) -> list[str]:
+    return [domain or "unknown" for domain in facts.attempts.domain.take(rows).to_pylist()]
+
+
+def _errors(facts: Facts, rows: list[int]) -> str:
+    """Name domains and error types, the most frequent first."""
+    if not rows:
+        return ""
+    index = np.array(rows, np.int64)
+    errors = facts.attempts.error.take(index).to_pylist()
+    found = Counter(zip(_domains(facts, index), errors, strict=True))
+    named = sorted(found.items(), key=lambda item: (-item[1], item[0][0], item[0][1] or ""))
+    return ", ".join(f"{domain}: {error or 'no error type'} ({count:,})" for (domain, error), count in named[:4])
+
+
+def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
+    domains = Counter(_domains(view.facts, np.array(rows, np.int64)))
+    most = sorted(domains.items(), key=lambda item: (-item[1], item[0]))
+    first = view.facts.job_name(rows[0])
+    return (
+        f"{len(rows):,} of {len(ended):,} attempts failed in the domain {' and '.join(name for name, _ in most[:2])} "
+        f"({_errors(view.facts, rows)}), the first of them job {first}"
+    )
+
+
+def _stalls(view: View) -> str:
+    load = view.load
+    if not load.stalls:
+        return ""
+    where = (
+        f", before job {view.facts.job_name(load.longest_row)} was taken" if load.longest_row >= 0 else ", to the end"
+    )
+    return f"{wording.count(load.stalls, 'time')}, longest {wording.seconds(load.longest)}{where}"
+
+
+def overload(view: View) -> Finding:
+    """More arrives than the workers can do: backlog and wait both rise, and a job takes no longer than before."""
+    arrivals = view.arrivals
+    requests = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
+    refused = measured(
+        "requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
+        thresholds.REFUSED, bound="low", link="/",
+    )  # fmt: skip
+    if not arrivals.open:
+        put = said("arrivals", "the bulk was put at once: its backlog is its size", False, link=view.bulk)
+        holds = bool(refused.holds)
+        return Finding("overload", holds, _overload_text(view, holds), (put, refused))
+    window = measured("arrivals lasted", arrivals.window, ">=", thresholds.OVERLOAD_S, link=view.bulk)
+    points = measured("points", float(arrivals.points), ">=", thresholds.OVERLOAD_POINTS)
+    backlog = measured(
+        "backlog rises by", arrivals.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=view.bulk
+    )
+    wait = measured("wait rises by", arrivals.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=view.bulk)
+    flat = measured(
+        "service time grew over the window by", arrivals.service, "<=", thresholds.SERVICE_GROWTH, bound="low",
+        link=view.bulk,
+    )  # fmt: skip
+    busy = measured("workers busy meanwhile", arrivals.busy, ">=", thresholds.BUSY_LOW, link=view.bulk)
+    rises = every(window, points, backlog, wait, flat, busy)
+    answer = True if rises or refused.holds else rises
+    return Finding(
+        "overload", answer, _overload_text(view, answer), (window, points, backlog, wait, flat, busy, refused)
+    )
+
+
+def _overload_text(view: View, holds: bool | None) -> str:
+    if not holds:
+        return "No overload was seen." if holds is False else "Whether arrivals outran the workers cannot be told."
+    arrivals = view.arrivals
+    text = "More arrived than the workers could do"
+    if arrivals.backlog is not None and np.isfinite(arrivals.rate):
+        text += (
+            f": {wording.number(arrivals.rate)} jobs/s came, and the backlog grew by "
+            f"{wording.number(arrivals.backlog.value)} jobs/s for {wording.seconds(arrivals.window)}"
+        )
+    others = view.load.others
+    if others > 0.1 * view.load.capacity:
+        text += f"; other bulks had {wording.percent(others / view.load.capacity)} of the workers' time"
+    return text + "."
+
+
+def memory_limited(view: View) -> Finding:
+    """Memory is nearly used up, or its lack already costs time or workers."""
+    m, p = view.memory, view.progress
+    near = measured(
+        f"{m.near_of or 'memory'}, at the peak", m.near, ">=", thresholds.MEMORY_NEAR, detail=_fit(m), link=view.bulk
+    )
+    pressure = measured("tasks waited for memory (PSI)", m.pressure, ">=", thresholds.MEMORY_PRESSURE, link="/")
+    faults = measured("major page faults, median", m.faults, ">=", thresholds.MAJOR_FAULTS, link="/")
+    killed = [item for item in view.facts.lost if item["domain"] == "resource"]
+    gone = said(
+        "workers_killed_for_memory",
+        f"{wording.count(len(killed), 'job')} lost with workers that were killed for memory"
+        if killed
+        else "no worker was killed for memory",
+        bool(killed) and len(p.lost) > 0,
+        float(len(killed)),
+        link=view.bulk,
+    )
+    ended = np.flatnonzero(view.facts.attempts.mine & view.facts.attempts.ended)
+    failed = ended[~view.facts.attempts.ok[ended]]
+    short = measured(
+        "attempts that failed for lack of resources",
+        estimates.proportion(_domains(view.facts, failed).count("resource"), len(ended)), ">", thresholds.FAILED,
+        bound="low", link=view.bulk,
+    )  # fmt: skip
+    holds: bool | None = True in (item.holds for item in (near, pressure, faults, gone, short))
+    if not holds and near.holds is None and pressure.holds is None:
+        holds = None  # neither how full memory was nor whether its lack cost time
+    text = "Memory was not the limit." if holds is False else "How near memory was to its limit is not recorded."
+    if holds:
+        text = "Memory limits this system: " + "; ".join(
+            item.text for item in (near, pressure, faults, gone, short) if item.holds
+        )
+        if m.fit >= 0 and not near.holds:
+            text += f"; {_fit(m)}"
+        text += "."
+    return Finding("memory_limited", holds, text, (near, pressure, faults, gone, short))
+
+
+def _fit(m: Memory) -> str:
+    if m.fit < 0:
+        return ""
+    shared = f" beside {wording.size(m.shared)} that they share" if m.shared else ""
+    return f"{wording.count(m.fit, 'worker')} of {wording.size(m.per_worker)} each fit{shared}, there were {m.workers}"
+
+
+def cpu_saturated(view: View) -> Finding:
+    """All cores that the workers may use are busy, and threads wait for them."""
+    c = view.cpu
+    busy = measured(f"cores busy ({c.busy_source or 'no source'})", c.busy, ">=", thresholds.CPU_BUSY, link="/")
+    pressure = measured("tasks waited for a core (PSI)", c.pressure, ">=", thresholds.CPU_PRESSURE, link="/")
+    wait = measured("inferences' threads without a core", c.wait, ">=", thresholds.CPU_WAIT, link=view.bulk)
+    quota = measured("inferences held back by a quota", c.throttled, ">=", thresholds.CPU_WAIT, link=view.bulk)
+    starved = measured("inferences' threads without a core", c.wait, ">=", thresholds.CPU_STARVED, link=view.bulk)
+    throttled = measured("inferences held back by a quota", c.throttled, ">=", thresholds.CPU_STARVED, link=view.bulk)
+    full = busy.holds and some(pressure, wait, quota)
+    proven = some(starved, throttled)
+    holds = True if full or proven else None if busy.holds is None and proven is None else False
+    text = "The cores were not the limit." if holds is False else "How busy the cores were is not recorded."
+    if holds:
+        text = "The cores are full: " + "; ".join(
+            item.text for item in ((busy, pressure, wait, quota) if full else (starved, throttled)) if item.holds
+        )
+        text += ". More workers on these cores bring nothing."
+    return Finding("cpu_saturated", holds, text, (busy, pressure, wait, quota, starved, throttled))
+
+
+def memory_bandwidth(view: View) -> Finding:
+    """Decoding slows with each busy worker while cores are free and prefill does not: the memory bus is shared."""
+    g = view.growth
+    decode = _slowdown("decode time a token, exponent over busy workers", g.decode, view.bulk)
+    prefill = measured(
+        "prefill time a token, exponent", g.prefill, "<", thresholds.PREFILL_SCALES, bound="value", link=view.bulk
+    )
+    apart = said(
+        "decode_apart",
+        "decode slows more than prefill, beyond both intervals",
+        g.decode is not None and g.prefill is not None and g.decode.low > g.prefill.high,
+    )
+    low = _low_pressure(view)
+    holds = every(decode, some_of(prefill, apart), low)
+    text = "Memory bandwidth was not the limit." if holds is False else _untold(view)
+    if holds and g.decode is not None:
+        text = (
+            f"The memory bus is the limit: with twice the busy workers, decoding a token takes "
+            f"{wording.number(2**g.decode.value)} times as long, and prefill does not, while cores were free. "
+            "Fewer bytes a token (a smaller or more strongly quantised model) help, more workers do not."
+        )
+    return Finding("memory_bandwidth", holds, text, (decode, prefill, apart, low))
+
+
+def some_of(*evidence: Evidence) -> Evidence:
+    """Fold alternatives into one."""
+    return said("alternatives", "; ".join(item.text for item in evidence), some(*evidence))
+
+
+def _slowdown(label: str, exponent: estimates.Estimate | None, link: str) -> Evidence:
+    """The exponent is large enough, and surely not a chance one."""
+    found = measured(label, exponent, ">=", thresholds.SLOWDOWN, link=link)
+    if exponent is None or not found.holds or exponent.low > thresholds.SLOWDOWN.value / 2:
+        return found
+    return said(found.name, f"{found.text}; too wide an interval", None, found.value, found.unit, link)
+
+
+def _low_pressure(view: View) -> Evidence:
+    wait = measured("inferences' threads without a core", view.cpu.wait, "<", thresholds.CPU_WAIT, link=view.bulk)
+    pressure = measured("tasks waited for a core (PSI)", view.cpu.pressure, "<", thresholds.CPU_PRESSURE, link="/")
+    return wait if wait.holds is not None else pressure
+
+
+def contention(view: View) -> Finding:
+    """Jobs take longer the more of them run, so that more workers bring no more tokens; the cause is none of those."""
+    g = view.growth
+    service = _slowdown("time of an inference at equal tokens, exponent over busy workers", g.service, view.bulk)
+    text = "Workers do not slow each other." if service.holds is False else _untold(view)
+    if service.holds and g.service is not None:
+        text = (
+            "Workers slow each other: with twice as many busy, an inference takes "
+            f"{wording.number(2**g.service.value)} times as long, and all together bring "
+            f"{wording.number(2 ** (1 - g.service.value))} times the tokens/s. "
+            "Neither cores nor memory explain it: look for a lock, a shared disk or a limit inside the engine."
+        )
+    return Finding("contention", service.holds, text, (service, _low_pressure(view)))
+
+
+def _untold(view: View) -> str:
+    g = view.growth
+    if g.rows < 8 or not np.isfinite(g.fewest):
+        return "Whether workers slow each other cannot be told: too few inferences."
+    return (
+        f"Whether workers slow each other cannot be told: {wording.number(g.fewest)} to {wording.number(g.most)} were "
+        "busy at a time. Run the same prompts with another number of workers to know."
+    )
+
+
+def headroom(view: View) -> Finding:
+    """None of the others: how much more load fits, or what would make this bulk faster."""
+    load, arrivals, progress = view.load, view.arrivals, view.progress
+    busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
+    cores = measured(f"cores busy ({view.cpu.busy_source or 'no source'})", view.cpu.busy, "<=", thresholds.ROOM)
+    places = wording.count(max(load.places, 1), "worker")
+    if progress.sent == 1:
+        text = "One job: nothing about load can be said from it."
+    elif arrivals.open and np.isfinite(arrivals.busy):
+        factor = thresholds.ROOM.value / arrivals.busy if arrivals.busy > 0 else np.inf
+        room = f"about {wording.number(factor)} times the load fits" if factor > 1 else "little more load fits"
+        text = (
+            f"Nothing held this bulk up: {places} were busy {wording.percent(arrivals.busy)} of the time at "
+            f"{wording.number(arrivals.rate)} jobs/s; {room} before waits grow steeply."
+        )
+    elif load.others > load.own:
+        text = (
+            f"Other bulks' jobs had the workers for {wording.percent(load.others / load.capacity)} of their time; "
+            f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
+        )
+    elif cores.holds is False:
+        text = (
+            f"Workers and cores were both in use, and neither in excess: {places} busy {wording.percent(load.busy)} of "
+            f"the time, cores {wording.percent(view.cpu.busy)}. More workers need more cores{_more(view)}."
+        )
+    else:
+        text = (
+            f"The number of workers is the limit, and nothing else: {places} were busy "
+            f"{wording.percent(load.busy)} of the time, and nothing was broken or full{_more(view)}."
+        )
+    return Finding("headroom", True, text, (busy, cores))
+
+
+def _more(view: View) -> str:
+    """How many more workers the cores and the memory take."""
+    c, m = view.cpu, view.memory
+    parts = []
+    if np.isfinite(c.busy) and np.isfinite(c.cores_per_place) and np.isfinite(c.cores) and c.cores_per_place > 0:
+        more = int(max(0.0, (thresholds.CPU_BUSY.value - c.busy) * c.cores) // c.cores_per_place)
+        parts.append(f"the cores take {more:,} more")
+    if m.fit >= 0:
+        parts.append(f"memory takes {max(0, m.fit - m.workers):,} more")
+    return f"; {', '.join(parts)}" if parts else ""
+
+
+TITLES = {
+    "data_unfit": "data unfit", "internal_failure": "internal failure", "overload": "overload",
+    "memory_limited": "memory limited", "cpu_saturated": "CPU saturated",
+    "memory_bandwidth": "memory-bandwidth bound", "contention": "contention", "headroom": "headroom",
+}  # fmt: skip
+# The order is fixed: the first that holds is the verdict. What fails or overflows comes before what is merely full,
+# and the causes of a slow-down (memory, cores, bus) before the slow-down of no known cause.
+ORDER = (
+    unfit, internal_failure, overload, memory_limited, cpu_saturated, memory_bandwidth, contention, headroom,
+)  # fmt: skip
+
+
+def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | None) -> View:
+    """Measure everything that the findings need."""
+    return View(
+        facts=facts,
+        progress=progress,
+        timeline=timeline,
+        little=little,
+        growth=measures.growth(facts, timeline),
+        load=measures.load(facts, progress, timeline, thresholds.STALL_S.value),
+        arrivals=measures.arrivals(facts, timeline),
+        cpu=measures.cpu(facts, timeline),
+        memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),
+    )

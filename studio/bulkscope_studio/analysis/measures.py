@@ -1,0 +1,390 @@
+"""The numbers that findings are made of, from the facts of a bulk; times in seconds, shares 0..1, absent is NaN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bulkscope_studio.analysis import estimates
+from bulkscope_studio.analysis.estimates import Estimate
+from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
+from bulkscope_studio.analysis.progress import Progress
+from bulkscope_studio.analysis.timeline import Timeline
+
+# A regression on more rows than this is no surer of anything, and 100,000 would cost the second that explain has.
+MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Exponents of times over the number of busy workers beside: 0 they do not slow each other, 1 more workers bring
+    no more tokens. None: not enough rows, or the number did not vary. ``fewest`` and ``most`` busy workers seen."""
+
+    service: Estimate | None
+    decode: Estimate | None
+    prefill: Estimate | None
+    fewest: float
+    most: float
+    rows: int
+
+
+def growth(facts: Facts, timeline: Timeline) -> Growth:
+    """Regress log seconds, at equal tokens and model, on the log of the busy workers of the host meanwhile."""
+    i = facts.inferences
+    beside = np.full(len(i.start), np.nan)
+    for host, busy in timeline.host_busy.items():
+        rows = i.host == host
+        beside[rows] = busy.mean(i.start[rows], i.end[rows])
+    seconds = i.end - i.start
+    # The first of a worker and model reads the weights from disk; below half a worker the count is not believed.
+    usable = i.ok & (seconds > 0) & (beside >= 0.5) & ~_first_of(i.worker, i.model, i.start)
+    kept = np.flatnonzero(usable)
+    kept = kept[:: max(1, -(-len(kept) // MOST_ROWS))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_beside = np.log(np.maximum(beside[kept], 1.0))
+        tokens = [
+            np.log1p(i.output_tokens[kept]),
+            np.log1p(i.input_tokens[kept] - np.nan_to_num(i.cached_tokens[kept])),
+        ]
+        prefilled = i.input_tokens[kept] - np.nan_to_num(i.cached_tokens[kept])
+        per_output = np.log(i.decode[kept] / np.maximum(i.output_tokens[kept] - 1, 1))
+        per_input = np.log(np.where(prefilled >= 4, i.prefill[kept] / prefilled, np.nan))
+        whole = np.log(seconds[kept])
+    models = i.model[kept]
+    return Growth(
+        service=_exponent(log_beside, whole, models, tokens),
+        decode=_exponent(log_beside, per_output, models, []),
+        prefill=_exponent(log_beside, per_input, models, []),
+        fewest=float(np.min(beside[kept], initial=np.inf)),
+        most=float(np.max(beside[kept], initial=-np.inf)),
+        rows=len(kept),
+    )
+
+
+def _first_of(worker: Codes, model: Codes, start: Floats) -> Flags:
+    order = np.lexsort((start, model, worker))
+    first = np.zeros(len(order), np.bool_)
+    if len(order):
+        w, m = worker[order], model[order]
+        first[order] = np.append(True, (w[1:] != w[:-1]) | (m[1:] != m[:-1]))
+    return first
+
+
+# Less variation than this in the log of busy workers (2.5 to 3 of 3, say) cannot carry an exponent.
+_LEAST_SPREAD = 0.05
+
+
+def _exponent(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Estimate | None:
+    good = np.isfinite(x) & np.isfinite(y)
+    for column in covariates:
+        if np.isfinite(column[good]).mean() < 0.9 if good.any() else True:
+            covariates = []  # engines that do not say their tokens
+            break
+    for column in covariates:
+        good &= np.isfinite(column)
+    x, y, models = x[good], y[good], models[good]
+    if len(x) < 8 or float(np.std(x)) < _LEAST_SPREAD:
+        return None
+    dummies = [(models == model).astype(np.float64) for model in np.unique(models)]
+    varying = [column[good] for column in covariates if float(np.ptp(column[good])) > 0]
+    found = estimates.coefficients(np.column_stack([x, *dummies, *varying]), y)[0]
+    return found if np.isfinite(found.low) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How the workers were used from the first ready job to the last end.
+
+    ``capacity``: place-seconds that were there; ``own``, ``others``: busy for this bulk, for others; ``stalled``:
+    free beside a waiting job for longer than ``stall_s`` at once (``stalls`` such times, ``longest`` the longest);
+    ``dispatch``: the same, all of it. ``places`` is the most that were there at once.
+    """
+
+    capacity: float
+    own: float
+    others: float
+    dispatch: float
+    stalled: float
+    stalls: int
+    longest: float
+    longest_row: int
+    places: int
+
+    @property
+    def busy(self) -> float:
+        """Share of the places' time in which they worked."""
+        return (self.own + self.others) / self.capacity if self.capacity > 0 else np.nan
+
+
+def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -> Load:
+    """Add it up; a stall that goes on is counted up to now."""
+    window = timeline.first, timeline.last
+    waits = timeline.waits
+    gaps, rows = waits.dispatch, waits.rows
+    # Prefetched jobs of a worker have no gap; those nobody has taken yet stand beside every place that is free.
+    open_gaps = _open_gaps(facts, progress, timeline)
+    service = facts.attempts.end - facts.attempts.start
+    usual = (
+        float(np.nanmedian(service[facts.attempts.mine])) if np.isfinite(service[facts.attempts.mine]).any() else 0.0
+    )
+    long = max(stall_s, 3 * usual)
+    every = np.concatenate([gaps, open_gaps])
+    stalls = every > long
+    longest = int(np.argmax(every)) if len(every) else -1
+    return Load(
+        capacity=timeline.capacity.between(*window)
+        + float(open_gaps.sum()) * (len(open_gaps) > 0 and not progress.running),
+        own=timeline.mine.between(*window),
+        others=_above(timeline.every.between(*window), timeline.mine.between(*window)),
+        dispatch=float(every.sum()),
+        stalled=float(every[stalls].sum()),
+        stalls=int(stalls.sum()),
+        longest=float(every[longest]) if longest >= 0 else 0.0,
+        longest_row=int(rows[longest]) if 0 <= longest < len(rows) else -1,
+        places=timeline.capacity.highest(),
+    )
+
+
+def _above(whole: float, part: float) -> float:
+    """Return their difference, and no rounding error for nothing."""
+    return whole - part if whole - part > 1e-9 * whole else 0.0
+
+
+def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
+    """Return for how long each free place stands beside jobs that nobody takes, up to now."""
+    if not len(progress.waiting):
+        return np.zeros(0)
+    a = facts.attempts
+    since = float(np.min(a.ready[progress.waiting]))
+    until = facts.now
+    idle = []
+    for code in np.unique(a.worker[timeline.ours]).tolist():
+        rows = timeline.ours & (a.worker == code)
+        busy = int(np.sum(rows & ~a.ended & ~a.silent & np.isfinite(a.start)))
+        free = timeline.places.places.get(code, 1) - busy
+        freed = float(np.max(timeline.end[rows]))
+        idle += [max(0.0, until - max(since, freed))] * max(0, free)
+    if not idle and not timeline.ours.any():
+        idle = [max(0.0, until - since)]  # nobody has ever taken one
+    return np.array(idle, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Whether the backlog grew while jobs arrived: drifts per second over ``points`` steps of the window.
+
+    ``open``: they came in several requests over time; a bulk put at once has a backlog by design.
+    """
+
+    open: bool
+    window: float
+    points: int
+    rate: float
+    backlog: Estimate | None
+    wait: Estimate | None
+    service: Estimate | None
+    busy: float
+
+
+LEAST_REQUESTS = 5
+
+
+def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
+    """Compute it over the time from the first enqueue to the last."""
+    a = facts.attempts
+    put = np.sort(a.ready[a.mine & np.isfinite(a.ready) & (a.attempt <= 1)])
+    sending = int(np.sum(~(facts.requests.size == 0)))
+    window = float(put[-1] - put[0]) if len(put) > 1 else 0.0
+    points = int(min(20, max(0, len(put) // 5)))
+    # Without the API's spans it is the producers' times that tell.
+    spread = sending >= LEAST_REQUESTS if len(facts.requests.size) else window > 0
+    if window <= 0 or points < 3:
+        return Arrivals(spread, window, points, np.nan, None, None, None, np.nan)
+    edges = np.linspace(put[0], put[-1], points + 1)
+    step = window / points
+    begun = np.flatnonzero(a.mine & np.isfinite(a.start) & np.isfinite(a.ready))
+    begun = begun[(a.start[begun] >= edges[0]) & (a.start[begun] <= edges[-1])]
+    waited, worked = a.start[begun] - a.ready[begun], timeline.end[begun] - a.start[begun]
+    finished = a.ended[begun]
+    bins = np.clip(np.searchsorted(edges, a.start[begun], "right") - 1, 0, points - 1)
+    counts = np.bincount(bins, minlength=points)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.bincount(bins, waited, points) / counts
+    means = means[np.isfinite(means)]
+    busy = timeline.every.mean(edges[:1], edges[-1:])[0]
+    places = max(1, timeline.capacity.highest())
+    service = estimates.slope(a.start[begun][finished], worked[finished])
+    usual = float(np.mean(worked[finished])) if finished.any() else np.nan
+    return Arrivals(
+        open=spread,
+        window=window,
+        points=min(points, len(means)),
+        rate=(len(put) - 1) / window,
+        backlog=estimates.drift(timeline.backlog.value(edges), step),
+        wait=estimates.drift(means, step),
+        service=_scaled(service, window / usual) if service is not None and usual > 0 else None,
+        busy=float(busy / places),
+    )
+
+
+def _scaled(estimate: Estimate, by: float) -> Estimate:
+    return Estimate(estimate.value * by, estimate.low * by, estimate.high * by)
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Cores: ``busy`` of those that the workers may use (the fullest host or set), ``pressure`` (PSI), and of the
+    inferences' runnable time the shares that was spent without a core (``wait``) and held back by a quota.
+
+    ``cores_per_place``: cores that one inference keeps busy; ``cores``: those that the workers may use."""
+
+    busy: float
+    busy_source: str
+    pressure: float
+    wait: float
+    throttled: float
+    cores_per_place: float
+    cores: float
+
+
+def cpu(facts: Facts, timeline: Timeline) -> Cpu:
+    """Compute it over the times at which the bulk's workers were busy."""
+    h, i = facts.hosts, facts.inferences
+    working = (h.time >= timeline.first) & (h.time <= timeline.last) & (timeline.every.value(h.time) > 0)
+    hosts = set(facts.attempts.host[timeline.ours].tolist())
+    busy, source, pressure = np.nan, "", np.nan
+    for host in sorted(hosts):
+        rows = working & (h.host == host)
+        share = _mean(h.cpu[rows])
+        if not busy >= share and np.isfinite(share):
+            busy, source = share, f"host {facts.host_names[host]}"
+        pressure = np.fmax(pressure, _mean(h.cpu_pressure[rows]))
+    seconds = i.end - i.start
+    mine = i.mine & (seconds > 0)
+    for label, share in _sets(facts, timeline):
+        if not busy >= share:
+            busy, source = share, label
+    told = mine & np.isfinite(i.cpu_pressure)
+    if told.any() and not np.isfinite(pressure):
+        pressure = float(np.average(i.cpu_pressure[told], weights=seconds[told]))
+    waited = mine & np.isfinite(i.cpu_wait) & np.isfinite(i.cpu_time)
+    used = float(i.cpu_time[waited].sum())
+    lacked = float(i.cpu_wait[waited].sum())
+    quota = mine & np.isfinite(i.cpu_throttled)
+    timed = mine & np.isfinite(i.cpu_time)
+    cores = [worker.cpus for worker in facts.workers if np.isfinite(worker.cpus)]
+    return Cpu(
+        busy=busy,
+        busy_source=source,
+        pressure=float(pressure),
+        wait=lacked / (used + lacked) if used + lacked > 0 else np.nan,
+        throttled=float(i.cpu_throttled[quota].sum() / seconds[quota].sum()) if quota.any() else np.nan,
+        cores_per_place=float(i.cpu_time[timed].sum() / seconds[timed].sum()) if timed.any() else np.nan,
+        cores=max(cores, default=np.nan),
+    )
+
+
+def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float]]:
+    """Return how busy the inferences alone kept each set of cores that workers share."""
+    i = facts.inferences
+    code = {name: number for number, name in enumerate(facts.worker_names)}
+    sets: dict[tuple[int, str, str], tuple[set[int], float]] = {}
+    for worker in facts.workers:
+        if worker.cpu_set is not None and np.isfinite(worker.cpus):
+            members, _ = sets.setdefault((worker.host, worker.cpu_set, worker.container or ""), (set(), worker.cpus))
+            members.add(code.get(worker.name, -1))
+    found = []
+    for (_, cpu_set, _), (members, cores) in sorted(sets.items()):
+        rows = np.isin(i.worker, list(members)) & np.isfinite(i.cpu_time) & (i.end > i.start)
+        rows &= (i.end > timeline.first) & (i.start < timeline.last)
+        if not rows.any():
+            continue
+        # Only what fell into the window, and only the time in which any of them worked.
+        inside = np.minimum(i.end[rows], timeline.last) - np.maximum(i.start[rows], timeline.first)
+        spent = float(np.sum(i.cpu_time[rows] * inside / (i.end[rows] - i.start[rows])))
+        covered = _union(i.start[rows], i.end[rows], timeline.first, timeline.last)
+        if covered > 0:
+            found.append((f"cores {cpu_set} by inferences alone", spent / (covered * cores)))
+    return found
+
+
+def _union(starts: Floats, ends: Floats, first: float, last: float) -> float:
+    """Return the length of the time that intervals cover."""
+    order = np.argsort(starts, kind="stable")
+    begin, stop = np.clip(starts[order], first, last), np.maximum.accumulate(np.clip(ends[order], first, last))
+    before = np.concatenate([[first], stop[:-1]])
+    return float(np.sum(np.maximum(stop - np.maximum(begin, before), 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """``near``: the highest share of a limit that was reached, of what, from where; ``pressure`` (PSI) and ``faults``
+    (major, median a second) of the hosts; ``fit``: how many workers fit, of how many there were (-1: not known)."""
+
+    near: float
+    near_of: str
+    pressure: float
+    faults: float
+    fit: int
+    workers: int
+    per_worker: float
+    shared: float
+    limit: float
+
+
+def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
+    """Compute it; ``room`` is the share of a limit up to which workers are said to fit."""
+    h, i = facts.hosts, facts.inferences
+    near, near_of, pressure, faults = np.nan, "", np.nan, np.nan
+    hosts = sorted(set(facts.attempts.host[timeline.ours].tolist()))
+    window = (h.time >= timeline.first) & (h.time <= timeline.last)
+    used_beside, total = np.nan, np.nan
+    for host in hosts:
+        rows = window & (h.host == host)
+        peak = _max(h.memory[rows])
+        if np.isfinite(peak) and not near >= peak:
+            near, near_of = peak, f"memory of host {facts.host_names[host]}"
+        pressure = np.fmax(pressure, _mean(h.memory_pressure[rows]))
+        faults = np.fmax(faults, _rate(h.time[rows], h.major_faults[rows]))
+        total, used_beside = np.fmax(total, _max(h.memory_total[rows])), np.fmax(used_beside, _max(h.memory_used[rows]))
+    for worker in facts.workers:
+        if np.isfinite(worker.memory_utilization) and not near >= worker.memory_utilization:
+            near, near_of = worker.memory_utilization, f"memory limit of worker {worker.name}"
+    mine = i.mine & np.isfinite(i.memory_peak)
+    file = _max(i.memory_file[mine])
+    file = 0.0 if np.isnan(file) else file
+    anonymous = np.zeros(len(facts.worker_names) + 1)
+    np.maximum.at(anonymous, i.worker[mine], i.memory_peak[mine] - np.nan_to_num(i.memory_file[mine]))
+    sizes = anonymous[anonymous > 0]
+    limit = _min(i.memory_limit[mine])
+    workers, each = len(sizes), float(np.max(sizes, initial=0.0))
+    fit = -1
+    if workers and np.isfinite(limit) and each > 0:
+        # What others hold of the host stays theirs; mapped weights are one copy for all workers.
+        beside = max(0.0, used_beside - float(sizes.sum())) if np.isfinite(used_beside) and limit >= total else 0.0
+        fit = max(0, int((room * limit - file - beside) // each))
+    return Memory(near, near_of, float(pressure), float(faults), fit, workers, each, file, limit)
+
+
+def _rate(at: Floats, counter: Floats) -> float:
+    """Return the median increase a second: loading a model's weights once is a peak, not a rate."""
+    good = np.isfinite(counter)
+    if good.sum() < 3:
+        return np.nan
+    return float(np.median(np.diff(counter[good]) / np.diff(at[good])))
+
+
+def _mean(values: Floats) -> float:
+    good = values[np.isfinite(values)]
+    return float(good.mean()) if len(good) else np.nan
+
+
+def _max(values: Floats) -> float:
+    good = values[np.isfinite(values)]
+    return float(good.max()) if len(good) else np.nan
+
+
+def _min(values: Floats) -> float:
+    good = values[np.isfinite(values)]
+    return float(good.min()) if len(good) else np.nan

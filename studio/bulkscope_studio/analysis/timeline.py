@@ -1,0 +1,230 @@
+"""How busy the workers were and what each job waited for, from the starts and ends of attempts; times in seconds."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+from bulkscope_studio.analysis.facts import Attempts, Codes, Facts, Flags, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A count that changes at ``at`` (ascending); ``area`` is its integral up to each change."""
+
+    at: Floats
+    count: Floats
+    area: Floats
+
+    def integral(self, times: Floats) -> Floats:
+        """Return the integral of the count from before its first change to ``times``."""
+        if len(self.at) == 0:
+            return np.zeros_like(times)
+        index = np.searchsorted(self.at, times, "right") - 1
+        inside = index >= 0
+        index = np.maximum(index, 0)
+        return np.where(inside, self.area[index] + self.count[index] * (times - self.at[index]), 0.0)
+
+    def between(self, first: float, last: float) -> float:
+        """Return the integral from ``first`` to ``last``."""
+        before, after = self.integral(np.array([first, last]))
+        return float(after - before)
+
+    def mean(self, first: Floats, last: Floats) -> Floats:
+        """Return the time-average of the count from ``first`` to ``last``; NaN where that is no time."""
+        length = last - first
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(length > 0, (self.integral(last) - self.integral(first)) / length, np.nan)
+
+    def value(self, times: Floats) -> Floats:
+        """Return the count at ``times``."""
+        index = np.searchsorted(self.at, times, "right") - 1
+        return np.where(index >= 0, self.count[np.maximum(index, 0)], 0.0) if len(self.at) else np.zeros_like(times)
+
+    def highest(self) -> int:
+        """Return the highest count."""
+        return int(self.count.max(initial=0.0))
+
+
+def steps(starts: Floats, ends: Floats) -> Steps:
+    """Count the intervals that are open: +1 at each start, -1 at each end, at equal times ends first."""
+    at = np.concatenate([starts, ends])
+    change = np.concatenate([np.ones(len(starts)), -np.ones(len(ends))])
+    order = np.lexsort((change, at))
+    at, count = at[order], np.cumsum(change[order])
+    area = np.concatenate([[0.0], np.cumsum(count[:-1] * np.diff(at))]) if len(at) else at
+    return Steps(at, count, area)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """For each attempt that began: when its worker's place had become free, and which attempt had it before.
+
+    ``free`` is NaN where nothing is known of the place before; ``before`` is a row of attempts, -1 for none.
+    ``places`` is how many attempts each worker was seen to run at once, by worker code.
+    """
+
+    free: Floats
+    before: Codes
+    places: dict[int, int]
+
+
+def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
+    """Assign attempts to the places of their workers: the one that was free last is taken.
+
+    ``end`` is the attempts' end, or when an open one was last seen; ``alive`` when each worker first was heard of.
+    """
+    size = len(attempts.start)
+    free, before = np.full(size, np.nan), np.full(size, -1, np.int64)
+    begun = np.flatnonzero(np.isfinite(attempts.start) & (attempts.worker >= 0))
+    order = begun[np.lexsort((end[begun], attempts.start[begun], attempts.worker[begun]))]
+    worker, start, until = attempts.worker[order], attempts.start[order], end[order]
+    first = np.concatenate([[True], worker[1:] != worker[:-1]]) if len(order) else np.zeros(0, np.bool_)
+    places: dict[int, int] = {}
+    bounds = np.append(np.flatnonzero(first), len(order))
+    for begin, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        who = int(worker[begin])
+        rows = order[begin:stop]
+        known = alive.get(who, np.nan)
+        own_start, own_end = start[begin:stop], until[begin:stop]
+        if len(rows) < 2 or bool(np.all(own_start[1:] >= own_end[:-1])):  # one at a time
+            places[who] = 1
+            free[rows[1:]], before[rows[1:]] = own_end[:-1], rows[:-1]
+            free[rows[0]] = min(known, own_start[0]) if np.isfinite(known) else np.nan
+            continue
+        ends: list[tuple[float, int]] = []
+        waiting: list[tuple[float, int]] = []  # places that are free, the one that was freed last first
+        count = 0
+        for row, at, leave in zip(rows.tolist(), own_start.tolist(), own_end.tolist(), strict=True):
+            while ends and ends[0][0] <= at:
+                freed, other = heapq.heappop(ends)
+                heapq.heappush(waiting, (-freed, other))
+            if waiting:
+                freed, other = heapq.heappop(waiting)
+                free[row], before[row] = -freed, other
+            else:
+                count += 1
+                free[row] = min(known, at) if np.isfinite(known) else np.nan
+            heapq.heappush(ends, (leave, row))
+        places[who] = count
+    return Slots(free, before, places)
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What the bulk's attempts waited for, in seconds by row of attempts (NaN: not known); the parts add up to wait.
+
+    ``own`` and ``others``: all places were taken by jobs of this bulk, of other bulks. ``dispatch``: a place was free
+    and the job was there, but was not taken. ``absent``: before anything is known of the worker that took it.
+    """
+
+    rows: Codes
+    own: Floats
+    others: Floats
+    dispatch: Floats
+    absent: Floats
+
+    def total(self) -> float:
+        """Return all the seconds waited."""
+        return float(self.own.sum() + self.others.sum() + self.dispatch.sum() + self.absent.sum())
+
+
+def waits(attempts: Attempts, places: Slots, own: Steps, every: Steps) -> Waits:
+    """Split each wait of the bulk's own attempts by its cause; ``own`` and ``every`` count the busy places."""
+    rows = np.flatnonzero(attempts.mine & np.isfinite(attempts.start) & np.isfinite(attempts.ready))
+    ready, start, free = attempts.ready[rows], attempts.start[rows], places.free[rows]
+    wait = np.maximum(start - ready, 0.0)
+    known = np.isfinite(free)
+    taken = np.where(known, np.clip(free - ready, 0.0, wait), 0.0)
+    rest = wait - taken
+    # While its place was taken: by whom the places were, on average.
+    busy_own = own.integral(ready + taken) - own.integral(ready)
+    busy_all = every.integral(ready + taken) - every.integral(ready)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(busy_all > 0, np.clip(busy_own / busy_all, 0.0, 1.0), 1.0)
+    return Waits(
+        rows, taken * share, taken * (1 - share), np.where(known, rest, 0.0), np.where(known, 0.0, rest)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The bulk's workers in time. ``end`` is when each attempt ended or was last seen.
+
+    ``mine`` and ``every`` count busy places of the workers that the bulk had; ``backlog`` its waiting jobs;
+    ``host_busy`` the busy places of each host, whoever they worked for; ``capacity`` the places that were there.
+    ``first`` is the first time a job was ready, ``last`` the last end, or now while the bulk runs.
+    """
+
+    end: Floats
+    ours: Flags
+    mine: Steps
+    every: Steps
+    backlog: Steps
+    capacity: Steps
+    host_busy: dict[int, Steps]
+    places: Slots
+    waits: Waits
+    first: float
+    last: float
+
+
+def build(facts: Facts, running: bool) -> Timeline:
+    """Compute it; ``running``: the bulk goes on, and what is open lasts until now."""
+    a = facts.attempts
+    begun = np.isfinite(a.start)
+    # An open attempt lasts while it is heard of; of others' ended ones the end is known.
+    end = np.where(a.ended, a.end, np.where(a.silent | ~begun, a.seen, np.maximum(a.seen, facts.now)))
+    own_workers = np.unique(a.worker[a.mine & (a.worker >= 0)])
+    ours = begun & np.isin(a.worker, own_workers)
+    alive = {
+        code: worker.first
+        for worker in facts.workers
+        if np.isfinite(worker.first)
+        for code in [facts.worker_names.index(worker.name)]
+    }
+    places = slots(a, end, alive)
+    mine_rows, our_rows = begun & a.mine, ours
+    mine, every = steps(a.start[mine_rows], end[mine_rows]), steps(a.start[our_rows], end[our_rows])
+    waiting = a.mine & np.isfinite(a.ready)
+    last_seen = float(np.max(end[mine_rows], initial=-np.inf))
+    first = float(np.min(a.ready[waiting], initial=np.inf))
+    first = min(first, float(np.min(a.start[mine_rows], initial=np.inf)))
+    last = facts.now if running else max(last_seen, first)
+    taken_at = np.where(begun, a.start, max(last, facts.now))
+    backlog = steps(a.ready[waiting], np.maximum(taken_at, a.ready)[waiting])
+    return Timeline(
+        end=end,
+        ours=ours,
+        mine=mine,
+        every=every,
+        backlog=backlog,
+        capacity=_capacity(facts, end, own_workers, places),
+        host_busy={
+            int(host): steps(a.start[rows], end[rows])
+            for host in np.unique(a.host[begun])
+            for rows in [begun & (a.host == host)]
+        },
+        places=places,
+        waits=waits(a, places, mine, every),
+        first=first,
+        last=last,
+    )
+
+
+def _capacity(facts: Facts, end: Floats, workers: Codes, places: Slots) -> Steps:
+    """Count the places that are there: each worker from when it was first heard of until it was last."""
+    a = facts.attempts
+    said = {worker.name: worker for worker in facts.workers}
+    begins, ends = [], []
+    for code in workers.tolist():
+        rows = (a.worker == code) & np.isfinite(a.start)
+        begin, stop = float(a.start[rows].min()), float(end[rows].max())
+        worker = said.get(facts.worker_names[code])
+        if worker is not None and np.isfinite(worker.first):
+            begin, stop = min(begin, worker.first), max(stop, worker.last)
+        begins += [begin] * places.places.get(code, 1)
+        ends += [stop] * places.places.get(code, 1)
+    return steps(np.array(begins, np.float64), np.array(ends, np.float64))

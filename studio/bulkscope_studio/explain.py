@@ -1,0 +1,35 @@
+"""``bulkscope explain``: why a bulk took as long as it did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from bulkscope_studio import api, elastic, render_explain, source
+
+
+def command(argv: list[str]) -> int:
+    """Run it; 0 when printed, 2 when there is no such bulk or no store."""
+    parser = argparse.ArgumentParser(
+        "bulkscope explain", description="What held a bulk up: one verdict, its evidence, and where the time went."
+    )
+    parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
+    parser.add_argument("--format", choices=("text", "json", "md"), default="text")
+    parser.add_argument(
+        "--all", action="store_true", help="print the evidence of every finding, not only the verdict's"
+    )
+    source.arguments(parser)
+    options = parser.parse_args(argv)
+    try:
+        found = source.of_bulk(options, "explain", api.bulk_explanation, elastic.Elastic.explanation)
+    except source.TROUBLES as trouble:
+        print(f"bulkscope explain: {trouble}", file=sys.stderr)
+        return 2
+    if options.format == "json":
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif options.format == "md":
+        print(render_explain.markdown(found), end="")
+    else:
+        render_explain.text(found, source.console(), everything=options.all)
+    return 0

@@ -1,0 +1,153 @@
+"""What truly held a bulk's jobs up, from the run itself: never from what its telemetry says.
+
+The engine books, for every attempt, the seconds that each mechanism cost. From them, and from what was killed, failed
+or lost, follows whether a scenario deserves the verdict that it claims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.simulator.engine import CAUSES, Run
+from tests.simulator.records import Lost
+
+VERDICTS = (
+    "data_unfit", "internal_failure", "overload", "memory_limited", "cpu_saturated", "memory_bandwidth", "contention",
+    "headroom",
+)  # fmt: skip
+_OF_CAUSE = {"cpu": "cpu_saturated", "bandwidth": "memory_bandwidth", "lock": "contention", "memory": "memory_limited"}
+# Below HARMLESS of the service time a mechanism is none to speak of; from HARMFUL on it is the cause. A scenario
+# between the two is not decidable and must not be listed.
+HARMLESS, HARMFUL = 0.04, 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Truth about one bulk. Shares are 0..1.
+
+    ``cost`` is by mechanism the share of the time of the quarter of the attempts with most workers busy beside them; ``failed`` the share of jobs whose last attempt failed for
+    other reasons than load, ``late`` those that a limit on time ended; ``killed`` the attempts whose worker was
+    killed by a signal, ``killed_by_memory`` by the kernel; ``idle`` the share of the time in which a worker stood idle
+    while jobs waited; ``load`` the arrival rate over the capacity and ``arrivals_s`` how long jobs arrived;
+    ``backlog`` how many more jobs waited at the arrivals' end than a quarter of the way in, over the workers;
+    ``busy_low`` and ``busy_high`` the 10th and 90th percentile of the busy workers beside which its model ran;
+    ``missing`` the share of spans that never came, ``negative`` of waits that came out negative; ``stepped`` that a
+    clock was set while jobs were under way; ``held`` the share of their time in which a quota held those attempts back;
+    ``refused`` the share of the jobs that the API refused.
+    """
+
+    cost: dict[str, float]
+    failed: float
+    late: float
+    killed: int
+    killed_by_memory: int
+    idle: float
+    load: float
+    arrivals_s: float
+    backlog: float
+    busy_low: float
+    busy_high: float
+    missing: float
+    negative: float
+    stepped: bool
+    held: float
+    refused: float
+
+
+def ledger(run: Run, bulk: str, lost: Lost) -> Ledger:
+    """Book a run's truth about ``bulk``; ``lost`` is what ``records.write`` took away."""
+    mine = [a for a in run.attempts if a.job.stream.bulk == bulk]
+    if not mine:
+        raise ValueError(f"nobody worked on a job of bulk {bulk!r}")
+    ended = [a for a in mine if a.end is not None]
+    crowded = float(np.quantile([a.beside for a in ended], 0.75)) - 1e-6 if ended else 0.0
+    full = [a for a in ended if a.beside >= crowded and a.inferred is not None]
+    seconds = sum(a.end - a.start for a in full if a.end is not None)
+    cost = {cause: sum(a.lost[n] for a in full) / seconds if seconds else 0.0 for n, cause in enumerate(CAUSES)}
+    last = {id(a.job): a for a in ended}
+    failed = [a for a in last.values() if a.domain not in (None, "timeout") and a.outcome != "retry"]
+    late = [a for a in last.values() if a.domain == "timeout"]
+    killed = [a.process.killed for a in mine if a.end is None]
+    model = {a.job.stream.model.name for a in mine}
+    beside = [a.beside for a in run.attempts if a.job.stream.model.name in model and a.end is not None]
+    low, high = np.quantile(beside, (0.1, 0.9)).tolist() if beside else (0.0, 0.0)
+    window = max(a.end for a in ended if a.end is not None) - min(a.enqueued for a in mine) if ended else 0.0
+    arrivals = np.sort([put.at + put.delay for put in run.puts])
+    own = np.sort([put.at for put in run.puts if put.job.stream.bulk == bulk and put.by is None])
+    span = float(own[-1] - own[0]) if len(own) > 1 else 0.0
+    workers = max(1.0, high)
+    asked = sum(r.asked for r in run.requests if own[0] - 1 <= r.start <= own[-1])
+    refused = sum(r.asked for r in run.requests if r.status != 202) / max(1, asked)
+    service = [a.end - a.start for a in run.attempts if a.end is not None and (a.domain != "timeout" or not late)]
+    load = asked / span * float(np.mean(service)) / _present(run, own) if span > 1 and service else 0.0
+    begun = np.sort([a.start for a in run.attempts])
+
+    def backlog(at: float) -> int:
+        return int(np.searchsorted(arrivals, at, "right") - np.searchsorted(begun, at, "right"))
+
+    grown = backlog(float(own[-1])) - backlog(float(own[0] + span / 4)) if span else 0
+    clocks = {host.name: host for host in run.system.hosts}
+    early = sum(a.start - a.enqueued - a.delay + clocks[a.process.host].clock < 0
+                for a in ended if not clocks[a.process.host].near)  # fmt: skip
+    steps = [when for host in run.system.hosts for when, _ in host.clock_steps]
+    held = sum(a.throttled for a in full) / seconds if seconds else 0.0
+    return Ledger(
+        cost, len(failed) / max(1, len(last)), len(late) / max(1, len(last)),
+        sum(cause == "signal" for cause in killed), sum(cause == "memory" for cause in killed),
+        run.idle_while_waiting / window if window else 0.0, load, span, grown / workers, low, high,
+        lost.missing / lost.spans, early / max(1, len(ended)),
+        any(own[0] < when < run.end for when in steps), held, refused,
+    )  # fmt: skip
+
+
+def _present(run: Run, own: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Mean number of workers that were there while the bulk's jobs arrived."""
+    first, last = float(own[0]), float(own[-1])
+    alive = sum(max(0.0, min(p.died, last) - max(p.born, first)) for p in run.processes)
+    return max(0.1, alive / (last - first))
+
+
+def complaints(truth: Ledger, verdict: str) -> list[str]:
+    """Return why ``truth`` does not bear ``verdict`` out; nothing when it does."""
+    found: list[str] = []
+
+    def need(ok: bool, what: str) -> None:
+        if not ok:
+            found.append(what)
+
+    order = VERDICTS.index(verdict)
+    unfit = truth.missing > 0.015 or truth.negative > 0.015 or truth.stepped
+    need(unfit if order == 0 else truth.missing < 0.008 and truth.negative < 0.005 and not truth.stepped,
+         f"missing {truth.missing:.3f}, negative {truth.negative:.3f}, stepped {truth.stepped}")  # fmt: skip
+    if order == 0:
+        return found
+    broken = truth.failed > 0.03 or truth.killed > 0 or truth.idle > 0.1
+    need(broken if order == 1 else truth.failed == 0 and truth.killed == 0 and truth.idle < 0.03,
+         f"failed {truth.failed:.3f}, killed {truth.killed}, idle {truth.idle:.3f}")  # fmt: skip
+    if order == 1:
+        return found
+    rising = truth.arrivals_s >= 30 and truth.load > 1.08 and (truth.backlog >= 2 or truth.refused > 0.1)
+    steady = truth.refused == 0 and (truth.arrivals_s < 30 or truth.load < 0.92 or truth.backlog < 1)
+    need(rising if order == 2 else steady,
+         f"load {truth.load:.2f} over {truth.arrivals_s:.0f} s, backlog {truth.backlog:+.1f} a worker")  # fmt: skip
+    if order == 2:
+        return found
+    need(truth.late == 0, f"late {truth.late:.3f}")
+    harmed = {verdict_: truth.cost[cause] for cause, verdict_ in _OF_CAUSE.items()}
+    if verdict == "memory_limited":
+        need(truth.killed_by_memory > 0 or harmed[verdict] >= HARMFUL,
+             f"killed {truth.killed_by_memory}, cost {harmed[verdict]:.3f}")  # fmt: skip
+        return found
+    need(truth.killed_by_memory == 0, f"killed by memory {truth.killed_by_memory}")
+    for name in VERDICTS[3:]:
+        if name == verdict and name != "headroom":
+            need(harmed[name] >= HARMFUL, f"{name} costs only {harmed[name]:.3f}")
+            # A quota's throttling is seen at any number of workers; the others only against fewer.
+            seen = truth.busy_high >= 1.4 * truth.busy_low or truth.held > 0.03
+            need(seen, f"busy workers {truth.busy_low:.1f} to {truth.busy_high:.1f}")
+            return found
+        if name in harmed:
+            need(harmed[name] <= HARMLESS, f"{name} costs {harmed[name]:.3f}")
+    return found
