@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stack import docker, envfile, preflight, status
-from stack.services import ROOT, BadPort, port
+from stack.services import ROOT, BadPort, file_sums, port
 
 
 def say(line: str) -> None:
@@ -22,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "./run stack", description="Elasticsearch, Kibana, Prometheus and the Collector on this machine, by Docker."
     )
-    parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="passwords and ports (default: .env here)")
+    parser.add_argument(
+        "--env-file", type=Path, default=ROOT / ".env", help="passwords, ports, retention (default: .env here)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", help="write .env with new passwords and keys; never changes one that is there")
     up = commands.add_parser("up", help="check this machine, then start the stack and wait until it is healthy")
@@ -60,7 +62,7 @@ def up(given: argparse.Namespace) -> int:
     # --build costs seconds when nothing changed, and a `setup` from older code would be hard to notice.
     words = [*docker.compose(given.env_file, demo=given.demo), "up", "--detach", "--wait", "--build"]
     say(f"docker {shlex.join(words)}")
-    code = docker.run(words)
+    code = docker.run(words, file_sums())
     if code == 127:
         say("Docker is not installed: https://docs.docker.com/get-docker/")
     elif code:
@@ -96,7 +98,8 @@ def show_status(given: argparse.Namespace) -> int:
     """Print the state of every service; 1 when one that should run does not."""
     environ = _environ(given.env_file)
     wrong = 0
-    for state in status.all_states(environ, docker.containers(given.env_file)):
+    setup_said = docker.logged(given.env_file, "setup")
+    for state in status.all_states(environ, docker.containers(given.env_file), setup_said):
         mark = "ok" if state.ok else "--" if not state.expected else "!!"
         wrong += mark == "!!"
         say(f"{mark}  {state.service:<14} {state.words}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,11 @@ def compose(env_file: Path, *, demo: bool = False) -> list[str]:
     return [*words, "--profile", "demo"] if demo else words
 
 
-def run(words: Sequence[str]) -> int:
-    """Run ``docker WORDS`` on this terminal and return its exit code."""
+def run(words: Sequence[str], variables: Mapping[str, str] | None = None) -> int:
+    """Run ``docker WORDS`` on this terminal, with ``variables`` in its environment, and return its exit code."""
+    environ = {**os.environ, **(variables or {})}
     try:
-        return subprocess.run(["docker", *words], check=False, cwd=ROOT).returncode
+        return subprocess.run(["docker", *words], check=False, cwd=ROOT, env=environ).returncode
     except FileNotFoundError:
         return 127
     except KeyboardInterrupt:
@@ -61,3 +63,9 @@ def containers(env_file: Path) -> list[dict[str, Any]]:
         return []
     flat = [entry for part in found for entry in (part if isinstance(part, list) else [part])]
     return [entry for entry in flat if isinstance(entry, dict)]
+
+
+def logged(env_file: Path, service: str) -> list[str]:
+    """Return the lines that a service's container has written, of all its runs; none where Docker does not answer."""
+    answer = ask(*compose(env_file), "logs", "--no-color", "--no-log-prefix", service)
+    return [] if answer.code else answer.out.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ MAP_COUNT_FILE = Path("/proc/sys/vm/max_map_count")
 MAP_COUNT = 262144
 # `up --wait` that takes a one-shot's exit code 0 for success, and `ps --format json` with the published ports.
 COMPOSE = (2, 20)
+# Elasticsearch puts nothing on a disk with less than 3 GB free; the Collector's queues take 1 GB when they are full.
+DISK_GIB = 4
 
 
 def problems(env_file: Path, environ: Mapping[str, str], *, demo: bool) -> Iterator[str]:
@@ -26,6 +29,7 @@ def problems(env_file: Path, environ: Mapping[str, str], *, demo: bool) -> Itera
     yield from retention.problems(environ)
     if not found:
         yield from memory_problems(demo=demo)
+        yield from disk_problems()
         ours = {
             publisher.get("PublishedPort")
             for container in docker.containers(env_file)
@@ -93,6 +97,22 @@ def memory_problems(*, demo: bool) -> Iterator[str]:
             "Docker Desktop: Settings, Resources, Memory" if sys.platform == "darwin" else "this machine is too small"
         )
         yield f"Docker has {has} MiB of memory, and the stack may use {needs} MiB: give it more ({where}).{less}"
+
+
+def disk_problems() -> Iterator[str]:
+    """There is room where Docker keeps its volumes; not known where that is inside a virtual machine."""
+    answer = docker.ask("info", "--format", "{{.DockerRootDir}}")
+    if answer.code or not answer.out.startswith("/"):
+        return
+    try:
+        free = shutil.disk_usage(answer.out).free
+    except OSError:
+        return
+    if free < DISK_GIB * 2**30:
+        yield (
+            f"only {free / 2**30:.1f} GiB are free at {answer.out}, where Docker keeps its volumes, and Elasticsearch "
+            f"needs {DISK_GIB} GiB: make room, 'docker system df' and 'docker image prune' help"
+        )
 
 
 def port_problems(environ: Mapping[str, str], ours: set[int | None], *, demo: bool) -> Iterator[str]:

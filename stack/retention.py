@@ -29,7 +29,7 @@ SETTINGS = (
     Setting("LOGS_RETENTION", "14d", "how long Elasticsearch keeps log records", _TIME, "14d or 36h"),
     Setting("METRICS_RETENTION", "30d", "how long Elasticsearch keeps metrics of hosts", _TIME, "30d or 36h"),
     Setting("PROMETHEUS_RETENTION_TIME", "15d", "how long Prometheus keeps metrics, at most", _TIMES, "15d or 1y6w"),
-    Setting("PROMETHEUS_RETENTION_SIZE", "4GB", "how much disk its blocks take, at most", _SIZE, "4GB or 512MB"),
+    Setting("PROMETHEUS_RETENTION_SIZE", "4GB", "how much disk Prometheus takes, at most", _SIZE, "4GB or 512MB"),
 )
 
 

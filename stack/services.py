@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,27 @@ PORTS = (
 
 # Sums of the memory limits, in MiB: without a profile, and with the demo.
 MEMORY_MIB: Mapping[str, int] = {"": 5696, "demo": 7360}
+
+
+# Files that containers read when they start, by the variable of the compose file that takes a sum of them. What
+# Prometheus reads by itself when it changes (prometheus/targets) is not among them.
+FILES: Mapping[str, tuple[str, ...]] = {
+    "COLLECTOR_FILES": ("collector-config.yaml", "collector/kibana-apm.yaml"),
+    "PROMETHEUS_FILES": ("prometheus/prometheus.yml", "prometheus/rules"),
+}
+
+
+def file_sums(root: Path = ROOT) -> dict[str, str]:
+    """Return for each variable of ``FILES`` a sum of what its files hold."""
+    found = {}
+    for variable, names in FILES.items():
+        digest = hashlib.sha256()
+        for name in names:
+            place = root / name
+            for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+                digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        found[variable] = digest.hexdigest()[:12]
+    return found
 
 
 class BadPort(Exception):

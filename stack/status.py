@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +65,18 @@ def get(number: int, path: str, password: str = "", seconds: float | None = None
         connection.close()
 
 
-def all_states(environ: Mapping[str, str], containers: list[dict[str, Any]]) -> Iterator[State]:
-    """Yield the state of every service; ``containers`` is what Compose says, and may be empty."""
+def all_states(
+    environ: Mapping[str, str], containers: list[dict[str, Any]], setup_said: Sequence[str] = ()
+) -> Iterator[State]:
+    """Yield the state of every service; ``containers`` is what Compose says, ``setup_said`` what setup has written.
+
+    Both may be empty.
+    """
     password = environ.get("ELASTIC_PASSWORD", "")
     yield elasticsearch(port("ELASTICSEARCH_PORT", environ), password)
     yield kibana(port("KIBANA_PORT", environ))
     yield prometheus(port("PROMETHEUS_PORT", environ))
-    yield from setup(containers)
+    yield from setup(containers, setup_said)
     yield collector(port("COLLECTOR_HEALTH_PORT", environ))
     yield node_exporter(port("NODE_EXPORTER_PORT", environ))
     yield api(port("API_PORT", environ))
@@ -163,7 +169,7 @@ def prometheus(number: int) -> State:
     return State("prometheus", True, f"ready: http://localhost:{number}")
 
 
-def setup(containers: list[dict[str, Any]]) -> Iterator[State]:
+def setup(containers: list[dict[str, Any]], said: Sequence[str] = ()) -> Iterator[State]:
     """The one-shot ended with 0; nothing is said where Docker knows nothing of it."""
     for container in containers:
         if container.get("Service") != "setup":
@@ -174,7 +180,17 @@ def setup(containers: list[dict[str, Any]]) -> Iterator[State]:
         elif code:
             yield State("setup", False, f"failed with code {code}", f"{_logs('setup')}, then './run stack up'")
         else:
-            yield State("setup", True, "done")
+            left = list(to_look_at(said))
+            words = f"done; left as it was, for you to decide: {'; '.join(left)}" if left else "done"
+            yield State("setup", True, words, _logs("setup") if left else "")
+
+
+def to_look_at(said: Sequence[str]) -> Iterator[str]:
+    """Yield what setup has left to a person in its last run: a mapping of other types, a retention that is shorter."""
+    begins = [number for number, line in enumerate(said) if re.match(r"ok +Elasticsearch ", line)]
+    for line in said[begins[-1] if begins else 0 :]:
+        if found := re.match(r"look at +(.+)", line):
+            yield found[1].rstrip()
 
 
 def collector(number: int) -> State:

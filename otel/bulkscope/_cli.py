@@ -14,6 +14,8 @@ _HELP = {
     "bulks": "the bulks in the store",
     "explain": "what held a bulk up, with the evidence",
     "capacity": "what the system sustains, and with how many workers",
+    "compare": "two models, runs or settings, number by number",
+    "runs": "bulks kept under a name, to compare later ones with",
     "setup": "apply what Elasticsearch and Kibana need",
 }
 

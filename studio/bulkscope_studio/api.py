@@ -102,8 +102,8 @@ def bulk_explanation(
     times = {"first": window[0] - facts.HISTORY_NS, "last": window[1] + AFTER_NS}
     if before is not None:
         before(times["first"], times["last"])
-    heard = store.query(sql.load("explain_heard"))["time_ns"][0].as_py() or window[1]
-    now = min(time.time_ns() if now_ns is None else now_ns, max(heard, window[1]))
+    (heard,) = store.query(sql.load("explain_heard")).to_pylist()
+    now = min(time.time_ns() if now_ns is None else now_ns, max(heard["last_ns"] or 0, window[1]))
     begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
     lost: list[dict[str, Any]] = []
     if pc.any(begun).as_py():
@@ -117,6 +117,7 @@ def bulk_explanation(
         id=bulk_id,
         origin_ns=window[0],
         now=(now - window[0]) / 1e9,
+        heard_first=((heard["first_ns"] or window[0]) - window[0]) / 1e9,
         attempts=reader.attempts(own, rows("others", **bulk), {row["span_id"] for row in lost}),
         inferences=reader.inferences(rows("inferences", **bulk)),
         requests=reader.requests(requests),
@@ -151,4 +152,10 @@ def router(store: Store) -> APIRouter:
     routes.add_api_route("/bulks", bulks)
     routes.add_api_route("/bulks/{bulk_id:path}/report", report)
     routes.add_api_route("/bulks/{bulk_id:path}/explain", explanation)
+    # These read with what is defined above.
+    from bulkscope_studio.comparison import compare_routes
+    from bulkscope_studio.sustained import capacity_routes
+
+    routes.include_router(compare_routes(store))
+    routes.include_router(capacity_routes(store))
     return routes

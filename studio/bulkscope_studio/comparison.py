@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -53,22 +52,15 @@ def of_store(store: Store) -> Place:
     def run(name: str) -> Tables | None:
         return runs.load(store.path, name) if runs.exists(store.path, name) else None
 
-    return Place(
-        lambda bulk: tables(store, bulk), run, lambda: api.list_bulks(store), lambda: runs.names(store.path)
-    )
+    return Place(lambda bulk: tables(store, bulk), run, lambda: api.list_bulks(store), lambda: runs.names(store.path))
 
 
 def of_elasticsearch(asked: elastic.Elastic) -> Place:
     """Read the bulks in Elasticsearch, which has no runs."""
 
     def bulk(bulk_id: str) -> Tables | None:
-        store = Store(Path(":memory:"))
-        try:
-            asked._read_spans(store, bulk_id)
-            asked._read_events(store, bulk_id)
+        with asked.loaded(bulk_id) as (store, _):
             return tables(store, bulk_id)
-        finally:
-            store.close()
 
     return Place(bulk, lambda _: None, asked.bulks, list)
 
@@ -152,17 +144,15 @@ def keep(store: Store, name: str, bulks: Sequence[str], replace: bool) -> dict[s
     """Keep bulks under a name; raises ``Unknown``, ``Wrong``, ``runs.Trouble``."""
     if not bulks:
         raise Wrong("name at least one bulk to keep")
-    parts = []
+    parts: dict[str, Tables] = {}
     known = api.list_bulks(store)
     for bulk in bulks:
         wanted = next((row["id"] for row in known if row["jobs"]), bulk) if bulk == "latest" else bulk
         found = tables(store, wanted)
         if found is None:
             raise Unknown(bulk, api.nearest(bulk, [row["id"] for row in known]), "bulk")
-        if not any(wanted in part.requests["bulk_id"].to_pylist() + part.attempts["bulk_id"].to_pylist()
-                   + part.inferences["bulk_id"].to_pylist() for part in parts):
-            parts.append(found)
-    return dataclasses.asdict(runs.keep(store.path, name, _joined(parts), replace=replace))
+        parts[wanted] = found
+    return dataclasses.asdict(runs.keep(store.path, name, _joined(list(parts.values())), replace=replace))
 
 
 def show(store: Store, name: str) -> dict[str, Any]:
@@ -233,6 +223,6 @@ def compare_routes(store: Store) -> APIRouter:
     routes.add_api_route("/compare", comparison)
     routes.add_api_route("/runs", post, methods=["POST"])
     routes.add_api_route("/runs", listed)
-    routes.add_api_route("/runs/{name}", shown)
-    routes.add_api_route("/runs/{name}", dropped, methods=["DELETE"])
+    routes.add_api_route("/runs/{name:path}", shown)
+    routes.add_api_route("/runs/{name:path}", dropped, methods=["DELETE"])
     return routes

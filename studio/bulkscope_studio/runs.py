@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,35 +83,44 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
         columns[kind] = table.column_names
         joined.append(table.append_column(_TABLE, pa.array([kind] * len(table), pa.string())))
     whole = pa.concat_tables(joined, promote_options="permissive")
-    starts = [at for at in tables.attempts["enqueue_ns"].to_pylist() if at is not None]
-    starts += [at for at in tables.inferences["start_ns"].to_pylist() if at is not None]
+    attempts, inferences = tables.attempts, tables.inferences
+    starts = [*attempts["enqueue_ns"].to_pylist(), *inferences["start_ns"].to_pylist()]
+    jobs = set(zip(attempts["bulk_id"].to_pylist(), attempts["job_id"].to_pylist(), strict=True))
     meta = {
-        "format": FORMAT, "columns": columns, "kept_ns": time.time_ns(), "start_ns": min(starts, default=None),
-        "bulks": list(dict.fromkeys(tables.attempts["bulk_id"].to_pylist() + tables.inferences["bulk_id"].to_pylist()
-                                    + tables.requests["bulk_id"].to_pylist())),
-        "models": sorted(set(tables.inferences["model"].to_pylist()) - {None}),
-        "jobs": len(set(zip(tables.attempts["bulk_id"].to_pylist(), tables.attempts["job_id"].to_pylist(), strict=True))),
-        "inferences": len(tables.inferences),
-    }  # fmt: skip
+        "format": FORMAT,
+        "columns": columns,
+        "kept_ns": time.time_ns(),
+        "start_ns": min((at for at in starts if at is not None), default=None),
+        "bulks": list(dict.fromkeys(whole["bulk_id"].to_pylist())),
+        "models": sorted(set(inferences["model"].to_pylist()) - {None}),
+        "jobs": len(jobs),
+        "inferences": len(inferences),
+    }
     whole = whole.replace_schema_metadata({_META: json.dumps(meta).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _partial(path) as partial:
-        pq.write_table(whole, partial, compression="zstd")
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        if replace:
-            partial.replace(path)
-        else:
-            try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _partial(path) as partial:
+            _write(whole, partial)
+            if replace:
+                partial.replace(path)
+            else:
                 os.link(partial, path)  # fails when somebody else was quicker, which replacing would not
-            except FileExistsError as error:
-                raise Exists(f"there is a run {name!r} already; give another name, or replace it") from error
+    except FileExistsError as error:
+        raise Exists(f"there is a run {name!r} already; give another name, or replace it with --replace") from error
+    except OSError as error:
+        raise Trouble(f"the run {name!r} cannot be written to {path.parent}: {error}") from error
     return _run(path)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         yield partial
     finally:

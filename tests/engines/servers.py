@@ -126,9 +126,8 @@ def collector(
         [str(binary("otelcol")), "--config", str(config)],
         _environment(
             COLLECTOR_STORAGE=str(folder / "storage"),
-            COLLECTOR_HOST_INTERVAL="1s",
             **{f"COLLECTOR_{name}_PORT": str(port) for name, port in ports.items()},
-            **backends,
+            **{"COLLECTOR_HOST_INTERVAL": "1s", **backends},
         ),
         folder / "collector.log",
         lambda: http("GET", health),

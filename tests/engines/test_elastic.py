@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio import elastic
+from bulkscope_studio import elastic, esql
 from bulkscope_studio.setup.client import Client, Trouble
 from tests.engines import bridge, servers, templates
 
@@ -125,9 +125,9 @@ def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk:
 
 
 def test_many_spans_of_one_millisecond_stored_twice(url: str, source: elastic.Elastic) -> None:
-    spans = [span("ties", "Consumer", bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(elastic.ROWS + 500)]
+    spans = [span("ties", "Consumer", bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(esql.ROWS + 500)]
     store(url, spans + spans)
-    assert report(source, "ties")["progress"]["done"] == elastic.ROWS + 500
+    assert report(source, "ties")["progress"]["done"] == esql.ROWS + 500
 
 
 def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: elastic.Elastic) -> None:
@@ -162,7 +162,7 @@ def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: e
             event("other", 7003, later + 5000, "heartbeat", "o", 1, pid=8),
             *(
                 event("other", 8000 + n % 8, START + 70_000 + n * 100, "heartbeat", "o", 0, pid=8)
-                for n in range(elastic.ROWS + 1000)
+                for n in range(esql.ROWS + 1000)
             ),
         ],
     )

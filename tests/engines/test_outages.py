@@ -1,13 +1,17 @@
 """The Collector with a backend that is ill for half a minute, and killed in the middle: nothing is missing afterwards.
 
-The backends here answer as ill ones do; what is under test, the Collector and the project's configuration, is real.
+And with its own disk full: what it does then, and what its metrics say. The backends here answer as ill ones do; what
+is under test, the Collector and the project's configuration, is real.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
+import re
 import socket
 import struct
+import subprocess
 import threading
 import time
 import urllib.error
@@ -19,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests import serving
-from tests.engines.servers import Server, collector, eventually, http
+from tests.engines.servers import ROOT, Server, collector, eventually, http
+from tests.production.prometheus import server as prometheus
 
 ILL_SECONDS = 30.0
 BATCH = 50
@@ -90,6 +96,7 @@ class Load:
         self._server = server
         self._ended = threading.Event()
         self.acknowledged: dict[str, set[str]] = {"traces": set(), "logs": set(), "metrics": set()}
+        self.refused: Counter[int] = Counter()
         self.number = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -122,14 +129,25 @@ class Load:
             for signal, names, body in self._requests():
                 try:
                     http("POST", f"{self._server.url}/v1/{signal}", body, "application/x-protobuf")
-                except (OSError, urllib.error.HTTPError):
+                except urllib.error.HTTPError as error:
+                    self.refused[error.code] += 1
                     continue  # not acknowledged: a service would keep it and try again
+                except OSError:
+                    continue  # the same: it was killed
                 self.acknowledged[signal].update(names)
             self._ended.wait(0.02)
 
     def end(self) -> None:
         self._ended.set()
         self._thread.join()
+
+
+def counted(server: Server, metric: str, **labels: str) -> float:
+    """Return the sum of a counter of the Collector's own metrics over its other labels; 0 where it has not counted."""
+    text = http("GET", f"http://127.0.0.1:{server.ports['METRICS']}/metrics").decode()
+    found = re.findall(rf"^{metric}(?:_total)?\{{(.*)\}} (\S+)$", text, re.MULTILINE)
+    wanted = [f'{name}="{value}"' for name, value in labels.items()]
+    return sum(float(value) for listed, value in found if all(one in listed for one in wanted))
 
 
 def missing(load: Load, store: Backend, metrics: Backend) -> int:
@@ -180,17 +198,161 @@ def test_a_full_queue_refuses_and_says_so(tmp_path: Path) -> None:
             store.ill = "503"
             load = Load(server)
 
-            def failed() -> bool:
-                text = http("GET", f"http://127.0.0.1:{server.ports['METRICS']}/metrics").decode()
-                counts = [
-                    line for line in text.splitlines() if line.startswith("otelcol_exporter_enqueue_failed_spans")
-                ]
-                return any(float(line.rpartition(" ")[2]) > 0 for line in counts)
-
-            eventually(failed)
+            eventually(lambda: counted(server, "otelcol_exporter_enqueue_failed_spans") > 0)
             acknowledged = len(load.acknowledged["metrics"])
             eventually(lambda: len(load.acknowledged["metrics"]) > acknowledged + 10 * BATCH)
             store.ill = ""
             load.end()
             eventually(lambda: missing(load, store, metrics) == 0, 120)
             assert len(load.acknowledged["traces"]) < load.number  # what did not fit was refused, not swallowed
+
+
+SIGNALS = ("spans", "log_records", "metric_points")
+
+
+@pytest.mark.parametrize("code", ["400", "401", "500"])
+def test_what_a_final_refusal_costs_is_lost_at_once_and_counted_one_by_one(tmp_path: Path, code: str) -> None:
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        with collector(tmp_path, {**backends, "COLLECTOR_HOST_INTERVAL": "1h"}) as server:
+            # The host's only points are delivered, and so not counted among the services'.
+            eventually(lambda: store.asked and metrics.asked)
+            store.ill = metrics.ill = code
+            load = Load(server)
+            eventually(lambda: store.asked >= 4 and metrics.asked >= 4)
+            load.end()
+            sent = dict(
+                zip(SIGNALS, (len(load.acknowledged[one]) for one in ("traces", "logs", "metrics")), strict=True)
+            )
+
+            def lost() -> dict[str, float]:
+                return {signal: counted(server, f"otelcol_exporter_send_failed_{signal}") for signal in SIGNALS}
+
+            eventually(lambda: lost() == sent)
+            asked = store.asked, metrics.asked
+            store.ill = metrics.ill = ""
+            again = Load(server)
+            eventually(lambda: store.got and metrics.got)
+            again.end()
+            eventually(lambda: missing(again, store, metrics) == 0)
+            assert missing(load, store, metrics) > 0  # nothing of it is kept anywhere
+            assert asked < (store.asked, metrics.asked)
+
+
+MIB = 2**20
+
+
+class Disk:
+    """A small file system of its own, which can be filled to the last block by another program's file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._other = folder / "of another program"
+
+    @property
+    def free(self) -> int:
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
+
+    def fill(self) -> None:
+        with self._other.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                assert self.free == 0
+
+    def make_room(self) -> None:
+        self._other.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """What `collector` in this folder has its queues on."""
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={48 * MIB}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here, which takes root: {done.stderr.strip()}")
+    yield Disk(folder)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def losing() -> str:
+    """Return the expression of the alert that must come of it."""
+    for group in yaml.safe_load((ROOT / "prometheus" / "rules" / "alerts.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            if rule.get("alert") == "BulkscopeCollectorLosing":
+                return str(rule["expr"])
+    raise AssertionError("there is no such alert")
+
+
+@pytest.mark.timeout(240)
+def test_with_its_disk_full_it_refuses_says_so_and_delivers_what_waited_when_there_is_room(
+    tmp_path: Path, disk: Disk
+) -> None:
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        (tmp_path / "prometheus").mkdir()
+        with (
+            collector(tmp_path, backends) as server,
+            prometheus.serve(
+                tmp_path / "prometheus", {"otel-collector": f"127.0.0.1:{server.ports['METRICS']}"}
+            ) as watching,
+        ):
+            load = Load(server)
+            eventually(lambda: store.got and metrics.got)
+            store.ill = metrics.ill = "503"
+            # More than four requests under way and a fifth in the making, of at most 5,000: nothing is handed out now.
+            eventually(lambda: all(len(names) > 30_000 for names in load.acknowledged.values()), 120)
+            assert not watching.query(losing())
+            disk.fill()
+
+            eventually(lambda: all(counted(server, f"otelcol_exporter_enqueue_failed_{signal}") for signal in SIGNALS))
+            lost_by = {"otlphttp/elasticsearch", "otlphttp/prometheus"}
+            watching.wait(losing(), lambda found: lost_by <= {labels.get("exporter") for labels, _ in found})
+            # Services are answered what they try again.
+            assert load.refused
+            assert set(load.refused) == {503}
+
+            # First the room, then the backends.
+            disk.make_room()
+            before = {signal: len(names) for signal, names in load.acknowledged.items()}
+            eventually(lambda: all(len(load.acknowledged[signal]) > before[signal] + BATCH for signal in before))
+            store.ill = metrics.ill = ""
+            load.end()
+            eventually(lambda: missing(load, store, metrics) == 0, 120)
+
+
+@pytest.mark.timeout(240)
+def test_with_its_disk_full_and_the_backends_well_it_recovers_by_itself(
+    tmp_path: Path, disk: Disk, record_property: Any
+) -> None:
+    """What is handed out of a queue while the queue's file cannot be written may be lost, and is not counted.
+
+    The queue (exporterhelper 0.160, ``getNextItem``) notes what it hands out; where that cannot be written, it
+    leaves the record out and goes on. How much that is depends on which pages of the file are free.
+    """
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        with collector(tmp_path, backends) as server:
+            full = Load(server)
+            eventually(lambda: store.got and metrics.got)
+            disk.fill()
+            eventually(lambda: counted(server, "otelcol_exporter_enqueue_failed_spans") > 0)
+            full.end()
+            disk.make_room()
+            after = Load(server)
+            after.number = full.number
+            eventually(lambda: all(len(names) > 20 * BATCH for names in after.acknowledged.values()))
+            after.end()
+            eventually(lambda: missing(after, store, metrics) == 0, 120)
+            lost = missing(full, store, metrics)
+        sent = sum(len(names) for names in full.acknowledged.values())
+        record_property("sent", sent)
+        record_property("lost", lost)
+        print(f"disk full, backends well: {sent} acknowledged, {lost} lost")

@@ -211,6 +211,39 @@ def test_every_mounted_file_exists_and_cannot_be_written() -> None:
     assert list((ROOT / "prometheus" / "rules").glob("*.yml"))
 
 
+def test_a_container_is_made_anew_when_a_file_that_it_reads_at_its_start_has_changed() -> None:
+    told = {}
+    for name, service in SERVICES.items():
+        for value in service.get("labels", {}).values():
+            (found,) = SETTING.findall(value)
+            told[name] = set(services.FILES[found[0]])
+    read = {
+        name: {source[2:] for other, source, _, _ in mounts() if other == name and source[:2] == "./"}
+        for name in SERVICES
+    }
+    assert told["collector"] == read["collector"]
+    # Of the folder, what is not read by itself when it changes.
+    assert read["prometheus"] == {"prometheus"}
+    entries = {f"prometheus/{path.name}" for path in (ROOT / "prometheus").iterdir()}
+    assert told["prometheus"] == entries - {"prometheus/targets"}
+    assert {name for name, files in read.items() if files} == set(told) == {"collector", "prometheus"}
+
+
+def test_go_collects_before_the_container_is_at_its_limit() -> None:
+    share = int(environment("collector")["GOMEMLIMIT"].removesuffix("MiB")) / mib(SERVICES["collector"]["mem_limit"])
+    limiter = yaml.safe_load((ROOT / "collector-config.yaml").read_text())["processors"]["memory_limiter"]
+    assert share == pytest.approx(limiter["limit_percentage"] / 100, abs=0.01)
+
+
+def test_no_interface_of_a_container_is_shown_as_the_hosts() -> None:
+    receiver = yaml.safe_load((ROOT / "collector-config.yaml").read_text())["receivers"]["hostmetrics"]
+    metrics = receiver["scrapers"]["network"]["metrics"]
+    assert {one["enabled"] for one in metrics.values()} == {"${env:COLLECTOR_HOST_NETWORK:-true}"}
+    assert environment("collector")["COLLECTOR_HOST_NETWORK"] == "false"
+    assert SERVICES["collector"].get("network_mode") is None
+    assert {"--no-collector.netdev", "--no-collector.netstat"} <= set(SERVICES["node-exporter"]["command"])
+
+
 def test_named_volumes_are_declared_and_used() -> None:
     used = {source for _, source, _, _ in mounts() if not source.startswith(("./", "/"))}
     assert used == set(COMPOSE["volumes"])
@@ -297,7 +330,8 @@ def test_what_prometheus_scrapes_are_services_of_this_file() -> None:
 
 
 def test_prometheus_takes_the_command_with_every_default_put_in() -> None:
-    words = [SETTING.sub(lambda found: found[3], word) for word in SERVICES["prometheus"]["command"]]
+    command = [word for word in SERVICES["prometheus"]["command"] if not word.startswith("--config.file=")]
+    words = [SETTING.sub(lambda found: found[3], word) for word in command]
     done = subprocess.run(
         [binary("prometheus"), *words, "--config.file=/nowhere/prometheus.yml"],
         capture_output=True, text=True, check=False, timeout=60,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bulkscope_studio.setup import plan
-from stack import services
+from stack import retention, services
 from stack.__main__ import _parser
 from tests.engines.binaries import binary
 from tests.processes import BIN
@@ -221,8 +221,9 @@ def test_sizes_and_times_are_those_of_the_configuration() -> None:
     assert "| traces, logs | 14 days |" in operations
     assert "in Elasticsearch | 30 days |" in operations
     compose = (ROOT / "docker-compose.yml").read_text()
-    assert "retention.time=15d" in compose
-    assert "retention.size=4GB" in compose
+    kept = {setting.variable: setting.default for setting in retention.SETTINGS}
+    assert kept["PROMETHEUS_RETENTION_TIME"] == "15d"
+    assert kept["PROMETHEUS_RETENTION_SIZE"] == "4GB"
     assert "| metrics in Prometheus | 15 days, or 4 GB" in operations
     for level, size in (("low", "3 GB free"), ("high", "below 2 GB"), ("flood_stage", "1 GB;")):
         assert re.search(rf"watermark\.{level}: {re.findall(r'[0-9]', size)[0]}gb", compose)

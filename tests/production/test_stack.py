@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -23,7 +24,7 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.setup import plan
-from stack import envfile, preflight, retention, services, status
+from stack import docker, envfile, preflight, retention, services, status
 from tests.engines.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,6 +326,31 @@ def test_setup(container: dict[str, Any], ok: bool, words: str) -> None:
     assert list(status.setup([])) == []
 
 
+def test_what_setup_left_to_a_person_is_told_of_its_last_run_alone() -> None:
+    before = [
+        "ok           Elasticsearch 9.5.4 at http://x",
+        "look at      mapping of logs-generic.otel-default",
+        "unchanged",
+    ]
+    last = [
+        "waiting for Elasticsearch at http://x, at most 300 s",
+        "ok           Elasticsearch 9.5.4 at http://x",
+        "unchanged    component template traces-otel@custom",
+        "look at      retention of traces-generic.otel-default",
+        "             ~ data_retention: 14d -> 7d",
+        "unchanged",
+    ]
+    ended = [{"Service": "setup", "State": "exited", "ExitCode": 0}]
+    (state,) = status.setup(ended, [*before, *last])
+    assert state.ok
+    assert state.words.endswith("for you to decide: retention of traces-generic.otel-default")
+    assert "./run stack logs setup" in state.todo
+    (state,) = status.setup(ended, [*before, *last[:3]])
+    assert (state.words, state.todo) == ("done", "")
+    (state,) = status.setup(ended, [])
+    assert state.words == "done"
+
+
 # -- the command, with a docker that writes down what it was asked ---------------------------------------------------
 
 DOCKER = """\
@@ -333,8 +359,12 @@ import json, os, sys
 words = sys.argv[1:]
 with open(os.environ["FAKE_DOCKER_LOG"], "a") as log:
     log.write(json.dumps(words) + "\\n")
+with open(os.environ["FAKE_DOCKER_LOG"] + ".environment", "a") as log:
+    log.write(json.dumps({{"words": words, **os.environ}}) + "\\n")
 answers = json.loads(os.environ.get("FAKE_DOCKER_ANSWERS", "{{}}"))
 known = [word for word in ("version", "info", "ps", "up", "down", "logs") if word in words]
+if "{{{{.DockerRootDir}}}}" in words:
+    known = ["root"]
 name = ("compose " if words[:1] == ["compose"] and known == ["version"] else "") + (known or ["?"])[0]
 code, out, err = answers.get(name, [0, "", ""])
 print(out)
@@ -528,6 +558,52 @@ def test_a_retention_that_is_not_set_is_the_default(command: Command) -> None:
     assert list(retention.problems(dict.fromkeys((setting.variable for setting in retention.SETTINGS), ""))) == []
 
 
+def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def says(out: str, code: int = 0) -> None:
+        monkeypatch.setattr(docker, "ask", lambda *words: docker.Answer(code, out, ""))
+
+    def has(gib: float) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(2**40, 0, int(gib * GIB)))
+
+    says(str(tmp_path))
+    has(preflight.DISK_GIB)
+    assert list(preflight.disk_problems()) == []
+    has(1.5)
+    (problem,) = preflight.disk_problems()
+    assert "only 1.5 GiB are free" in problem
+    assert str(tmp_path) in problem
+    # In Docker Desktop's own machine, or not told: nothing is known, and nothing stands in the way.
+    for out, code in (("", 0), ("", 1), ("C:\\docker", 0)):
+        says(out, code)
+        assert list(preflight.disk_problems()) == []
+    monkeypatch.undo()
+    says("/nowhere/at/all")
+    assert list(preflight.disk_problems()) == []
+
+
+def test_a_changed_file_makes_its_container_anew(command: Command, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for names in services.FILES.values():
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, root / name)
+            else:
+                shutil.copy(ROOT / name, root / name)
+    before = services.file_sums(root)
+    assert before == services.file_sums()
+    assert len(set(before.values())) == 2
+    rules = next((root / "prometheus" / "rules").iterdir())
+    rules.write_text(rules.read_text() + "# more\n")
+    after = services.file_sums(root)
+    assert {name for name in after if after[name] != before[name]} == {"PROMETHEUS_FILES"}
+
+    assert fit(command, "up").returncode == 0
+    asked = [json.loads(line) for line in Path(f"{command.log}.environment").read_text().splitlines()]
+    (given,) = [call for call in asked if "up" in call["words"]]
+    assert {name: given[name] for name in before} == before
+
+
 def test_too_little_memory_for_the_demo_only(command: Command) -> None:
     command.answers["info"] = [0, str(6 * GIB), ""]
     assert "Without the demo 5696 MiB are enough" in fit(command, "up", "--demo").stdout
@@ -640,6 +716,7 @@ def test_status_asks_every_service_and_fails_when_one_is_ill(command: Command, s
         ["--", "api"],
     ]
     assert password not in done.stdout
+    assert command.asked("logs") == [[*command.begins(), "logs", "--no-color", "--no-log-prefix", "setup"]]
 
     well["COLLECTOR_HEALTH_PORT"].answers["/"] = (503, "")
     done = command("status")

@@ -274,7 +274,11 @@ class _Simulation:
                    self.idle_total)  # fmt: skip
 
     def _more(self) -> bool:
-        return bool(self.waiting_jobs or self.busy or any(kind in ("request", "ready", "begin") for _, _, kind, _, _ in self.heap))
+        return bool(
+            self.waiting_jobs
+            or self.busy
+            or any(kind in ("request", "ready", "begin") for _, _, kind, _, _ in self.heap)
+        )
 
     def _able(self) -> int:
         """Workers that could work; one whose next job is a few milliseconds away counts as busy."""
@@ -292,7 +296,9 @@ class _Simulation:
         jobs = [drawn.popleft() for _ in range(min(count, len(drawn)))]
         number = len(self.requests)
         if limit is not None and self.waiting_jobs >= limit:
-            self.requests.append(Request(stream, number, self.now, self.now + 0.002, [], self.system.refusal, len(jobs)))
+            self.requests.append(
+                Request(stream, number, self.now, self.now + 0.002, [], self.system.refusal, len(jobs))
+            )
             return
         put = self.now + 0.004 if self.system.enqueue else self.now
         for job in jobs:
@@ -558,7 +564,9 @@ class _Simulation:
         attempt.domain, attempt.error = "timeout", "TimeLimitExceeded"
         self._release(attempt)
         if attempt.phase in ("prefill", "decode"):
-            attempt.output = 0 if attempt.phase == "prefill" else int(attempt.output * (1 - attempt.left / attempt.total))
+            attempt.output = (
+                0 if attempt.phase == "prefill" else int(attempt.output * (1 - attempt.left / attempt.total))
+            )
             self._inferred(attempt, failed=True)
             return
         if attempt in state.active:
@@ -633,8 +641,8 @@ class _Simulation:
         return (attempt.job.input_tokens + attempt.job.output_tokens) * attempt.job.stream.model.context
 
     def _resident(self, process: Process, state: _HostState) -> tuple[float, float]:
-        """Anonymous and file part of a process: its context counts from the inference's begin, as the engine allots it."""
-        anonymous = process.pool.base + sum(model.anonymous for model in process.models.values())
+        """Anonymous and file part of a process; its context is allotted when an inference begins."""
+        anonymous = float(process.pool.base) + sum(model.anonymous for model in process.models.values())
         anonymous += sum(
             self._context(a) for a in state.active if a.process is process and a.phase in ("prefill", "decode")
         )  # fmt: skip
@@ -740,4 +748,3 @@ class _Simulation:
         line.throttled.append(state.throttled)
         line.anonymous.append(state.anonymous)
         line.file.append(state.file - state.missing)
-

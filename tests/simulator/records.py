@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from bulkscope_studio import decode
 from bulkscope_studio.store import Store
-from tests.simulator.engine import READ_AHEAD, Attempt, Process, Put, Request, Run, Timeline
+from tests.simulator.engine import READ_AHEAD, Attempt, Process, Put, Run, Timeline
 from tests.simulator.system import MIB, Host, Pool, Telemetry
 
 START_NS = 1_760_000_000_000_000_000
 QUEUE, TASK, SYSTEM = "prompts", "generate", "redis"
-API_HOST = "node-1"
+# Where the API runs when it runs on none of the workers' hosts.
+API_HOST = "api-1"
 SCOPE = "bulkscope"
 HOST_SCOPE = "bulkscope.studio/host"
 JOBS_PER_TRACE = 200
@@ -117,10 +118,12 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What the telemetry's faults took: spans that a run made, and how many of them never came."""
+    """What the telemetry's faults did: spans that a run made, how many of them never came, and how many of the
+    attempts' waits came out negative."""
 
     spans: int
     missing: int
+    negative: int = 0
 
 
 def write(run: Run, store: Store) -> Lost:
@@ -149,9 +152,10 @@ class _Writer:
         self.faults: Telemetry = run.system.telemetry
         self.hosts = {host.name: host for host in run.system.hosts}
         self.clocks = {name: _Clock(host) for name, host in self.hosts.items()}
-        self.clocks.setdefault(API_HOST, _Clock(Host(API_HOST)))
+        self.clocks[API_HOST] = _Clock(Host(API_HOST))
+        api_host = next((host.name for host in run.system.hosts if host.near), API_HOST)
         self.tables = {name: _Table(name) for name in decode.TABLES}
-        self.api = Service.of("bulk-api", API_HOST, 4000, run.seed, {"bulk.worker.cpus": 8.0})
+        self.api = Service.of("bulk-api", api_host, 4000, run.seed, {"bulk.worker.cpus": 8.0})
         self.services = {id(process): self._service(process) for process in run.processes}
         self.attempts = run.attempts
         self.ended = [attempt for attempt in run.attempts if attempt.end is not None]
@@ -221,12 +225,13 @@ class _Writer:
         faults, puts = self.faults, self.run.puts
         self.no_put = self._some([put.at for put in puts], faults.producers)
         inferred = [a for a in self.ended if a.inferred is not None and a.decoded is not None]
-        self.no_consumer = {id(a) for a, gone in zip(
-            self.ended, self._some([a.end or 0.0 for a in self.ended], faults.consumers), strict=True) if gone}  # fmt: skip
-        self.no_inference = {id(a) for a, gone in zip(
-            inferred, self._some([a.decoded or 0.0 for a in inferred], faults.inferences), strict=True) if gone}  # fmt: skip
+        gone = self._some([a.end or 0.0 for a in self.ended], faults.consumers)
+        self.no_consumer = {id(a) for a, lost in zip(self.ended, gone, strict=True) if lost}
+        gone = self._some([a.decoded or 0.0 for a in inferred], faults.inferences)
+        self.no_inference = {id(a) for a, lost in zip(inferred, gone, strict=True) if lost}
         jobs = list({id(put.job): put.job for put in puts}.values())
-        forgotten = {id(j) for j, gone in zip(jobs, self._some([j.sent for j in jobs], faults.jobs), strict=True) if gone}
+        gone = self._some([job.sent for job in jobs], faults.jobs)
+        forgotten = {id(job) for job, lost in zip(jobs, gone, strict=True) if lost}
         self.forgotten = forgotten
         for n, put in enumerate(puts):
             self.no_put[n] = self.no_put[n] or id(put.job) in forgotten
@@ -236,10 +241,9 @@ class _Writer:
                 self.no_inference.add(id(attempt))
         refused = 0
         if faults.refused:
-            for attempt, gone in zip(
-                self.ended, self._some([a.end or 0.0 for a in self.ended], faults.refused), strict=True
-            ):
-                if gone:
+            gone = self._some([a.end or 0.0 for a in self.ended], faults.refused)
+            for attempt, lost in zip(self.ended, gone, strict=True):
+                if lost:
                     fresh = {id(attempt)} - self.no_consumer
                     refused += len(fresh) + (attempt in inferred and id(attempt) not in self.no_inference)
                     self.no_consumer.add(id(attempt))
@@ -255,7 +259,7 @@ class _Writer:
         self.no_inference &= inferred_ids
         spans = len(self.run.requests) + len(puts) + len(self.ended) + len(inferred)
         missing = sum(self.no_put) + len(self.no_consumer) + len(self.no_inference)
-        return Lost(spans, missing)
+        return Lost(spans, missing, sum(self._wait(attempt) < 0 for attempt in self.ended))
 
     def _some(self, times: Sequence[float], part: float) -> list[bool]:
         """Choose a ``part`` of records: at random, or in batches that lie together in time."""
@@ -277,7 +281,7 @@ class _Writer:
     # --- spans ------------------------------------------------------------------------------------
 
     def _requests(self) -> None:
-        requests, clock = self.run.requests, self.clocks[API_HOST]
+        requests, clock = self.run.requests, self.clocks[self.api.host]
         good = [request.status == 202 for request in requests]
         enqueue = self.run.system.enqueue
         self.tables["spans"].add(len(requests), {
@@ -336,8 +340,9 @@ class _Writer:
         """The wait as the worker computes it: by the boot's clock on one machine, else by two wall clocks."""
         if self.hosts[attempt.process.host].near:
             return attempt.start - attempt.enqueued - attempt.delay
-        here, there = self.clocks[attempt.process.host], self.clocks[API_HOST]
-        ahead = here.ahead(attempt.start) - (there.ahead(attempt.enqueued) if attempt.number == 1 else 0.0)
+        here, there = self.clocks[attempt.process.host], self.clocks[self.api.host]
+        # A retry was enqueued by the worker itself.
+        ahead = here.ahead(attempt.start) - (there if attempt.number == 1 else here).ahead(attempt.enqueued)
         return attempt.start - attempt.enqueued - attempt.delay + ahead
 
     def _consumers(self) -> None:
@@ -459,7 +464,7 @@ class _Writer:
 
     def _lines(self) -> None:
         """The logs of the programs: an access log line a request, a line of the task at its end."""
-        requests, clock = self.run.requests, self.clocks[API_HOST]
+        requests, clock = self.run.requests, self.clocks[self.api.host]
         times = [clock.ns(r.end) for r in requests]
         self.tables["logs"].add(len(requests), {
             "time_ns": times, "observed_ns": times, "trace_id": self.request_trace, "span_id": self.request_span,
@@ -557,10 +562,10 @@ class _Writer:
             if not len(ticks):
                 continue
             self._process(process, service, mine, ticks)
-            lost = [a for a in mine if id(a) in self.no_consumer and a.end is not None]
-            inner = [a for a in mine if id(a) in self.no_inference and a.decoded is not None]
-            if self.faults.counted and (lost or inner):
-                moments = np.sort([a.end for a in lost] + [a.decoded for a in inner])
+            lost = [a.end for a in mine if id(a) in self.no_consumer and a.end is not None]
+            lost += [a.decoded for a in mine if id(a) in self.no_inference and a.decoded is not None]
+            if self.faults.counted and lost:
+                moments: Floats = np.sort(np.array(lost))
                 counts = np.searchsorted(moments, ticks, "right").astype(float)
                 # The last export of a process that ends comes with its end.
                 counts[-1] = len(moments)
@@ -581,7 +586,9 @@ class _Writer:
         seen = np.where(np.isnan(began), np.nan, busy)
         self._series(service, ticks, "bulk.worker.busy", "{worker}", seen, queue, "sum", False, born)
         labels = {"bulk.task.name": TASK, **queue, "messaging.operation.name": "process", "messaging.system": SYSTEM}
-        self._series(service, ticks, "messaging.client.consumed.messages", "{message}", began, labels, "sum", True, born)
+        self._series(
+            service, ticks, "messaging.client.consumed.messages", "{message}", began, labels, "sum", True, born
+        )
         edges, spent = [born], [0.0]
         for a in mine:
             if a.inferred is not None:
@@ -658,7 +665,7 @@ class _Writer:
             name: table if name in ("resources", "ingest") else keep(table, "end_ns" if name == "spans" else "time_ns")
             for name, table in found.items()
         }
-        return found, Lost(lost.spans, lost.missing + spans - found["spans"].num_rows)
+        return found, Lost(lost.spans, lost.missing + spans - found["spans"].num_rows, lost.negative)
 
 
 def _memory_limit(pool: Pool, host: Host) -> int:
@@ -719,7 +726,8 @@ def _means(at: list[float], ticks: Floats, interval: float) -> Callable[[list[fl
     def mean(rates: list[float]) -> Floats:
         levels = np.array([0.0, *rates])
         total = np.concatenate([[0.0], np.cumsum(levels * np.diff(times))])
-        return (np.interp(ticks, times, total) - np.interp(ticks - interval, times, total)) / interval
+        means: Floats = (np.interp(ticks, times, total) - np.interp(ticks - interval, times, total)) / interval
+        return means
 
     return mean
 
@@ -727,4 +735,5 @@ def _means(at: list[float], ticks: Floats, interval: float) -> Callable[[list[fl
 def _levels(at: list[float], ticks: Floats, values: list[float]) -> Floats:
     """Return a step function's value at each tick; 0 before its first step."""
     position = np.searchsorted(np.array(at), ticks, "right")
-    return np.array([0.0, *values])[position]
+    levels: Floats = np.array([0.0, *values])[position]
+    return levels

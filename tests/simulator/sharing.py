@@ -35,7 +35,9 @@ def share(customers: int, activity: float, servers: int, permanent: int = 0) -> 
     if activity >= 1:
         every = customers + permanent
         rate = min(1.0, servers / every)
-        return Sharing(rate, float(every > servers), float(every >= servers), customers * (1 - rate), min(every, servers))
+        return Sharing(
+            rate, float(every > servers), float(every >= servers), customers * (1 - rate), min(every, servers)
+        )
     ratio = activity / (1 - activity)
     weights = [1.0]
     for active in range(1, customers + 1):

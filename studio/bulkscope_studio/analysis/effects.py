@@ -103,28 +103,34 @@ def _student_inside(t: float, degrees: int) -> float:
     return sine * total
 
 
-def ratio(rows: Rows, logarithm: Callable[[Floats, Floats], Floats], level: float) -> Effect | None:
-    """Return exp of ``logarithm`` of the sums of the rows, with its interval at ``level`` (0..1).
+def ratio(rows: Rows, logarithm: Callable[[Floats], Floats], level: float) -> Effect | None:
+    """Return exp(logarithm of B - logarithm of A) of the sums of the rows, with its interval at ``level`` (0..1).
 
-    ``logarithm`` takes sums of A and of B (..., f) and returns (...). None where the sums have no logarithm, or more
+    ``logarithm`` takes sums of a side (r, f) and returns (r,). Pairs are drawn together; else each side is drawn by
+    itself, the variances add, and the degrees of freedom are Welch's. None where the sums have no logarithm, or more
     than a tenth of the resamples have none.
     """
-    value = float(logarithm(rows.a.sum(axis=0)[None, :], rows.b.sum(axis=0)[None, :])[0])
-    degrees = min(len(rows.a), len(rows.b)) - rows.fitted
-    if not math.isfinite(value) or degrees < 1:
+    whole = [float(logarithm(side.sum(axis=0)[None, :])[0]) for side in (rows.a, rows.b)]
+    free = [len(side) - rows.fitted for side in (rows.a, rows.b)]
+    if not all(map(math.isfinite, whole)) or min(free) < 1:
         return None
-    random = np.random.default_rng(SEED)
+    value = whole[1] - whole[0]
     if rows.paired:
-        both = _resampled(np.concatenate([rows.a, rows.b], axis=1), random)
-        sums_a, sums_b = both[:, : rows.a.shape[1]], both[:, rows.a.shape[1] :]
+        both, columns = _resampled(np.concatenate([rows.a, rows.b], axis=1)), rows.a.shape[1]
+        drawn = [logarithm(both[:, columns:]) - logarithm(both[:, :columns])]
+        free = free[:1]
     else:
-        sums_a, sums_b = _resampled(rows.a, random), _resampled(rows.b, random)
-    drawn = logarithm(sums_a, sums_b)
-    finite = drawn[np.isfinite(drawn)]
-    if len(finite) < _LEAST_FINITE * len(drawn):
-        return None
-    low, high = np.quantile(finite, _ONE_SIGMA)
-    spread = float(high - low) / 2 * math.sqrt((degrees + rows.fitted) / degrees)
+        drawn = [logarithm(_resampled(side)) for side in (rows.a, rows.b)]
+    variances = []
+    for draws, left in zip(drawn, free, strict=True):
+        finite = draws[np.isfinite(draws)]
+        if len(finite) < _LEAST_FINITE * len(draws):
+            return None
+        low, high = np.quantile(finite, _ONE_SIGMA)
+        variances.append((float(high - low) / 2) ** 2 * (left + rows.fitted) / left)
+    spread = math.sqrt(sum(variances))
+    below = sum(variance**2 / left for variance, left in zip(variances, free, strict=True))
+    degrees = int(sum(variances) ** 2 / below) if below > 0 else min(free)
     reach = student_quantile((1 + level) / 2, degrees)
     # Beyond e^50 in either direction there is nothing to say but that nothing is known.
     half = min(reach * spread, 50.0)
@@ -132,8 +138,9 @@ def ratio(rows: Rows, logarithm: Callable[[Floats, Floats], Floats], level: floa
     return Effect(math.exp(value), math.exp(value - half), math.exp(value + half), smallest)
 
 
-def _resampled(rows: Floats, random: np.random.Generator) -> Floats:
+def _resampled(rows: Floats) -> Floats:
     """Return sums of rows drawn with replacement (RESAMPLES, f)."""
+    random = np.random.default_rng(SEED)
     count = len(rows)
     if count > GROUPS:
         group = random.permutation(count) % GROUPS
@@ -146,23 +153,11 @@ def _resampled(rows: Floats, random: np.random.Generator) -> Floats:
     return found
 
 
-def of_totals(a: Floats, b: Floats, paired: bool, level: float) -> Effect | None:
-    """Ratio of the means of two columns (for pairs: of their totals), for numbers that are themselves compared."""
-
-    def logarithm(sums_a: Floats, sums_b: Floats) -> Floats:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found: Floats = np.log(sums_b[:, 0] / sums_b[:, 1]) - np.log(sums_a[:, 0] / sums_a[:, 1])
-        return found
-
-    rows = Rows(np.column_stack([a, np.ones_like(a)]), np.column_stack([b, np.ones_like(b)]), paired, 1)
-    return ratio(rows, logarithm, level)
-
-
 def of_logarithms(a: Floats, b: Floats, paired: bool, level: float) -> Effect | None:
     """Ratio of the geometric means of two columns of positive numbers: of pairs, that of the typical pair."""
 
-    def logarithm(sums_a: Floats, sums_b: Floats) -> Floats:
-        found: Floats = sums_b[:, 0] / sums_b[:, 1] - sums_a[:, 0] / sums_a[:, 1]
+    def logarithm(sums: Floats) -> Floats:
+        found: Floats = sums[:, 0] / sums[:, 1]
         return found
 
     log_a, log_b = np.log(a), np.log(b)
@@ -205,10 +200,9 @@ def at_equal_tokens(
         features.append(_normal_rows(design, cost, weights))
     columns = len(at)
 
-    def logarithm(sums_a: Floats, sums_b: Floats) -> Floats:
+    def logarithm(sums: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            costs_a, costs_b = _solve(sums_a, columns).sum(axis=1), _solve(sums_b, columns).sum(axis=1)
-            found: Floats = np.log(costs_b) - np.log(costs_a)
+            found: Floats = np.log(_solve(sums, columns).sum(axis=1))
         return found
 
     found = [_solve(feature.sum(axis=0)[None, :], columns)[0] for feature in features]
@@ -263,9 +257,10 @@ def wilson(hits: int, of: int, z: float) -> tuple[float, float]:
 
 
 def difference_of_shares(a: NDArray[np.bool_], b: NDArray[np.bool_], paired: bool, level: float) -> Effect | None:
-    """Share of true in ``b`` minus that in ``a``: Newcombe's score interval (1998), method 10 of either paper.
+    """Share of true in ``b`` minus that in ``a``, with Newcombe's score interval; None of none.
 
-    Of pairs the correlation of both is taken into account as in his method 8/10 for paired shares. None of none.
+    Two samples: Newcombe 1998, Statistics in Medicine 17:873, method 10. Pairs: the same, 17:2635, method 10, which
+    takes the correlation within pairs into account.
     """
     if len(a) == 0 or len(b) == 0:
         return None
@@ -290,7 +285,7 @@ def difference_of_shares(a: NDArray[np.bool_], b: NDArray[np.bool_], paired: boo
 
 
 def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Correlation of two columns of pairs, shrunk as Newcombe (1998, paired method 10) does where it is positive."""
+    """Correlation of two columns of pairs; where positive, with the correction for continuity of that method."""
     n = len(a)
     both, neither = int((a & b).sum()), int((~a & ~b).sum())
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
@@ -298,11 +293,8 @@ def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     if below == 0:
         return 0.0
     above = both * neither - only_a * only_b
-    if above > n / 2:
-        above_shrunk = above - n / 2
-    else:
-        above_shrunk = 0.0 if above >= 0 else float(above)
-    return above_shrunk / math.sqrt(below)
+    shrunk = max(0.0, above - n / 2) if above > 0 else float(above)
+    return shrunk / math.sqrt(below)
 
 
 def rank_correlation(a: Floats, b: Floats) -> float:

@@ -61,7 +61,7 @@ def proportion(hits: int, of: int) -> Estimate | None:
 
     None of none.
     """
-    if not 0 <= hits <= max(of, 0):
+    if not 0 <= hits <= of:
         raise ValueError(f"{hits} hits of {of} are no share: hits must be from 0 to the number of tries")
     if of == 0:
         return None

@@ -43,6 +43,8 @@ _HOLDS = {
     ">": lambda a, b: a > b, ">=": lambda a, b: a >= b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b,
 }  # fmt: skip
 
+_SIGNS = {">": ">", ">=": "≥", "<": "<", "<=": "≤"}
+
 
 def measured(
     label: str, number: float | Estimate | None, relation: str, threshold: Threshold, *,
@@ -51,7 +53,7 @@ def measured(
     """Hold a number against a threshold; of an Estimate its ``bound`` (value, low, high) is what counts."""
     estimate = Estimate(number, math.nan, math.nan) if isinstance(number, int | float) else number
     unit = unit or threshold.unit
-    limit = f"{relation} {wording.value(threshold.value, unit)}"
+    limit = f"{_SIGNS[relation]} {wording.value(threshold.value, unit)}"
     if estimate is None or not math.isfinite(estimate.value):
         return Evidence(
             threshold.name, f"{label}: not recorded", None, None, None, unit, relation, threshold.value, None, link
@@ -59,7 +61,7 @@ def measured(
     interval = _interval(estimate, unit)
     decides = getattr(estimate, bound)
     holds = None if math.isnan(decides) else bool(_HOLDS[relation](decides, threshold.value))
-    text = f"{label}: {wording.value(estimate.value, unit)}{interval} (asked: {limit}){'; ' if detail else ''}{detail}"
+    text = f"{label}: {wording.value(estimate.value, unit)}{interval} (needs {limit}){'; ' if detail else ''}{detail}"
     return Evidence(
         threshold.name, text, estimate.value, _finite(estimate.low), _finite(estimate.high), unit, relation,
         threshold.value, holds, link,

@@ -95,7 +95,7 @@ def _little(facts: Facts) -> Little | None:
     base = facts.origin_ns
     at = (a.enqueue[put] * 1e9).astype(np.int64) + base
     left = (a.end[rows] * 1e9).astype(np.int64) + base
-    return little(at.tolist(), left.tolist(), times.tolist(), (int(at.min()), int(left.max())))
+    return little(at, left, times, (int(at.min()), int(left.max())))
 
 
 def _counts(p: Progress) -> dict[str, int]:
@@ -144,11 +144,10 @@ def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | 
     changes = []
     a = view.facts.attempts
     work = float(np.sum((a.end - a.start)[a.mine & a.ended]))
-    slowed = view.growth.service.value if view.growth.service is not None else 0.0
     if length.floor >= 0.7 * length.measured and length.longest_job < length.floor:
-        # Twice the places: the work is divided by two, and grows by what workers are known to slow each other.
-        factor = 2.0 ** max(0.0, min(1.0, slowed))
-        twice = max(work * factor / (2 * length.places), length.longest_job * factor)
+        # Twice the places divide the work by what they are known to gain; 2 where nothing is known.
+        gain = 2.0 if view.growth.gain is None else min(2.0, max(1.0, view.growth.gain.value))
+        twice = max(work / (gain * length.places), length.longest_job * 2 / gain)
         if np.isfinite(view.cpu.busy):
             # Work per core stays: more workers cannot go beyond the cores that were idle.
             twice = max(twice, length.measured * min(1.0, view.cpu.busy))

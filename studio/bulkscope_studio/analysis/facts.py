@@ -25,6 +25,7 @@ HISTORY_NS = 3600 * 10**9
 class Attempts:
     """Attempts at jobs, the bulk's own (``mine``) and others'; ``ended`` ones have ``start`` and ``end``.
 
+    ``put`` is when the sender says that it put it (first attempts only), ``enqueue`` that or what the worker says.
     ``silent``: begun, not ended, and not heard of for ``api.SILENT_NS``. ``ready`` is when it could be taken:
     enqueue plus wanted delay.
     """
@@ -32,6 +33,7 @@ class Attempts:
     mine: Flags
     job: Codes
     attempt: Floats
+    put: Floats
     enqueue: Floats
     ready: Floats
     start: Floats
@@ -120,11 +122,13 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. ``now`` is when it was looked at; ``killed`` the domains of silent attempts by span row."""
+    """All of it. ``now`` is when it was looked at, or when anything was last heard; ``heard_first`` when anything was
+    first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them."""
 
     id: str
     origin_ns: int
     now: float
+    heard_first: float
     attempts: Attempts
     inferences: Inferences
     requests: Requests
@@ -194,6 +198,7 @@ class Reader:
             mine=np.arange(len(table)) < len(own),
             job=self._jobs.codes(table["job_id"]),
             attempt=np.nan_to_num(floats(table["attempt"]), nan=1.0),
+            put=self._time(table["put_ns"]),
             enqueue=enqueue,
             ready=enqueue + np.nan_to_num(delay),
             start=start,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections import Counter
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -9,15 +11,14 @@ from urllib.parse import quote
 import numpy as np
 
 from bulkscope_studio.analysis import estimates, measures, thresholds, wording
+from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.evidence import Evidence, Finding, every, measured, said, some
 from bulkscope_studio.analysis.facts import Codes, Facts
 from bulkscope_studio.analysis.measures import Arrivals, Cpu, Growth, Load, Memory
 from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.queueing import Little
+from bulkscope_studio.analysis.thresholds import Threshold
 from bulkscope_studio.analysis.timeline import Timeline
-
-# Failures that load alone can bring about; others are not.
-LOAD_DOMAINS = ("timeout", "resource")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,26 @@ def unfit(view: View) -> Finding:
     expected = max(1, 3 * int(own.sum()))  # PRODUCER, CONSUMER and inference span of each
     lost = sum(records for signal, _, records in view.facts.drops or () if signal in ("traces", "unknown"))
     ends = len(p.missing) + p.unknown
+    first = own & (a.attempt <= 1)
+    unsent = int(np.sum(first & np.isnan(a.put)))
+    sent = int(first.sum()) - unsent
+    early = int(np.sum(own & (a.enqueue < view.facts.heard_first - 1)))
     evidence = [
         measured(
             "Little's law, deviation", view.little.deviation if view.little else None, ">", thresholds.LITTLE,
             detail="L from the senders, W from the workers", link=view.bulk,
         ) if p.complete else said("little_deviation", "Little's law: not checked, the bulk has not ended", None),
+        # Where no job has a sender's record, nobody instruments the sender; where some lack it, it was lost.
+        measured(
+            "jobs without their sender's record", unsent / (sent + unsent) if sent else None, ">",
+            thresholds.MISSING_SENDS, link=view.bulk,
+        ),
+        said(
+            "cut_window",
+            f"{wording.count(early, 'job')} put before the first record of all was made" if early
+            else "the records begin before the bulk",
+            early > 0, float(early), link="/",
+        ),
         measured("negative waits", negative, ">", thresholds.NEGATIVE_WAITS, link=view.bulk),
         measured(
             "spans dropped or refused", None if view.facts.drops is None else lost / expected, ">",
@@ -95,36 +111,44 @@ def _missing(p: Progress) -> str:
 
 def internal_failure(view: View) -> Finding:
     """Jobs fail though nothing is overloaded, workers are lost, or stand idle beside waiting jobs."""
-    a, p, load = view.facts.attempts, view.progress, view.load
+    a, load = view.facts.attempts, view.load
     ended = np.flatnonzero(a.mine & a.ended)
     failed = ended[~a.ok[ended]]
     domains = _domains(view.facts, failed)
-    internal = [row for row, domain in zip(failed.tolist(), domains, strict=True) if domain not in LOAD_DOMAINS]
+    errors = a.error.take(failed).to_pylist()
+    internal = [
+        row
+        for row, domain, error in zip(failed.tolist(), domains, errors, strict=True)
+        if not (domain == "timeout" or (domain == "resource" and _of_memory(error)))
+    ]
     by_load = len(failed) - len(internal)
     share = measured(
         "failed attempts, not by load", estimates.proportion(len(internal), len(ended)), ">", thresholds.FAILED,
         bound="low", detail=_errors(view.facts, internal), link=view.trace(internal[0]) if internal else view.bulk,
     )  # fmt: skip
     timeouts = measured(
-        "failed attempts by time-out or resources", estimates.proportion(by_load, len(ended)), ">", thresholds.FAILED,
+        "failed attempts by time-out or memory", estimates.proportion(by_load, len(ended)), ">", thresholds.FAILED,
         bound="low", link=view.bulk,
     )  # fmt: skip
     busy = measured("workers busy", load.busy, "<", thresholds.BUSY_LOW, link=view.bulk)
     rising = view.arrivals.backlog is not None and view.arrivals.backlog.low > 0
     flat = said("backlog", "the backlog rose meanwhile" if rising else "the backlog did not rise", not rising)
-    crashed = [item for item in view.facts.lost if item["domain"] != "resource"]
+    crashed = _gone(view, by_memory=False)
     gone = said(
         "lost_workers",
-        f"{wording.count(len(p.lost), 'job')} lost with their workers" if len(p.lost) else "no worker was lost",
-        bool(crashed) and len(p.lost) > 0,
+        f"{wording.count(len(crashed), 'attempt')} lost with their workers" if crashed else "no worker was lost",
+        bool(crashed),
         float(len(crashed)),
-        link=(view.trace(int(p.lost[0])) if len(p.lost) else None) or view.bulk,
+        link=(view.trace(crashed[0]) if crashed else None) or view.bulk,
     )
     total = load.capacity if load.capacity > 0 else np.nan
     stalled = measured(
         "workers' time lost beside waiting jobs", load.stalled / total if load.stalls else 0.0, ">=",
         thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
     )  # fmt: skip
+    idle = measured(
+        "workers' time free beside waiting jobs", load.dispatch / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
+    )
     requests = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
     api = measured(
         "API requests failed internally",
@@ -132,7 +156,7 @@ def internal_failure(view: View) -> Finding:
         link="/",
     )  # fmt: skip
     light = every(timeouts, busy, flat)
-    holds = True in (share.holds, gone.holds, stalled.holds, api.holds, light)
+    holds = True in (share.holds, gone.holds, stalled.holds, idle.holds, api.holds, light)
     text = "Nothing inside failed."
     if holds:
         text = "Something is broken, not overloaded: " + "; ".join(
@@ -141,14 +165,32 @@ def internal_failure(view: View) -> Finding:
                 [
                     _failed_text(view, internal, ended) if share.holds else "",
                     gone.text if gone.holds else "",
-                    f"workers stood idle beside waiting jobs ({_stalls(view)})" if stalled.holds else "",
+                    f"workers stood idle beside waiting jobs for {wording.percent(load.dispatch / total)} of their time"
+                    f" ({_stalls(view)})"
+                    if stalled.holds or idle.holds
+                    else "",
                     f"{wording.count(requests.count('internal_error'), 'API request')} failed" if api.holds else "",
                     f"{wording.count(by_load, 'attempt')} timed out while workers had time" if light else "",
                 ],
             )
         )
         text += "."
-    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, api))
+    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, idle, api))
+
+
+_MEMORY = re.compile("memory|oom|alloc", re.IGNORECASE)
+
+
+def _of_memory(error: str | None) -> bool:
+    """Tell whether an error of the domain ``resource`` is one of memory, not of a disk or a file handle."""
+    return error is None or _MEMORY.search(error) is not None
+
+
+def _gone(view: View, *, by_memory: bool) -> list[int]:
+    """Return the attempts that were lost with their workers, killed for memory or otherwise."""
+    killed = {item["job_id"] for item in view.facts.lost if item["domain"] == "resource"}
+    rows = view.progress.lost_attempts.tolist()
+    return [row for row in rows if (view.facts.job_name(row) in killed) == by_memory]
 
 
 def _domains(facts: Facts, rows: Codes) -> list[str]:
@@ -234,27 +276,31 @@ def _overload_text(view: View, holds: bool | None) -> str:
 
 def memory_limited(view: View) -> Finding:
     """Memory is nearly used up, or its lack already costs time or workers."""
-    m, p = view.memory, view.progress
+    m = view.memory
     near = measured(
         f"{m.near_of or 'memory'}, at the peak", m.near, ">=", thresholds.MEMORY_NEAR, detail=_fit(m), link=view.bulk
     )
     pressure = measured("tasks waited for memory (PSI)", m.pressure, ">=", thresholds.MEMORY_PRESSURE, link="/")
     faults = measured("major page faults, median", m.faults, ">=", thresholds.MAJOR_FAULTS, link="/")
-    killed = [item for item in view.facts.lost if item["domain"] == "resource"]
+    killed = _gone(view, by_memory=True)
     gone = said(
         "workers_killed_for_memory",
-        f"{wording.count(len(killed), 'job')} lost with workers that were killed for memory"
+        f"{wording.count(len(killed), 'attempt')} lost with workers that were killed for memory"
         if killed
         else "no worker was killed for memory",
-        bool(killed) and len(p.lost) > 0,
+        bool(killed),
         float(len(killed)),
         link=view.bulk,
     )
     ended = np.flatnonzero(view.facts.attempts.mine & view.facts.attempts.ended)
     failed = ended[~view.facts.attempts.ok[ended]]
+    errors = view.facts.attempts.error.take(failed).to_pylist()
+    lacking = sum(
+        domain == "resource" and _of_memory(error)
+        for domain, error in zip(_domains(view.facts, failed), errors, strict=True)
+    )
     short = measured(
-        "attempts that failed for lack of resources",
-        estimates.proportion(_domains(view.facts, failed).count("resource"), len(ended)), ">", thresholds.FAILED,
+        "attempts that failed for lack of memory", estimates.proportion(lacking, len(ended)), ">", thresholds.FAILED,
         bound="low", link=view.bulk,
     )  # fmt: skip
     holds: bool | None = True in (item.holds for item in (near, pressure, faults, gone, short))
@@ -281,59 +327,86 @@ def _fit(m: Memory) -> str:
 def cpu_saturated(view: View) -> Finding:
     """All cores that the workers may use are busy, and threads wait for them."""
     c = view.cpu
-    busy = measured(f"cores busy ({c.busy_source or 'no source'})", c.busy, ">=", thresholds.CPU_BUSY, link="/")
+    busy = measured(
+        f"cores busy while most workers were ({c.busy_source or 'no source'})",
+        c.busy,
+        ">=",
+        thresholds.CPU_BUSY,
+        link="/",
+    )
     pressure = measured("tasks waited for a core (PSI)", c.pressure, ">=", thresholds.CPU_PRESSURE, link="/")
-    wait = measured("inferences' threads without a core", c.wait, ">=", thresholds.CPU_WAIT, link=view.bulk)
-    quota = measured("inferences held back by a quota", c.throttled, ">=", thresholds.CPU_WAIT, link=view.bulk)
-    starved = measured("inferences' threads without a core", c.wait, ">=", thresholds.CPU_STARVED, link=view.bulk)
-    throttled = measured("inferences held back by a quota", c.throttled, ">=", thresholds.CPU_STARVED, link=view.bulk)
+    proof = f"{wording.percent(thresholds.CPU_STARVED.value)} prove it alone"
+    wait = measured(
+        "inferences' threads without a core", c.wait, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
+    )
+    quota = measured(
+        "inferences held back by a quota", c.throttled, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
+    )
     full = busy.holds and some(pressure, wait, quota)
-    proven = some(starved, throttled)
-    holds = True if full or proven else None if busy.holds is None and proven is None else False
+    proven = np.fmax(c.wait, c.throttled) >= thresholds.CPU_STARVED.value
+    holds = True if full or proven else None if busy.holds is None and wait.holds is None else False
     text = "The cores were not the limit." if holds is False else "How busy the cores were is not recorded."
     if holds:
-        text = "The cores are full: " + "; ".join(
-            item.text for item in ((busy, pressure, wait, quota) if full else (starved, throttled)) if item.holds
-        )
+        text = "The cores are full: " + "; ".join(item.text for item in (busy, pressure, wait, quota) if item.holds)
         text += ". More workers on these cores bring nothing."
-    return Finding("cpu_saturated", holds, text, (busy, pressure, wait, quota, starved, throttled))
+    return Finding("cpu_saturated", holds, text, (busy, pressure, wait, quota))
 
 
 def memory_bandwidth(view: View) -> Finding:
     """Decoding slows with each busy worker while cores are free and prefill does not: the memory bus is shared."""
     g = view.growth
-    decode = _slowdown("decode time a token, exponent over busy workers", g.decode, view.bulk)
-    prefill = measured(
-        "prefill time a token, exponent", g.prefill, "<", thresholds.PREFILL_SCALES, bound="value", link=view.bulk
-    )
-    apart = said(
-        "decode_apart",
-        "decode slows more than prefill, beyond both intervals",
-        g.decode is not None and g.prefill is not None and g.decode.low > g.prefill.high,
-    )
+    slow = _slowdown(view)
+    parts = [
+        _share_of_growth("prefill's growth over decode's", g.prefill, g.decode, "<", thresholds.PREFILL_SCALES, view),
+        _share_of_growth("CPU time's growth over the job's", g.cpu, g.service, ">=", thresholds.CPU_GROWS, view),
+    ]
     low = _low_pressure(view)
-    holds = every(decode, some_of(prefill, apart), low)
+    holds = every(_holds(slow), *parts, low)
     text = "Memory bandwidth was not the limit." if holds is False else _untold(view)
     if holds and g.decode is not None:
         text = (
-            f"The memory bus is the limit: with twice the busy workers, decoding a token takes "
-            f"{wording.number(2**g.decode.value)} times as long, and prefill does not, while cores were free. "
-            "Fewer bytes a token (a smaller or more strongly quantised model) help, more workers do not."
+            f"The memory bus is the limit: with {wording.number(g.most)} workers busy instead of "
+            f"{wording.number(g.fewest)}, decoding a token takes {wording.number(g.decode.value)} times as long, and "
+            f"prefill does not, while cores were free{_gain(g)}. Fewer bytes a token help: a smaller or more strongly "
+            "quantised model."
         )
-    return Finding("memory_bandwidth", holds, text, (decode, prefill, apart, low))
+    return Finding("memory_bandwidth", holds, text, (*slow, *parts, low))
 
 
-def some_of(*evidence: Evidence) -> Evidence:
+def _holds(evidence: tuple[Evidence, ...]) -> Evidence:
     """Fold alternatives into one."""
-    return said("alternatives", "; ".join(item.text for item in evidence), some(*evidence))
+    return said("alternatives", "", some(*evidence))
 
 
-def _slowdown(label: str, exponent: estimates.Estimate | None, link: str) -> Evidence:
-    """The exponent is large enough, and surely not a chance one."""
-    found = measured(label, exponent, ">=", thresholds.SLOWDOWN, link=link)
-    if exponent is None or not found.holds or exponent.low > thresholds.SLOWDOWN.value / 2:
-        return found
-    return said(found.name, f"{found.text}; too wide an interval", None, found.value, found.unit, link)
+def _slowdown(view: View) -> tuple[Evidence, Evidence]:
+    """Return two proofs of workers that slow each other; either will do."""
+    g = view.growth
+    gain = measured("tokens/s with twice the busy workers, times", g.gain, "<=", thresholds.GAIN, link=view.bulk)
+    range_ = f"{wording.number(g.fewest)} to {wording.number(g.most)} busy"
+    slowed = measured(
+        "time of a job with most workers busy over fewest", g.service, ">=", thresholds.SLOWDOWN, detail=range_,
+        link=view.bulk,
+    )  # fmt: skip
+    return _sure(gain, g.gain is not None and g.gain.high < 2 ** (2 / 3)), _sure(
+        slowed, g.service is not None and g.service.low > thresholds.SURE_SLOWDOWN.value
+    )
+
+
+def _sure(evidence: Evidence, sure: bool) -> Evidence:
+    """Take back what holds but could be chance."""
+    if not evidence.holds or sure:
+        return evidence
+    return dataclasses.replace(evidence, text=f"{evidence.text}; the interval is too wide", holds=None)
+
+
+def _share_of_growth(
+    label: str, part: Estimate | None, whole: Estimate | None, relation: str, threshold: Threshold, view: View
+) -> Evidence:
+    """Compare two factors of growth by their logarithms."""
+    share = None
+    if part is not None and whole is not None and whole.value > 1:
+        share = float(np.log(part.value) / np.log(whole.value))
+    return measured(label, share, relation, threshold, link=view.bulk)
 
 
 def _low_pressure(view: View) -> Evidence:
@@ -343,23 +416,30 @@ def _low_pressure(view: View) -> Evidence:
 
 
 def contention(view: View) -> Finding:
-    """Jobs take longer the more of them run, so that more workers bring no more tokens; the cause is none of those."""
+    """Jobs take longer the more of them run, so that more workers bring few more tokens; the cause is none of those."""
     g = view.growth
-    service = _slowdown("time of an inference at equal tokens, exponent over busy workers", g.service, view.bulk)
-    text = "Workers do not slow each other." if service.holds is False else _untold(view)
-    if service.holds and g.service is not None:
+    slow = _slowdown(view)
+    holds = some(*slow)
+    text = "Workers do not slow each other much." if holds is False else _untold(view)
+    if holds and g.service is not None:
         text = (
-            "Workers slow each other: with twice as many busy, an inference takes "
-            f"{wording.number(2**g.service.value)} times as long, and all together bring "
-            f"{wording.number(2 ** (1 - g.service.value))} times the tokens/s. "
-            "Neither cores nor memory explain it: look for a lock, a shared disk or a limit inside the engine."
+            f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
+            f"takes {wording.number(g.service.value)} times as long{_gain(g)}. Neither cores nor memory explain it: "
+            "look for a lock, a shared disk, cores that share their units, or a limit inside the engine."
         )
-    return Finding("contention", service.holds, text, (service, _low_pressure(view)))
+    return Finding("contention", holds, text, (*slow, _low_pressure(view)))
+
+
+def _gain(g: Growth) -> str:
+    """Say what more workers would bring."""
+    if g.gain is None:
+        return ""
+    return f"; twice the workers bring {wording.number(max(1.0, g.gain.value))} times the tokens/s"
 
 
 def _untold(view: View) -> str:
     g = view.growth
-    if g.rows < 8 or not np.isfinite(g.fewest):
+    if not np.isfinite(g.fewest):
         return "Whether workers slow each other cannot be told: too few inferences."
     return (
         f"Whether workers slow each other cannot be told: {wording.number(g.fewest)} to {wording.number(g.most)} were "

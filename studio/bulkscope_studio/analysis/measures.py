@@ -10,7 +10,7 @@ from bulkscope_studio.analysis import estimates
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
 from bulkscope_studio.analysis.progress import Progress
-from bulkscope_studio.analysis.timeline import Timeline
+from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
 # A regression on more rows than this is no surer of anything, and 100,000 would cost the second that explain has.
 MOST_ROWS = 20_000
@@ -18,48 +18,115 @@ MOST_ROWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Exponents of times over the number of busy workers beside: 0 they do not slow each other, 1 more workers bring
-    no more tokens. None: not enough rows, or the number did not vary. ``fewest`` and ``most`` busy workers seen."""
+    """How times grow with the workers that are busy beside, at equal tokens and model; None: cannot be told.
 
+    ``gain`` is how many times the work all together do when twice as many are busy (2: they do not slow each other,
+    1: more bring nothing), where most are; ``service``, ``decode``, ``prefill`` and ``cpu`` are times with most busy
+    over times with fewest. ``fewest`` and ``most`` busy workers seen, over ``rows`` jobs.
+    """
+
+    gain: Estimate | None
     service: Estimate | None
     decode: Estimate | None
     prefill: Estimate | None
+    cpu: Estimate | None
     fewest: float
     most: float
     rows: int
 
 
+# From here to the highest number of busy workers counts as most busy, and up to half as much again as the lowest as
+# fewest: between are the rows of a ramp, which blur both.
+_MOST, _FEWEST = 0.8, 1.5
+_LEAST_ROWS = 8
+_LEAST_RANGE = 1.4  # most over fewest: below it a factor of 1.5 in time cannot come from the number of workers
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    """One row a job that ran a model once: what a regression needs."""
+
+    beside: Floats
+    model: Codes
+    work: Floats
+    prefill: Floats
+    decode: Floats
+    cpu: Floats
+    generated: Floats
+    prefilled: Floats
+
+
 def growth(facts: Facts, timeline: Timeline) -> Growth:
-    """Regress log seconds, at equal tokens and model, on the log of the busy workers of the host meanwhile."""
-    i = facts.inferences
-    beside = np.full(len(i.start), np.nan)
-    for host, busy in timeline.host_busy.items():
-        rows = i.host == host
-        beside[rows] = busy.mean(i.start[rows], i.end[rows])
-    seconds = i.end - i.start
-    # The first of a worker and model reads the weights from disk; below half a worker the count is not believed.
-    usable = i.ok & (seconds > 0) & (beside >= 0.5) & ~_first_of(i.worker, i.model, i.start)
-    kept = np.flatnonzero(usable)
-    kept = kept[:: max(1, -(-len(kept) // MOST_ROWS))]
+    """Compare jobs with many busy workers beside them to jobs with few, in the bulk and in the hour before it."""
+    jobs = _jobs(facts, timeline)
+    rows = len(jobs.beside)
+    if rows < _LEAST_ROWS:
+        return Growth(None, None, None, None, None, np.nan, np.nan, rows)
+    fewest, most = (float(level) for level in np.quantile(jobs.beside, (0.05, 0.95)))
+    none = Growth(None, None, None, None, None, fewest, most, rows)
+    if most < _LEAST_RANGE * fewest:
+        return none
+    crowded, alone = jobs.beside >= _MOST * most, jobs.beside <= min(_FEWEST * fewest, 0.7 * most)
+    tokens = [np.log1p(jobs.generated), np.log1p(jobs.prefilled)]
+
+    def ratio(values: Floats, covariates: list[Floats]) -> Estimate | None:
+        chosen = crowded | alone
+        if min(np.sum(np.isfinite(values[crowded])), np.sum(np.isfinite(values[alone]))) < 3:
+            return None
+        found = _effect(
+            crowded[chosen].astype(np.float64),
+            np.log(values[chosen]),
+            jobs.model[chosen],
+            [c[chosen] for c in covariates],
+        )
+        return None if found is None else Estimate(*(float(np.exp(v)) for v in (found.value, found.low, found.high)))
+
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_beside = np.log(np.maximum(beside[kept], 1.0))
-        tokens = [
-            np.log1p(i.output_tokens[kept]),
-            np.log1p(i.input_tokens[kept] - np.nan_to_num(i.cached_tokens[kept])),
-        ]
-        prefilled = i.input_tokens[kept] - np.nan_to_num(i.cached_tokens[kept])
-        per_output = np.log(i.decode[kept] / np.maximum(i.output_tokens[kept] - 1, 1))
-        per_input = np.log(np.where(prefilled >= 4, i.prefill[kept] / prefilled, np.nan))
-        whole = np.log(seconds[kept])
-    models = i.model[kept]
-    return Growth(
-        service=_exponent(log_beside, whole, models, tokens),
-        decode=_exponent(log_beside, per_output, models, []),
-        prefill=_exponent(log_beside, per_input, models, []),
-        fewest=float(np.min(beside[kept], initial=np.inf)),
-        most=float(np.max(beside[kept], initial=-np.inf)),
-        rows=len(kept),
-    )
+        # Where the workers are many: a lock that is taken half of the time is not felt by two.
+        upper = jobs.beside >= max(0.45 * most, fewest)
+        if upper.sum() < _LEAST_ROWS or np.quantile(jobs.beside[upper], 0.1) > most / _LEAST_RANGE:
+            upper = np.ones(rows, np.bool_)
+        slope = _effect(
+            np.log(np.maximum(jobs.beside[upper], 1.0)), np.log(jobs.work[upper]), jobs.model[upper],
+            [c[upper] for c in tokens],
+        )  # fmt: skip
+        return Growth(
+            gain=None
+            if slope is None
+            else Estimate(2 ** (1 - slope.value), 2 ** (1 - slope.high), 2 ** (1 - slope.low)),
+            service=ratio(jobs.work, tokens),
+            decode=ratio(jobs.decode / np.maximum(jobs.generated - 1, 1), []),
+            prefill=ratio(np.where(jobs.prefilled >= 4, jobs.prefill / jobs.prefilled, np.nan), []),
+            cpu=ratio(jobs.cpu, tokens),
+            fewest=fewest,
+            most=most,
+            rows=rows,
+        )
+
+
+def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
+    a, i = facts.attempts, facts.inferences
+    single = np.bincount(i.job[i.job >= 0], minlength=len(facts.job_ids)) == 1
+    where = np.full(len(facts.job_ids), -1)
+    where[i.job[i.job >= 0]] = np.flatnonzero(i.job >= 0)
+    rows = np.flatnonzero(a.ended & (a.job >= 0) & (a.end > a.start))
+    rows = rows[single[a.job[rows]] & (where[a.job[rows]] >= 0)]
+    of = where[a.job[rows]]
+    # The first of a worker and model reads the weights from disk.
+    kept = i.ok[of] & (i.start[of] >= a.start[rows]) & ~_first_of(i.worker, i.model, i.start)[of]
+    beside = np.full(len(rows), np.nan)
+    for host, busy in timeline.host_busy.items():
+        here = a.host[rows] == host
+        beside[here] = busy.mean(a.start[rows[here]], a.end[rows[here]])
+    kept = np.flatnonzero(kept & (beside >= 0.5))  # fewer than half of itself: the records do not fit
+    kept = kept[:: max(1, -(-len(kept) // MOST_ROWS))]
+    rows, of = rows[kept], of[kept]
+    with np.errstate(invalid="ignore"):
+        prefilled = i.input_tokens[of] - np.nan_to_num(i.cached_tokens[of])
+    return _Jobs(
+        beside[kept], i.model[of], a.end[rows] - a.start[rows], i.prefill[of], i.decode[of], i.cpu_time[of],
+        i.output_tokens[of], prefilled,
+    )  # fmt: skip
 
 
 def _first_of(worker: Codes, model: Codes, start: Floats) -> Flags:
@@ -71,24 +138,18 @@ def _first_of(worker: Codes, model: Codes, start: Floats) -> Flags:
     return first
 
 
-# Less variation than this in the log of busy workers (2.5 to 3 of 3, say) cannot carry an exponent.
-_LEAST_SPREAD = 0.05
-
-
-def _exponent(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Estimate | None:
+def _effect(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Estimate | None:
+    """Coefficient of x for y beside a level for each model and the covariates, of the rows that have all of them."""
     good = np.isfinite(x) & np.isfinite(y)
-    for column in covariates:
-        if np.isfinite(column[good]).mean() < 0.9 if good.any() else True:
-            covariates = []  # engines that do not say their tokens
-            break
-    for column in covariates:
+    told = [column for column in covariates if good.any() and np.isfinite(column[good]).mean() >= 0.9]
+    for column in told:
         good &= np.isfinite(column)
     x, y, models = x[good], y[good], models[good]
-    if len(x) < 8 or float(np.std(x)) < _LEAST_SPREAD:
+    if len(x) < _LEAST_ROWS or float(np.ptp(x)) == 0:
         return None
-    dummies = [(models == model).astype(np.float64) for model in np.unique(models)]
-    varying = [column[good] for column in covariates if float(np.ptp(column[good])) > 0]
-    found = estimates.coefficients(np.column_stack([x, *dummies, *varying]), y)[0]
+    levels = [(models == model).astype(np.float64) for model in np.unique(models)]
+    varying = [column[good] for column in told if float(np.ptp(column[good])) > 0]
+    found = estimates.coefficients(np.column_stack([x, *levels, *varying]), y)[0]
     return found if np.isfinite(found.low) else None
 
 
@@ -198,7 +259,7 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     window = float(put[-1] - put[0]) if len(put) > 1 else 0.0
     points = int(min(20, max(0, len(put) // 5)))
     # Without the API's spans it is the producers' times that tell.
-    spread = sending >= LEAST_REQUESTS if len(facts.requests.size) else window > 0
+    spread = sending >= LEAST_REQUESTS if len(facts.requests.size) else window > 0.2 * (timeline.last - timeline.first)
     if window <= 0 or points < 3:
         return Arrivals(spread, window, points, np.nan, None, None, None, np.nan)
     edges = np.linspace(put[0], put[-1], points + 1)
@@ -234,13 +295,16 @@ def _scaled(estimate: Estimate, by: float) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Cores: ``busy`` of those that the workers may use (the fullest host or set), ``pressure`` (PSI), and of the
-    inferences' runnable time the shares that was spent without a core (``wait``) and held back by a quota.
+    """Cores while most workers were busy: ``busy`` of those that they may use (the fullest host or set), ``pressure``
+    (PSI), and of the time in which the inferences' threads could run the share ``wait`` without a core and, of the
+    inferences' time, ``throttled`` by a quota. ``mean`` is ``busy`` over the whole bulk.
 
-    ``cores_per_place``: cores that one inference keeps busy; ``cores``: those that the workers may use."""
+    ``cores_per_place``: cores that one inference keeps busy; ``cores``: those that the workers may use.
+    """
 
     busy: float
     busy_source: str
+    mean: float
     pressure: float
     wait: float
     throttled: float
@@ -249,72 +313,68 @@ class Cpu:
 
 
 def cpu(facts: Facts, timeline: Timeline) -> Cpu:
-    """Compute it over the times at which the bulk's workers were busy."""
+    """Compute it; a time with few workers busy would hide that the cores are too few for all of them."""
     h, i = facts.hosts, facts.inferences
-    working = (h.time >= timeline.first) & (h.time <= timeline.last) & (timeline.every.value(h.time) > 0)
-    hosts = set(facts.attempts.host[timeline.ours].tolist())
-    busy, source, pressure = np.nan, "", np.nan
-    for host in sorted(hosts):
-        rows = working & (h.host == host)
-        share = _mean(h.cpu[rows])
+    crowd = timeline.crowd
+    inside = (h.time >= timeline.first) & (h.time <= timeline.last)
+    crowded = inside & (crowd.value(h.time) > 0)
+    busy, source, mean, pressure = np.nan, "", np.nan, np.nan
+    for host in sorted(set(facts.attempts.host[timeline.ours].tolist())):
+        share = _mean(h.cpu[crowded & (h.host == host)])
         if not busy >= share and np.isfinite(share):
-            busy, source = share, f"host {facts.host_names[host]}"
-        pressure = np.fmax(pressure, _mean(h.cpu_pressure[rows]))
-    seconds = i.end - i.start
-    mine = i.mine & (seconds > 0)
-    for label, share in _sets(facts, timeline):
+            busy, source, mean = share, f"host {facts.host_names[host]}", _mean(h.cpu[inside & (h.host == host)])
+        pressure = np.fmax(pressure, _mean(h.cpu_pressure[crowded & (h.host == host)]))
+    for label, share, whole in _sets(facts, timeline):
         if not busy >= share:
-            busy, source = share, label
-    told = mine & np.isfinite(i.cpu_pressure)
+            busy, source, mean = share, label, whole
+    seconds = i.end - i.start
+    weight = np.where(i.mine, crowd.integral(i.end) - crowd.integral(i.start), 0.0)
+    told = (weight > 0) & np.isfinite(i.cpu_pressure)
     if told.any() and not np.isfinite(pressure):
-        pressure = float(np.average(i.cpu_pressure[told], weights=seconds[told]))
-    waited = mine & np.isfinite(i.cpu_wait) & np.isfinite(i.cpu_time)
-    used = float(i.cpu_time[waited].sum())
-    lacked = float(i.cpu_wait[waited].sum())
-    quota = mine & np.isfinite(i.cpu_throttled)
-    timed = mine & np.isfinite(i.cpu_time)
+        pressure = float(np.average(i.cpu_pressure[told], weights=weight[told]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.where(seconds > 0, weight / seconds, 0.0)  # of each inference, what fell into that time
+    waited = (part > 0) & np.isfinite(i.cpu_wait) & np.isfinite(i.cpu_time)
+    used, lacked = float(np.sum((i.cpu_time * part)[waited])), float(np.sum((i.cpu_wait * part)[waited]))
+    quota = (part > 0) & np.isfinite(i.cpu_throttled)
+    timed = i.mine & np.isfinite(i.cpu_time) & (seconds > 0)
     cores = [worker.cpus for worker in facts.workers if np.isfinite(worker.cpus)]
     return Cpu(
         busy=busy,
         busy_source=source,
+        mean=mean,
         pressure=float(pressure),
         wait=lacked / (used + lacked) if used + lacked > 0 else np.nan,
-        throttled=float(i.cpu_throttled[quota].sum() / seconds[quota].sum()) if quota.any() else np.nan,
+        throttled=float(np.sum((i.cpu_throttled * part)[quota]) / np.sum(weight[quota])) if quota.any() else np.nan,
         cores_per_place=float(i.cpu_time[timed].sum() / seconds[timed].sum()) if timed.any() else np.nan,
         cores=max(cores, default=np.nan),
     )
 
 
-def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float]]:
-    """Return how busy the inferences alone kept each set of cores that workers share."""
+def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
+    """Return how busy the inferences alone kept each set of cores that workers share: crowded, and in all."""
     i = facts.inferences
     code = {name: number for number, name in enumerate(facts.worker_names)}
-    sets: dict[tuple[int, str, str], tuple[set[int], float]] = {}
+    sets: dict[tuple[int, str, str, float], set[int]] = {}
     for worker in facts.workers:
         if worker.cpu_set is not None and np.isfinite(worker.cpus):
-            members, _ = sets.setdefault((worker.host, worker.cpu_set, worker.container or ""), (set(), worker.cpus))
-            members.add(code.get(worker.name, -1))
+            key = (worker.host, worker.cpu_set, worker.container or "", worker.cpus)
+            sets.setdefault(key, set()).add(code.get(worker.name, -1))
     found = []
-    for (_, cpu_set, _), (members, cores) in sorted(sets.items()):
+    for (_, cpu_set, _, cores), members in sorted(sets.items()):
         rows = np.isin(i.worker, list(members)) & np.isfinite(i.cpu_time) & (i.end > i.start)
         rows &= (i.end > timeline.first) & (i.start < timeline.last)
-        if not rows.any():
-            continue
-        # Only what fell into the window, and only the time in which any of them worked.
-        inside = np.minimum(i.end[rows], timeline.last) - np.maximum(i.start[rows], timeline.first)
-        spent = float(np.sum(i.cpu_time[rows] * inside / (i.end[rows] - i.start[rows])))
-        covered = _union(i.start[rows], i.end[rows], timeline.first, timeline.last)
-        if covered > 0:
-            found.append((f"cores {cpu_set} by inferences alone", spent / (covered * cores)))
+        start, end, spent = i.start[rows], i.end[rows], i.cpu_time[rows]
+
+        def share(inside: Steps, total: float) -> float:
+            part = (inside.integral(end) - inside.integral(start)) / (end - start)  # noqa: B023 (called at once)
+            return float(np.sum(spent * part)) / (total * cores) if total > 0 else np.nan  # noqa: B023
+
+        busy = steps(np.array([timeline.first]), np.array([timeline.last]))
+        crowded = share(timeline.crowd, timeline.crowd.between(timeline.first, timeline.last))
+        if np.isfinite(crowded):
+            found.append((f"cores {cpu_set} by inferences alone", crowded, share(busy, timeline.last - timeline.first)))
     return found
-
-
-def _union(starts: Floats, ends: Floats, first: float, last: float) -> float:
-    """Return the length of the time that intervals cover."""
-    order = np.argsort(starts, kind="stable")
-    begin, stop = np.clip(starts[order], first, last), np.maximum.accumulate(np.clip(ends[order], first, last))
-    before = np.concatenate([[first], stop[:-1]])
-    return float(np.sum(np.maximum(stop - np.maximum(begin, before), 0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ QUIET_S = 15.0
 class Progress:
     """Jobs by state; each list has rows of attempts.
 
-    ``last``: the attempt that decides each job. ``lost``: begun, and their worker went silent with them.
+    ``last``: the attempt that decides each job. ``lost``: begun, and their worker went silent with them;
+    ``lost_attempts`` the same, those made again by another worker included.
     ``missing``: the worker went on, or later jobs were taken instead, so that their end was not recorded; ``unknown``
     were announced by the request, and nothing was seen of them. ``running``: something was heard a moment ago.
     """
@@ -29,6 +30,7 @@ class Progress:
     working: Codes
     waiting: Codes
     lost: Codes
+    lost_attempts: Codes
     missing: Codes
     unknown: int
     running: bool
@@ -57,6 +59,7 @@ def progress(facts: Facts) -> Progress:
     settled = ended[~a.retried[ended]]
     silent = last[begun[last] & ~a.ended[last] & a.silent[last]]
     gone = _went_on(facts, silent)
+    mute = own[begun[own] & ~a.ended[own] & a.silent[own]]
     waiting = last[~begun[last]]
     heard = np.concatenate([a.seen[own], a.enqueue[own]])
     working = last[open_[last]]
@@ -80,6 +83,7 @@ def progress(facts: Facts) -> Progress:
         working=working,
         waiting=waiting[~overtaken],
         lost=silent[~gone],
+        lost_attempts=mute[~_went_on(facts, mute)],
         missing=np.concatenate([silent[gone], waiting[overtaken]]),
         unknown=max(0, announced - len(last)),
         running=running,

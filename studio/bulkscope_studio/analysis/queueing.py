@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bulkscope_studio.analysis import estimates
 from bulkscope_studio.analysis.estimates import Estimate, Floats
@@ -55,26 +55,27 @@ LITTLE_TOLERANCE = 0.05
 
 
 def little(
-    arrivals: Sequence[int], departures: Sequence[int], times: Sequence[float], window_ns: tuple[int, int]
+    arrivals: Sequence[int] | NDArray[np.int64],
+    departures: Sequence[int] | NDArray[np.int64],
+    times: Sequence[float] | Floats,
+    window_ns: tuple[int, int],
 ) -> Little | None:
     """Check recorded times against the count of jobs in the system; None for an empty window.
 
     L and lambda come from the enqueue times of the senders, W from what the workers recorded, so lost spans,
     a skewed clock and a cut window show as a difference. A retry has no sender's record: it always agrees.
+    Where jobs left before they came, L is no number of jobs and the deviation is 1.
     """
     length = (window_ns[1] - window_ns[0]) / 1e9
-    if length <= 0 or not times or not arrivals:
+    if length == 0 or not len(times) or not len(arrivals):
         return None
-    changes = sorted([(at, 1) for at in arrivals] + [(at, -1) for at in departures])
-    area, inside, before = 0.0, 0, window_ns[0]
-    for at, change in changes:
-        area += inside * (at - before) / 1e9
-        inside, before = inside + change, at
-    area += inside * (window_ns[1] - before) / 1e9
-    in_system, rate, time = area / length, len(arrivals) / length, sum(times) / len(times)
-    if in_system <= 0:
-        return None
-    deviation = abs(in_system - rate * time) / in_system
+    time = float(np.mean(times))
+    if length < 0:
+        return Little(0.0, 0.0, time, 1.0, False)
+    # Each arrival adds one job until the window's end, each departure takes one away. As integers: they are large.
+    inside = np.sum(window_ns[1] - np.asarray(arrivals)) - np.sum(window_ns[1] - np.asarray(departures))
+    in_system, rate = float(inside) / 1e9 / length, len(arrivals) / length
+    deviation = abs(in_system - rate * time) / in_system if in_system > 0 else 1.0
     return Little(in_system, rate, time, deviation, deviation <= LITTLE_TOLERANCE)
 
 
@@ -232,9 +233,14 @@ _RESAMPLED = 20_000_000  # values drawn for one interval, about 0.2 s: above 10,
 
 def _moments(values: Floats, resamples: int, random: np.random.Generator) -> Floats:
     """Mean and squared variation (rows) of the sample (first column) and of its resamples."""
-    drawn = (values[random.integers(0, len(values), len(values))] for _ in range(resamples))
-    found = [(float(np.mean(sample)), squared_variation(sample)) for sample in itertools.chain((values,), drawn)]
-    return np.array(found).T
+    found = [np.array([[float(np.mean(values))], [squared_variation(values)]])]
+    at_once = max(1, 1_000_000 // len(values))
+    for first in range(0, resamples, at_once):
+        drawn = values[random.integers(0, len(values), (min(at_once, resamples - first), len(values)))]
+        middle = np.mean(drawn, axis=1)
+        spread = np.var(drawn, axis=1, ddof=1 if len(values) > 1 else 0)
+        found.append(np.stack([middle, spread / np.where(middle > 0, middle, 1) ** 2]))
+    return np.hstack(found)
 
 
 def _spread(values: Floats, known: bool) -> Estimate:

@@ -108,7 +108,9 @@ def predicted_waits(
     The values are those of ``replications`` runs on the samples as they are. The intervals are the percentiles of as
     many runs, each on a resample of the samples (Barton and Schruben 1993), so they hold what the samples leave open
     and the noise of a run; a resample that is saturated counts as infinite. A single service time or gap leaves all
-    open. Below some 20 values the intervals are too narrow, as the bootstrap's are.
+    open. Below some 20 values the intervals are too narrow, as the bootstrap's are. From a utilization of about 0.97
+    up a queue forgets its start more slowly than a run lasts: the values then lean on ``queueing.wait_quantile``, from
+    which the runs start.
     """
     samples = _Samples.of(services, servers, gaps)
     queueing.stable(rate, samples.service, servers)

@@ -29,12 +29,19 @@ NEGATIVE_WAITS = Threshold(
 LOST_RECORDS = Threshold(
     "lost_records", 0.01, "share", "Spans dropped or refused, of those that the bulk's window should hold."
 )
+MISSING_SENDS = Threshold("missing_sends", 0.01, "share", "Jobs without their sender's record, while others have one.")
 MISSING_ENDS = Threshold("missing_ends", 0.01, "share", "Jobs whose end was not recorded though their worker went on.")
 FAILED = Threshold(
     "failed_jobs", 0.01, "share", "Held against the lower end of the interval: one of 26 proves nothing, two do."
 )
 BUSY_LOW = Threshold("busy_low", 0.70, "share", "Below it, workers had time; what failed did not fail by load.")
 STALL_S = Threshold("stall", 5.0, "s", "A free worker beside a waiting job for longer is no polling interval.")
+IDLE_SHARE = Threshold(
+    "idle_beside_jobs",
+    0.30,
+    "share",
+    "Of the workers' time, free beside waiting jobs: under 70 % busy while the backlog stands.",
+)
 STALL_SHARE = Threshold("stalled", 0.10, "share", "Of the workers' time, lost to such stalls.")
 OVERLOAD_S = Threshold("overload_window", 30.0, "s", "Shorter rises are bursts, which a queue is for.")
 OVERLOAD_POINTS = Threshold("overload_points", 5.0, "1", "Fewer points have no slope worth its interval.")
@@ -43,13 +50,22 @@ REFUSED = Threshold("refused_requests", 0.01, "share", "Requests refused for loa
 SERVICE_GROWTH = Threshold(
     "service_growth", 0.20, "share", "Growth of the service time over the window that is still flat."
 )
+GAIN = Threshold("gain", 1.5, "1", "Tokens/s with twice the busy workers: half of what they should add is lost.")
 SLOWDOWN = Threshold(
-    "slowdown",
-    0.50,
-    "1",
-    "Exponent of service time over busy workers: twice the workers, 1.41 times the tokens/s or less.",
+    "slowdown", 1.25, "1", "Time of a job with most workers busy over that with fewest: a fifth of it is lost."
 )
-PREFILL_SCALES = Threshold("prefill_scales", 0.25, "1", "The same exponent for prefill, below which it scales.")
+SURE_SLOWDOWN = Threshold(
+    "sure_slowdown", 1.1, "1", "The lower end of that factor's interval: chance does not reach it."
+)
+PREFILL_SCALES = Threshold(
+    "prefill_scales", 0.25, "1", "Growth of prefill over growth of decode (logarithms), below which it scales."
+)
+CPU_GROWS = Threshold(
+    "cpu_grows",
+    0.5,
+    "1",
+    "Growth of CPU time over growth of the job's time: waiting for memory counts as CPU time, for a lock it does not.",
+)
 CPU_BUSY = Threshold("cores_busy", 0.95, "share", "Of the cores that the workers may use.")
 CPU_PRESSURE = Threshold("cpu_pressure", 0.20, "share", "Time in which some task waited for a core (PSI).")
 CPU_WAIT = Threshold(
@@ -69,7 +85,8 @@ ROOM = Threshold(
 STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the third quartile (Tukey 1977, far out).")
 
 ALL = (
-    LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_ENDS, FAILED, BUSY_LOW, STALL_S, STALL_SHARE, OVERLOAD_S,
-    OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, SLOWDOWN, PREFILL_SCALES, CPU_BUSY, CPU_PRESSURE, CPU_WAIT,
-    CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
+    LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
+    IDLE_SHARE, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, GAIN, SLOWDOWN, SURE_SLOWDOWN,
+    PREFILL_SCALES, CPU_GROWS, CPU_BUSY, CPU_PRESSURE, CPU_WAIT, CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE,
+    MAJOR_FAULTS, ROOM, STRAGGLER,
 )  # fmt: skip

@@ -154,6 +154,7 @@ class Timeline:
     """The bulk's workers in time. ``end`` is when each attempt ended or was last seen.
 
     ``mine`` and ``every`` count busy places of the workers that the bulk had; ``backlog`` its waiting jobs;
+    ``crowd`` is 1 while at least three quarters of the usual places were busy;
     ``host_busy`` the busy places of each host, whoever they worked for; ``capacity`` the places that were there.
     ``first`` is the first time a job was ready, ``last`` the last end, or now while the bulk runs.
     """
@@ -163,6 +164,7 @@ class Timeline:
     mine: Steps
     every: Steps
     backlog: Steps
+    crowd: Steps
     capacity: Steps
     host_busy: dict[int, Steps]
     places: Slots
@@ -201,6 +203,7 @@ def build(facts: Facts, running: bool) -> Timeline:
         mine=mine,
         every=every,
         backlog=backlog,
+        crowd=_crowd(every, first, last),
         capacity=_capacity(facts, end, own_workers, places),
         host_busy={
             int(host): steps(a.start[rows], end[rows])
@@ -212,6 +215,22 @@ def build(facts: Facts, running: bool) -> Timeline:
         first=first,
         last=last,
     )
+
+
+# Of the places that are busy for a tenth of the time or more: a moment with one more is no crowd.
+_CROWD, _USUAL = 0.75, 0.9
+
+
+def _crowd(every: Steps, first: float, last: float) -> Steps:
+    inside = np.clip(np.append(every.at, last), first, last)
+    length = np.diff(inside)
+    if not len(length) or length.sum() <= 0:
+        return steps(np.zeros(0), np.zeros(0))
+    order = np.argsort(every.count, kind="stable")
+    reached = np.cumsum(length[order]) / length.sum()
+    level = every.count[order][np.searchsorted(reached, _USUAL)]
+    busy = (every.count >= _CROWD * level) & (length > 0) & (every.count > 0)
+    return steps(inside[:-1][busy], inside[1:][busy])
 
 
 def _capacity(facts: Facts, end: Floats, workers: Codes, places: Slots) -> Steps:

@@ -1,2 +1,4 @@
--- When anything was last heard of anything: after a studio was stopped, silence proves nothing.
-SELECT greatest((SELECT max(time_ns) FROM points), (SELECT max(time_ns) FROM logs), (SELECT max(end_ns) FROM spans)) AS time_ns
+-- When anything was first and last heard of anything: silence before a studio was started, or after it was stopped,
+-- proves nothing.
+SELECT least((SELECT min(time_ns) FROM points), (SELECT min(time_ns) FROM logs), (SELECT min(start_ns) FROM spans)) AS first_ns,
+       greatest((SELECT max(time_ns) FROM points), (SELECT max(time_ns) FROM logs), (SELECT max(end_ns) FROM spans)) AS last_ns

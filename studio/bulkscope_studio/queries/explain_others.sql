@@ -18,10 +18,11 @@ WITH done AS (
 SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
        start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
        end_ns AS seen_ns, wait, delay, CAST(NULL AS BOOLEAN) AS retried, CAST(NULL AS BOOLEAN) AS ok,
-       CAST(NULL AS VARCHAR) AS failure_domain, CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue
+       CAST(NULL AS VARCHAR) AS failure_domain, CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue,
+       CAST(NULL AS BIGINT) AS put_ns
 FROM done
 UNION ALL
 SELECT job_id, NULL, span_id, NULL, NULL, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, NULL, worker, host_name,
-       NULL
+       NULL, NULL
 FROM begun WHERE NOT EXISTS (SELECT 1 FROM spans s WHERE s.span_id = begun.span_id AND s.kind = 'CONSUMER')
 ORDER BY start_ns, span_id

@@ -31,15 +31,16 @@ SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        d.status IS DISTINCT FROM 'ERROR' AND d.failure_domain IS NULL
                 AND coalesce(d.outcome, 'ok') = 'ok' AS ok,
        d.failure_domain, d.error_type, coalesce(d.host_name || ':' || d.pid, d.service_instance_id, d.service_name, 'worker') AS worker,
-       coalesce(d.host_name, '') AS host_name, coalesce(s.queue, d.queue) AS queue
+       coalesce(d.host_name, '') AS host_name, coalesce(s.queue, d.queue) AS queue,
+       CASE WHEN coalesce(d.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns
 FROM done d LEFT JOIN sent s ON s.job_id = d.job_id
 UNION ALL
 SELECT o.job_id, o.attempt, o.span_id, o.trace_id, s.enqueue_ns, o.start_ns, NULL, o.seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
        coalesce(o.host_name || ':' || o.pid, o.service_instance_id, o.service_name, 'worker'),
-       coalesce(o.host_name, ''), s.queue
+       coalesce(o.host_name, ''), s.queue, s.enqueue_ns
 FROM open o LEFT JOIN sent s ON s.job_id = o.job_id
 UNION ALL
-SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.queue
+SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.queue, s.enqueue_ns
 FROM sent s
 WHERE NOT EXISTS (SELECT 1 FROM done d WHERE d.job_id = s.job_id)
   AND NOT EXISTS (SELECT 1 FROM told t WHERE t.job_id = s.job_id)

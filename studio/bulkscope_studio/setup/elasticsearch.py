@@ -178,7 +178,7 @@ def streams(session: Session) -> Iterator[Outcome]:
         (signal, stream)
         for stream in existing
         for signal in plan.SIGNALS
-        # Of the same pattern, but of templates with a retention of their own: APM's 1m, 10m and 60m metrics.
+        # Of the same pattern, but of templates that may have a retention of their own: APM's 1m, 10m and 60m metrics.
         if fnmatch.fnmatchcase(stream["name"], plan.STREAMS[signal])
         and stream.get("template", f"{signal}-otel@template") == f"{signal}-otel@template"
     ]

@@ -46,7 +46,7 @@ _STANDARD = dict.fromkeys(
     "str",
 ) | {c.GEN_AI_MAX_TOKENS: "int"}
 ATTRIBUTE_TYPES: dict[str, str] = {a.name: a.type for a in c.ATTRIBUTES} | _STANDARD
-RESOURCE_TYPES: dict[str, str] = {c.WORKER_CPUS: "float", c.WORKER_MEMORY_LIMIT: "int"}
+RESOURCE_TYPES: dict[str, str] = {c.WORKER_CPUS: "float", c.WORKER_CPU_SET: "str", c.WORKER_MEMORY_LIMIT: "int"}
 
 OURS = "bulkscope"  # prefix of everything that we name
 _DURATION = re.compile(r"(\d+)(nanos|micros|ms|s|m|h|d)")

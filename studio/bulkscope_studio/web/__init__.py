@@ -37,13 +37,13 @@ def build(store: Store, status: Callable[[], Mapping[str, object]]) -> FastAPI:
         from nicegui import ui
 
     from bulkscope_studio.api import router
-    from bulkscope_studio.web import bulks, inference, logs, overview, trace
+    from bulkscope_studio.web import bulks, capacity, compare, explain, inference, logs, overview, trace
     from bulkscope_studio.web.data import Data
 
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None)
     app.include_router(router(store))
     data = Data(store, status)
-    for module in (overview, bulks, trace, inference, logs):
+    for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)
     ui.run_with(app, title="Bulkscope", dark=None, reconnect_timeout=5.0, show_welcome_message=False)
     return app

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from nicegui import ui
 
 from bulkscope_studio.api import SILENT_NS
-from bulkscope_studio.web import charts, fmt, layout
+from bulkscope_studio.web import charts, explain, fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
 MOST_JOBS = 3000
@@ -98,6 +98,7 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         with ui.row():
             ui.link("its trace", fmt.link("trace", first["trace_id"]))
             ui.link("its logs", f"/logs?bulk={quote(bulk_id, safe='')}")
+    explain.card(data, bulk_id)
     lanes = layout.card("Workers")
     with lanes:
         note = ui.label().classes("bs-mute")

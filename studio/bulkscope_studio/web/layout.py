@@ -13,7 +13,10 @@ from bulkscope_studio.web import fmt
 from bulkscope_studio.web.data import Data
 
 logger = logging.getLogger("bulkscope.studio.web")
-PAGES = (("Overview", "/"), ("Bulks", "/bulks"), ("Inference", "/inference"), ("Logs", "/logs"))
+PAGES = (
+    ("Overview", "/"), ("Bulks", "/bulks"), ("Capacity", "/capacity"), ("Compare", "/compare"),
+    ("Inference", "/inference"), ("Logs", "/logs"),
+)  # fmt: skip
 CSS = """
 body{font-family:system-ui,sans-serif;font-size:14px;background:#f5f6f8;color:#1c2430}
 .body--dark{background:#12161c;color:#dde3ea}

@@ -1,0 +1,143 @@
+"""``bulkscope capacity``: what a system sustains, from what it did or from a sweep that is run for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+from bulkscope_studio import elastic, render_capacity, source, sustained, sweep
+from bulkscope_studio.analysis.capacity import Asked
+from bulkscope_studio.paths import default_db
+from bulkscope_studio.store import Store
+
+
+def command(argv: list[str]) -> int:
+    """Run it; 0 when printed, 1 when a sweep could not be ended, 2 for bad usage or no store, 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
+    try:
+        found = _swept(options) if options.sweep is not None else _capacity(options)
+    except source.TROUBLES as trouble:
+        print(f"bulkscope capacity: {trouble}", file=sys.stderr)
+        return 2
+    except sweep.Failed as failed:
+        print(f"bulkscope capacity: {failed}", file=sys.stderr)
+        return 1
+    except sweep.Stopped:
+        print("bulkscope capacity: stopped; the same command goes on with the next step", file=sys.stderr)
+        return 130
+    if options.format == "json":
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif options.format == "md":
+        print(render_capacity.markdown(found), end="")
+    else:
+        render_capacity.text(found, source.console())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "bulkscope capacity",
+        description="What a system sustains: rates per model and number of workers, waits at a rate, the best load.",
+        epilog="--sweep runs the commands that the plan names: use plans that are yours.",
+    )
+    parser.add_argument("bulks", nargs="*", metavar="BULK", help="bulks to look at, or 'latest' (default: --last 1h)")
+    parser.add_argument("--last", metavar="TIME", help="look at the last TIME of what was recorded, as in 30m or 2h")
+    parser.add_argument("--model", help="only this model, as if it had the workers for itself")
+    parser.add_argument("--rate", type=float, help="predict waits at so many jobs per second (default: the observed)")
+    parser.add_argument("--workers", type=int, help="predict for so many places (default: as many as there were last)")
+    parser.add_argument("--slo", metavar="TIME", help="search the highest rate with waits under TIME, as in 30s")
+    parser.add_argument("--quantile", type=float, help="of the jobs that are to keep --slo (default: 0.95)")
+    parser.add_argument("--sweep", type=Path, metavar="PLAN.toml", help="run the sweep that the plan describes")
+    parser.add_argument("--restart", action="store_true", help="with --sweep: run steps anew that were done before")
+    parser.add_argument("--format", choices=("text", "json", "md"), default="text")
+    source.arguments(parser)
+    return parser
+
+
+def _capacity(options: argparse.Namespace) -> dict[str, Any]:
+    if options.restart:
+        raise source.Trouble("--restart goes with --sweep PLAN.toml")
+    asked = _asked(options)
+    if options.source == "elasticsearch":
+        return _from_elasticsearch(options, asked)
+
+    def local(store: Store) -> dict[str, Any]:
+        try:
+            return sustained.system_capacity(store, options.bulks, options.last, asked)
+        except sustained.Unknown as unknown:
+            return unknown.answer
+        except ValueError as wrong:
+            raise source.Trouble(str(wrong)) from wrong
+
+    found = dict(source.studio(options.db, "/api/capacity?" + query(options.bulks, options.last, asked), local))
+    if "nearest" in found:
+        near = "Nearest: " + ", ".join(found["nearest"]) if found["nearest"] else source.known([])
+        raise source.Trouble(f"no bulk {found['id']!r} in {options.db or default_db()}. {near}")
+    return found
+
+
+def query(bulks: list[str], last: str | None, asked: Asked) -> str:
+    """Return the query of ``/api/capacity`` that asks for the same."""
+    given: list[tuple[str, object]] = [("bulk", bulk) for bulk in bulks]
+    given += [
+        (name, value)
+        for name, value in (
+            ("last", last), ("rate", asked.rate), ("slo", None if asked.slo is None else f"{asked.slo:.9f}s"),
+            ("quantile", asked.quantile), ("model", asked.model), ("workers", asked.workers),
+        )
+        if value is not None
+    ]  # fmt: skip
+    return urllib.parse.urlencode(given)
+
+
+def _asked(options: argparse.Namespace) -> Asked:
+    try:
+        quantile = 0.95 if options.quantile is None else options.quantile
+        return sustained.asked(options.rate, options.slo, quantile, options.model, options.workers)
+    except sustained.Wrong as wrong:
+        raise source.Trouble(str(wrong)) from wrong
+
+
+def _from_elasticsearch(options: argparse.Namespace, asked: Asked) -> dict[str, Any]:
+    if len(options.bulks) != 1 or options.last is not None:
+        raise source.Trouble(
+            "from Elasticsearch one bulk at a time is read: name one. " + source.known(source.bulks(options))
+        )
+    client = elastic.client()
+
+    def read(there: elastic.Elastic, bulk: str) -> dict[str, Any] | None:
+        with there.loaded(bulk) as (store, more):
+            try:
+                return sustained.system_capacity(store, [bulk], None, asked, more.add_beside)
+            except sustained.Unknown:
+                return None
+            except ValueError as wrong:
+                raise source.Trouble(str(wrong)) from wrong
+
+    found, near = elastic.of_bulk(client, options.bulks[0], read)
+    if found is None:
+        hint = "Nearest: " + ", ".join(near) if near else source.known([])
+        raise source.Trouble(f"no bulk {options.bulks[0]!r} in {client.url}. {hint}")
+    return found
+
+
+def _swept(options: argparse.Namespace) -> dict[str, Any]:
+    for name in ("bulks", "last", "rate", "workers"):
+        if getattr(options, name):
+            raise source.Trouble(
+                f"{'BULK' if name == 'bulks' else '--' + name} does not go with --sweep: the plan says it"
+            )
+    if options.source == "elasticsearch":
+        raise source.Trouble("a sweep asks a running studio how far its jobs are: leave --source out")
+    try:
+        slo = None if options.slo is None else sustained.seconds(options.slo)
+    except sustained.Wrong as wrong:
+        raise source.Trouble(str(wrong)) from wrong
+    return sweep.run(
+        options.sweep, options.db or default_db(), restart=options.restart, model=options.model, slo=slo,
+        quantile=options.quantile,
+    )  # fmt: skip

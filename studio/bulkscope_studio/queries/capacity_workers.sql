@@ -1,0 +1,25 @@
+-- Processes that worked on jobs in one of the windows (lists $firsts and $lasts, ns), and from when to when each is
+-- known to have lived. Columns as in explain_workers.
+WITH windows AS (
+    SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
+), worked AS (
+    SELECT service_instance_id, any_value(resource_id) AS resource_id,
+           coalesce(any_value(host_name) || ':' || any_value(pid), service_instance_id, any_value(service_name), 'worker') AS worker,
+           coalesce(any_value(host_name), '') AS host_name
+    FROM spans s
+    WHERE kind = 'CONSUMER' AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
+    GROUP BY service_instance_id
+), said AS (
+    SELECT p.service_instance_id, min(p.time_ns) AS first_ns, max(p.time_ns) AS last_ns,
+           max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization') AS memory_utilization
+    FROM points p
+    WHERE p.name IN ('process.memory.usage', 'bulk.worker.memory.utilization')
+      AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
+    GROUP BY p.service_instance_id
+)
+SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization, CAST(NULL AS DOUBLE) AS throttled,
+       CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
+       json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
+       json_extract_string(r.attributes, '$."container.id"') AS container_id
+FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id
+ORDER BY w.worker, w.host_name

@@ -1,0 +1,237 @@
+"""Explanations of bulks that a demo does not make, from records that went to the studio and to Elasticsearch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from bulkscope_studio import api, decode, elastic
+from bulkscope_studio.setup.client import Client
+from bulkscope_studio.store import Store
+from tests.engines import bridge, homes, servers, templates
+
+BEGIN = 1_700_000_000 * 10**9 + 123_456_789  # ns, no whole millisecond
+SECOND, MILLI = 10**9, 10**6
+SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
+HOST_SCOPE = "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/hostmetricsreceiver"
+
+
+class Homes:
+    """A studio's store and an Elasticsearch that are told the same."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        self.store, self.url = store, url
+        self.source = elastic.Elastic(Client("Elasticsearch", url))
+
+    def tell(self, signal: str, request: Any) -> None:
+        homes.keep(self.store, getattr(decode, signal)(request))
+        assert bridge.store(self.url, bridge.SIGNALS[signal][1](request)) == []
+        servers.ask("POST", f"{self.url}/*/_refresh")
+
+    def both(self, bulk: str) -> tuple[Any, Any]:
+        return api.bulk_explanation(self.store, bulk, drops_known=False), self.source.explanation(bulk)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.elasticsearch(tmp_path_factory.mktemp("elastic")) as server:
+        templates.install(server.url)
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def told(url: str, tmp_path_factory: pytest.TempPathFactory) -> Homes:
+    return Homes(Store(tmp_path_factory.mktemp("studio") / "studio.duckdb"), url)
+
+
+def attributes(holder: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        pair = holder.attributes.add(key=name)
+        kind = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}[type(value)]
+        setattr(pair.value, kind, value)
+
+
+class Told:
+    """Requests in the making: spans and log records by worker, samples of hosts."""
+
+    def __init__(self) -> None:
+        self.traces, self.logs, self.metrics = (
+            ExportTraceServiceRequest(), ExportLogsServiceRequest(), ExportMetricsServiceRequest()
+        )  # fmt: skip
+        self._numbers = itertools.count(1)
+        self._spans: dict[Any, Any] = {}
+        self._records: dict[Any, Any] = {}
+
+    def _of(self, groups: Any, known: dict[Any, Any], worker: tuple[str, int]) -> Any:
+        if worker not in known:
+            host, pid = worker
+            group = groups.add()
+            named = {
+                "service.name": "w", "service.instance.id": f"i-{host}-{pid}", "host.name": host, "process.pid": pid,
+                "bulk.worker.cpus": 2, "bulk.worker.cpu.set": "0-1", "container.id": f"c{pid}",
+            }  # fmt: skip
+            attributes(group.resource, named)
+            known[worker] = group
+        return known[worker]
+
+    def span(
+        self, worker: tuple[str, int], kind: int, at: int, seconds: float, error: bool = False, **values: Any
+    ) -> bytes:
+        """Add a span and return its id; ``__`` in a name stands for a dot."""
+        group = self._of(self.traces.resource_spans, self._spans, worker)
+        scope = group.scope_spans[0] if group.scope_spans else group.scope_spans.add()
+        number = next(self._numbers)
+        span = scope.spans.add(
+            name="s", kind=kind, span_id=number.to_bytes(8, "big"), trace_id=number.to_bytes(16, "big"),
+            start_time_unix_nano=at, end_time_unix_nano=at + round(seconds * 1e9),
+        )  # fmt: skip
+        span.status.code = 2 if error else 0
+        attributes(span, {name.replace("__", "."): value for name, value in values.items()})
+        return bytes(span.span_id)
+
+    def event(self, worker: tuple[str, int], name: str, span_id: bytes, at: int, **values: Any) -> None:
+        group = self._of(self.logs.resource_logs, self._records, worker)
+        scope = group.scope_logs[0] if group.scope_logs else group.scope_logs.add()
+        record = scope.log_records.add(time_unix_nano=at, event_name=name, span_id=span_id, trace_id=bytes([7] * 16))
+        attributes(record, {name.replace("__", "."): value for name, value in values.items()})
+
+    def open(self, worker: tuple[str, int], job: str, at: int, beats: int, **values: Any) -> None:
+        """Add a job that began and has not ended, with its heartbeats."""
+        span_id = (10**6 + next(self._numbers)).to_bytes(8, "big")
+        self.event(worker, "bulk.job.started", span_id, at, bulk__job__id=job, **values)
+        for beat in range(1, beats + 1):
+            self.event(worker, "bulk.job.heartbeat", span_id, at + beat * SECOND, bulk__job__id=job, **values)
+
+    def job(self, worker: tuple[str, int], bulk: str, job: str, put: int, at: int, seconds: float, **more: Any) -> None:
+        """Add an attempt: what it logged as it began, its span and the span of its inference."""
+        kept = {"bulk.id": bulk} if bulk else {}
+        named = {name.replace(".", "__"): value for name, value in kept.items()} | {"bulk__job__id": job}
+        wait = {"gen_ai__latency__time_in_queue": (at - put) / 1e9, "bulk__job__attempt": 1} | more
+        span_id = self.span(
+            worker, CONSUMER, at, seconds, messaging__destination__name="q", **named, **wait
+        )  # fmt: skip
+        self.event(worker, "bulk.job.started", span_id, at + 60_000, **named)
+        numbers = {
+            "gen_ai__request__model": "m", "gen_ai__latency__time_in_model_prefill": seconds / 4,
+            "gen_ai__latency__time_in_model_decode": seconds / 2, "gen_ai__usage__input_tokens": 10,
+            "gen_ai__usage__output_tokens": 20 + len(job), "bulk__inference__cpu__time": seconds * 0.8,
+            "bulk__inference__cpu__wait": seconds * 0.3, "bulk__inference__cpu__throttled": seconds * 0.01,
+            "bulk__inference__memory__peak": 500 * 2**20, "bulk__inference__memory__file": 300 * 2**20,
+            "bulk__inference__memory__limit": 8 * 2**30,
+        }  # fmt: skip
+        self.span(worker, CLIENT, at + MILLI // 4, seconds * 0.9, **named, **numbers)
+
+    def sample(self, host: str, at: int, name: str, kind: str, counter: bool = False, **states: float) -> None:
+        """Add a sample of a host, a point for each state."""
+        group = self.metrics.resource_metrics.add()
+        attributes(group.resource, {"host.name": host})
+        scope = group.scope_metrics.add()
+        scope.scope.name = f"{HOST_SCOPE}/internal/scraper/x"
+        metric = scope.metrics.add(name=name, unit="1")
+        data = metric.sum if counter else metric.gauge
+        if counter:
+            metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, 2
+        for state, value in states.items():
+            point = data.data_points.add(time_unix_nano=at // MILLI * MILLI)
+            if isinstance(value, int):
+                point.as_int = value
+            else:
+                point.as_double = value
+            attributes(point, {kind: state})
+
+    def to(self, homes: Homes) -> None:
+        for signal in ("traces", "logs", "metrics"):
+            request = getattr(self, signal)
+            if request.ByteSize():
+                homes.tell(signal, request)
+
+
+ONE, TWO, FAR = ("h1", 1), ("h1", 2), ("h2", 3)
+JOBS = 24
+
+
+def crowd() -> Told:
+    """Bulk "mine" and bulk "other" in turn on two workers of h1, 0.2 ms between jobs; a third worker on h2 has "other"
+    alone. Jobs of no bulk, a retry, a failure, one job that was killed, one still open, one that nobody took."""
+    found = Told()
+    found.span(
+        ("api", 9), SERVER, BEGIN, 0.05, bulk__id="mine", bulk__size=JOBS + 2, bulk__outcome="ok",
+        http__request__method="POST",
+    )  # fmt: skip
+    puts = {}
+    for number in range(JOBS + 2):
+        for bulk in ("mine", "other"):
+            job = f"{bulk}-{number:02d}"
+            puts[job] = BEGIN + 1_300_001 * (number + 1)
+            found.span(("api", 9), PRODUCER, puts[job], 0.0004, bulk__id=bulk, bulk__job__id=job)
+    at = dict.fromkeys((ONE, TWO), BEGIN + 90 * MILLI)
+    for number in range(JOBS):
+        for bulk in ("mine", "other"):
+            worker = (ONE, TWO)[number % 2]
+            job, seconds = f"{bulk}-{number:02d}", 1.0 + (number % 5) / 7
+            more: dict[str, Any] = {"bulk__outcome": "ok"}
+            if job == "mine-06":
+                more = {"bulk__outcome": "retry", "error__type": "OSError", "bulk__failure__domain": "infra"}
+            elif job == "mine-09":
+                more = {
+                    "bulk__outcome": "internal_error", "error__type": "ValueError", "bulk__failure__domain": "code",
+                    "error": True,
+                }  # fmt: skip
+            found.job(worker, bulk, job, puts[job], at[worker], seconds, **more)
+            at[worker] += round(seconds * 1e9) + 200_017
+    again = at[ONE] + 500_003
+    found.job(ONE, "mine", "mine-06", again - SECOND // 3, again, 1.0, bulk__job__attempt=2, bulk__outcome="ok")
+    # Before the bulk: a job of another model's worker that ran into the hour before, inferences alone and side by side.
+    found.job(FAR, "other", "long", BEGIN - 4000 * SECOND, BEGIN - 3700 * SECOND, 200.0, bulk__outcome="ok")
+    for number in range(12):
+        begin = BEGIN - 600 * SECOND + number * 10 * SECOND + 333
+        found.job((ONE, TWO)[number % 2], "", f"none-{number}", begin, begin, 2.0 + number % 3, bulk__outcome="ok")
+    for number in range(8):
+        begin = BEGIN + number * 3 * SECOND + 777
+        found.job(FAR, "other", f"far-{number}", begin - SECOND, begin, 2.5, bulk__outcome="ok")
+    found.open(FAR, "far-open", BEGIN + 30 * SECOND, 20, bulk__id="other")
+    # Killed for memory: its neighbour's counter of kills stands higher afterwards.
+    lost = at[TWO] + 11 * MILLI
+    found.open(TWO, f"mine-{JOBS}", lost, 3, bulk__id="mine", bulk__worker__oom_kills=0)
+    found.open(("h1", 4), "none-open", lost + 5 * SECOND, 2, bulk__worker__oom_kills=1)
+    for second in range(70):
+        for host, busy in (("h1", 0.7), ("h2", 0.2)):
+            moment = BEGIN + second * SECOND + 77 * MILLI
+            share = busy + second % 5 / 50
+            found.sample(
+                host, moment, "system.cpu.utilization", "state", user=share, system=0.05, idle=0.95 - share, wait=0.0
+            )
+            found.sample(host, moment, "system.memory.utilization", "state", used=0.3 + second / 500, free=0.4)
+            found.sample(
+                host, moment, "system.memory.usage", "state", used=2**32 + second, free=2**32, cached=2**30, buffered=0
+            )
+            found.sample(
+                host,
+                moment,
+                "system.paging.faults",
+                "type",
+                counter=True,
+                major=1000 + 7 * second,
+                minor=10**6 * second,
+            )
+    return found
+
+
+@pytest.mark.parametrize("bulk", ["mine", "other"])
+def test_every_number_is_the_same(told: Homes, bulk: str) -> None:
+    if api.bulk_explanation(told.store, bulk) is None:
+        crowd().to(told)
+    ours, theirs = told.both(bulk)
+    homes.compare(ours, theirs)
+    if bulk == "mine":
+        assert {name: ours["progress"][name] for name in ("sent", "done", "failed", "lost", "waiting")} == {
+            "sent": JOBS + 2, "done": JOBS - 1, "failed": 1, "lost": 1, "waiting": 1,
+        }  # fmt: skip
+        assert ours["workers"]["others_s"] > 0
+        assert ours["workers"]["places"] == 2
