@@ -1,8 +1,9 @@
 """Documents of Elasticsearch as rows of the studio's tables.
 
-Elasticsearch keeps the start of a span in milliseconds. What a worker logs as a job begins has nanoseconds, about 0.1 ms
-later: by it the start of the job's span, and of what began in the same millisecond inside it, is known that well. Else
-two jobs of a worker, less than 1 ms between them, would seem to overlap, and the worker to have two places.
+Elasticsearch keeps the start of a span in milliseconds. What a worker logs as a job begins has nanoseconds, and comes
+about 0.1 ms later: by it the start of the job's span, and of what began inside it in the same millisecond, is known
+that well. Else two jobs of a worker with less than 1 ms between them could seem to overlap, and the worker to have two
+places.
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
         most = found["ceilings"][-1]
         yield (
             f"{_name(model)}: best of {len(found['counts'])} worker counts is {found['best_count']} with "
-            f"{number(found['best_per_s'])} jobs/s; {most['places']} can do {number(most['most_per_s'])} at most. "
-            "A curve needs five counts."
+            f"{number(found['best_per_s'])} jobs/s; {most['places']} can do {number(most['most_per_s'])} at most"
+            f"{_cores(model, most)}. A curve needs five counts."
         )
         return
     peak, top = found["peak_places"], found["peak_per_s"]
@@ -158,6 +158,10 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
         f"σ {_with(found['sigma'], number)}, κ {_with(found['kappa'], number)}; {where}{beyond}, "
         f"{_with(top, number)} jobs/s."
     )
+
+
+def _cores(model: Mapping[str, Any], most: Mapping[str, Any]) -> str:
+    return f", what {number(model['cores'])} cores give" if most["by_cores"] else ""
 
 
 def _memory(memory: Mapping[str, Any]) -> str:

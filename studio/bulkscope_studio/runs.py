@@ -76,7 +76,7 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
     """Write a run, whole or not at all. Raises ``Exists`` unless ``replace``, ``Trouble`` for a bad name."""
     path = _path(db, name)
     if path.exists() and not replace:
-        raise Exists(f"there is a run {name!r} already; give another name, or replace it with --replace")
+        raise _taken(name)
     joined, columns = [], {}
     for kind in _TABLES:
         table: pa.Table = getattr(tables, kind)
@@ -104,12 +104,21 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
             if replace:
                 partial.replace(path)
             else:
-                os.link(partial, path)  # fails when somebody else was quicker, which replacing would not
-    except FileExistsError as error:
-        raise Exists(f"there is a run {name!r} already; give another name, or replace it with --replace") from error
+                _link(partial, path)
     except OSError as error:
         raise Trouble(f"the run {name!r} cannot be written to {path.parent}: {error}") from error
     return _run(path)
+
+
+def _taken(name: str) -> Exists:
+    return Exists(f"there is a run {name!r} already; give another name, or replace it with --replace")
+
+
+def _link(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)  # fails when somebody else was quicker, which replacing would not
+    except FileExistsError as error:
+        raise _taken(path.stem) from error
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -78,16 +78,26 @@ def report(source: elastic.Elastic, bulk: str) -> dict[str, Any]:
     return found
 
 
+def explained(source: elastic.Elastic, bulk: str) -> dict[str, Any]:
+    found = source.explanation(bulk)
+    assert found is not None
+    return found
+
+
 def test_nothing_is_there_yet(source: elastic.Elastic) -> None:
     assert source.bulks() == []
     assert source.report("any") is None
+    assert source.explanation("any") is None
 
 
 def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source: elastic.Elastic) -> None:
     store(url, [span("first", "Server")])
     assert listed(source, "first") == (0, 0, 0)
+    assert explained(source, "first")["verdict"]["code"] == "data_unfit"
     store(url, [span("first", "Producer", bulk__job__id="j")])
     assert listed(source, "first") == (1, 0, 0)
+    assert explained(source, "first")["progress"]["sent"] == 1
+    assert source.explanation("any") is None
 
 
 @pytest.mark.parametrize(
@@ -122,6 +132,21 @@ def test_the_last_attempt_decides_in_the_list_as_in_the_report(
 def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk: str) -> None:
     store(url, [span(bulk, "Consumer", bulk__job__id="j", bulk__outcome="ok")])
     assert report(source, bulk)["progress"]["sent"] == 1
+    assert explained(source, bulk)["progress"]["done"] == 1
+
+
+def test_what_others_did_is_read_to_its_last_page(url: str, source: elastic.Elastic) -> None:
+    """More than a page of jobs of another bulk, on the same worker, all begun in two milliseconds, stored twice."""
+    at = START + 40 * 86_400_000
+    others = [
+        span("crowd", "Consumer", at + number % 2, 60.0, bulk__job__id=f"o{number}", bulk__outcome="ok")
+        for number in range(esql.ROWS + 500)
+    ]
+    began = [event("crowd", 10**6 + number, at, "started", f"s{number}", 0) for number in range(esql.ROWS + 500)]
+    store(url, [*others, *others, *began])
+    store(url, [span("single", "Consumer", at + 1000, 2.0, bulk__job__id="j", bulk__outcome="ok")])
+    found = explained(source, "single")
+    assert found["workers"]["places"] == 2 * (esql.ROWS + 500) + 1
 
 
 def test_many_spans_of_one_millisecond_stored_twice(url: str, source: elastic.Elastic) -> None:

@@ -42,11 +42,12 @@ FROM_METRICS = {
     ".path.": "may begin with that wait",
     ".makespan.": "the same",
     ".next.": "follow from the path and the workers' time",
-    "workers busy": "a share of the workers' time",
-    "workers' time": "the same",
-    "spans dropped or refused": "senders count what they dropped in a metric",
-    "memory, at the peak": "workers say how near they are to the limit of their cgroup",
-    "jobs waited beside": "a free worker has to be known to live",
+    ".busy_low.": "a share of the workers' time",
+    ".room.": "the same",
+    ".stalled.": "the same",
+    ".idle_beside_jobs.": "the same",
+    ".lost_records.": "senders count what they dropped in a metric",
+    ".memory_near_limit.": "workers say how near they are to the limit of their cgroup",
 }
 
 
@@ -61,7 +62,7 @@ def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]:
         prompts = [" ".join("abcdefgh"[: 1 + number % 8]) for number in range(JOBS)]
 
         def send(bulk: str) -> None:
-            body = {"model": "tiny", "prompts": prompts, "max_tokens": 40, "bulkId": bulk}
+            body = {"model": "tiny", "prompts": prompts, "max_tokens": 400, "bulkId": bulk}
             assert call(f"{demo.url}/bulks", body).status == 202
 
         def done(bulk: str) -> bool:

@@ -22,6 +22,9 @@ _OF_CAUSE = {"cpu": "cpu_saturated", "bandwidth": "memory_bandwidth", "lock": "c
 # Of the time of the jobs that ran with most workers busy: up to HARMLESS a mechanism is none to speak of, from HARMFUL
 # on it is the cause. What lies between is a matter of taste, and no scenario.
 HARMLESS, HARMFUL = 0.05, 0.15
+# Where workers slow each other more of them still bring more, until a fifth of their time is lost: the definition that
+# `thresholds.SLOWDOWN` states.
+SLOWED = {"memory_bandwidth": 0.2, "contention": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def complaints(truth: Ledger, verdict: str) -> list[str]:
     need(truth.killed_by_memory == 0, f"killed by memory {truth.killed_by_memory}")
     for name in VERDICTS[3:]:
         if name == verdict and name != "headroom":
-            need(harmed[name] >= HARMFUL, f"{name} costs only {harmed[name]:.3f}")
+            need(harmed[name] >= SLOWED.get(name, HARMFUL), f"{name} costs only {harmed[name]:.3f}")
             # A quota's throttling is seen at any number of workers; the others only against fewer.
             seen = truth.busy_high >= 1.4 * truth.busy_low or truth.held > 0.03
             need(seen, f"busy workers {truth.busy_low:.1f} to {truth.busy_high:.1f}")

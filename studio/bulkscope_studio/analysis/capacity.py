@@ -67,11 +67,24 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model's rates by number of places (rising), and the law they follow. ``name`` None: no inference seen."""
+    """One model's rates by number of places (rising), and the law they follow. ``name`` None: no inference seen.
+
+    ``cores`` are those that its workers may use (NaN: not known).
+    """
 
     name: str | None
     levels: tuple[Level, ...]
     scaling: scaling.Law | scaling.Bounds | None
+    cores: float
+
+    def cpu_ceiling(self, places: int) -> float:
+        """Most that the cores can do in jobs/s with so many places; infinite where it is not known.
+
+        The CPU-seconds of a job are those of the most places measured up to that many: beside more others an inference
+        needs as many or more.
+        """
+        told = [level.cpu for level in self.levels if level.places <= places and level.cpu > 0]
+        return self.cores / told[-1] if told and self.cores > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +232,8 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
     a, i = facts.attempts, facts.inferences
     rows = np.flatnonzero(a.ended)
     order = rows[np.lexsort((a.start[rows], a.job[rows]))]
-    model, tokens = np.full(len(a.start), -1, np.int64), np.full(len(a.start), np.nan)
+    model = np.full(len(a.start), -1, np.int64)
+    tokens, cpu = np.full(len(a.start), np.nan), np.full(len(a.start), np.nan)
     if len(order) and len(i.start):
         # The last attempt at the inference's job that began before it.
         first = min(float(np.min(a.start[order])), float(np.min(i.start)))
@@ -232,8 +246,9 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         chosen = np.flatnonzero(known)
         by_length = chosen[np.argsort((i.end - i.start)[chosen], kind="stable")]
         model[attempt[by_length]] = i.model[by_length]
-        tokens[attempt[chosen]] = 0.0
-        np.add.at(tokens, attempt[chosen], i.output_tokens[chosen])
+        for total, each in ((tokens, i.output_tokens), (cpu, i.cpu_time)):
+            total[attempt[chosen]] = 0.0
+            np.add.at(total, attempt[chosen], each[chosen])
     return Jobs(
         start=a.start[rows],
         end=a.end[rows],
@@ -241,6 +256,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         worker=a.worker[rows],
         model=model[rows],
         tokens=tokens[rows],
+        cpu=cpu[rows],
         ok=a.ok[rows] & ~a.retried[rows],
     ), rows
 
@@ -267,7 +283,17 @@ def _model(facts: Facts, found: Saturation, code: int, counts: tuple[int, ...], 
         n = np.concatenate([np.full(len(level.batches), float(level.places)) for level in reached])
         x = np.concatenate([level.batches for level in reached])
         law = scaling.fit(n[x > 0], x[x > 0]) if np.any(x > 0) else None
-    return Model(facts.models[code] if code >= 0 else None, levels, law)
+    return Model(facts.models[code] if code >= 0 else None, levels, law, _cores(facts))
+
+
+def _cores(facts: Facts) -> float:
+    """Return the cores that the workers may use; those that share a set of a host count once."""
+    sets = {
+        (worker.host, worker.cpu_set, worker.container): worker.cpus
+        for worker in facts.workers
+        if np.isfinite(worker.cpus)
+    }
+    return sum(sets.values()) if sets else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +475,8 @@ def _model_json(model: Model, places: int) -> dict[str, Any]:
         "model": model.name,
         "now": next((level for level in levels if level["places"] == places), None),
         "levels": levels,
-        "scaling": _scaling_json(model.scaling),
+        "cores": _number(model.cores),
+        "scaling": _scaling_json(model),
     }
 
 
@@ -459,11 +486,12 @@ def _level_json(level: Level) -> dict[str, Any]:
         "lower_bound_per_s": level.bound, "ceiling_per_s": level.ceiling, "tokens_per_s": _estimate(level.tokens),
         "completions": round(level.completions, 6), "saturated_s": level.seconds, "busy_share": _number(level.busy),
         "gap_s": _number(level.gap), "mixed": level.mixed, "attempts": len(level.service),
-        "service_s": float(np.mean(level.service)),
+        "service_s": float(np.mean(level.service)), "cpu_s": _number(level.cpu),
     }  # fmt: skip
 
 
-def _scaling_json(found: scaling.Law | scaling.Bounds | None) -> dict[str, Any] | None:
+def _scaling_json(model: Model) -> dict[str, Any] | None:
+    found = model.scaling
     if found is None:
         return None
     if isinstance(found, scaling.Bounds):
@@ -475,8 +503,9 @@ def _scaling_json(found: scaling.Law | scaling.Bounds | None) -> dict[str, Any] 
             "best_count": int(found.best_count),
             "best_per_s": found.best,
             "ceilings": [
-                {"places": n, "most_per_s": ceiling}
+                {"places": n, "most_per_s": min(ceiling, most_of_cores), "by_cores": most_of_cores < ceiling}
                 for n in range(1, most + 1)
+                for most_of_cores in [model.cpu_ceiling(n)]
                 if (ceiling := found.ceiling(n)) is not None
             ],
         }

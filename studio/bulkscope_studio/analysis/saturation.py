@@ -41,7 +41,7 @@ _LEAST_S = 1e-6  # of an attempt, so that none has an infinite rate
 class Jobs:
     """Attempts that ended, by row: when, where, of which model (-1: none known), and what came of them.
 
-    ``tokens`` are the output tokens (NaN: not recorded).
+    ``tokens`` are the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded).
     """
 
     start: Floats
@@ -50,6 +50,7 @@ class Jobs:
     worker: Codes
     model: Codes
     tokens: Floats
+    cpu: Floats
     ok: Flags
 
 
@@ -61,7 +62,8 @@ class Level:
     where that was not ``reached`` long enough; ``bound`` is then what the places did at least. ``completions`` and
     ``seconds`` are of that time, ``busy`` is the share of it in which the places worked, ``gap`` the seconds a place
     stood free between two jobs. ``mixed``: other models ran beside, and the time was shared out by place-seconds.
-    ``batches`` are the rates of equal parts of it. ``service`` are the seconds of each attempt that ended.
+    ``batches`` are the rates of equal parts of it. ``service`` are the seconds of each attempt that ended, ``cpu`` the
+    mean CPU-seconds of its inferences (NaN: not recorded).
     """
 
     places: int
@@ -76,6 +78,7 @@ class Level:
     mixed: bool
     batches: Floats
     service: Floats
+    cpu: float
 
     @property
     def ceiling(self) -> float | None:
@@ -131,6 +134,7 @@ class Saturation:
             mixed=mixed,
             batches=batches.jobs / batches.own if reached else np.zeros(0),
             service=service,
+            cpu=float(np.mean(spent)) if len(spent := self._jobs.cpu[rows]) else math.nan,
         )
 
     @property
