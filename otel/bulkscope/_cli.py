@@ -22,7 +22,8 @@ _HELP = {
 
 def _usage(names: list[str]) -> str:
     lines = ["usage: bulkscope COMMAND [ARGUMENTS]", "", "commands:"]
-    lines += [f"  {name:<8} {_HELP.get(name, '')}".rstrip() for name in names]
+    width = max(map(len, names), default=0)
+    lines += [f"  {name:<{width}}  {_HELP.get(name, '')}".rstrip() for name in names]
     return "\n".join([*lines, "", "bulkscope COMMAND --help tells more."])
 
 
