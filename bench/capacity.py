@@ -37,6 +37,7 @@ COUNTS, FITTED = (1, 2, 3, 4), (1, 3)
 WORKERS = 2
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)
 BASIS = 0.5  # the rate whose service times predict the waits at the others
+LONGEST = 300  # characters of a prompt: a job then takes some 0.3 s, and a step holds many
 MODEL = "smollm2-135m-q4_1"
 PLAN = """
 name = "{name}"
@@ -49,7 +50,7 @@ ready = "ready"
 [request]
 url = "{api}/bulks"
 body = {{ bulkId = "{{request_id}}", model = "{model}", prompts = "{{prompts}}", max_tokens = {tokens} }}
-prompts = "{root}/demo/prompts.json"
+prompts = "prompts.json"
 """
 
 
@@ -93,13 +94,13 @@ def jobs(db: Path, bulk: str) -> tuple[np.ndarray, np.ndarray]:
     store = Store(db, read_only=True)
     try:
         rows = store.query(
-            "SELECT start_ns / 1e9 - wait AS at, (end_ns - start_ns) / 1e9 AS service FROM spans"
-            " WHERE bulk_id = $bulk AND kind = 'CONSUMER' ORDER BY at",
+            "SELECT start_ns / 1e9 - wait AS sent, (end_ns - start_ns) / 1e9 AS service FROM spans"
+            " WHERE bulk_id = $bulk AND kind = 'CONSUMER' ORDER BY sent",
             {"bulk": bulk},
         )
     finally:
         store.close()
-    return rows["at"].to_numpy(), rows["service"].to_numpy()
+    return rows["sent"].to_numpy(), rows["service"].to_numpy()
 
 
 def closed(found: dict[str, Any], web: str) -> dict[int, float]:
@@ -166,6 +167,10 @@ def main() -> int:
         children.catch_signals()
         try:
             env, web, api = started(children, folder)
+            short = [
+                prompt for prompt in json.loads((ROOT / "demo/prompts.json").read_text()) if len(prompt) <= LONGEST
+            ]
+            (folder / "prompts.json").write_text(json.dumps(short))
             plan = {"root": ROOT, "api": api, "model": MODEL, "tokens": given.max_tokens, "seconds": given.seconds}
             load = f"[closed]\nworkers = {list(COUNTS)}\njobs_per_worker = {given.jobs}\n"
             first = swept(folder, env, PLAN.format(name="counts", **plan), "counts", load)

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -265,7 +266,7 @@ class _Sweep:
     def _send(self, bulk: str, at: Sequence[float], jobs: int, workers: Children) -> _Sent:
         """Send a request at each time of ``at``, in s from now, with the jobs spread over them."""
         sent = _Sent()
-        prompts = [self.plan.prompts[n % len(self.plan.prompts)] for n in range(jobs)]
+        prompts = _prompts(self.plan, bulk, jobs)
         share = -(-jobs // len(at))
         began = time.monotonic()
         for n, wanted in enumerate(at):
@@ -338,6 +339,22 @@ class _Sweep:
 
 def _gone(_: Store) -> Any:
     raise Failed("the studio has ended; start it, and the same command goes on")
+
+
+def _prompts(plan: Plan, bulk: str, jobs: int) -> list[str]:
+    """Return the prompts of a step: all of them, in a new order each time, as often as it takes.
+
+    In the order of the file each step would begin with the same few. A mark before each one keeps engines from
+    answering what they have seen in an earlier step from their cache.
+    """
+    random = np.random.default_rng([plan.seed, zlib.crc32(bulk.encode())])
+    rounds = -(-jobs // len(plan.prompts))
+    order = np.concatenate([random.permutation(len(plan.prompts)) for _ in range(rounds)])[:jobs]
+    marks = random.integers(0, 2**24, jobs)
+    return [
+        f"[{mark:06x}] {plan.prompts[index]}" if plan.mark else plan.prompts[index]
+        for index, mark in zip(order.tolist(), marks.tolist(), strict=True)
+    ]
 
 
 def _arrivals(seed: int, step: Step, length: float) -> list[float]:

@@ -64,6 +64,7 @@ class Plan:
     headers: Mapping[str, str]
     body: Any
     prompts: tuple[str, ...]
+    mark: bool
     one_prompt: bool
     steps: tuple[Step, ...]
 
@@ -99,7 +100,7 @@ def read(path: Path) -> Plan:
     workers = top.table(
         "workers", {"command", "instrument", "directory", "environment", "ready", "start", "grace", "warm_up"}
     )
-    request = top.table("request", {"url", "method", "headers", "body", "prompts", "hosts"})
+    request = top.table("request", {"url", "method", "headers", "body", "prompts", "mark", "hosts"})
     assert workers is not None
     assert request is not None
     name = top.text("name")
@@ -139,6 +140,7 @@ def read(path: Path) -> Plan:
         headers=request.strings("headers"),
         body=body,
         prompts=prompts,
+        mark=request.flag("mark", True),
         one_prompt=one,
         steps=_steps(top),
     )

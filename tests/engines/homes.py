@@ -17,6 +17,7 @@ NUMBER = re.compile(r"(?:under )?(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 MILLISECOND_S = 0.0011
 CLOSE = 0.02
 SHARES = (".busy_low.", ".idle_beside_jobs.", ".stalled.", ".room.")  # of the workers' time
+OF_INTERVAL = 0.15  # an estimate from jobs of tens of milliseconds
 # What a millisecond can turn over, whatever its size.
 COARSE = {
     ".backlog.": "whether the backlog of jobs that were put within a few milliseconds rose meanwhile",
@@ -52,34 +53,62 @@ def _words(text: str) -> str:
     return NUMBER.sub("#", text)
 
 
-def compare(ours: dict[str, Any], theirs: dict[str, Any], apart: Collection[str] = ()) -> None:
+def compare(ours: dict[str, Any], theirs: dict[str, Any], apart: Collection[str] = ()) -> bool:
     """Fail for each value that differs, but for those whose path has a text of ``apart``, and sentences made of them.
 
-    Numbers inside a sentence are those that stand beside it: of a sentence its words count.
+    Numbers inside a sentence are those that stand beside it: of a sentence its words count. Where a number is so near
+    its threshold that a millisecond decides, what follows from it is not compared; returns whether none is.
     """
     wanted, found = flat(ours), flat(theirs)
-    wrong = {
-        name: (wanted.get(name), found.get(name))
-        for name in sorted(wanted.keys() | found.keys())
-        if not any(part in name for part in (*COARSE, *apart))
-        and not (apart and _is_made_of_others(name))
-        and not (name in wanted and name in found and _same(wanted[name], found[name], _off(name, ours)))
-    }
+    evidence = _evidence(ours)
+    near = tuple(path for path, item in evidence.items() if _is_near(item, _off(path, ours, item)))
+    excused = tuple(f"{path}{part}" for path in near for part in (".holds", ".text"))
+    wrong = {}
+    for name in sorted(wanted.keys() | found.keys()):
+        if any(part in name for part in (*COARSE, *apart)) or name.startswith(excused):
+            continue
+        if (near or apart) and _is_made_of_others(name, whole=bool(near)):
+            continue
+        off = _off(name, ours, evidence.get(name.rpartition(".")[0]))
+        if name not in wanted or name not in found or not _same(wanted[name], found[name], off):
+            wrong[name] = wanted.get(name), found.get(name)
     assert not wrong, "\n".join(f"{name}: {one!r}, there {other!r}" for name, (one, other) in wrong.items())
+    return not near
 
 
-def _is_made_of_others(name: str) -> bool:
-    return name.startswith(".notes") or (".evidence." not in name and name.endswith((".text", ".holds")))
+def _evidence(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return each piece of evidence by its path in ``flat``."""
+    groups = [(".verdict", answer["verdict"])]
+    groups += [(f".findings.{n}.{finding['code']}", finding) for n, finding in enumerate(answer["findings"])]
+    return {
+        f"{path}.evidence.{number}{_name(item)}": item
+        for path, finding in groups
+        for number, item in enumerate(finding["evidence"])
+    }
 
 
-def _off(name: str, answer: dict[str, Any]) -> float:
-    """Return by how much a millisecond in the start of each job changes a number: in seconds, or the share of them."""
+def _is_near(item: dict[str, Any], off: float) -> bool:
+    numbers = [item[name] for name in ("value", "low", "high") if item[name] is not None]
+    return item["threshold"] is not None and any(abs(number - item["threshold"]) <= off for number in numbers)
+
+
+def _is_made_of_others(name: str, whole: bool) -> bool:
+    """Tell whether a value says what follows from others; ``whole``: a verdict may be another one."""
+    if whole and name.startswith((".verdict.", ".also.", ".next.")):
+        return True
+    return name.startswith(".notes.") or (".evidence." not in name and name.endswith((".text", ".holds")))
+
+
+def _off(name: str, answer: dict[str, Any], item: dict[str, Any] | None) -> float:
+    """Return by how much a millisecond in the start of each job changes a number; ``item`` is the evidence it is of."""
     jobs, time, workers = answer["progress"]["sent"], answer["time_s"], answer["workers"]
+    if item is not None and item["low"] is not None and item["high"] is not None:
+        return max(MILLISECOND_S, OF_INTERVAL * float(item["high"] - item["low"]))
     if name.startswith((".time_s.", ".workers.")):
         return float(jobs * MILLISECOND_S)
-    if any(part in name for part in SHARES):
+    if any(part in f"{name}." for part in SHARES):
         return float(jobs * MILLISECOND_S / workers["capacity_s"])
-    if ".little_deviation." in name:  # of the time that a job is in the system
+    if ".little_deviation" in name:  # of the time that a job is in the system
         parts = ("delay", "wait_own", "wait_others", "wait_dispatch", "wait_absent", "work")
         return float(jobs * MILLISECOND_S / sum(time[part] for part in parts))
     return MILLISECOND_S

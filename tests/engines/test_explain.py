@@ -136,8 +136,6 @@ def test_only_what_metrics_of_processes_tell_is_missing(
 ) -> None:
     ours = api.bulk_explanation(studio, bulk)
     assert ours is not None
-    assert ours["verdict"]["code"] == answers[bulk]["verdict"]["code"]
-    assert ours["also"] == answers[bulk]["also"]
     assert (ours["progress"]["done"], ours["workers"]["others_s"] > 0) == (JOBS, True)
     homes.compare(ours, answers[bulk], FROM_METRICS)
 

@@ -228,7 +228,8 @@ def test_every_number_is_the_same(told: Homes, bulk: str) -> None:
     if api.bulk_explanation(told.store, bulk) is None:
         crowd().to(told)
     ours, theirs = told.both(bulk)
-    homes.compare(ours, theirs)
+    assert homes.compare(ours, theirs)
+    assert ours["verdict"]["code"] == theirs["verdict"]["code"]
     if bulk == "mine":
         assert {name: ours["progress"][name] for name in ("sent", "done", "failed", "lost", "without_end")} == {
             "sent": JOBS + 2, "done": JOBS - 1, "failed": 1, "lost": 1, "without_end": 1,

@@ -124,7 +124,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
         with studio(db) as addresses:
             wait_for_listener(broker)
             api = subprocess.Popen(
-                [str(BIN / "bulkscope"), "run", "uvicorn", "service:api", "--port", str(port), "--log-level", "warning"],
+                [str(BIN / "bulkscope"), "run", "uvicorn", "service:api", "--port", str(port), "--log-level", "error"],
                 cwd=folder, env=env | _to(addresses),
             )  # fmt: skip
             wait_for_listener(port)
