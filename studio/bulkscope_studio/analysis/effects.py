@@ -11,19 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bulkscope_studio.analysis import estimates
+from bulkscope_studio.analysis.estimates import Floats
 
 RESAMPLES = 2000
 SEED = 20251126
 # Rows above this many are put together in so many random groups, which are resampled: the same spread in bounded time.
 GROUPS = 2000
 POWER = 0.8
-_EXACT_DEGREES = 60  # above, the expansion of Student's quantile is within 1e-5 of it
 _SINGULAR = 1e-9
 # Central 68.27 % of a normal distribution lie within one standard deviation; outlying resamples do not move them.
 _ONE_SIGMA = (0.158655, 0.841345)
@@ -62,47 +61,6 @@ class Rows:
     fitted: int
 
 
-def normal_quantile(probability: float) -> float:
-    """Quantile of the standard normal distribution."""
-    return NormalDist().inv_cdf(probability)
-
-
-def student_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t for ``probability`` above 0.5 (Abramowitz and Stegun 26.7.3, 26.7.4 and 26.7.5)."""
-    if degrees < 1:
-        return math.inf
-    if degrees > _EXACT_DEGREES:
-        z = normal_quantile(probability)
-        g1 = (z**3 + z) / 4
-        g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-        g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-        return z + g1 / degrees + g2 / degrees**2 + g3 / degrees**3
-    inside, low, high = 2 * probability - 1, 0.0, 1.0
-    while _student_inside(high, degrees) < inside:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_inside(middle, degrees) < inside else (low, middle)
-    return (low + high) / 2
-
-
-def _student_inside(t: float, degrees: int) -> float:
-    """Probability that Student's t lies within +-t."""
-    angle = math.atan(t / math.sqrt(degrees))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    if degrees % 2:
-        term, total = cosine, cosine if degrees > 1 else 0.0
-        for k in range(2, degrees - 1, 2):
-            term *= cosine**2 * k / (k + 1)
-            total += term
-        return 2 / math.pi * (angle + sine * total)
-    term = total = 1.0
-    for k in range(1, degrees - 2, 2):
-        term *= cosine**2 * k / (k + 1)
-        total += term
-    return sine * total
-
-
 def ratio(rows: Rows, logarithm: Callable[[Floats], Floats], level: float) -> Effect | None:
     """Return exp(logarithm of B - logarithm of A) of the sums of the rows, with its interval at ``level`` (0..1).
 
@@ -131,10 +89,10 @@ def ratio(rows: Rows, logarithm: Callable[[Floats], Floats], level: float) -> Ef
     spread = math.sqrt(sum(variances))
     below = sum(variance**2 / left for variance, left in zip(variances, free, strict=True))
     degrees = int(sum(variances) ** 2 / below) if below > 0 else min(free)
-    reach = student_quantile((1 + level) / 2, degrees)
+    reach = estimates.student(degrees, (1 + level) / 2)
     # Beyond e^50 in either direction there is nothing to say but that nothing is known.
     half = min(reach * spread, 50.0)
-    smallest = math.expm1(min((reach + student_quantile(POWER, degrees)) * spread, 50.0))
+    smallest = math.expm1(min((reach + estimates.student(degrees, POWER)) * spread, 50.0))
     return Effect(math.exp(value), math.exp(value - half), math.exp(value + half), smallest)
 
 
@@ -248,14 +206,6 @@ def _solve(sums: Floats, columns: int) -> Floats:
     return found
 
 
-def wilson(hits: int, of: int, z: float) -> tuple[float, float]:
-    """Interval of a share, 0..1 (Wilson 1927), ``z`` standard deviations wide on each side."""
-    share = hits / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def difference_of_shares(a: NDArray[np.bool_], b: NDArray[np.bool_], paired: bool, level: float) -> Effect | None:
     """Share of true in ``b`` minus that in ``a``, with Newcombe's score interval; None of none.
 
@@ -264,10 +214,10 @@ def difference_of_shares(a: NDArray[np.bool_], b: NDArray[np.bool_], paired: boo
     """
     if len(a) == 0 or len(b) == 0:
         return None
-    z = normal_quantile((1 + level) / 2)
+    z = estimates.normal((1 + level) / 2)
     share_a, share_b = float(a.mean()), float(b.mean())
-    low_a, high_a = wilson(int(a.sum()), len(a), z)
-    low_b, high_b = wilson(int(b.sum()), len(b), z)
+    low_a, high_a = estimates.wilson(int(a.sum()), len(a), z)
+    low_b, high_b = estimates.wilson(int(b.sum()), len(b), z)
     phi = _phi(a, b) if paired else 0.0
 
     def reach(of_b: float, of_a: float) -> float:
@@ -280,7 +230,7 @@ def difference_of_shares(a: NDArray[np.bool_], b: NDArray[np.bool_], paired: boo
     hits, of = int(a.sum() + b.sum()), len(a) + len(b)
     pooled = (hits + z * z / 2) / (of + z * z)
     spread = math.sqrt(pooled * (1 - pooled) * (1 / len(a) + 1 / len(b)))
-    smallest = min(1.0, (z + normal_quantile(POWER)) * spread)
+    smallest = min(1.0, (z + estimates.normal(POWER)) * spread)
     return Effect(value, max(-1.0, low), min(1.0, high), smallest)
 
 

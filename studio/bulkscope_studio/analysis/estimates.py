@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_Z = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; above that the expansion in `student` is within 1e-4.
-_T = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,
-    2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484,
-    2.0452, 2.0423,
-)  # fmt: skip
+_SURE = 0.975  # of both sides together 95 %
+_EXACT_DEGREES = 60  # above, the expansion of Student's quantile is within 1e-5 of it
 RESAMPLES = 2000
 _ALONE = 1e-9  # of a leverage of 1: below that a row is fitted exactly, whatever its error
 SEED = 20250131
@@ -32,13 +29,46 @@ class Estimate:
     high: float
 
 
-def student(degrees: int) -> float:
-    """97.5 % quantile of Student's t; above 30 degrees of freedom by the expansion of Cornish and Fisher (1938)."""
+def normal(probability: float = _SURE) -> float:
+    """Quantile of the standard normal distribution."""
+    return NormalDist().inv_cdf(probability)
+
+
+@cache
+def student(degrees: int, probability: float = _SURE) -> float:
+    """Quantile of Student's t for ``probability`` above 0.5 (Abramowitz and Stegun 26.7.3, 26.7.4 and 26.7.5)."""
     if degrees < 1:
         return math.inf
-    if degrees <= len(_T):
-        return _T[degrees - 1]
-    return _Z + (_Z**3 + _Z) / (4 * degrees) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * degrees**2)
+    if degrees > _EXACT_DEGREES:
+        z = normal(probability)
+        g1 = (z**3 + z) / 4
+        g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+        g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+        return z + g1 / degrees + g2 / degrees**2 + g3 / degrees**3
+    inside, low, high = 2 * probability - 1, 0.0, 1.0
+    while _student_inside(high, degrees) < inside:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_inside(middle, degrees) < inside else (low, middle)
+    return (low + high) / 2
+
+
+def _student_inside(t: float, degrees: int) -> float:
+    """Probability that Student's t lies within +-t."""
+    angle = math.atan(t / math.sqrt(degrees))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    if degrees % 2:
+        term, total = cosine, cosine if degrees > 1 else 0.0
+        for k in range(2, degrees - 1, 2):
+            term *= cosine**2 * k / (k + 1)
+            total += term
+        return 2 / math.pi * (angle + sine * total)
+    term = total = 1.0
+    for k in range(1, degrees - 2, 2):
+        term *= cosine**2 * k / (k + 1)
+        total += term
+    return sine * total
 
 
 def mean(values: Floats) -> Estimate | None:
@@ -65,11 +95,16 @@ def proportion(hits: int, of: int) -> Estimate | None:
         raise ValueError(f"{hits} hits of {of} are no share: hits must be from 0 to the number of tries")
     if of == 0:
         return None
-    p, z2 = hits / of, _Z**2
-    middle = (p + z2 / (2 * of)) / (1 + z2 / of)
-    half = _Z * math.sqrt(p * (1 - p) / of + z2 / (4 * of**2)) / (1 + z2 / of)
+    return Estimate(hits / of, *wilson(hits, of, normal()))
+
+
+def wilson(hits: int, of: int, z: float) -> tuple[float, float]:
+    """Ends of the interval of a share, ``z`` standard deviations to each side (Wilson 1927)."""
+    p = hits / of
+    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
     # At no hits and at all hits the ends are exactly 0 and 1; rounding must not put them past the share.
-    return Estimate(p, 0.0 if hits == 0 else middle - half, 1.0 if hits == of else middle + half)
+    return 0.0 if hits == 0 else middle - half, 1.0 if hits == of else middle + half
 
 
 def drift(levels: Floats, step: float) -> Estimate | None:

@@ -18,6 +18,7 @@ from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.queueing import Little, little
 
 SCHEMA = "bulkscope.explanation/1"
+_UNJUDGED = "Not judged: the records cannot carry it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,10 @@ def explain(facts: Facts) -> Explanation:
     found = tuple(look(view) for look in findings.ORDER)
     verdict = next(finding for finding in found if finding.holds)
     also: tuple[str, ...] = ()
-    if verdict.code != "data_unfit":
+    if verdict.code == "data_unfit":
+        # Their numbers may be looked at; what would follow from them is not said.
+        found = (verdict, *(dataclasses.replace(f, holds=None, text=_UNJUDGED) for f in found[1:]))
+    else:
         also = tuple(f.code for f in found if f.holds and f.code not in (verdict.code, "headroom"))
     length = breakdown.makespan(facts, line, view.load)
     path = breakdown.critical_path(facts, line)
