@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.analysis import effects, wording
 from bulkscope_studio.analysis.effects import AtEqualTokens, Effect
-from bulkscope_studio.analysis.sides import Facts, Side
+from bulkscope_studio.analysis.sides import Setting, Side
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -380,7 +380,7 @@ def _cautions(a: Side, b: Side) -> tuple[Caution, ...]:
     return tuple(found)
 
 
-def _conditions(a: Facts, b: Facts) -> list[Caution]:
+def _conditions(a: Setting, b: Setting) -> list[Caution]:
     """Say what beside model and prompts differed between the sides."""
     found: list[Caution] = []
 
@@ -416,7 +416,7 @@ def _conditions(a: Facts, b: Facts) -> list[Caution]:
     return found
 
 
-def _together(a: Facts, b: Facts) -> float:
+def _together(a: Setting, b: Setting) -> float:
     if a.start_ns is None or a.end_ns is None or b.start_ns is None or b.end_ns is None:
         return 0.0
     shared = min(a.end_ns, b.end_ns) - max(a.start_ns, b.start_ns)

@@ -40,7 +40,7 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Setting:
     """What a side ran on and how far it has come; shares 0..1, absent is None.
 
     ``sent`` and ``ended`` count jobs; ``cores`` are those that one worker may use, every value seen;
@@ -76,7 +76,7 @@ class Side:
     """
 
     label: str
-    facts: Facts
+    facts: Setting
     seconds: Floats
     process: Floats
     input: Floats
@@ -227,7 +227,7 @@ def _measure(job: dict[str, Any]) -> dict[str, float]:
 
 def _facts(
     tables: Tables, inferences: pa.Table, ordered: list[dict[str, Any]], model: str | None, outside: int
-) -> Facts:
+) -> Setting:
     announced = sum(size or 0 for size in tables.requests["bulk_size"].to_pylist()) if model is None else 0
     puts = [job["put"] for job in ordered if job["put"] is not None]
     ends = [job["end_ns"] for job in ordered if job["end_ns"] is not None]
@@ -236,7 +236,7 @@ def _facts(
     seconds = stats.total(inferences["seconds"])
     bulks = dict.fromkeys(job["bulk_id"] for job in ordered)
     bulks |= dict.fromkeys(tables.requests["bulk_id"].to_pylist())
-    return Facts(
+    return Setting(
         bulks=tuple(bulks),
         models=tuple(sorted(set(inferences["model"].to_pylist()) - {None})),
         sent=max(announced, len(ordered)),
