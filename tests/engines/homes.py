@@ -13,15 +13,11 @@ from bulkscope_studio.store import Store
 
 # "under 0.1 %" is what becomes of a smaller number.
 NUMBER = re.compile(r"(?:under )?(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
-# Elasticsearch keeps the start of a span in milliseconds: what comes from a time of day is that far off.
-MILLISECOND_S = 0.0011
+# Elasticsearch keeps the start of a span in milliseconds: what lies between two of them is up to two off.
+MILLISECOND_S = 0.002
 CLOSE = 0.02
 SHARES = (".busy_low.", ".idle_beside_jobs.", ".stalled.", ".room.")  # of the workers' time
 OF_INTERVAL = 0.15  # an estimate from jobs of tens of milliseconds
-# What a millisecond can turn over, whatever its size.
-COARSE = {
-    ".backlog.": "whether the backlog of jobs that were put within a few milliseconds rose meanwhile",
-}
 
 
 def keep(store: Store, found: decode.Decoded) -> None:
@@ -53,19 +49,24 @@ def _words(text: str) -> str:
     return NUMBER.sub("#", text)
 
 
-def compare(ours: dict[str, Any], theirs: dict[str, Any], apart: Collection[str] = ()) -> bool:
+def compare(
+    ours: dict[str, Any], theirs: dict[str, Any], apart: Collection[str] = (), coarse: Collection[str] = ()
+) -> bool:
     """Fail for each value that differs, but for those whose path has a text of ``apart``, and sentences made of them.
 
+    ``coarse`` names numbers that a millisecond can change by any amount.
     Numbers inside a sentence are those that stand beside it: of a sentence its words count. Where a number is so near
     its threshold that a millisecond decides, what follows from it is not compared; returns whether none is.
     """
     wanted, found = flat(ours), flat(theirs)
-    evidence = _evidence(ours)
-    near = tuple(path for path, item in evidence.items() if _is_near(item, _off(path, ours, item)))
+    evidence, other = _evidence(ours), _evidence(theirs)
+    near = tuple(
+        path for path, item in evidence.items() if path in other and _is_near(item, other[path], _off(path, ours, item))
+    )
     excused = tuple(f"{path}{part}" for path in near for part in (".holds", ".text"))
     wrong = {}
     for name in sorted(wanted.keys() | found.keys()):
-        if any(part in name for part in (*COARSE, *apart)) or name.startswith(excused):
+        if any(part in name for part in (*coarse, *apart)) or name.startswith(excused):
             continue
         if (near or apart) and _is_made_of_others(name, whole=bool(near)):
             continue
@@ -87,9 +88,12 @@ def _evidence(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _is_near(item: dict[str, Any], off: float) -> bool:
-    numbers = [item[name] for name in ("value", "low", "high") if item[name] is not None]
-    return item["threshold"] is not None and any(abs(number - item["threshold"]) <= off for number in numbers)
+def _is_near(item: dict[str, Any], other: dict[str, Any], off: float) -> bool:
+    """Tell whether a number that differs stands so near to its threshold that the difference may decide."""
+    if item["threshold"] is None:
+        return False
+    both = ((item[name], other[name]) for name in ("value", "low", "high"))
+    return any(one != there and None not in (one, there) and abs(one - item["threshold"]) <= off for one, there in both)
 
 
 def _is_made_of_others(name: str, whole: bool) -> bool:
@@ -108,6 +112,8 @@ def _off(name: str, answer: dict[str, Any], item: dict[str, Any] | None) -> floa
         return float(jobs * MILLISECOND_S)
     if any(part in f"{name}." for part in SHARES):
         return float(jobs * MILLISECOND_S / workers["capacity_s"])
+    if name == ".wait.ratio":
+        return float(2 * MILLISECOND_S / answer["wait"]["expected"])
     if ".little_deviation" in name:  # of the time that a job is in the system
         parts = ("delay", "wait_own", "wait_others", "wait_dispatch", "wait_absent", "work")
         return float(jobs * MILLISECOND_S / sum(time[part] for part in parts))

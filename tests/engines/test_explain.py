@@ -50,6 +50,12 @@ FROM_METRICS = {
     ".memory_near_limit.": "workers say how near they are to the limit of their cgroup",
 }
 
+# What a millisecond can change by more than that, of jobs of tens of milliseconds that are put at once.
+COARSE = {
+    ".backlog.": "whether the backlog of jobs that were put within a few milliseconds rose meanwhile",
+    ".gain.": "of the jobs beside as few busy workers as there ever were, rounding decides which count",
+}
+
 
 @pytest.fixture(scope="module")
 def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]:
@@ -137,7 +143,7 @@ def test_only_what_metrics_of_processes_tell_is_missing(
     ours = api.bulk_explanation(studio, bulk)
     assert ours is not None
     assert (ours["progress"]["done"], ours["workers"]["others_s"] > 0) == (JOBS, True)
-    homes.compare(ours, answers[bulk], FROM_METRICS)
+    homes.compare(ours, answers[bulk], FROM_METRICS, COARSE)
 
 
 @pytest.mark.parametrize("bulk", BULKS)
@@ -149,7 +155,7 @@ def test_every_number_is_the_same(studio: Store, answers: dict[str, dict[str, An
     try:
         ours = api.bulk_explanation(studio, bulk, drops_known=False)
         assert ours is not None
-        homes.compare(ours, answers[bulk])
+        homes.compare(ours, answers[bulk], coarse=COARSE)
     finally:
         cursor.execute("INSERT INTO points SELECT * FROM of_processes")
 
