@@ -108,6 +108,8 @@ def closed(found: dict[str, Any], web: str) -> dict[int, float]:
     bulks = {step["workers"]: step["bulk"] for step in found["steps"]}
     (model,) = found["capacity"]["pools"][0]["models"]
     levels = {level["places"]: level for level in model["levels"]}
+    if any(levels[n]["rate_per_s"] is None for n in COUNTS):
+        raise SystemExit("a number of workers was not driven to its limit; give more --jobs")
     part = asked(web, [bulks[n] for n in FITTED])["models"][0]["scaling"]
     ceilings = {item["places"]: item for item in part["ceilings"]}
     print("| workers | jobs/s | interval | seconds a job | CPU-s a job | predicted from 1 and 3 | off |")
@@ -126,28 +128,49 @@ def closed(found: dict[str, Any], web: str) -> dict[int, float]:
     return {n: float(levels[n]["rate_per_s"]["value"]) for n in COUNTS}
 
 
+def _rate(step: dict[str, Any]) -> float:
+    """Return the arrivals a second that came, or were asked for where they were too few to tell."""
+    return float(step["rate_per_s"] or step["asked_rate_per_s"])
+
+
 def opened(found: dict[str, Any], web: str, at_once: str, measured: float) -> list[tuple[str, str]]:
     """Print p95 of the waits by rate, measured and predicted; return the bulks and their row, to be replayed."""
     steps = found["steps"]
-    basis = min(steps, key=lambda step: abs(step["rate_per_s"] / measured - BASIS))["bulk"]
+    basis = min(steps, key=lambda step: abs(_rate(step) / measured - BASIS))["bulk"]
     rows = []
     for step in steps:
         wait = step["wait"]["p95_s"]
         cells = []
         for source in (at_once, basis):
-            said = asked(web, [source], rate=step["rate_per_s"], workers=WORKERS)["forecast"]["wait"]
+            said = asked(web, [source], rate=_rate(step), workers=WORKERS)["forecast"]["wait"]
             if source == step["bulk"] or said is None:
                 cells.append("– | –" if said is None else "fitted | –")
                 continue
             low, high = said["p95_s"]["low"], said["p95_s"]["high"]
             ends = f" [{low:.2f} to {'∞' if high is None else f'{high:.2f}'}]"
             cells.append(f"{said['p95_s']['value']:.2f}{ends} | {said['p95_s']['value'] / wait - 1:+.0%}")
-        share = step["rate_per_s"] / measured
-        head = (
-            f"| {step['rate_per_s']:.2f} | {share:.0%} | {step['jobs']} | {step['wait']['p50_s']:.2f} | {wait:.2f} | "
-        )
+        share = _rate(step) / measured
+        head = f"| {_rate(step):.2f} | {share:.0%} | {step['jobs']} | {step['wait']['p50_s']:.2f} | {wait:.2f} | "
         rows.append((step["bulk"], head + " | ".join(cells)))
     return rows
+
+
+def waits(db: Path, rows: list[tuple[str, str]], steps: list[dict[str, Any]], at_once: str) -> None:
+    """Print the rows of ``opened``, each with its own arrivals played through."""
+    services = jobs(db, at_once)[1]
+    random = np.random.default_rng(1)
+    print(
+        "\n| jobs/s | of capacity | jobs | wait p50, s | p95 | from all at once | off | from one rate | off | "
+        "replayed with its own services | off | with those of all at once | off |"
+    )
+    print("|---:|---:|---:|---:|---:|---|---:|---|---:|---|---:|---|---:|")
+    for (bulk, row), step in zip(rows, steps, strict=True):
+        arrivals, own = jobs(db, bulk)
+        cells = []
+        for one in (own, services[random.integers(0, len(services), len(arrivals))]):
+            p95 = float(np.quantile(replay(arrivals, one, WORKERS).waits, 0.95))
+            cells.append(f"{p95:.2f} | {p95 / step['wait']['p95_s'] - 1:+.0%}")
+        print(f"{row} | {' | '.join(cells)} |")
 
 
 def main() -> int:
@@ -182,20 +205,7 @@ def main() -> int:
             rows = opened(second, web, at_once, sustained)
         finally:
             children.end(lambda line: print(line, file=sys.stderr))
-        at_once_services = jobs(folder / "s.duckdb", at_once)[1]
-        random = np.random.default_rng(1)
-        print(
-            "\n| jobs/s | of capacity | jobs | wait p50, s | p95 | from all at once | off | from one rate | off | "
-            "replayed with its own services | off | with those of all at once | off |"
-        )
-        print("|---:|" * 1 + "---:|" * 4 + "---|---:|" * 4)
-        for (bulk, row), step in zip(rows, second["steps"], strict=True):
-            arrivals, services = jobs(folder / "s.duckdb", bulk)
-            cells = []
-            for one in (services, at_once_services[random.integers(0, len(at_once_services), len(arrivals))]):
-                p95 = float(np.quantile(replay(arrivals, one, WORKERS).waits, 0.95))
-                cells.append(f"{p95:.2f} | {p95 / step['wait']['p95_s'] - 1:+.0%}")
-            print(f"{row} | {' | '.join(cells)} |")
+        waits(folder / "s.duckdb", rows, second["steps"], at_once)
     return 0
 
 

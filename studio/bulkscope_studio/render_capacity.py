@@ -103,7 +103,7 @@ def _rate(model: Mapping[str, Any], places: int) -> str:
 def _waits(pool: Mapping[str, Any]) -> Iterator[str]:
     f, measured = pool["forecast"], pool["measured_wait"]
     if f["wait"] is None:
-        yield f"Waits are not predicted: {f['problem']}"
+        yield f"Waits are not predicted: {f['problem'].removesuffix('.')}."
     else:
         source = "the observed rate" if f["observed"] else "asked for"
         yield (
@@ -115,7 +115,7 @@ def _waits(pool: Mapping[str, Any]) -> Iterator[str]:
             yield "By simulation, since the formula asks for more: " + "; ".join(missed) + "."
         if f["other"] is not None:
             yield f"The other method differs by more than the intervals: {_of(f['other'])}."
-    if measured is not None:
+    if measured is not None and f["observed"]:
         yield (
             f"Measured, {count(measured['jobs'], 'job')}: wait p50 {seconds(measured['p50_s'])}, "
             f"p95 {seconds(measured['p95_s'])}, mean {seconds(measured['mean_s'])}."

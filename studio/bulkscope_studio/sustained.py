@@ -64,6 +64,7 @@ def system_capacity(
     """
     if bulks and last is not None:
         raise Wrong("give bulks or a time, not both")
+    bulks = [_latest(store) if bulk == "latest" else bulk for bulk in bulks]
     windows = _of_bulks(store, bulks) if bulks else _of_time(store, LAST if last is None else last)
     first, until = min(window[0] for window in windows), max(window[1] for window in windows)
     if before is not None:
@@ -71,11 +72,10 @@ def system_capacity(
     return analysis.to_json(analysis.capacity(_seen(store, windows, bulks), asked or Asked()), first)
 
 
-def _of_bulks(store: Store, bulks: Sequence[str]) -> list[tuple[int, int]]:
-    names = [_latest(store) if bulk == "latest" else bulk for bulk in bulks]
-    rows = store.query(sql.load("capacity_windows"), {"bulks": names}).to_pylist()
+def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
+    rows = store.query(sql.load("capacity_windows"), {"bulks": bulks}).to_pylist()
     there = {row["bulk"] for row in rows}
-    for name in names:
+    for name in bulks:
         if name not in there:
             raise Unknown(api.unknown(store, name))
     # Bulks that ran at the same time are one window: what arrived in both counts once.

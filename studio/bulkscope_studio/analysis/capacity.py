@@ -24,6 +24,13 @@ SCHEMA = "bulkscope.capacity/1"
 # Worker counts for which a fitted law or its bounds are told: up to twice the most that were seen, and no more than 64.
 _MOST_COUNTS = 64
 _FEWEST_WAITS = 5
+# Share of a full host's work that is the inferences' own: more workers take from what else runs there, and a host that
+# others filled says nothing (one worker with a quarter of it was a third of what two did).
+_OWN = 0.75
+_FEWEST_SAMPLES = 5
+# Busy share of a host from which its rest says how much more can be done; below it, what is there without any job
+# counts for too much.
+_NEARLY_FULL = 0.85
 _TOLERANCE = 0.001  # s by which an inference may begin before its attempt: clocks of two kinds
 _OTHER_WORK = 0.05  # share of the work without a recorded inference that is worth a row of its own
 
@@ -69,22 +76,33 @@ class Measured:
 class Model:
     """One model's rates by number of places (rising), and the law they follow. ``name`` None: no inference seen.
 
-    ``cores`` are those that its workers may use (NaN: not known).
+    ``cores`` are those that its workers may use (NaN: not known), ``host_cpu`` how busy all cores of their host were at
+    each level, whoever used them (share; NaN: not sampled, or several hosts).
     """
 
     name: str | None
     levels: tuple[Level, ...]
     scaling: scaling.Law | scaling.Bounds | None
     cores: float
+    host_cpu: tuple[float, ...]
 
     def cpu_ceiling(self, places: int) -> float:
         """Most that the cores can do in jobs/s with so many places; infinite where it is not known.
 
-        The CPU-seconds of a job are those of the most places measured up to that many: beside more others an inference
-        needs as many or more.
+        By the utilization law, from the most places measured up to that many: cores over the CPU-seconds of a job's
+        inferences, which with more others beside it need as many or more; and where the host was nearly full, mostly by
+        these inferences, the rate over its busy share, in which everything is that is done for a job.
         """
-        told = [level.cpu for level in self.levels if level.places <= places and level.cpu > 0]
-        return self.cores / told[-1] if told and self.cores > 0 else math.inf
+        most = math.inf
+        for level, host in zip(self.levels, self.host_cpu, strict=True):
+            if level.places > places:
+                break
+            by_job = self.cores / level.cpu if level.cpu > 0 and self.cores > 0 else math.inf
+            most = by_job
+            if level.rate is not None and host >= _NEARLY_FULL:
+                own = level.rate.value * level.cpu / self.cores
+                most = min(most, level.rate.value / host) if own >= _OWN * host else most
+        return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +216,7 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     enough = [n for n in counts if at[n] >= LEAST_COMPLETIONS]
     last = {n: float(np.max(jobs.start[found.at(n, jobs.start)], initial=-math.inf)) for n in counts}
     places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at[n], n))
-    models = tuple(_model(facts, found, code, counts, places) for code in _models(facts, jobs, asked.model))
+    models = tuple(_model(facts, line, found, code, counts, places) for code in _models(facts, jobs, asked.model))
     notes = _notes(seen, facts, jobs, found, places, asked)
     workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
     return Pool(
@@ -272,7 +290,9 @@ def _models(facts: Facts, jobs: Jobs, wanted: str | None) -> list[int]:
     return sorted(took, key=lambda code: (-took[code], code))
 
 
-def _model(facts: Facts, found: Saturation, code: int, counts: tuple[int, ...], places: int) -> Model:
+def _model(
+    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int
+) -> Model:
     seen = tuple(found.level(code, n) for n in counts)
     # While workers come and go there are other numbers of them for moments.
     levels = tuple(level for level in seen if len(level.service) >= LEAST_COMPLETIONS or level.places == places)
@@ -283,7 +303,18 @@ def _model(facts: Facts, found: Saturation, code: int, counts: tuple[int, ...], 
         n = np.concatenate([np.full(len(level.batches), float(level.places)) for level in reached])
         x = np.concatenate([level.batches for level in reached])
         law = scaling.fit(n[x > 0], x[x > 0]) if np.any(x > 0) else None
-    return Model(facts.models[code] if code >= 0 else None, levels, law, _cores(facts))
+    busy = tuple(_host_cpu(facts, line, found, level.places) for level in levels)
+    return Model(facts.models[code] if code >= 0 else None, levels, law, _cores(facts), busy)
+
+
+def _host_cpu(facts: Facts, line: timeline.Timeline, found: Saturation, places: int) -> float:
+    """Return how busy the workers' host was while all places worked beside a backlog."""
+    h, hosts = facts.hosts, np.unique(facts.attempts.host[facts.attempts.worker >= 0])
+    if len(hosts) != 1:
+        return math.nan
+    full = (line.every.value(h.time) >= places) & (line.backlog.value(h.time) > 0)
+    share = h.cpu[(h.host == hosts[0]) & np.isfinite(h.cpu) & full & found.at(places, h.time)]
+    return float(np.mean(share)) if len(share) >= _FEWEST_SAMPLES else math.nan
 
 
 def _cores(facts: Facts) -> float:
@@ -470,7 +501,10 @@ def _pool_json(pool: Pool) -> dict[str, Any]:
 
 
 def _model_json(model: Model, places: int) -> dict[str, Any]:
-    levels = [_level_json(level) for level in model.levels]
+    levels = [
+        _level_json(level) | {"host_cpu_share": _number(host)}
+        for level, host in zip(model.levels, model.host_cpu, strict=True)
+    ]
     return {
         "model": model.name,
         "now": next((level for level in levels if level["places"] == places), None),
