@@ -59,10 +59,12 @@ def chain(found: Mapping[str, Any]) -> list[str]:
     if (p := found["path"]) is not None:
         others = f", {seconds(p['work_others'])} of other bulks' jobs" if p["work_others"] else ""
         delay = f", {seconds(p['delay'])} wanted delay" if p["delay"] else ""
+        absent = f", {seconds(p['absent'])} until a worker was there" if p["absent"] else ""
+        jobs = count(p["jobs"], "job") + (" one after the other" if p["jobs"] > 1 else "")
         lines.append(
-            f"Longest chain, {seconds(p['length'])}: {seconds(p['start'])} until its first job was put, "
-            f"{count(p['jobs'], 'job')} one after the other with {seconds(p['work_own'])} of work{others}{delay}, "
-            f"{seconds(p['dispatch'])} between them."
+            f"Longest chain, {seconds(p['length'])}: {seconds(p['start'])} until its first job was put{absent}, "
+            f"{jobs} with {seconds(p['work_own'])} of work{others}{delay}, {seconds(p['dispatch'])} of gaps before "
+            "jobs though a worker was free."
         )
     if (w := found["wait"]) is not None:
         against = "" if w["expected"] is None else f"; queueing alone gives {seconds(w['expected'])}"

@@ -63,14 +63,15 @@ def _sum(values: Floats) -> float | None:
 class Path:
     """The chain of waits and work that ends with the bulk's last job: shortening anything else does not help.
 
-    Seconds by part; ``jobs`` on the chain, ``others`` of them of other bulks; ``start`` is the API's part before
-    the first of them was ready.
+    Seconds by part; ``jobs`` on the chain; ``start`` is the API's part before the first of them was put, ``absent`` the
+    time until the worker that took it was there, ``dispatch`` the gaps in which it was there and free.
     """
 
     length: float
     jobs: int
     start: float
     dispatch: float
+    absent: float
     delay: float
     work_own: float
     work_others: float
@@ -91,35 +92,47 @@ def critical_path(facts: Facts, timeline: Timeline) -> Path | None:
     start, end, ready, enqueue = a.start.tolist(), timeline.end.tolist(), a.ready.tolist(), a.enqueue.tolist()
     free, before, mine = timeline.places.free.tolist(), timeline.places.before.tolist(), a.mine.tolist()
     earlier = _earlier_attempts(facts)
-    dispatch = delay = own = others = 0.0
-    jobs, workers, row = 0, set(), last
+    dispatch = absent = delay = own = others = first = 0.0
+    jobs, workers, row, until = 0, set(), last, end[last]
     while True:
         jobs += 1
         workers.add(int(a.worker[row]))
-        if mine[row]:
-            own += end[row] - start[row]
-        else:
-            others += end[row] - start[row]
-        # Below the chain's beginning nothing of it lies.
+        # What another bulk's job did before this bulk began kept nobody waiting.
+        work = max(0.0, min(end[row], until) - max(start[row], begin))
+        own, others = (own + work, others) if mine[row] else (own, others + work)
+        if start[row] <= begin:
+            break
         kept = free[row] if before[row] >= 0 and free[row] > begin else -np.inf
-        since = ready[row] if ready[row] == ready[row] else -np.inf
+        # A clock that is behind puts a job after its start: it was there by then.
+        ready_at = min(ready[row], start[row]) if ready[row] == ready[row] else -np.inf
+        former = earlier.get(row, -1)
+        # One that was handed out again could not be taken before its first worker was gone.
+        since = max(ready_at, min(end[former], start[row])) if former >= 0 else ready_at
         if kept >= since and kept > -np.inf:
-            dispatch += max(0.0, start[row] - kept)
-            row = before[row]
+            dispatch += start[row] - kept
+            row, until = before[row], kept
             continue
-        if since > -np.inf:
-            dispatch += max(0.0, start[row] - since)
-            delay += max(0.0, ready[row] - enqueue[row])
-            if row in earlier:
-                row = earlier[row]
-                continue
-            first = max(0.0, enqueue[row] - begin)
-        else:
-            first = max(0.0, start[row] - begin)
+        if since == -np.inf:
+            first = start[row] - begin
+            break
+        since = max(since, begin)
+        put = min(max(enqueue[row], begin), since) if ready_at > -np.inf else since
+        # Whose place had another job before was there; of the others only what is known counts as a gap.
+        came = start[row] if free[row] != free[row] else since if before[row] >= 0 else max(free[row], since)
+        absent, dispatch = absent + came - since, dispatch + start[row] - came
+        if former >= 0:
+            until = min(end[former], since)
+            put = min(max(put, until), since)
+            delay += since - put
+            dispatch += put - until
+            row = former
+            continue
+        delay += since - put
+        first = put - begin
         break
     return Path(
-        length=float(a.end[last]) - begin, jobs=jobs, start=first, dispatch=dispatch, delay=delay, work_own=own,
-        work_others=others, last_job=facts.job_name(last), workers=len(workers),
+        length=float(a.end[last]) - begin, jobs=jobs, start=first, dispatch=dispatch, absent=absent, delay=delay,
+        work_own=own, work_others=others, last_job=facts.job_name(last), workers=len(workers),
     )  # fmt: skip
 
 
@@ -128,7 +141,8 @@ def _earlier_attempts(facts: Facts) -> dict[int, int]:
     a = facts.attempts
     own = np.flatnonzero(a.mine & np.isfinite(a.start))
     order = own[np.lexsort((a.start[own], a.job[own]))]
-    same = np.flatnonzero(a.job[order][1:] == a.job[order][:-1])
+    job, start = a.job[order], a.start[order]
+    same = np.flatnonzero((job[1:] == job[:-1]) & (job[1:] >= 0) & (start[1:] > start[:-1]))
     return dict(zip(order[same + 1].tolist(), order[same].tolist(), strict=True))
 
 
@@ -264,7 +278,8 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
 
 def _by_job(facts: Facts, values: Floats, how: str) -> Floats:
     i = facts.inferences
-    result = np.full(len(facts.job_ids), np.nan)
+    # One more than there are: -1, no job, finds nothing.
+    result = np.full(len(facts.job_ids) + 1, np.nan)
     rows = np.flatnonzero(i.mine & (i.job >= 0) & np.isfinite(values))
     if how == "last":
         result[i.job[rows]] = values[rows]

@@ -121,10 +121,13 @@ def _workers(view: View) -> dict[str, float]:
 def _notes(view: View) -> tuple[str, ...]:
     p, notes = view.progress, []
     left = p.sent - p.done - p.failed
+    open_ = f"{left:,} of {p.sent:,} jobs {'has' if left == 1 else 'have'} not ended"
+    if p.sent == 1:
+        open_ = "its only job has not ended"
     if p.state == "running":
-        notes.append(f"Partial: the bulk is still running, {left:,} of {p.sent:,} jobs have not ended.")
+        notes.append(f"Partial: the bulk is still running, {open_}.")
     elif p.state == "stopped" and p.sent:
-        notes.append(f"Partial: nothing is heard of the bulk any more, and {left:,} of {p.sent:,} jobs have not ended.")
+        notes.append(f"Partial: nothing is heard of the bulk any more, and {open_}.")
     if view.facts.drops is None:
         notes.append("Whether telemetry was dropped is not known from this source.")
     elif view.facts.drops:
@@ -135,7 +138,7 @@ def _notes(view: View) -> tuple[str, ...]:
         notes.append(f"Other bulks used the same workers for {share} of their time.")
     retried = int(np.sum(view.facts.attempts.mine & view.facts.attempts.retried))
     if retried:
-        notes.append(f"{wording.count(retried, 'attempt')} failed and were made again.")
+        notes.append(f"{wording.count(retried, 'attempt')} failed and {'was' if retried == 1 else 'were'} made again.")
     if not view.facts.models and (view.facts.attempts.mine & view.facts.attempts.ended).any():
         notes.append("No inference was recorded: what is said of models, tokens, CPU and memory is missing.")
     return tuple(notes)

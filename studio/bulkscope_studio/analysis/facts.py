@@ -142,7 +142,8 @@ class Facts:
 
     def job_name(self, row: int) -> str:
         """Return the id of the job in a row of ``attempts``."""
-        return self.job_ids[int(self.attempts.job[row])]
+        code = int(self.attempts.job[row])
+        return "without an id" if code < 0 else self.job_ids[code]
 
     job_ids: tuple[str, ...] = ()
 
@@ -169,6 +170,13 @@ def floats(column: pa.ChunkedArray) -> Floats:
     return found
 
 
+def amounts(column: pa.ChunkedArray) -> Floats:
+    """Return a column of numbers that cannot be below 0; what is not one (a sender's error) is absent."""
+    found = floats(column)
+    with np.errstate(invalid="ignore"):
+        return np.where((found >= 0) & (found < np.inf), found, np.nan)
+
+
 def flags(column: pa.ChunkedArray) -> Flags:
     """Return a column of booleans, absent as False."""
     found: Flags = pc.fill_null(pc.cast(column, pa.bool_()), False).to_numpy()
@@ -189,7 +197,7 @@ class Reader:
     def attempts(self, own: pa.Table, others: pa.Table, silent: set[str]) -> Attempts:
         """Join the bulk's attempts and the others'."""
         table = pa.concat_tables([own.select(others.column_names), others], promote_options="permissive")
-        start, end, delay = self._time(table["start_ns"]), self._time(table["end_ns"]), floats(table["delay"])
+        start, end, delay = self._time(table["start_ns"]), self._time(table["end_ns"]), amounts(table["delay"])
         enqueue = self._time(table["enqueue_ns"])
         is_silent = np.zeros(len(table), np.bool_)
         if silent:
@@ -219,7 +227,7 @@ class Reader:
     def inferences(self, table: pa.Table) -> Inferences:
         """Read ``explain_inferences.sql``."""
         numbers = {
-            name: floats(table[name])
+            name: amounts(table[name])
             for name in (
                 "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time", "cpu_utilization",
                 "cpu_pressure", "cpu_throttled", "cpu_wait", "memory_peak", "memory_file", "memory_anon",

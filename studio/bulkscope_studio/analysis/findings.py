@@ -85,13 +85,15 @@ def unfit(view: View) -> Finding:
             detail=_missing(p), link=view.bulk,
         ),
     ]  # fmt: skip
-    nothing = not own.any() and not len(p.lost) and view.load.stalled == 0
-    if nothing:
-        evidence.append(said("ended_jobs", "no job has ended yet", True, 0.0, link=view.bulk))
+    if not own.any() and not len(p.lost) and view.load.stalled == 0:
+        # A request that was refused, or failed, is an answer of its own.
+        answered = {"overload", "internal_error"} & set(view.facts.requests.outcome)
+        what = "no job has ended yet" if p.sent else "the bulk has no jobs"
+        evidence.append(said("ended_jobs", what, bool(p.sent) or not answered, 0.0, link=view.bulk))
     reasons = [item.text for item in evidence if item.holds]
     text = "The records are fit for a verdict."
     if reasons:
-        text = "No verdict: the records cannot carry one. " + "; ".join(reasons) + "."
+        text = "The records cannot carry a verdict: " + "; ".join(reasons) + "."
     # What is not known (a partial bulk, senders that count no drops) does not make the data unfit.
     return Finding("data_unfit", bool(reasons), text, tuple(evidence))
 
@@ -136,7 +138,9 @@ def internal_failure(view: View) -> Finding:
     crashed = _gone(view, by_memory=False)
     gone = said(
         "lost_workers",
-        f"{wording.count(len(crashed), 'attempt')} lost with their workers" if crashed else "no worker was lost",
+        f"{wording.count(len(crashed), 'attempt')} lost with {'its worker' if len(crashed) == 1 else 'their workers'}"
+        if crashed
+        else "no worker was lost",
         bool(crashed),
         float(len(crashed)),
         link=(view.trace(crashed[0]) if crashed else None) or view.bulk,
@@ -166,7 +170,7 @@ def internal_failure(view: View) -> Finding:
                     _failed_text(view, internal, ended) if share.holds else "",
                     gone.text if gone.holds else "",
                     f"workers stood idle beside waiting jobs for {wording.percent(load.dispatch / total)} of their time"
-                    f" ({_stalls(view)})"
+                    f"{f' ({_stalls(view)})' if load.stalls else ''}"
                     if stalled.holds or idle.holds
                     else "",
                     f"{wording.count(requests.count('internal_error'), 'API request')} failed" if api.holds else "",
@@ -213,7 +217,7 @@ def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
     most = sorted(domains.items(), key=lambda item: (-item[1], item[0]))
     first = view.facts.job_name(rows[0])
     return (
-        f"{len(rows):,} of {len(ended):,} attempts failed in the domain {' and '.join(name for name, _ in most[:2])} "
+        f"{len(rows):,} of {wording.count(len(ended), 'attempt')} failed in the domain {' and '.join(name for name, _ in most[:2])} "
         f"({_errors(view.facts, rows)}), the first of them job {first}"
     )
 
@@ -268,6 +272,10 @@ def _overload_text(view: View, holds: bool | None) -> str:
             f": {wording.number(arrivals.rate)} jobs/s came, and the backlog grew by "
             f"{wording.number(arrivals.backlog.value)} jobs/s for {wording.seconds(arrivals.window)}"
         )
+    asked = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
+    if refused := asked.count("overload"):
+        verb = "was" if refused == 1 else "were"
+        text += f"; {refused:,} of {wording.count(len(asked), 'request')} {verb} refused"
     others = view.load.others
     if others > 0.1 * view.load.capacity:
         text += f"; other bulks had {wording.percent(others / view.load.capacity)} of the workers' time"
@@ -321,7 +329,13 @@ def _fit(m: Memory) -> str:
     if m.fit < 0:
         return ""
     shared = f" beside {wording.size(m.shared)} that they share" if m.shared else ""
-    return f"{wording.count(m.fit, 'worker')} of {wording.size(m.per_worker)} each fit{shared}, there were {m.workers}"
+    fit = "no worker" if m.fit == 0 else wording.count(m.fit, "worker")
+    verb = "fits" if m.fit < 2 else "fit"
+    return f"{fit} of {wording.size(m.per_worker)} {verb}{shared}, there {_were(m.workers)}"
+
+
+def _were(count: int) -> str:
+    return f"was {count:,}" if count == 1 else f"were {count:,}"
 
 
 def cpu_saturated(view: View) -> Finding:
@@ -434,7 +448,8 @@ def _gain(g: Growth) -> str:
     """Say what more workers would bring."""
     if g.gain is None:
         return ""
-    return f"; twice the workers bring {wording.number(max(1.0, g.gain.value))} times the tokens/s"
+    times = wording.number(max(1.0, g.gain.value))
+    return f"; twice the workers bring {'no more' if times == '1' else f'{times} times the'} tokens/s"
 
 
 def _untold(view: View) -> str:
@@ -453,13 +468,16 @@ def headroom(view: View) -> Finding:
     busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
     cores = measured(f"cores busy ({view.cpu.busy_source or 'no source'})", view.cpu.busy, "<=", thresholds.ROOM)
     places = wording.count(max(load.places, 1), "worker")
-    if progress.sent == 1:
+    were = "was" if load.places <= 1 else "were"
+    if load.capacity <= 0:
+        text = "Nothing about load can be said: no job took any time."
+    elif progress.sent == 1:
         text = "One job: nothing about load can be said from it."
     elif arrivals.open and np.isfinite(arrivals.busy):
         factor = thresholds.ROOM.value / arrivals.busy if arrivals.busy > 0 else np.inf
         room = f"about {wording.number(factor)} times the load fits" if factor > 1 else "little more load fits"
         text = (
-            f"Nothing held this bulk up: {places} were busy {wording.percent(arrivals.busy)} of the time at "
+            f"Nothing held this bulk up: {places} {were} busy {wording.percent(arrivals.busy)} of the time at "
             f"{wording.number(arrivals.rate)} jobs/s; {room} before waits grow steeply."
         )
     elif load.others > load.own:
@@ -474,7 +492,7 @@ def headroom(view: View) -> Finding:
         )
     else:
         text = (
-            f"The number of workers is the limit, and nothing else: {places} were busy "
+            f"The number of workers is the limit, and nothing else: {places} {were} busy "
             f"{wording.percent(load.busy)} of the time, and nothing was broken or full{_more(view)}."
         )
     return Finding("headroom", True, text, (busy, cores))

@@ -38,6 +38,7 @@ class Growth:
 # From here to the highest number of busy workers counts as most busy, and up to half as much again as the lowest as
 # fewest: between are the rows of a ramp, which blur both.
 _MOST, _FEWEST = 0.8, 1.5
+_SLACK = 1e-6  # many jobs have the very number at a limit beside them, but for rounding, which must not choose rows
 _LEAST_ROWS = 8
 _LEAST_RANGE = 1.4  # most over fewest: below it a factor of 1.5 in time cannot come from the number of workers
 
@@ -66,7 +67,8 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
     none = Growth(None, None, None, None, None, fewest, most, rows)
     if most < _LEAST_RANGE * fewest:
         return none
-    crowded, alone = jobs.beside >= _MOST * most, jobs.beside <= min(_FEWEST * fewest, 0.7 * most)
+    crowded = jobs.beside >= (1 - _SLACK) * _MOST * most
+    alone = jobs.beside <= (1 + _SLACK) * min(_FEWEST * fewest, 0.7 * most)
     tokens = [np.log1p(jobs.generated), np.log1p(jobs.prefilled)]
 
     def ratio(values: Floats, covariates: list[Floats]) -> Estimate | None:
@@ -83,7 +85,7 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
 
     with np.errstate(divide="ignore", invalid="ignore"):
         # Where the workers are many: a lock that is taken half of the time is not felt by two.
-        upper = jobs.beside >= max(0.45 * most, fewest)
+        upper = jobs.beside >= (1 - _SLACK) * max(0.45 * most, fewest)
         if upper.sum() < _LEAST_ROWS or np.quantile(jobs.beside[upper], 0.1) > most / _LEAST_RANGE:
             upper = np.ones(rows, np.bool_)
         slope = _effect(
@@ -194,8 +196,8 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     stalls = every > long
     longest = int(np.argmax(every)) if len(every) else -1
     return Load(
-        capacity=timeline.capacity.between(*window)
-        + float(open_gaps.sum()) * (len(open_gaps) > 0 and not progress.running),
+        # Places are known up to their workers' last sign; one that stands idle to this day is there still.
+        capacity=timeline.capacity.between(*window) + (0.0 if progress.running else float(open_gaps.sum())),
         own=timeline.mine.between(*window),
         others=_above(timeline.every.between(*window), timeline.mine.between(*window)),
         dispatch=float(every.sum()),

@@ -54,6 +54,7 @@ def progress(facts: Facts) -> Progress:
     open_ = begun & ~a.ended & ~a.silent
     order = own[np.lexsort((np.nan_to_num(a.start[own]), a.attempt[own], open_[own], a.job[own]))]
     final = np.append(a.job[order][1:] != a.job[order][:-1], True) if len(order) else np.zeros(0, np.bool_)
+    final |= a.job[order] < 0  # without an id each attempt is a job
     last = order[final]
     ended = last[a.ended[last]]
     settled = ended[~a.retried[ended]]

@@ -71,6 +71,10 @@ class Slots:
     places: dict[int, int]
 
 
+# Clocks are slewed, and Elasticsearch keeps the start of a span in milliseconds: so much is no second place.
+_OVERLAP_S = 0.001
+
+
 def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
     """Assign attempts to the places of their workers: the one that was free last is taken.
 
@@ -89,7 +93,7 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
         rows = order[begin:stop]
         known = alive.get(who, np.nan)
         own_start, own_end = start[begin:stop], until[begin:stop]
-        if len(rows) < 2 or bool(np.all(own_start[1:] >= own_end[:-1])):  # one at a time
+        if len(rows) < 2 or bool(np.all(own_start[1:] >= own_end[:-1] - _OVERLAP_S)):  # one at a time
             places[who] = 1
             free[rows[1:]], before[rows[1:]] = own_end[:-1], rows[:-1]
             free[rows[0]] = min(known, own_start[0]) if np.isfinite(known) else np.nan
@@ -98,7 +102,7 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
         waiting: list[tuple[float, int]] = []  # places that are free, the one that was freed last first
         count = 0
         for row, at, leave in zip(rows.tolist(), own_start.tolist(), own_end.tolist(), strict=True):
-            while ends and ends[0][0] <= at:
+            while ends and ends[0][0] <= at + _OVERLAP_S:
                 freed, other = heapq.heappop(ends)
                 heapq.heappush(waiting, (-freed, other))
             if waiting:
@@ -194,7 +198,7 @@ def build(facts: Facts, running: bool) -> Timeline:
     last_seen = float(np.max(end[mine_rows], initial=-np.inf))
     first = float(np.min(a.ready[waiting], initial=np.inf))
     first = min(first, float(np.min(a.start[mine_rows], initial=np.inf)))
-    last = facts.now if running else max(last_seen, first)
+    last = max(facts.now if running else last_seen, first)
     taken_at = np.where(begun, a.start, max(last, facts.now))
     backlog = steps(a.ready[waiting], np.maximum(taken_at, a.ready)[waiting])
     return Timeline(

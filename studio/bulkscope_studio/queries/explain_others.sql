@@ -16,7 +16,7 @@ WITH done AS (
     GROUP BY span_id
 )
 SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
-       start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
+       start_ns - TRY_CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
        end_ns AS seen_ns, wait, delay, CAST(NULL AS BOOLEAN) AS retried, CAST(NULL AS BOOLEAN) AS ok,
        CAST(NULL AS VARCHAR) AS failure_domain, CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue,
        CAST(NULL AS BIGINT) AS put_ns

@@ -1,11 +1,11 @@
 -- Processes that have worked on jobs in the window: what each may use, from when to when it is known to have lived,
 -- and how near its cgroup came to its limits.
 WITH worked AS (
-    SELECT service_instance_id, any_value(resource_id) AS resource_id,
-           coalesce(any_value(host_name) || ':' || any_value(pid), service_instance_id, any_value(service_name), 'worker') AS worker,
-           coalesce(any_value(host_name), '') AS host_name
+    SELECT service_instance_id, min(resource_id) AS resource_id,
+           coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+           coalesce(host_name, '') AS host_name
     FROM spans WHERE kind = 'CONSUMER' AND end_ns >= $first AND start_ns <= $last
-    GROUP BY service_instance_id
+    GROUP BY ALL
 ), said AS (
     SELECT p.service_instance_id, min(p.time_ns) AS first_ns, max(p.time_ns) AS last_ns,
            max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization') AS memory_utilization,
@@ -17,8 +17,8 @@ WITH worked AS (
     GROUP BY p.service_instance_id
 )
 SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization, s.throttled,
-       CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
+       TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id
 FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id
-ORDER BY w.worker, w.host_name
+ORDER BY w.worker, w.host_name, w.service_instance_id, w.resource_id

@@ -23,7 +23,7 @@ WITH sent AS (
 SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        -- The PRODUCER's start is the enqueue of a first attempt; a retry was put later, so its wait tells.
        CASE WHEN coalesce(d.attempt, 1) = 1 AND s.enqueue_ns IS NOT NULL THEN s.enqueue_ns
-            ELSE d.start_ns - CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
+            ELSE d.start_ns - TRY_CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
        d.start_ns, d.end_ns, d.end_ns AS seen_ns,
        coalesce(d.wait, CASE WHEN coalesce(d.attempt, 1) = 1
                 THEN (d.start_ns - s.enqueue_ns) / 1e9 - coalesce(d.delay, 0) END) AS wait,
