@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-ALL = ("overhead", "job", "startup", "outage", "kills", "ingest", "pages", "stored", "verdicts", "capacity")
+ALL = ("overhead", "job", "startup", "outage", "kills", "ingest", "pages", "stored", "verdicts", "explain", "capacity")
 
 
 def main() -> int:

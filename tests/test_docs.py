@@ -10,6 +10,7 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
+from bulkscope_studio.analysis import findings, thresholds, wording
 from tests.compatibility import matrix
 from tests.processes import BIN, free_port
 from tests.telemetry import Telemetry
@@ -44,7 +45,7 @@ def test_every_variable_of_ours_is_in_the_readme() -> None:
 
 
 def test_every_link_and_image_of_the_documents_is_there() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "bench/README.md", "docs/telemetry.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "bench/README.md", "docs/telemetry.md", "docs/analysis.md"):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
@@ -57,7 +58,7 @@ def test_files_that_architecture_md_names_are_there() -> None:
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("command", ["studio", "run", "report", "bulks", "setup"])
+@pytest.mark.parametrize("command", ["studio", "run", "report", "bulks", "explain", "setup"])
 def test_every_command_explains_itself(command: str) -> None:
     shown = subprocess.run([BIN / "bulkscope", command, "--help"], capture_output=True, text=True, check=True)
     assert "usage" in shown.stdout.lower()
@@ -74,6 +75,15 @@ def test_every_instrumentation_is_in_the_compatibility_page() -> None:
     assert names - {"logging", "concurrent"} == named
     written = matrix.DOCUMENT.read_text()
     assert all(f"| {name} |" in written for _, names in matrix.KINDS.values() for name in names)
+
+
+def test_analysis_md_has_every_threshold_and_verdict_in_their_order() -> None:
+    text = (ROOT / "docs" / "analysis.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(each.name, wording.value(each.value, each.unit), each.why) for each in thresholds.ALL]
+    verdicts = re.search(r"^\| verdict \| requires \|\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert verdicts is not None
+    assert re.findall(r"^\| ([^|]+?) \|", verdicts[1], re.MULTILINE) == list(findings.TITLES.values())
 
 
 def examples(name: str) -> list[str]:

@@ -99,8 +99,15 @@ def test_of_two_that_hold_the_earlier_is_the_verdict_and_the_other_stands_beside
     order = [finding["code"] for finding in found["findings"]]
     assert order == list(findings.TITLES) == list(VERDICTS)
     assert order.index(found["verdict"]["code"]) < order.index(beside)
-    assert "headroom" not in found["also"]
+    assert found["findings"][-1]["holds"] is False, "there is no headroom where something holds the bulk up"
     assert f"Beside it: {findings.TITLES[found['also'][0]]}" in explained.summary(found)[1]
+
+
+def test_slower_jobs_are_not_said_to_be_of_unknown_cause_where_the_cause_is_known() -> None:
+    full, locked = ask("cpu/threads/join/8x1on4"), ask("contention/lock/join/6/0.4/decode")
+    assert "contention" in full["also"]
+    assert full["findings"][6]["text"].endswith("What explains it: CPU saturated.")
+    assert "Neither cores nor memory explain it" in locked["verdict"]["text"]
 
 
 def test_unfit_data_are_said_to_be_so_and_nothing_else_is_said() -> None:
@@ -380,8 +387,9 @@ def test_odd_records_get_an_answer_in_plain_words(name: str) -> None:
 
 def test_threads_of_one_worker_are_its_places() -> None:
     found = explain(written(ODD["threads"][0]()))
-    assert found["workers"] | {"places": 4, "capacity_s": pytest.approx(20), "own_s": pytest.approx(20)} == (
-        found["workers"]
+    assert (
+        found["workers"] | {"places": 4, "capacity_s": pytest.approx(20), "own_s": pytest.approx(20)}
+        == (found["workers"])
     )
     assert found["path"]["jobs"] == 5
 

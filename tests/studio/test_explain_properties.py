@@ -136,8 +136,8 @@ def split(tables: Tables, seed: int) -> Tables:
         return content.set_column(content.column_names.index("bulk_id"), "bulk_id", pa.array(bulks, pa.string()))
 
     asked = tables["spans"].filter(pc.equal(tables["spans"]["kind"], "SERVER")).to_pylist()
-    mine, rest = len(jobs) - len(theirs), divide(tables["spans"].filter(pc.not_equal(tables["spans"]["kind"], "SERVER")))
-    both = [row | {"bulk_size": mine} for row in asked]
+    rest = divide(tables["spans"].filter(pc.not_equal(tables["spans"]["kind"], "SERVER")))
+    both = [row | {"bulk_size": len(jobs) - len(theirs)} for row in asked]
     both += [row | {"bulk_id": "b", "bulk_size": len(theirs), "span_id": f"b{row['span_id'][1:]}"} for row in asked]
     return tables | {"spans": pa.concat_tables([rest, table("spans", both)]), "logs": divide(tables["logs"])}
 
@@ -227,7 +227,8 @@ def messes(draw: st.DrawFn) -> list[Job]:
             Job(
                 name, put, start, end, draw(st.none() | st.integers(1, 3)), draw(st.sampled_from(["bulk", "other"])),
                 1 if start is None else draw(st.integers(1, 3)), draw(st.none() | at.map(lambda by: by / 20)),
-                draw(st.none() | st.floats(-5, 50) | st.just(float("nan"))), None, draw(st.sampled_from(["h", "g", None])),
+                draw(st.none() | st.floats(-5, 50) | st.just(float("nan"))), None,
+                draw(st.sampled_from(["h", "g", None])),
                 {"outcome": draw(st.sampled_from(["ok", "retry", "internal_error"]))},
                 draw(
                     st.none()

@@ -87,8 +87,9 @@ def critical_path(facts: Facts, timeline: Timeline) -> Path | None:
     if not len(ended):
         return None
     last = int(ended[np.lexsort((ended, a.end[ended]))[-1]])
-    put = a.enqueue[a.mine & np.isfinite(a.enqueue)]
-    begin = float(min(np.min(facts.requests.start, initial=np.inf), np.min(put, initial=np.inf), a.start[ended].min()))
+    sent = a.enqueue[a.mine & np.isfinite(a.enqueue)]
+    begun = a.start[a.mine & np.isfinite(a.start)]
+    begin = float(min(np.min(facts.requests.start, initial=np.inf), np.min(sent, initial=np.inf), begun.min()))
     start, end, ready, enqueue = a.start.tolist(), timeline.end.tolist(), a.ready.tolist(), a.enqueue.tolist()
     free, before, mine = timeline.places.free.tolist(), timeline.places.before.tolist(), a.mine.tolist()
     earlier = _earlier_attempts(facts)
@@ -121,7 +122,7 @@ def critical_path(facts: Facts, timeline: Timeline) -> Path | None:
         came = start[row] if free[row] != free[row] else since if before[row] >= 0 else max(free[row], since)
         absent, dispatch = absent + came - since, dispatch + start[row] - came
         if former >= 0:
-            until = min(end[former], since)
+            until = max(min(end[former], since), begin)
             put = min(max(put, until), since)
             delay += since - put
             dispatch += put - until

@@ -56,13 +56,15 @@ def explain(facts: Facts) -> Explanation:
     line = timeline.build(facts, progress.running and not progress.complete)
     view = findings.look(facts, progress, line, _little(facts) if progress.complete else None)
     found = tuple(look(view) for look in findings.ORDER)
+    if any(finding.holds for finding in found[:-1]):
+        found = (*found[:-1], dataclasses.replace(found[-1], holds=False, text="Something else holds."))
     verdict = next(finding for finding in found if finding.holds)
     also: tuple[str, ...] = ()
     if verdict.code == "data_unfit":
         # Their numbers may be looked at; what would follow from them is not said.
         found = (verdict, *(dataclasses.replace(f, holds=None, text=_UNJUDGED) for f in found[1:]))
     else:
-        also = tuple(f.code for f in found if f.holds and f.code not in (verdict.code, "headroom"))
+        also = tuple(f.code for f in found if f.holds and f is not verdict)
     length = breakdown.makespan(facts, line, view.load)
     path = breakdown.critical_path(facts, line)
     return Explanation(

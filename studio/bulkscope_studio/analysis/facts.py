@@ -42,6 +42,7 @@ class Attempts:
     wait: Floats
     worker: Codes
     host: Codes
+    queue: Codes
     retried: Flags
     ok: Flags
     silent: Flags
@@ -139,13 +140,12 @@ class Facts:
     models: tuple[str, ...]
     worker_names: tuple[str, ...]
     host_names: tuple[str, ...]
+    job_ids: tuple[str, ...]
 
     def job_name(self, row: int) -> str:
         """Return the id of the job in a row of ``attempts``."""
         code = int(self.attempts.job[row])
         return "without an id" if code < 0 else self.job_ids[code]
-
-    job_ids: tuple[str, ...] = ()
 
 
 class _Names:
@@ -189,6 +189,7 @@ class Reader:
     def __init__(self, origin_ns: int) -> None:
         self._origin = pa.scalar(origin_ns, pa.int64())
         self._jobs, self._workers, self._hosts, self._models = _Names(), _Names(), _Names(), _Names()
+        self._queues = _Names()
 
     def _time(self, column: pa.ChunkedArray) -> Floats:
         # Subtracted as integers: a double holds the nanoseconds of today only to 256.
@@ -215,6 +216,7 @@ class Reader:
             wait=floats(table["wait"]),
             worker=self._workers.codes(table["worker"]),
             host=self._hosts.codes(table["host_name"]),
+            queue=self._queues.codes(table["queue"]),
             retried=flags(table["retried"]),
             ok=flags(table["ok"]),
             silent=is_silent,

@@ -138,7 +138,8 @@ def internal_failure(view: View) -> Finding:
     crashed = _gone(view, by_memory=False)
     gone = said(
         "lost_workers",
-        f"{wording.count(len(crashed), 'attempt')} lost with {'its worker' if len(crashed) == 1 else 'their workers'}"
+        f"{wording.count(len(crashed), 'attempt')} lost with {'its worker' if len(crashed) == 1 else 'their workers'} "
+        f"({_jobs(view, crashed)})"
         if crashed
         else "no worker was lost",
         bool(crashed),
@@ -153,6 +154,10 @@ def internal_failure(view: View) -> Finding:
     idle = measured(
         "workers' time free beside waiting jobs", load.dispatch / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
     )
+    hung = measured(
+        "workers' time lost inside jobs, outside the model", load.hung / total if load.hangs else 0.0, ">=",
+        thresholds.STALL_SHARE, link=view.bulk,
+    )  # fmt: skip
     requests = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
     api = measured(
         "API requests failed internally",
@@ -160,7 +165,7 @@ def internal_failure(view: View) -> Finding:
         link="/",
     )  # fmt: skip
     light = every(timeouts, busy, flat)
-    holds = True in (share.holds, gone.holds, stalled.holds, idle.holds, api.holds, light)
+    holds = True in (share.holds, gone.holds, stalled.holds, idle.holds, hung.holds, api.holds, light)
     text = "Nothing inside failed."
     if holds:
         text = "Something is broken, not overloaded: " + "; ".join(
@@ -173,13 +178,17 @@ def internal_failure(view: View) -> Finding:
                     f"{f' ({_stalls(view)})' if load.stalls else ''}"
                     if stalled.holds or idle.holds
                     else "",
+                    f"{wording.count(load.hangs, 'job')} stood still outside the model for "
+                    f"{wording.seconds(load.hung)} in all (a broker, a result store or a disk that does not answer?)"
+                    if hung.holds
+                    else "",
                     f"{wording.count(requests.count('internal_error'), 'API request')} failed" if api.holds else "",
                     f"{wording.count(by_load, 'attempt')} timed out while workers had time" if light else "",
                 ],
             )
         )
         text += "."
-    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, idle, api))
+    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, idle, hung, api))
 
 
 _MEMORY = re.compile("memory|oom|alloc", re.IGNORECASE)
@@ -216,10 +225,17 @@ def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
     domains = Counter(_domains(view.facts, np.array(rows, np.int64)))
     most = sorted(domains.items(), key=lambda item: (-item[1], item[0]))
     first = view.facts.job_name(rows[0])
+    where = " and ".join(name for name, _ in most[:2])
     return (
-        f"{len(rows):,} of {wording.count(len(ended), 'attempt')} failed in the domain {' and '.join(name for name, _ in most[:2])} "
+        f"{len(rows):,} of {wording.count(len(ended), 'attempt')} failed in the domain {where} "
         f"({_errors(view.facts, rows)}), the first of them job {first}"
     )
+
+
+def _jobs(view: View, rows: list[int], most: int = 3) -> str:
+    names = [view.facts.job_name(row) for row in rows[:most]]
+    more = f" and {len(rows) - most:,} more" if len(rows) > most else ""
+    return f"job {', '.join(names)}{more}"
 
 
 def _stalls(view: View) -> str:
@@ -438,8 +454,14 @@ def contention(view: View) -> Finding:
     if holds and g.service is not None:
         text = (
             f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
-            f"takes {wording.number(g.service.value)} times as long{_gain(g)}. Neither cores nor memory explain it: "
-            "look for a lock, a shared disk, cores that share their units, or a limit inside the engine."
+            f"takes {wording.number(g.service.value)} times as long{_gain(g)}. "
+        )
+        causes = [f for f in (memory_limited(view), cpu_saturated(view), memory_bandwidth(view)) if f.holds]
+        text += (
+            f"What explains it: {', '.join(TITLES[cause.code] for cause in causes)}."
+            if causes
+            else "Neither cores nor memory explain it: look for a lock, a shared disk, cores that share their units, "
+            "or a limit inside the engine."
         )
     return Finding("contention", holds, text, (*slow, _low_pressure(view)))
 
@@ -504,9 +526,9 @@ def _more(view: View) -> str:
     parts = []
     if np.isfinite(c.busy) and np.isfinite(c.cores_per_place) and np.isfinite(c.cores) and c.cores_per_place > 0:
         more = int(max(0.0, (thresholds.CPU_BUSY.value - c.busy) * c.cores) // c.cores_per_place)
-        parts.append(f"the cores take {more:,} more")
+        parts.append(f"the cores take {f'{more:,}' if more else 'no'} more")
     if m.fit >= 0:
-        parts.append(f"memory takes {max(0, m.fit - m.workers):,} more")
+        parts.append(f"memory takes {f'{m.fit - m.workers:,}' if m.fit > m.workers else 'no'} more")
     return f"; {', '.join(parts)}" if parts else ""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bulkscope_studio.analysis import estimates
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
-from bulkscope_studio.analysis.progress import Progress
+from bulkscope_studio.analysis.progress import QUIET_S, Progress
 from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
 # A regression on more rows than this is no surer of anything, and 100,000 would cost the second that explain has.
@@ -161,7 +161,8 @@ class Load:
 
     ``capacity``: place-seconds that were there; ``own``, ``others``: busy for this bulk, for others; ``stalled``:
     free beside a waiting job for longer than ``stall_s`` at once (``stalls`` such times, ``longest`` the longest);
-    ``dispatch``: the same, all of it. ``places`` is the most that were there at once.
+    ``dispatch``: the same, all of it. ``hung``: inside ``hangs`` jobs, but outside their inferences, for as long at
+    once: a broker that does not take the result, a disk. ``places`` is the most that were there at once.
     """
 
     capacity: float
@@ -172,6 +173,8 @@ class Load:
     stalls: int
     longest: float
     longest_row: int
+    hung: float
+    hangs: int
     places: int
 
     @property
@@ -187,13 +190,10 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     gaps, rows = waits.dispatch, waits.rows
     # Prefetched jobs of a worker have no gap; those nobody has taken yet stand beside every place that is free.
     open_gaps = _open_gaps(facts, progress, timeline)
-    service = facts.attempts.end - facts.attempts.start
-    usual = (
-        float(np.nanmedian(service[facts.attempts.mine])) if np.isfinite(service[facts.attempts.mine]).any() else 0.0
-    )
-    long = max(stall_s, 3 * usual)
     every = np.concatenate([gaps, open_gaps])
-    stalls = every > long
+    stalls = every > _long(gaps, stall_s)
+    around = _around_inferences(facts)
+    around = around[around > _long(around, stall_s)]
     longest = int(np.argmax(every)) if len(every) else -1
     return Load(
         # Places are known up to their workers' last sign; one that stands idle to this day is there still.
@@ -205,8 +205,28 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
         stalls=int(stalls.sum()),
         longest=float(every[longest]) if longest >= 0 else 0.0,
         longest_row=int(rows[longest]) if 0 <= longest < len(rows) else -1,
+        hung=float(around.sum()),
+        hangs=len(around),
         places=timeline.capacity.highest(),
     )
+
+
+def _long(times: Floats, least: float) -> float:
+    """Return from where on a time is no ordinary one of its kind: queues that are polled have gaps of their own."""
+    return max(least, 3 * float(np.median(times))) if len(times) else least
+
+
+def _around_inferences(facts: Facts) -> Floats:
+    """Return of each own attempt that ran a model the seconds outside it; a worker's first loads the model in them."""
+    a, i = facts.attempts, facts.inferences
+    mine = i.mine & (i.job >= 0) & np.isfinite(i.end)
+    inside = np.bincount(i.job[mine], (i.end - i.start)[mine], len(facts.job_ids))
+    loads = np.zeros(len(facts.job_ids), np.bool_)
+    loads[i.job[_first_of(i.worker, i.model, i.start) & (i.job >= 0)]] = True
+    rows = np.flatnonzero(a.mine & a.ended & (a.job >= 0))
+    rows = rows[(inside[a.job[rows]] > 0) & ~loads[a.job[rows]]]
+    # Of a job that was tried more than once all inferences count: what is left is the least that was outside.
+    return np.maximum(a.end[rows] - a.start[rows] - inside[a.job[rows]], 0.0)
 
 
 def _above(whole: float, part: float) -> float:
@@ -222,8 +242,13 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
     since = float(np.min(a.ready[progress.waiting]))
     until = facts.now
     idle = []
+    said = {worker.name: worker.last for worker in facts.workers}
+    dead = set(a.worker[progress.lost_attempts].tolist())
     for code in np.unique(a.worker[timeline.ours]).tolist():
         rows = timeline.ours & (a.worker == code)
+        sign = said.get(facts.worker_names[code], np.nan)
+        if code in dead or sign < facts.now - QUIET_S:
+            continue  # it is gone: what it could have done is no free place
         busy = int(np.sum(rows & ~a.ended & ~a.silent & np.isfinite(a.start)))
         free = timeline.places.places.get(code, 1) - busy
         freed = float(np.max(timeline.end[rows]))
@@ -262,8 +287,14 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     points = int(min(20, max(0, len(put) // 5)))
     # Without the API's spans it is the producers' times that tell.
     spread = sending >= LEAST_REQUESTS if len(facts.requests.size) else window > 0.2 * (timeline.last - timeline.first)
-    if window <= 0 or points < 3:
+    if window <= 0:
         return Arrivals(spread, window, points, np.nan, None, None, None, np.nan)
+    first, last = float(put[0]), float(put[-1])
+    there = timeline.capacity.between(first, last)  # of the workers that were there, not of all that ever were
+    busy = timeline.every.between(first, last) / there if there > 0 else np.nan
+    rate = (len(put) - 1) / window
+    if points < 3:
+        return Arrivals(spread, window, points, rate, None, None, None, busy)
     edges = np.linspace(put[0], put[-1], points + 1)
     step = window / points
     begun = np.flatnonzero(a.mine & np.isfinite(a.start) & np.isfinite(a.ready))
@@ -275,19 +306,17 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.bincount(bins, waited, points) / counts
     means = means[np.isfinite(means)]
-    busy = timeline.every.mean(edges[:1], edges[-1:])[0]
-    places = max(1, timeline.capacity.highest())
     service = estimates.slope(a.start[begun][finished], worked[finished])
     usual = float(np.mean(worked[finished])) if finished.any() else np.nan
     return Arrivals(
         open=spread,
         window=window,
         points=min(points, len(means)),
-        rate=(len(put) - 1) / window,
+        rate=rate,
         backlog=estimates.drift(timeline.backlog.value(edges), step),
         wait=estimates.drift(means, step),
         service=_scaled(service, window / usual) if service is not None and usual > 0 else None,
-        busy=float(busy / places),
+        busy=busy,
     )
 
 

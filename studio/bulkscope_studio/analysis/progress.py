@@ -70,8 +70,10 @@ def progress(facts: Facts) -> Progress:
     running = len(working) > 0 or facts.now - quiet_since < QUIET_S
     retrying = ended[a.retried[ended]]
     overtaken = np.zeros(len(waiting), np.bool_)
-    if not running and len(waiting):
-        # The queue went on after these were put, and then fell silent: they were taken, or are no more.
+    died = mute[~_went_on(facts, mute)]
+    if not running and len(waiting) and not len(died):
+        # The queue went on after these were put, and then fell silent: they were taken, or are no more. Where workers
+        # died, one may have taken them with it before it could say so.
         latest = float(np.max(a.enqueue[own][begun[own]], initial=-np.inf))
         overtaken = a.enqueue[waiting] < latest
     announced = int(np.nansum(facts.requests.size)) if len(facts.requests.size) else 0
@@ -84,7 +86,7 @@ def progress(facts: Facts) -> Progress:
         working=working,
         waiting=waiting[~overtaken],
         lost=silent[~gone],
-        lost_attempts=mute[~_went_on(facts, mute)],
+        lost_attempts=died,
         missing=np.concatenate([silent[gone], waiting[overtaken]]),
         unknown=max(0, announced - len(last)),
         running=running,

@@ -183,7 +183,11 @@ def build(facts: Facts, running: bool) -> Timeline:
     begun = np.isfinite(a.start)
     # An open attempt lasts while it is heard of; of others' ended ones the end is known.
     end = np.where(a.ended, a.end, np.where(a.silent | ~begun, a.seen, np.maximum(a.seen, facts.now)))
-    own_workers = np.unique(a.worker[a.mine & (a.worker >= 0)])
+    mine_rows = begun & a.mine
+    first, last = _window(facts, end, running)
+    # The workers of its queues, also one that had none of its jobs: it could have had.
+    beside = begun & (end >= first) & (a.start <= last) & np.isin(a.queue, np.unique(a.queue[a.mine & (a.queue >= 0)]))
+    own_workers = np.unique(a.worker[(mine_rows | beside) & (a.worker >= 0)])
     ours = begun & np.isin(a.worker, own_workers)
     alive = {
         code: worker.first
@@ -192,13 +196,8 @@ def build(facts: Facts, running: bool) -> Timeline:
         for code in [facts.worker_names.index(worker.name)]
     }
     places = slots(a, end, alive)
-    mine_rows, our_rows = begun & a.mine, ours
-    mine, every = steps(a.start[mine_rows], end[mine_rows]), steps(a.start[our_rows], end[our_rows])
+    mine, every = steps(a.start[mine_rows], end[mine_rows]), steps(a.start[ours], end[ours])
     waiting = a.mine & np.isfinite(a.ready)
-    last_seen = float(np.max(end[mine_rows], initial=-np.inf))
-    first = float(np.min(a.ready[waiting], initial=np.inf))
-    first = min(first, float(np.min(a.start[mine_rows], initial=np.inf)))
-    last = max(facts.now if running else last_seen, first)
     taken_at = np.where(begun, a.start, max(last, facts.now))
     backlog = steps(a.ready[waiting], np.maximum(taken_at, a.ready)[waiting])
     return Timeline(
@@ -219,6 +218,15 @@ def build(facts: Facts, running: bool) -> Timeline:
         first=first,
         last=last,
     )
+
+
+def _window(facts: Facts, end: Floats, running: bool) -> tuple[float, float]:
+    """Return when the bulk's first job was ready, or began, and when its last ended."""
+    a = facts.attempts
+    begun = a.mine & np.isfinite(a.start)
+    first = float(np.min(a.ready[a.mine & np.isfinite(a.ready)], initial=np.inf))
+    first = min(first, float(np.min(a.start[begun], initial=np.inf)))
+    return first, max(facts.now if running else float(np.max(end[begun], initial=-np.inf)), first)
 
 
 # Of the places that are busy for a tenth of the time or more: a moment with one more is no crowd.

@@ -15,7 +15,7 @@ from bulkscope_studio.web.data import Data
 
 # A bulk that goes on is looked at again after this many seconds: 100,000 jobs take 0.7 s of one core.
 EVERY_S = 10.0
-EVIDENCE = {"holds": "holds", "text": "what was measured, and what was asked"}
+EVIDENCE = {"holds": "holds", "text": "evidence"}
 
 
 async def _ask(data: Data, bulk_id: str) -> dict[str, Any] | None:
