@@ -103,7 +103,8 @@ def bulk_explanation(
     if before is not None:
         before(times["first"], times["last"])
     (heard,) = store.query(sql.load("explain_heard")).to_pylist()
-    now = min(time.time_ns() if now_ns is None else now_ns, max(heard["last_ns"] or 0, window[1]))
+    asked = time.time_ns() if now_ns is None else now_ns
+    now = min(asked, max(heard["last_ns"] or 0, window[1]))
     begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
     lost: list[dict[str, Any]] = []
     if pc.any(begun).as_py():
@@ -117,6 +118,7 @@ def bulk_explanation(
         id=bulk_id,
         origin_ns=window[0],
         now=(now - window[0]) / 1e9,
+        unheard=(asked - now) / 1e9,
         heard_first=((heard["first_ns"] or window[0]) - window[0]) / 1e9,
         attempts=reader.attempts(own, rows("others", **bulk), {row["span_id"] for row in lost}),
         inferences=reader.inferences(rows("inferences", **bulk)),

@@ -124,6 +124,7 @@ def _seen(store: Store, windows: list[tuple[int, int]], bulks: Sequence[str]) ->
         origin_ns=first,
         now=(last - first) / 1e9,
         heard_first=0.0,
+        unheard=0.0,
         attempts=reader.attempts(attempts, empty, set(silent)),
         inferences=reader.inferences(store.query(sql.load("capacity_inferences"), listed)),
         requests=reader.requests(store.query(sql.load("report_requests"), {"bulk": ""})),

@@ -284,6 +284,13 @@ def test_a_bulk_that_runs_is_partial_and_says_so() -> None:
     assert not silly(found) + sums(found)
 
 
+def test_records_that_end_while_it_runs_are_not_taken_for_a_bulk_that_runs_to_this_day() -> None:
+    jobs = [*row(5), Job("z", 0.0, 5.0, None, seen=6.0), Job("y", 0.0)]
+    found = explain(written(jobs), now=86_400.0)
+    assert found["notes"][0] == "Partial: the records end while the bulk ran, 2 of 7 jobs have not ended by then."
+    assert found | {"notes": []} == explain(written(jobs), now=6.0) | {"notes": []}, "what came later is not known"
+
+
 def test_a_bulk_of_which_nothing_is_heard_any_more_has_stopped() -> None:
     # Another service is still heard of, and y was not taken: the queue is not being worked on.
     later = [*row(5), Job("y", 0.0)]

@@ -126,7 +126,9 @@ def _notes(view: View) -> tuple[str, ...]:
     open_ = f"{left:,} of {p.sent:,} jobs {'has' if left == 1 else 'have'} not ended"
     if p.sent == 1:
         open_ = "its only job has not ended"
-    if p.state == "running":
+    if p.state == "running" and view.facts.unheard > progress_of.QUIET_S:
+        notes.append(f"Partial: the records end while the bulk ran, {open_} by then.")
+    elif p.state == "running":
         notes.append(f"Partial: the bulk is still running, {open_}.")
     elif p.state == "stopped" and p.sent:
         notes.append(f"Partial: nothing is heard of the bulk any more, and {open_}.")

@@ -123,13 +123,15 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. ``now`` is when it was looked at, or when anything was last heard; ``heard_first`` when anything was
-    first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them."""
+    """All of it. ``now`` is when it was looked at, or when anything was last heard: ``unheard`` seconds earlier;
+    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them.
+    """
 
     id: str
     origin_ns: int
     now: float
     heard_first: float
+    unheard: float
     attempts: Attempts
     inferences: Inferences
     requests: Requests
