@@ -112,16 +112,20 @@ class Inference:
     def finish(self, error: BaseException | None = None, domain: str | None = None) -> None:
         """End the span. ``error`` is what the call raised; ``domain`` where the engine's module knows better."""
         self.release()
-        usage = None if self._window is None else meter().end(self._window)
-        wall = time.perf_counter() - self._clock if usage is None else usage.wall
-        ended_ns = self._started_ns + int(wall * 1e9)
         labels = dict(self._labels)
-        values = self._said(wall) | ({} if usage is None else _measured(usage))
+        wall, usage, values = self.elapsed(), None, dict[str, Any]()
         try:
-            self._describe(values, labels, ended_ns, error, domain)
+            usage = self._used()
+            wall = self.elapsed() if usage is None else usage.wall
+            values = self._said(wall) | ({} if usage is None else _measured(usage))
+            self._describe(values, labels, self._started_ns + int(wall * 1e9), error, domain)
         finally:
-            self._span.end(ended_ns)
+            self._span.end(self._started_ns + int(wall * 1e9))
             self._record(wall, usage, values, labels)
+
+    @guarded
+    def _used(self) -> Usage | None:
+        return None if self._window is None else meter().end(self._window)
 
     def _describe(
         self,
@@ -177,7 +181,7 @@ class Inference:
         for kind, tokens in (("input", self.input_tokens), ("output", self.output_tokens)):
             if tokens is not None:
                 _instruments.record(c.M_TOKEN_USAGE, tokens, {**labels, c.GEN_AI_TOKEN_TYPE: kind})
-        rate = values[c.TOKENS_PER_SECOND]
+        rate = values.get(c.TOKENS_PER_SECOND)
         if rate is not None:
             _instruments.record(c.M_TOKENS_PER_SECOND, rate, labels)
 

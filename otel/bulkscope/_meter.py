@@ -29,7 +29,8 @@ class Usage:
 
     ``wall``, ``cpu``, ``throttled`` in seconds; ``utilization`` is CPU time over wall time times the
     allowed cores; ``pressure`` the share of the time in which some task waited for a CPU; ``cpu_wait`` the seconds
-    in which threads of this process did, of threads that ended meanwhile left out; memory in bytes.
+    in which threads of this process did, of threads that ended meanwhile left out, and None where stretches overlap;
+    memory in bytes.
     """
 
     wall: float
@@ -121,15 +122,17 @@ class Meter:
         with self._lock:
             self._settle()
             before = self._proc.status()
+            # The kernel counts it by thread, and nothing says which threads are whose.
+            window.delay = None if self._open else self._proc.run_delay()
             for other in self._open:
                 other.peak = _highest(other.peak, before.hwm)
                 other.cpu_exact = window.cpu_exact = False
+                other.delay = None
             resettable = self._proc.reset_peak()
             window.start = before.rss
             window.peak = before.rss
             window.peak_exact = resettable
             window.pressure, window.throttled = self._proc.pressure(), self._proc.throttled()
-            window.delay = self._proc.run_delay()
             self._open.append(window)
             if not resettable:
                 self._sample()
@@ -153,7 +156,7 @@ class Meter:
                 window.peak = _highest(window.peak, after.hwm)
             window.peak = _highest(window.peak, after.rss)
             pressure, throttled = self._proc.pressure(), self._proc.throttled()
-            delay = self._proc.run_delay()
+            delay = None if window.delay is None else self._proc.run_delay()
         cpu = window.cpu_ns / 1e9
         return Usage(
             wall=wall,

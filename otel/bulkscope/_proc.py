@@ -162,6 +162,8 @@ class Proc:
                 continue
             try:
                 fields = os.read(file, 128).split()
+            except OSError:  # ESRCH: the thread has ended since
+                continue
             finally:
                 os.close(file)
             if len(fields) > 1 and fields[1].isdigit():

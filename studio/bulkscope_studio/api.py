@@ -99,11 +99,14 @@ def bulk_explanation(
     window = _window(own, requests)
     if window is None:
         return None
+    asked = time.time_ns() if now_ns is None else now_ns
     times = {"first": window[0] - facts.HISTORY_NS, "last": window[1] + AFTER_NS}
+    if pc.any(pc.is_null(own["end_ns"])).as_py():
+        # What has not ended may wait for others, of which more was heard since than of the bulk.
+        times["last"] = max(times["last"], min(asked, window[1] + facts.HISTORY_NS))
     if before is not None:
         before(times["first"], times["last"])
     (heard,) = store.query(sql.load("explain_heard")).to_pylist()
-    asked = time.time_ns() if now_ns is None else now_ns
     now = min(asked, max(heard["last_ns"] or 0, window[1]))
     begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
     lost: list[dict[str, Any]] = []
@@ -114,16 +117,19 @@ def bulk_explanation(
     def rows(name: str, **given: object) -> pa.Table:
         return store.query(sql.load(f"explain_{name}"), times | given)
 
+    others = rows("others", **bulk)
+    mute = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
+    silent = {row["span_id"] for row in lost} | set(others.filter(mute)["span_id"].to_pylist())
     found = facts.Facts(
         id=bulk_id,
         origin_ns=window[0],
         now=(now - window[0]) / 1e9,
         unheard=(asked - now) / 1e9,
         heard_first=((heard["first_ns"] or window[0]) - window[0]) / 1e9,
-        attempts=reader.attempts(own, rows("others", **bulk), {row["span_id"] for row in lost}),
+        attempts=reader.attempts(own, others, silent),
         inferences=reader.inferences(rows("inferences", **bulk)),
         requests=reader.requests(requests),
-        workers=reader.workers(rows("workers")),
+        workers=reader.workers(rows("workers", begin=window[0])),
         hosts=reader.hosts(rows("hosts", first=window[0], bin_ns=max(10**9, (window[1] - window[0]) // MOST_SAMPLES))),
         drops=_drops(rows("drops", first=window[0])) if drops_known else None,
         lost=tuple(lost),

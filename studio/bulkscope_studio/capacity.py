@@ -21,7 +21,7 @@ def command(argv: list[str]) -> int:
     try:
         found = _swept(options) if options.sweep is not None else _capacity(options)
     except source.TROUBLES as trouble:
-        print(f"bulkscope capacity: {trouble}", file=sys.stderr)
+        print(f"bulkscope capacity: {source.lines(str(trouble))}", file=sys.stderr)
         return 2
     except sweep.Failed as failed:
         print(f"bulkscope capacity: {failed}", file=sys.stderr)
@@ -75,7 +75,7 @@ def _capacity(options: argparse.Namespace) -> dict[str, Any]:
 
     found = dict(source.studio(options.db, "/api/capacity?" + query(options.bulks, options.last, asked), local))
     if "nearest" in found:
-        near = "Nearest: " + ", ".join(found["nearest"]) if found["nearest"] else source.known([])
+        near = source.nearest(found["nearest"])
         raise source.Trouble(f"no bulk {found['id']!r} in {options.db or default_db()}. {near}")
     return found
 
@@ -120,8 +120,7 @@ def _from_elasticsearch(options: argparse.Namespace, asked: Asked) -> dict[str, 
 
     found, near = elastic.of_bulk(client, options.bulks[0], read)
     if found is None:
-        hint = "Nearest: " + ", ".join(near) if near else source.known([])
-        raise source.Trouble(f"no bulk {options.bulks[0]!r} in {client.url}. {hint}")
+        raise source.Trouble(f"no bulk {options.bulks[0]!r} in {client.url}. {source.nearest(near)}")
     return found
 
 

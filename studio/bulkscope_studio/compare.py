@@ -31,7 +31,7 @@ def command(argv: list[str]) -> int:
     try:
         found = _compared(options)
     except source.TROUBLES as trouble:
-        print(f"bulkscope compare: {trouble}", file=sys.stderr)
+        print(f"bulkscope compare: {source.lines(str(trouble))}", file=sys.stderr)
         return 2
     if options.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -85,7 +85,7 @@ def _known(found: Any, where: str) -> Any:
     if not isinstance(found, dict) or "nearest" not in found:
         return found
     what = found["error"].removeprefix("unknown ")
-    near = "Nearest: " + ", ".join(found["nearest"]) if found["nearest"] else source.known([])
+    near = source.nearest(found["nearest"])
     if what == "run" and not found["nearest"]:
         near = "No run is kept yet: bulkscope runs keep NAME BULK"
     raise source.Trouble(f"no {what} {found['id']!r} in {where}. {near}")
@@ -113,7 +113,7 @@ def runs_command(argv: list[str]) -> int:
     try:
         found = _run_action(options)
     except source.TROUBLES as trouble:
-        print(f"bulkscope runs: {trouble}", file=sys.stderr)
+        print(f"bulkscope runs: {source.lines(str(trouble))}", file=sys.stderr)
         return 2
     if options.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))

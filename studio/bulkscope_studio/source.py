@@ -8,7 +8,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import duckdb
 from rich.console import Console
 
 from bulkscope_studio import api, elastic, runtime
+from bulkscope_studio.analysis.wording import printable
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store, StoreLocked
 
@@ -25,8 +26,16 @@ TIMEOUT_S = 60.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+def lines(message: str) -> str:
+    """Return a message for a terminal: what ids and answers in it could do there is taken out, its lines stay."""
+    return "\n".join(map(printable, message.split("\n")))
+
+
 class Trouble(Exception):
     """What went wrong and what to do about it; the command ends with exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(lines(message))
 
 
 TROUBLES = (Trouble, elastic.Trouble)
@@ -57,7 +66,16 @@ def known(rows: list[dict[str, Any]]) -> str:
             "The store holds no bulk yet: keep 'bulkscope studio' running, start the services with "
             "'bulkscope run <command>' and send a bulk."
         )
-    return "Last bulks: " + ", ".join(row["id"] for row in rows[: api.NEAREST])
+    return "Last bulks: " + _named(row["id"] for row in rows[: api.NEAREST])
+
+
+def nearest(names: Sequence[str]) -> str:
+    """Say which names are near to an unknown one, or how to get a bulk."""
+    return "Nearest: " + _named(names) if names else known([])
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(map(printable, names))
 
 
 def bulks(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -90,8 +108,7 @@ def of_bulk(
         answer, near = (None, found["nearest"]) if "nearest" in found else (dict(found), [])
         place = str(options.db or default_db())
     if answer is None:
-        hint = "Nearest: " + ", ".join(near) if near else known([])
-        raise Trouble(f"no bulk {options.bulk!r} in {place}. {hint}")
+        raise Trouble(f"no bulk {options.bulk!r} in {place}. {nearest(near)}")
     return answer
 
 

@@ -19,6 +19,7 @@ from bulkscope_studio.analysis.capacity import Asked
 from bulkscope_studio.store import Store
 
 LAST = "1h"
+LONGEST = "10000d"  # 27 years; counted back from now in ns, it stays in the 64 bits of a time
 
 
 class Unknown(Exception):
@@ -45,11 +46,13 @@ def asked(rate: float | None, slo: str | None, quantile: float, model: str | Non
 
 
 def seconds(text: str) -> float:
-    """Read a time as in ``--retention``: ``30s``, ``5m``, ``1h``, ``7d``; ``Wrong`` for anything else."""
+    """Read a time as in ``--retention``: ``30s``, ``5m``, ``1h``, ``7d``; ``Wrong`` for anything else or too long."""
     try:
         found = retention.duration(text)
     except ValueError as error:
         raise Wrong(str(error)) from error
+    if found > retention.duration(LONGEST):
+        raise Wrong(f"the time is too long: {LONGEST} is the most, as in 30m, 12h or 7d")
     return float(found)
 
 

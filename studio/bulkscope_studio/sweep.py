@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from bulkscope_studio import runtime, source, sweep_plan
-from bulkscope_studio.analysis.wording import count, number, percent, seconds
+from bulkscope_studio.analysis.wording import count, number, percent, printable, seconds
 from bulkscope_studio.children import Children, Ended, Stopped
 from bulkscope_studio.render_capacity import interval
 from bulkscope_studio.store import Store
@@ -48,6 +49,9 @@ __all__ = ["SCHEMA", "Failed", "Stopped", "run"]
 
 class Failed(Exception):
     """The sweep could not go on; the message says why, and what is done stays done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(source.lines(message))
 
 
 def run(
@@ -296,28 +300,27 @@ class _Sweep:
         return sent
 
     def _request(self, bulk: str, n: int, prompts: list[str], sent: _Sent) -> None:
+        problem = "it could not be sent"
+        try:
+            problem = _problem(self._made(bulk, n, prompts))
+        finally:
+            # Whatever happened: the step waits until none is open.
+            with sent.lock:
+                sent.open -= 1
+                if problem:
+                    sent.refused += 1
+                    sent.problem = printable(problem)
+                else:
+                    sent.accepted += len(prompts)
+
+    def _made(self, bulk: str, n: int, prompts: list[str]) -> urllib.request.Request:
         plan = self.plan
         fields = {"bulk_id": bulk, "request_id": f"{bulk}-{n + 1}", "prompts": prompts, "prompt": prompts[0]}
         quoted = {name: urllib.parse.quote(str(fields[name]), safe="") for name in ("bulk_id", "request_id")}
         # The id travels in W3C baggage too: a service may refuse one body id twice, or make its own.
         headers = {"Content-Type": "application/json", "baggage": f"bulk.id={quoted['bulk_id']}", **plan.headers}
         body = json.dumps(sweep_plan.fill(plan.body, fields)).encode()
-        request = urllib.request.Request(sweep_plan.fill(plan.url, quoted), body, headers, method=plan.method)
-        problem = ""
-        try:
-            with _OPENER.open(request, timeout=REQUEST_S) as answer:
-                answer.read()
-        except urllib.error.HTTPError as error:
-            problem = f"{error.code}: {error.read(300).decode(errors='replace')}"
-        except (OSError, ValueError) as error:
-            problem = str(error)
-        with sent.lock:
-            sent.open -= 1
-            if problem:
-                sent.refused += 1
-                sent.problem = problem
-            else:
-                sent.accepted += len(prompts)
+        return urllib.request.Request(sweep_plan.fill(plan.url, quoted), body, headers, method=plan.method)
 
     def _drain(self, bulk: str, jobs: int, workers: Children) -> None:
         """Wait until the store has the end of all jobs."""
@@ -335,6 +338,23 @@ class _Sweep:
     def _progress(self, bulk: str) -> dict[str, int]:
         path = "/api/capacity/progress?" + urllib.parse.urlencode({"bulk": bulk})
         return dict(source.studio(self.db, path, _gone))
+
+
+def _problem(request: urllib.request.Request) -> str:
+    """Send it; return what went wrong, or nothing."""
+    try:
+        with _OPENER.open(request, timeout=REQUEST_S) as answer:
+            answer.read()
+    except urllib.error.HTTPError as error:
+        try:
+            return f"{error.code}: {error.read(300).decode(errors='replace')}"
+        except (OSError, http.client.HTTPException):  # the status came, and not all of the body
+            return str(error)
+    except http.client.HTTPException as error:  # such as another protocol's answer; neither of the two below
+        return repr(error)
+    except (OSError, ValueError) as error:
+        return str(error) or repr(error)
+    return ""
 
 
 def _gone(_: Store) -> Any:

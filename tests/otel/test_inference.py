@@ -151,3 +151,44 @@ def test_a_tracer_that_fails_leaves_no_stretch_open(telemetry: Telemetry, monkey
             Inference(model="tiny", provider="llama_cpp").start()
     finished()
     assert telemetry.spans()[0].attributes["bulk.inference.cpu.exact"] is True
+
+
+class Ending:
+    """A meter that begins a stretch and cannot end it."""
+
+    memory_limit = None
+    error: Exception = ProcessLookupError("ours")
+
+    def begin(self) -> object:
+        return object()
+
+    def end(self, window: object) -> None:
+        raise self.error
+
+
+class SoftTimeLimitExceeded(Exception):
+    """As Celery's: told by its name."""
+
+
+def test_a_meter_that_fails_costs_a_number_and_not_the_span(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_inference, "meter", Ending)
+    finished(input_tokens=5, output_tokens=7)
+    (span,) = telemetry.spans()
+    assert span.attributes["gen_ai.usage.output_tokens"] == 7
+    assert span.attributes["bulk.inference.tokens_per_second"] > 0
+    assert not MEASURED & set(span.attributes)
+    assert telemetry.metrics()["gen_ai.client.operation.duration"][0].count == 1
+
+
+def test_a_time_limit_within_the_meter_ends_the_span_and_passes_on(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ending, "error", SoftTimeLimitExceeded())
+    monkeypatch.setattr(_inference, "meter", Ending)
+    before = otel_context.get_current()
+    with pytest.raises(SoftTimeLimitExceeded):
+        finished(output_tokens=7)
+    assert [span.name for span in telemetry.spans()] == ["chat tiny"]
+    assert otel_context.get_current() == before

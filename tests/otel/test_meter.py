@@ -342,3 +342,11 @@ burn(5)
             child.kill()
             child.communicate()
     assert all(share > 0.4 for share in shares), shares
+
+
+def test_where_stretches_overlap_nobody_can_say_whose_threads_waited(meter: Meter) -> None:
+    first = meter.begin()
+    second = meter.begin()
+    assert [meter.end(window).cpu_wait for window in (second, first)] == [None, None]
+    alone = meter.end(meter.begin())
+    assert alone.cpu_wait is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -261,3 +262,35 @@ def test_the_cpus_it_may_use_by_name(machine: Machine) -> None:
     assert machine.read().allowed_cpus() == "0-3,8"
     machine.process("self/status", "Name:\tx\n")
     assert machine.read().allowed_cpus() is None
+
+
+def test_a_thread_that_ends_while_it_is_asked_is_left_out(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.process("self/task/7/schedstat", "1000 250 3\n").process("self/task/8/schedstat", "9 1000 1\n")
+    proc, opened, read, closed = machine.read(), os.open, os.read, os.close
+    ended: set[int] = set()
+    asked = []
+
+    def open_(path: str, flags: int) -> int:
+        file = opened(path, flags)
+        if path.endswith("/8/schedstat"):
+            ended.add(file)
+        return file
+
+    def read_(file: int, size: int) -> bytes:
+        if file in ended:  # what the kernel says of a task that is gone since its file was opened
+            asked.append(file)
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return read(file, size)
+
+    def close_(file: int) -> None:
+        ended.discard(file)  # the number may be another file's soon
+        closed(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_)
+        patch.setattr(os, "read", read_)
+        patch.setattr(os, "close", close_)
+        found = proc.run_delay()
+    assert found == {7: 250}
+    assert len(asked) == 1
+    assert not ended, "its file was left open"

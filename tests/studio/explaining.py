@@ -83,7 +83,7 @@ def written(
             spans.append(
                 own
                 | {"span_id": f"a{span[1:]}", "name": "send", "kind": "PRODUCER", "start_ns": ns(job.put),
-                   "end_ns": ns(job.put), "status": "UNSET", "delay": job.delay}
+                   "end_ns": ns(job.put), "status": "UNSET", "delay": job.delay, "queue": job.columns.get("queue")}
             )  # fmt: skip
         if job.start is None:
             continue

@@ -562,3 +562,52 @@ def test_a_host_that_the_inferences_fill_bounds_what_more_workers_bring(cpu: flo
     by_host, by_places = two["rate_per_s"]["value"] / 0.95, 4.0
     assert most[4]["most_per_s"] == pytest.approx(by_host if bounded else by_places, rel=0.05)
     assert most[4]["by_cores"] == bounded
+
+
+# --- what senders and callers get wrong ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", [1e300, -9e9, 1e9, float("inf"), float("nan")])
+@pytest.mark.parametrize("column", ["wait", "delay"])
+def test_a_wait_that_no_clock_measured_changes_no_answer(wait: float, column: str) -> None:
+    made = at_once(60, 2)
+    store = made.store()
+    try:
+        connection = store.connection()
+        # A retry's enqueue is told by its wait alone.
+        connection.execute("UPDATE spans SET attempt = 2 WHERE span_id = 'cb-7'")
+        connection.execute("UPDATE spans SET wait = NULL, delay = NULL WHERE span_id = 'cb-7'")
+        without = [sustained.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
+        connection.execute(f"UPDATE spans SET {column} = ? WHERE span_id = 'cb-7'", [wait])
+        connection.close()
+        found = [sustained.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
+    finally:
+        store.close()
+    assert json.dumps(found) == json.dumps(without)
+
+
+@pytest.mark.parametrize("given", ["99999999999w", "9" * 400 + "d", "10001d", "9" * 5000 + "s"])
+@pytest.mark.parametrize("name", ["last", "slo"])
+def test_a_time_that_is_too_long_says_what_is_allowed(given: str, name: str) -> None:
+    store = at_once(20, 1).store()
+    app = FastAPI()
+    app.include_router(api.router(store))
+    try:
+        with TestClient(app) as http:
+            answer = http.get("/api/capacity", params={name: given})
+            assert answer.status_code == 400
+            assert "10000d is the most" in answer.json()["error"]
+            assert http.get("/api/capacity", params={name: "10000d"}).status_code == 200
+    finally:
+        store.close()
+
+
+def test_cpu_time_is_the_mean_of_the_jobs_that_have_it() -> None:
+    made = at_once(40, 2)
+    inferences = [row for row in made.rows if row["kind"] == "INTERNAL"]
+    for n, row in enumerate(inferences):
+        row["cpu_time"] = None if n % 4 == 0 else 0.5
+    assert now(pool(made))["cpu_s"] == pytest.approx(0.5)
+    for row in inferences:
+        row["cpu_time"] = None
+    assert now(pool(made))["cpu_s"] is None

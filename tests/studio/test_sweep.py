@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from bulkscope_studio import sweep_plan
+from bulkscope_studio import runtime, sweep, sweep_plan
+from bulkscope_studio.children import Children
 from bulkscope_studio.sweep_plan import Bad, Step, fill
 from demo import valkey
 from tests.processes import BIN, free_port, wait_for_listener
@@ -351,3 +354,51 @@ def test_fields_keep_their_kind() -> None:
     assert fill(tree, fields) == {
         "id": "b-r-1", "prompts": ["a", 'q"uote'], "deep": [{"one": "a"}, 3], "other": "{unknown}",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "expects"),
+    [
+        (b"-ERR unknown\x1b[2J command\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "IncompleteRead"),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\n\x1b[2Jx", "503"),
+        (b"", "closed connection"),
+    ],
+)
+def test_a_service_that_speaks_no_http_is_a_refusal(tmp_path: Path, said: bytes, expects: str) -> None:
+    """The step waits for every request, so each must end: also one that gets no answer that HTTP knows."""
+    plan = sweep_plan.read(written(tmp_path, PLAN))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # closed with something unread, it would be reset
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        there = replace(plan, url=f"http://127.0.0.1:{server.getsockname()[1]}/bulks")
+        failed = asks(there, tmp_path)
+        thread.join()
+    assert "1 of 1 requests" in failed
+    assert expects in failed
+    assert "\x1b" not in failed
+
+
+def test_an_address_that_cannot_be_asked_is_a_refusal(tmp_path: Path) -> None:
+    plan = sweep_plan.read(written(tmp_path, PLAN))
+    assert "InvalidURL" in asks(replace(plan, url="http://127.0.0.1:1/a b"), tmp_path)
+
+
+def asks(plan: sweep_plan.Plan, folder: Path) -> str:
+    """Send one request of a plan whose service fails, and return what is said of it."""
+    nowhere = runtime.Runtime(pid=0, web="", otlp_http="", otlp_grpc="")
+    with (folder / "state").open("w") as file, Children(folder, 1.0) as workers:
+        run = sweep._Sweep(plan, folder / "s.duckdb", nowhere, sweep._State(file, plan))
+        with pytest.raises(sweep.Failed) as failed:
+            run._send("b", [0.0], 1, workers)
+    return str(failed.value)

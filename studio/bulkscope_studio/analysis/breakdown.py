@@ -259,7 +259,8 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
         if len(of) < 8:
             continue
         low, usual, high = np.quantile(work[of], (0.25, 0.5, 0.75))
-        fence = high + thresholds.STRAGGLER.value * (high - low)
+        # Of jobs that are all alike a millisecond more is nothing: a tenth of the usual is the least spread.
+        fence = high + thresholds.STRAGGLER.value * max(high - low, 0.1 * usual)
         usual_tokens = np.nanmedian(tokens[of]) if np.isfinite(tokens[of]).any() else np.nan
         usual_given = np.nanmedian(given[of]) if np.isfinite(given[of]).any() else np.nan
         for index in of[work[of] > fence].tolist():

@@ -320,7 +320,7 @@ def _host_cpu(facts: Facts, line: timeline.Timeline, found: Saturation, places: 
 def _cores(facts: Facts) -> float:
     """Return the cores that the workers may use; those that share a set of a host count once."""
     sets = {
-        (worker.host, worker.cpu_set, worker.container): worker.cpus
+        (worker.host, worker.cpu_set, None if worker.shares_set() else worker.container): worker.cpus
         for worker in facts.workers
         if np.isfinite(worker.cpus)
     }

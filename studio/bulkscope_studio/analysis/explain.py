@@ -150,7 +150,7 @@ def _notes(view: View) -> tuple[str, ...]:
 
 def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | None) -> tuple[Next, ...]:
     """Say what would shorten the bulk, the most effective first; each by itself, from the bulk's own numbers."""
-    if length is None or view.progress.sent < 2 or length.measured <= 0:
+    if length is None or not view.progress.complete or view.progress.sent < 2 or length.measured <= 0:
         return ()
     changes = []
     a = view.facts.attempts
@@ -185,11 +185,17 @@ def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | 
         share = view.load.others / (view.load.others + view.load.own)
         without = max(length.floor, length.measured * (1 - share))
         changes.append(Next("others", without, f"no other bulks on these workers: {wording.seconds(without)}"))
-    if path is not None and path.start > 0.05 * length.measured:
+    if path is not None and path.start > 0.05 * length.measured and not view.arrivals.open:
         without = length.measured - path.start
         changes.append(
             Next("api", without, f"jobs that arrive {wording.seconds(path.start)} earlier: {wording.seconds(without)}")
         )
+    # No change of these makes the work itself shorter.
+    changes = [
+        item
+        for item in changes
+        if item.makespan_s is None or item.change == "workers" or item.makespan_s >= 0.999 * length.floor
+    ]
     changes = [item for item in changes if item.makespan_s is None or item.makespan_s < 0.95 * length.measured]
     return tuple(sorted(changes, key=lambda item: (item.makespan_s or math.inf, item.change)))
 

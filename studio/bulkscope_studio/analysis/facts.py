@@ -70,7 +70,6 @@ class Inferences:
     output_tokens: Floats
     cached_tokens: Floats
     cpu_time: Floats
-    cpu_utilization: Floats
     cpu_pressure: Floats
     cpu_throttled: Floats
     cpu_wait: Floats
@@ -92,8 +91,20 @@ class Worker:
     cpus: float
     cpu_set: str | None
     memory_utilization: float
-    throttled: float
     container: str | None
+
+    def shares_set(self) -> bool:
+        """Tell whether its cores are those of its set, and not a quota's: others with that set then have the same."""
+        return self.cpu_set is not None and self.cpus >= cpu_count(self.cpu_set)
+
+
+def cpu_count(cpu_set: str) -> int:
+    """Return how many CPUs a list such as ``0-3,8`` names; 0 for what is no list."""
+    try:
+        pairs = [[int(end) for end in part.split("-")] for part in cpu_set.split(",")]
+    except ValueError:
+        return 0
+    return sum(pair[-1] - pair[0] + 1 for pair in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +244,7 @@ class Reader:
         numbers = {
             name: amounts(table[name])
             for name in (
-                "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time", "cpu_utilization",
+                "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time",
                 "cpu_pressure", "cpu_throttled", "cpu_wait", "memory_peak", "memory_file", "memory_anon",
                 "memory_limit",
             )
@@ -277,7 +288,7 @@ class Reader:
                 row["worker"], int(hosts[number]), float(first[number]), float(last[number]),
                 nan if row["cpus"] is None else row["cpus"], row["cpu_set"],
                 nan if row["memory_utilization"] is None else row["memory_utilization"],
-                nan if row["throttled"] is None else row["throttled"], row["container_id"],
+                row["container_id"],
             )
             for number, row in enumerate(table.to_pylist())
         )  # fmt: skip

@@ -146,7 +146,7 @@ def internal_failure(view: View) -> Finding:
         float(len(crashed)),
         link=(view.trace(crashed[0]) if crashed else None) or view.bulk,
     )
-    total = load.capacity if load.capacity > 0 else np.nan
+    total = load.capacity or load.dispatch or np.nan  # nobody came: all of the time was lost
     stalled = measured(
         "workers' time lost beside waiting jobs", load.stalled / total if load.stalls else 0.0, ">=",
         thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
@@ -283,7 +283,7 @@ def _overload_text(view: View, holds: bool | None) -> str:
         return "No overload was seen." if holds is False else "Whether arrivals outran the workers cannot be told."
     arrivals = view.arrivals
     text = "More arrived than the workers could do"
-    if arrivals.backlog is not None and np.isfinite(arrivals.rate):
+    if arrivals.open and arrivals.backlog is not None and np.isfinite(arrivals.rate):
         text += (
             f": {wording.number(arrivals.rate)} jobs/s came, and the backlog grew by "
             f"{wording.number(arrivals.backlog.value)} jobs/s for {wording.seconds(arrivals.window)}"
@@ -490,6 +490,8 @@ def headroom(view: View) -> Finding:
     busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
     cores = measured(f"cores busy ({view.cpu.busy_source or 'no source'})", view.cpu.busy, "<=", thresholds.ROOM)
     places = wording.count(max(load.places, 1), "worker")
+    a = view.facts.attempts
+    longest = float(np.max((a.end - a.start)[a.mine & a.ended], initial=0.0))
     were = "was" if load.places <= 1 else "were"
     if load.capacity <= 0:
         text = "Nothing about load can be said: no job took any time."
@@ -501,6 +503,11 @@ def headroom(view: View) -> Finding:
         text = (
             f"Nothing held this bulk up: {places} {were} busy {wording.percent(arrivals.busy)} of the time at "
             f"{wording.number(arrivals.rate)} jobs/s; {room} before waits grow steeply."
+        )
+    elif longest >= thresholds.ROOM.value * (view.timeline.last - view.timeline.first):
+        text = (
+            f"The longest job is the limit: it alone took {wording.seconds(longest)}, and nothing was broken or full. "
+            "More workers bring nothing; a shorter job, or an earlier start of it, does."
         )
     elif load.others > load.own:
         text = (

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bulkscope_studio.analysis import estimates
+from bulkscope_studio.analysis import estimates, thresholds
 from bulkscope_studio.analysis.estimates import Estimate
-from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
+from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats, Worker
 from bulkscope_studio.analysis.progress import QUIET_S, Progress
 from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
@@ -285,8 +285,9 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     sending = int(np.sum(~(facts.requests.size == 0)))
     window = float(put[-1] - put[0]) if len(put) > 1 else 0.0
     points = int(min(20, max(0, len(put) // 5)))
-    # Without the API's spans it is the producers' times that tell.
-    spread = sending >= LEAST_REQUESTS if len(facts.requests.size) else window > 0.2 * (timeline.last - timeline.first)
+    # Many requests at once are a bulk put at once. Without the API's spans it is the producers' times that tell.
+    long = window >= thresholds.OVERLOAD_S.value or window > 0.2 * (timeline.last - timeline.first)
+    spread = long and (sending >= LEAST_REQUESTS or not len(facts.requests.size))
     if window <= 0:
         return Arrivals(spread, window, points, np.nan, None, None, None, np.nan)
     first, last = float(put[0]), float(put[-1])
@@ -369,7 +370,7 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     used, lacked = float(np.sum((i.cpu_time * part)[waited])), float(np.sum((i.cpu_wait * part)[waited]))
     quota = (part > 0) & np.isfinite(i.cpu_throttled)
     timed = i.mine & np.isfinite(i.cpu_time) & (seconds > 0)
-    cores = [worker.cpus for worker in facts.workers if np.isfinite(worker.cpus)]
+    cores = [worker.cpus for worker in _own(facts, timeline) if np.isfinite(worker.cpus)]
     return Cpu(
         busy=busy,
         busy_source=source,
@@ -389,7 +390,9 @@ def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
     sets: dict[tuple[int, str, str, float], set[int]] = {}
     for worker in facts.workers:
         if worker.cpu_set is not None and np.isfinite(worker.cpus):
-            key = (worker.host, worker.cpu_set, worker.container or "", worker.cpus)
+            # Containers without a quota share what they are allowed; with one, each has its own.
+            apart = "" if worker.shares_set() else worker.container or ""
+            key = (worker.host, worker.cpu_set, apart, worker.cpus)
             sets.setdefault(key, set()).add(code.get(worker.name, -1))
     found = []
     for (_, cpu_set, _, cores), members in sorted(sets.items()):
@@ -439,7 +442,7 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
         pressure = np.fmax(pressure, _mean(h.memory_pressure[rows]))
         faults = np.fmax(faults, _rate(h.time[rows], h.major_faults[rows]))
         total, used_beside = np.fmax(total, _max(h.memory_total[rows])), np.fmax(used_beside, _max(h.memory_used[rows]))
-    for worker in facts.workers:
+    for worker in _own(facts, timeline):
         if np.isfinite(worker.memory_utilization) and not near >= worker.memory_utilization:
             near, near_of = worker.memory_utilization, f"memory limit of worker {worker.name}"
     mine = i.mine & np.isfinite(i.memory_peak)
@@ -456,6 +459,12 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
         beside = max(0.0, used_beside - float(sizes.sum())) if np.isfinite(used_beside) and limit >= total else 0.0
         fit = max(0, int((room * limit - file - beside) // each))
     return Memory(near, near_of, float(pressure), float(faults), fit, workers, each, file, limit)
+
+
+def _own(facts: Facts, timeline: Timeline) -> list[Worker]:
+    """Return the workers that the bulk had; the facts have those of the hour before too."""
+    names = {facts.worker_names[code] for code in np.unique(facts.attempts.worker[timeline.ours]).tolist()}
+    return [worker for worker in facts.workers if worker.name in names]
 
 
 def _rate(at: Floats, counter: Floats) -> float:

@@ -65,7 +65,10 @@ def progress(facts: Facts) -> Progress:
     heard = np.concatenate([a.seen[own], a.enqueue[own]])
     working = last[open_[last]]
     # What other bulks do on the same queue keeps this one waiting, not stopped.
-    beside = np.concatenate([a.seen[~a.mine], a.end[~a.mine]])
+    queues, workers = a.queue[own][a.queue[own] >= 0], a.worker[own][a.worker[own] >= 0]
+    # Nobody said which queue: it may be any.
+    near = np.isin(a.queue, queues) | np.isin(a.worker, workers) | (len(queues) + len(workers) == 0)
+    beside = np.concatenate([a.seen[~a.mine & near], a.end[~a.mine & near]])
     quiet_since = float(np.max(np.nan_to_num(np.concatenate([heard, beside]), nan=-np.inf), initial=-np.inf))
     running = len(working) > 0 or facts.now - quiet_since < QUIET_S
     retrying = ended[a.retried[ended]]

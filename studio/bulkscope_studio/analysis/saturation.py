@@ -63,7 +63,7 @@ class Level:
     ``seconds`` are of that time, ``busy`` is the share of it in which the places worked, ``gap`` the seconds a place
     stood free between two jobs. ``mixed``: other models ran beside, and the time was shared out by place-seconds.
     ``batches`` are the rates of equal parts of it. ``service`` are the seconds of each attempt that ended, ``cpu`` the
-    mean CPU-seconds of its inferences (NaN: not recorded).
+    mean CPU-seconds of its inferences, of the attempts that recorded them (NaN: none did).
     """
 
     places: int
@@ -106,6 +106,8 @@ class Saturation:
         """Return what was seen of ``model`` (-1: attempts without one) with so many places."""
         rows = np.flatnonzero((self._jobs.model == model) & self.usual(places))
         service = self._jobs.end[rows] - self._jobs.start[rows]
+        spent = self._jobs.cpu[rows]
+        spent = spent[np.isfinite(spent)]
         usual = float(np.mean(service)) if len(service) else math.nan
         work = _Work.of(self._jobs, model, self._busy)
         batches = work.over(*self._batches(places, usual))
@@ -134,7 +136,7 @@ class Saturation:
             mixed=mixed,
             batches=batches.jobs / batches.own if reached else np.zeros(0),
             service=service,
-            cpu=float(np.mean(spent)) if len(spent := self._jobs.cpu[rows]) else math.nan,
+            cpu=float(np.mean(spent)) if len(spent) else math.nan,
         )
 
     @property

@@ -130,10 +130,6 @@ class Waits:
     dispatch: Floats
     absent: Floats
 
-    def total(self) -> float:
-        """Return all the seconds waited."""
-        return float(self.own.sum() + self.others.sum() + self.dispatch.sum() + self.absent.sum())
-
 
 def waits(attempts: Attempts, places: Slots, own: Steps, every: Steps) -> Waits:
     """Split each wait of the bulk's own attempts by its cause; ``own`` and ``every`` count the busy places."""
@@ -189,12 +185,9 @@ def build(facts: Facts, running: bool) -> Timeline:
     beside = begun & (end >= first) & (a.start <= last) & np.isin(a.queue, np.unique(a.queue[a.mine & (a.queue >= 0)]))
     own_workers = np.unique(a.worker[(mine_rows | beside) & (a.worker >= 0)])
     ours = begun & np.isin(a.worker, own_workers)
-    alive = {
-        code: worker.first
-        for worker in facts.workers
-        if np.isfinite(worker.first)
-        for code in [facts.worker_names.index(worker.name)]
-    }
+    codes = {name: code for code, name in enumerate(facts.worker_names)}
+    # One whose first job was stored after the attempts were read has no code yet.
+    alive = {codes[w.name]: w.first for w in facts.workers if np.isfinite(w.first) and w.name in codes}
     places = slots(a, end, alive)
     mine, every = steps(a.start[mine_rows], end[mine_rows]), steps(a.start[ours], end[ours])
     waiting = a.mine & np.isfinite(a.ready)

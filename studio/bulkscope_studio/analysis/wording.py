@@ -8,13 +8,15 @@ ABSENT = "–"
 
 
 def number(value: float) -> str:
-    """Three significant digits, whole numbers whole."""
+    """Three significant digits, whole numbers whole; six decimal places at most."""
     if not math.isfinite(value):
         return ABSENT
+    if abs(value) < 1e-6:
+        return "0"
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
-    return text if "e" not in text else f"{value:.6f}".rstrip("0")
+    return text if "e" not in text else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def seconds(value: float) -> str:
@@ -52,6 +54,11 @@ def size(value: float) -> str:
 def count(value: int, one: str, more: str = "") -> str:
     """A number of things: ``1 job``, ``2 jobs``."""
     return f"{value:,} {one if value == 1 else more or one + 's'}"
+
+
+def printable(text: str) -> str:
+    """Ids and names come from outside: no escape of theirs may reach a terminal."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 _UNITS = {"share": percent, "s": seconds, "By": size}

@@ -1,7 +1,8 @@
 -- What the workers did for other bulks, and for no bulk, from $first to $last: ended attempts, and begun ones that
 -- have not ended. Columns as in report_attempts.
 WITH done AS (
-    SELECT span_id, job_id, attempt, start_ns, end_ns, wait, delay, queue,
+    SELECT span_id, job_id, attempt, start_ns, end_ns, CASE WHEN abs(wait) < 1e9 THEN wait END AS wait,
+           CASE WHEN abs(delay) < 1e9 THEN delay END AS delay, queue,
            coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
            coalesce(host_name, '') AS host_name
     FROM spans

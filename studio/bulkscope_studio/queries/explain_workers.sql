@@ -8,15 +8,13 @@ WITH worked AS (
     GROUP BY ALL
 ), said AS (
     SELECT p.service_instance_id, min(p.time_ns) AS first_ns, max(p.time_ns) AS last_ns,
-           max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization') AS memory_utilization,
-           max(p.value) FILTER (p.name = 'bulk.worker.cpu.throttled')
-             - min(p.value) FILTER (p.name = 'bulk.worker.cpu.throttled') AS throttled
+           max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization' AND p.time_ns >= $begin) AS memory_utilization
     FROM points p
-    WHERE p.name IN ('process.memory.usage', 'bulk.worker.memory.utilization', 'bulk.worker.cpu.throttled')
+    WHERE p.name IN ('process.memory.usage', 'bulk.worker.memory.utilization')
       AND p.time_ns BETWEEN $first AND $last AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
     GROUP BY p.service_instance_id
 )
-SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization, s.throttled,
+SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
        TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id

@@ -4,7 +4,9 @@ WITH sent AS (
     SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
 ), done AS (
-    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, wait, delay, wait_ratio, status, outcome,
+    -- What no clock can have measured (a sender's error) would not even fit the nanoseconds of a date.
+    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, CASE WHEN abs(wait) < 1e9 THEN wait END AS wait,
+           CASE WHEN abs(delay) < 1e9 THEN delay END AS delay, wait_ratio, status, outcome,
            failure_domain, error_type, service_name, service_instance_id, host_name, pid, queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
 ), told AS (

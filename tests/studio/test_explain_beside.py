@@ -1,0 +1,123 @@
+"""What runs beside a bulk must neither be overlooked nor be taken for its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.studio.explaining import Job, alive, explain, ns, silly, written
+
+
+def sent(bulk: str, count: int, put: float, first: float, each: float, worker: int = 1, **of_job: Any) -> list[Job]:
+    """``count`` jobs put at once, done one after the other."""
+    queue = {"columns": {"queue": "q"}}
+    return [
+        Job(f"{bulk}{n}", put, first + n * each, first + (n + 1) * each, worker, bulk, **(queue | of_job))
+        for n in range(count)
+    ]
+
+
+def evidence(found: dict[str, Any], code: str, name: str) -> dict[str, Any]:
+    (only,) = (
+        item
+        for finding in found["findings"]
+        if finding["code"] == code
+        for item in finding["evidence"]
+        if item["name"] == name
+    )
+    return only
+
+
+@pytest.mark.parametrize("now", [20.0, 60.0, 390.0])
+def test_a_bulk_behind_another_waits_and_nothing_is_broken(now: float) -> None:
+    ahead = [job for job in sent("other", 50, -100.0, -100.0, 10.0) if job.start is not None and job.start < now]
+    waiting = [Job(f"j{n}", 0.0, columns={"queue": "q"}) for n in range(20)]
+    found = explain(written([*ahead, *waiting], points=alive(1, -100.0, now)), now=now)
+    assert found["state"] == "running"
+    assert found["verdict"]["code"] == "data_unfit"
+    assert "no job has ended yet" in found["verdict"]["text"]
+    assert "Other bulks used the same workers for 100 % of their time." in found["notes"]
+
+
+def test_an_overtaken_bulk_is_not_taken_for_a_stall() -> None:
+    own = [*sent("bulk", 20, 0.0, 0.0, 1.0), *(Job(f"w{n}", 0.0, columns={"queue": "q"}) for n in range(20))]
+    others = sent("other", 100, 5.0, 20.0, 1.0)
+    found = explain(written([*own, *others], points=alive(1, 0.0, 119.0)), now=120.0)
+    assert (found["state"], found["verdict"]["code"]) == ("running", "headroom")
+    assert found["verdict"]["text"].startswith("Other bulks' jobs had the workers for 83 % of their time")
+    assert found["next"] == [], "of a bulk that runs nobody knows the end"
+
+
+def test_jobs_of_several_requests_at_once_are_a_bulk_put_at_once() -> None:
+    jobs = [
+        Job(f"j{n}", n // 40 * 0.2, 0.1 + n // 4 * 2.0, 0.1 + n // 4 * 2.0 + 2.0, 1 + n % 4) for n in range(240)
+    ]  # fmt: skip
+    requests = [{"start_ns": ns(n * 0.2), "end_ns": ns(n * 0.2 + 0.1), "bulk_size": 40} for n in range(6)]
+    found = explain(written(jobs, requests), now=500.0)
+    assert found["verdict"]["text"].startswith("The number of workers is the limit, and nothing else: 4 workers were")
+
+
+def test_the_longest_job_is_named_where_it_is_the_limit() -> None:
+    jobs = [Job("long", 0.0, 0.0, 60.0, 1), *(Job(f"j{n}", 0.0, 0.0, 1.0, 2 + n) for n in range(3))]
+    found = explain(written(jobs), now=500.0)
+    assert found["verdict"]["text"].startswith("The longest job is the limit: it alone took 60 s")
+    assert all(change["makespan_s"] >= found["makespan"]["floor"] * 0.999 for change in found["next"])
+    assert not silly(found)
+
+
+def test_a_lost_span_of_another_bulk_does_not_keep_its_worker_busy_for_ever() -> None:
+    gone = Job("gone", -1000.0, -1000.0, None, 1, "other", seen=-999.0, columns={"queue": "q"})
+    found = explain(written([gone, *sent("bulk", 20, 0.0, 0.0, 2.0)]), now=500.0)
+    assert (found["workers"]["places"], found["workers"]["others_s"]) == (1, 0.0)
+
+
+def test_memory_of_a_worker_of_another_queue_is_not_the_bulks() -> None:
+    far = sent("other", 2, -3000.0, -3000.0, 5.0, worker=77, columns={"queue": "elsewhere"})
+    points = [*alive(1, 0.0, 40.0), *alive(77, -3000.0, -2990.0)]
+    points.append(points[-1] | {"name": "bulk.worker.memory.utilization", "value": 0.97, "time_ns": ns(-2995.0)})
+    found = explain(written([*far, *sent("bulk", 20, 0.0, 0.0, 2.0)], points=points), now=500.0)
+    assert found["verdict"]["code"] == "headroom"
+    assert evidence(found, "memory_limited", "memory_near_limit")["value"] is None
+
+
+def test_a_worker_of_the_queue_counts_though_it_had_none_of_the_bulks_jobs() -> None:
+    own = sent("bulk", 10, 0.0, 0.0, 2.0, worker=1)
+    others = sent("other", 10, 0.0, 0.0, 2.0, worker=2)
+    found = explain(written([*own, *others]), now=500.0)
+    assert found["workers"]["places"] == 2
+    assert found["workers"]["others_s"] == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("cpus", "busy"), [(8.0, 0.99), (2.0, 0.99)])
+def test_containers_share_their_cores_unless_each_has_a_quota(cpus: float, busy: float) -> None:
+    resources = {
+        worker: {"bulk.worker.cpus": cpus, "bulk.worker.cpu.set": "0-7", "container.id": f"c{worker}"}
+        for worker in (1, 2, 3, 4)
+    }
+    used = {"model": "m", "cpu_time": 2.0 * 2.0 * busy, "cpu_wait": 0.5}  # 2 s on two cores
+    jobs = [
+        Job(f"j{n}", 0.0, n // 4 * 2.0, n // 4 * 2.0 + 2.0, 1 + n % 4, inference=used) for n in range(80)
+    ]  # fmt: skip
+    found = explain(written(jobs, resources=resources), now=500.0)
+    assert evidence(found, "cpu_saturated", "cores_busy")["value"] == pytest.approx(busy, rel=0.01)
+    assert found["verdict"]["code"] == "cpu_saturated"
+
+
+def dropped(at: float, value: float, since: float) -> dict[str, Any]:
+    return {
+        "time_ns": ns(at), "start_ns": ns(since), "name": "bulk.telemetry.dropped", "type": "sum", "value": value,
+        "service_instance_id": "i1", "attributes": json.dumps({"error.type": "queue_full", "signal": "traces"}),
+    }  # fmt: skip
+
+
+def test_what_was_dropped_before_a_bulk_is_not_held_against_it() -> None:
+    jobs = sent("bulk", 20, 0.0, 0.0, 2.0)
+    before = explain(written(jobs, points=[dropped(5.0, 500, -3600.0), dropped(35.0, 500, -3600.0)]), now=500.0)
+    assert before["verdict"]["code"] == "headroom"
+    during = explain(written(jobs, points=[dropped(5.0, 500, -3600.0), dropped(35.0, 520, -3600.0)]), now=500.0)
+    assert during["verdict"]["code"] == "data_unfit"
+    assert "20 traces (dropped: queue_full)" in during["verdict"]["text"]
+    begun = explain(written(jobs, points=[dropped(5.0, 40, 2.0)]), now=500.0)
+    assert begun["verdict"]["code"] == "data_unfit", "the count began within the bulk"

@@ -1,0 +1,70 @@
+"""Numbers and names as words, and what a command says of ids that came from outside."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bulkscope_studio import capacity, compare, source, sweep
+from bulkscope_studio.analysis import wording
+from bulkscope_studio.analysis.wording import number, printable, seconds
+from bulkscope_studio.store import Store
+from tests.studio.sample import fill
+
+HOSTILE = "x\x1b[2J\x9by\u202ez\n"
+CLEAN = "x\ufffd[2J\ufffdy\ufffdz\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2e-13, "0"), (-1e-8, "0"), (9.9e-7, "0"), (0.0, "0"), (-0.0, "0"), (1e-6, "0.000001"), (-2.5e-5, "-0.000025"),
+        (0.00012, "0.00012"), (999.96, "999.96"), (10.0, "10"), (100.0, "100"), (1234.5, "1,234"), (1.2345, "1.23"),
+        (float("nan"), wording.ABSENT),
+    ],
+)  # fmt: skip
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_seconds_that_round_to_nothing() -> None:
+    assert [seconds(each) for each in (2e-13, -1e-12, 0.0, 0.0015, 1.5)] == ["0 ms", "0 ms", "0 s", "1.5 ms", "1.5 s"]
+
+
+def test_every_number_ends_in_a_digit() -> None:
+    for value in np.geomspace(1e-12, 1e12, 997):
+        for each in (value, -value):
+            assert re.fullmatch(r"-?\d[\d,]*(\.\d*[1-9])?|-?\d\.\d\d|-?\d+\.\d+", number(each)), each
+            assert number(each) != "-0"
+
+
+def test_no_escape_reaches_the_terminal() -> None:
+    assert printable(HOSTILE) == CLEAN
+    assert printable("résumé – 批 [x]") == "résumé – 批 [x]"
+    assert source.known([{"id": HOSTILE}, {"id": "b"}]) == f"Last bulks: {CLEAN}, b"
+    assert source.nearest([HOSTILE, "b"]) == f"Nearest: {CLEAN}, b"
+    assert source.nearest([]) == source.known([])
+    # A worker's log keeps its lines.
+    assert str(source.Trouble("one\x1b[31m\ntwo")) == str(sweep.Failed("one\x1b[31m\ntwo")) == "one\ufffd[31m\ntwo"
+
+
+@pytest.mark.parametrize("command", [capacity.command, compare.command])
+def test_commands_say_hostile_ids_harmlessly(
+    command: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "s.duckdb"
+    store = Store(db)
+    fill(store.connection(), jobs=2)
+    connection = store.connection()
+    connection.execute("UPDATE spans SET bulk_id = ? WHERE bulk_id = 'sample-002'", ["sample-00\x1b[2J"])
+    connection.close()
+    store.close()
+    words = ["sample-00"] if command is capacity.command else ["sample-00", "sample-001"]
+    assert command([*words, "--db", str(db)]) == 2  # type: ignore[operator]
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "Nearest: " in said
+    assert "sample-00\ufffd[2J" in said
