@@ -78,7 +78,9 @@ def compare(
 
 
 def _evidence(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return each piece of evidence by its path in ``flat``."""
+    """Return each piece of evidence by its path in ``flat``; none of an answer that is no explanation."""
+    if "verdict" not in answer:
+        return {}
     groups = [(".verdict", answer["verdict"])]
     groups += [(f".findings.{n}.{finding['code']}", finding) for n, finding in enumerate(answer["findings"])]
     return {
@@ -105,6 +107,8 @@ def _is_made_of_others(name: str, whole: bool) -> bool:
 
 def _off(name: str, answer: dict[str, Any], item: dict[str, Any] | None) -> float:
     """Return by how much a millisecond in the start of each job changes a number; ``item`` is the evidence it is of."""
+    if "time_s" not in answer:
+        return MILLISECOND_S
     jobs, time, workers = answer["progress"]["sent"], answer["time_s"], answer["workers"]
     if item is not None and item["low"] is not None and item["high"] is not None:
         return max(MILLISECOND_S, OF_INTERVAL * float(item["high"] - item["low"]))

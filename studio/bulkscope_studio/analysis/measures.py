@@ -357,7 +357,7 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
             busy, source, mean = share, f"host {facts.host_names[host]}", _mean(h.cpu[inside & (h.host == host)])
         pressure = np.fmax(pressure, _mean(h.cpu_pressure[crowded & (h.host == host)]))
     for label, share, whole in _sets(facts, timeline):
-        if not busy >= share:
+        if not busy >= share - 0.001:  # the host's own account goes first where the two agree
             busy, source, mean = share, label, whole
     seconds = i.end - i.start
     weight = np.where(i.mine, crowd.integral(i.end) - crowd.integral(i.start), 0.0)
