@@ -24,7 +24,7 @@ def command(argv: list[str]) -> int:
     try:
         found = source.of_bulk(options, "explain", api.bulk_explanation, elastic.Elastic.explanation)
     except source.TROUBLES as trouble:
-        print(f"bulkscope explain: {trouble}", file=sys.stderr)
+        print(f"bulkscope explain: {source.lines(str(trouble))}", file=sys.stderr)
         return 2
     if options.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bulkscope_studio.analysis.wording import printable
+
 ABSENT = "–"
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
 
@@ -85,7 +87,7 @@ def _mib(value: float | None) -> str:
 
 def safe(value: str) -> str:
     """Ids and names come from outside: neither markup nor terminal escapes of theirs may take effect."""
-    return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value))
+    return escape(printable(value))
 
 
 def cell(value: str) -> str:

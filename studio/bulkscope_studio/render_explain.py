@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bulkscope_studio import explained
-from bulkscope_studio.analysis.wording import ABSENT, percent
+from bulkscope_studio.analysis.wording import ABSENT, percent, printable
 from bulkscope_studio.render import cell, safe
 
 _BAR = 24
@@ -66,7 +66,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def _text(value: str) -> str:
     """Markdown is printed too: no terminal escape from outside may take effect."""
-    return cell("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value))
+    return cell(printable(value))
 
 
 def _evidence(finding: Mapping[str, Any], console: Console) -> None:

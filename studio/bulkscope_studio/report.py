@@ -19,7 +19,7 @@ def command(argv: list[str]) -> int:
     try:
         report = source.of_bulk(options, "report", api.bulk_report, elastic.Elastic.report)
     except source.TROUBLES as trouble:
-        print(f"bulkscope report: {trouble}", file=sys.stderr)
+        print(f"bulkscope report: {source.lines(str(trouble))}", file=sys.stderr)
         return 2
     if options.format == "json":
         print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -39,7 +39,7 @@ def bulks_command(argv: list[str]) -> int:
     try:
         rows = source.bulks(options)
     except source.TROUBLES as trouble:
-        print(f"bulkscope bulks: {trouble}", file=sys.stderr)
+        print(f"bulkscope bulks: {source.lines(str(trouble))}", file=sys.stderr)
         return 2
     if options.format == "json":
         print(json.dumps(rows, indent=2, ensure_ascii=False))
