@@ -23,10 +23,10 @@ _UNJUDGED = "Not judged: the records cannot carry it."
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """A change and what it would bring: the makespan with it, in seconds, as an estimate (None: not known)."""
+    """A change and what it would bring: the makespan with it, in seconds, as an estimate."""
 
     change: str
-    makespan_s: float | None
+    makespan_s: float
     text: str
 
 
@@ -152,7 +152,7 @@ def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | 
     """Say what would shorten the bulk, the most effective first; each by itself, from the bulk's own numbers."""
     if length is None or not view.progress.complete or view.progress.sent < 2 or length.measured <= 0:
         return ()
-    changes = []
+    changes: list[tuple[str, float, str]] = []
     a = view.facts.attempts
     work = float(np.sum((a.end - a.start)[a.mine & a.ended]))
     if length.floor >= 0.7 * length.measured and length.longest_job < length.floor:
@@ -162,42 +162,25 @@ def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | 
         if np.isfinite(view.cpu.busy):
             # Work per core stays: more workers cannot go beyond the cores that were idle.
             twice = max(twice, length.measured * min(1.0, view.cpu.busy))
-        changes.append(
-            Next(
-                "workers",
-                twice,
-                f"twice the workers: {wording.seconds(twice)} instead of {wording.seconds(length.measured)}",
-            )
-        )
-    if path is not None and path.dispatch > 0.05 * length.measured:
-        without = length.measured - path.dispatch
-        changes.append(
-            Next("dispatch", without, f"no gaps between jobs on the longest chain: {wording.seconds(without)}")
-        )
-    if length.tail > 0.05 * length.measured:
-        without = length.measured - length.tail
-        changes.append(
-            Next(
-                "tail", without, f"the longest jobs first, so that all workers end together: {wording.seconds(without)}"
-            )
-        )
+        whole = wording.seconds(length.measured)
+        changes.append(("workers", twice, f"twice the workers: {wording.seconds(twice)} instead of {whole}"))
+    less: list[tuple[str, float, str]] = [
+        ("tail", length.tail, "the longest jobs first, so that all workers end together"),
+    ]
+    if path is not None:
+        less.append(("dispatch", path.dispatch, "no gaps between jobs on the longest chain"))
+        if not view.arrivals.open:
+            less.append(("api", path.start, f"jobs that arrive {wording.seconds(path.start)} earlier"))
     if view.load.others > 0.05 * view.load.capacity:
         share = view.load.others / (view.load.others + view.load.own)
-        without = max(length.floor, length.measured * (1 - share))
-        changes.append(Next("others", without, f"no other bulks on these workers: {wording.seconds(without)}"))
-    if path is not None and path.start > 0.05 * length.measured and not view.arrivals.open:
-        without = length.measured - path.start
-        changes.append(
-            Next("api", without, f"jobs that arrive {wording.seconds(path.start)} earlier: {wording.seconds(without)}")
-        )
-    # No change of these makes the work itself shorter.
-    changes = [
-        item
-        for item in changes
-        if item.makespan_s is None or item.change == "workers" or item.makespan_s >= 0.999 * length.floor
-    ]
-    changes = [item for item in changes if item.makespan_s is None or item.makespan_s < 0.95 * length.measured]
-    return tuple(sorted(changes, key=lambda item: (item.makespan_s or math.inf, item.change)))
+        least = min(length.measured * share, length.measured - length.floor)
+        less.append(("others", least, "no other bulks on these workers"))
+    for change, saved, what in less:
+        without = length.measured - saved
+        if without >= 0.999 * length.floor:  # none of these makes the work itself shorter
+            changes.append((change, without, f"{what}: {wording.seconds(without)}"))
+    worth = [Next(*change) for change in changes if change[1] < 0.95 * length.measured]
+    return tuple(sorted(worth, key=lambda item: (item.makespan_s, item.change)))
 
 
 def to_json(found: Explanation) -> dict[str, Any]:
