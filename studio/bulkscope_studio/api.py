@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +31,11 @@ def list_bulks(store: Store) -> list[dict[str, Any]]:
     for row in rows:
         row["duration_s"] = (row["end_ns"] - row["start_ns"]) / 1e9
     return rows
+
+
+def newest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the id of the newest bulk that has jobs; of none ``latest``, which is then no bulk's id."""
+    return next((str(row["id"]) for row in rows if row["jobs"]), "latest")
 
 
 def nearest(bulk_id: str, known: Sequence[str]) -> list[str]:
@@ -65,7 +70,7 @@ def bulk_report(
     ``hosts_between`` is called with the bulk's window, in ns, before the hosts' samples are read from the store.
     """
     if bulk_id == "latest":
-        bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
+        bulk_id = newest(list_bulks(store))
     bulk = {"bulk": bulk_id}
     jobs, inferences, requests = (
         store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
@@ -93,7 +98,7 @@ def bulk_explanation(
     the store holds what its senders counted as dropped.
     """
     if bulk_id == "latest":
-        bulk_id = next((row["id"] for row in list_bulks(store) if row["jobs"]), bulk_id)
+        bulk_id = newest(list_bulks(store))
     bulk = {"bulk": bulk_id}
     own, requests = (store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "requests"))
     window = _window(own, requests)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import urllib.parse
 from pathlib import Path
@@ -19,23 +18,19 @@ def command(argv: list[str]) -> int:
     """Run it; 0 when printed, 1 when a sweep could not be ended, 2 for bad usage or no store, 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
     try:
-        found = _swept(options) if options.sweep is not None else _capacity(options)
-    except source.TROUBLES as trouble:
-        print(f"bulkscope capacity: {source.lines(str(trouble))}", file=sys.stderr)
-        return 2
+        return source.printed(
+            "capacity",
+            options,
+            lambda: _swept(options) if options.sweep is not None else _capacity(options),
+            lambda found: render_capacity.text(found, source.console()),
+            render_capacity.markdown,
+        )
     except sweep.Failed as failed:
         print(f"bulkscope capacity: {failed}", file=sys.stderr)
         return 1
     except sweep.Stopped:
         print("bulkscope capacity: stopped; the same command goes on with the next step", file=sys.stderr)
         return 130
-    if options.format == "json":
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    elif options.format == "md":
-        print(render_capacity.markdown(found), end="")
-    else:
-        render_capacity.text(found, source.console())
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -28,18 +26,13 @@ def command(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")
     source.arguments(parser)
     options = parser.parse_args(argv)
-    try:
-        found = _compared(options)
-    except source.TROUBLES as trouble:
-        print(f"bulkscope compare: {source.lines(str(trouble))}", file=sys.stderr)
-        return 2
-    if options.format == "json":
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    elif options.format == "md":
-        print(render_compare.markdown(found), end="")
-    else:
-        render_compare.text(found, source.console())
-    return 0
+    return source.printed(
+        "compare",
+        options,
+        lambda: _compared(options),
+        lambda found: render_compare.text(found, source.console()),
+        render_compare.markdown,
+    )
 
 
 def _compared(options: argparse.Namespace) -> Any:
@@ -110,24 +103,20 @@ def runs_command(argv: list[str]) -> int:
     for action, says in (("show", "one kept run"), ("drop", "delete a kept run")):
         actions.add_parser(action, parents=[shared], help=says).add_argument("name", metavar="NAME")
     options = parser.parse_args(argv)
-    try:
-        found = _run_action(options)
-    except source.TROUBLES as trouble:
-        print(f"bulkscope runs: {source.lines(str(trouble))}", file=sys.stderr)
-        return 2
-    if options.format == "json":
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    elif options.action == "drop":
-        print(f"Dropped {options.name}.")
-    elif options.action == "keep":
-        print(render_compare.kept(found))
-    elif options.action == "show":
-        print(render_compare.run(found))
-    elif found:
-        render_compare.runs(found, source.console())
-    else:
-        print("No run is kept yet: bulkscope runs keep NAME BULK")
-    return 0
+
+    def text(found: Any) -> None:
+        if options.action == "drop":
+            print(f"Dropped {options.name}.")
+        elif options.action == "keep":
+            print(render_compare.kept(found))
+        elif options.action == "show":
+            print(render_compare.run(found))
+        elif found:
+            render_compare.runs(found, source.console())
+        else:
+            print("No run is kept yet: bulkscope runs keep NAME BULK")
+
+    return source.printed("runs", options, lambda: _run_action(options), text)
 
 
 def _run_action(options: argparse.Namespace) -> Any:

@@ -86,7 +86,7 @@ def _joined(parts: Sequence[Tables]) -> Tables:
 def _named(place: Place, name: str) -> Tables | None:
     """Return what a name without a model stands for; a run goes before a bulk of the same name."""
     if name == "latest":
-        name = next((row["id"] for row in place.bulks() if row["jobs"]), name)
+        name = api.newest(place.bulks())
     found = place.run(name)
     return place.bulk(name) if found is None else found
 
@@ -147,7 +147,7 @@ def keep(store: Store, name: str, bulks: Sequence[str], replace: bool) -> dict[s
     parts: dict[str, Tables] = {}
     known = api.list_bulks(store)
     for bulk in bulks:
-        wanted = next((row["id"] for row in known if row["jobs"]), bulk) if bulk == "latest" else bulk
+        wanted = api.newest(known) if bulk == "latest" else bulk
         found = tables(store, wanted)
         if found is None:
             raise Unknown(bulk, api.nearest(bulk, [row["id"] for row in known]), "bulk")

@@ -92,7 +92,7 @@ def of_bulk(
     """Return what ``read`` makes of a bulk (``latest``: the newest with jobs), or None and ids that look like it."""
     source = Elastic(asked)
     if bulk_id == "latest":
-        bulk_id = next((row["id"] for row in source.bulks() if row["jobs"]), bulk_id)
+        bulk_id = api.newest(source.bulks())
     found = read(source, bulk_id)
     return found, [] if found is not None else api.nearest(bulk_id, [row["id"] for row in source.bulks()])
 

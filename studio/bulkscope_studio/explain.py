@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
 from bulkscope_studio import api, elastic, render_explain, source
 
@@ -21,15 +19,10 @@ def command(argv: list[str]) -> int:
     )
     source.arguments(parser)
     options = parser.parse_args(argv)
-    try:
-        found = source.of_bulk(options, "explain", api.bulk_explanation, elastic.Elastic.explanation)
-    except source.TROUBLES as trouble:
-        print(f"bulkscope explain: {source.lines(str(trouble))}", file=sys.stderr)
-        return 2
-    if options.format == "json":
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    elif options.format == "md":
-        print(render_explain.markdown(found), end="")
-    else:
-        render_explain.text(found, source.console(), everything=options.all)
-    return 0
+    return source.printed(
+        "explain",
+        options,
+        lambda: source.of_bulk(options, "explain", api.bulk_explanation, elastic.Elastic.explanation),
+        lambda found: render_explain.text(found, source.console(), everything=options.all),
+        render_explain.markdown,
+    )

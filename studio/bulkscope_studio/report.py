@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from typing import Any
 
 from bulkscope_studio import api, elastic, render, source
 
@@ -16,18 +15,13 @@ def command(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")
     source.arguments(parser)
     options = parser.parse_args(argv)
-    try:
-        report = source.of_bulk(options, "report", api.bulk_report, elastic.Elastic.report)
-    except source.TROUBLES as trouble:
-        print(f"bulkscope report: {source.lines(str(trouble))}", file=sys.stderr)
-        return 2
-    if options.format == "json":
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    elif options.format == "md":
-        print(render.markdown(report), end="")
-    else:
-        render.text(report, source.console())
-    return 0
+    return source.printed(
+        "report",
+        options,
+        lambda: source.of_bulk(options, "report", api.bulk_report, elastic.Elastic.report),
+        lambda report: render.text(report, source.console()),
+        render.markdown,
+    )
 
 
 def bulks_command(argv: list[str]) -> int:
@@ -36,15 +30,11 @@ def bulks_command(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     source.arguments(parser)
     options = parser.parse_args(argv)
-    try:
-        rows = source.bulks(options)
-    except source.TROUBLES as trouble:
-        print(f"bulkscope bulks: {source.lines(str(trouble))}", file=sys.stderr)
-        return 2
-    if options.format == "json":
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-    elif rows:
-        render.bulks(rows, source.console())
-    else:
-        print(source.known(rows))
-    return 0
+
+    def text(rows: list[dict[str, Any]]) -> None:
+        if rows:
+            render.bulks(rows, source.console())
+        else:
+            print(source.known(rows))
+
+    return source.printed("bulks", options, lambda: source.bulks(options), text)

@@ -53,6 +53,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--db", type=Path, default=None, help="the studio's file")
 
 
+def printed(
+    command: str,
+    options: argparse.Namespace,
+    ask: Callable[[], Any],
+    text: Callable[[Any], None],
+    markdown: Callable[[Any], str] | None = None,
+) -> int:
+    """Print what ``ask`` returns as ``options.format`` says, and return 0; 2 when it raises one of ``TROUBLES``."""
+    try:
+        found = ask()
+    except TROUBLES as trouble:
+        print(f"bulkscope {command}: {lines(str(trouble))}", file=sys.stderr)
+        return 2
+    if options.format == "json":
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif options.format == "md" and markdown is not None:
+        print(markdown(found), end="")
+    else:
+        text(found)
+    return 0
+
+
 def console() -> Console:
     """Return where text goes."""
     # A pipe has no width of its own; 80 columns would cut a table that a file has room for.

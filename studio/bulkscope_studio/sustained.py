@@ -67,7 +67,7 @@ def system_capacity(
     """
     if bulks and last is not None:
         raise Wrong("give bulks or a time, not both")
-    bulks = [_latest(store) if bulk == "latest" else bulk for bulk in bulks]
+    bulks = [api.newest(api.list_bulks(store)) if bulk == "latest" else bulk for bulk in bulks]
     windows = _of_bulks(store, bulks) if bulks else _of_time(store, LAST if last is None else last)
     first, until = min(window[0] for window in windows), max(window[1] for window in windows)
     if before is not None:
@@ -89,10 +89,6 @@ def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
         else:
             windows.append((row["first_ns"], row["last_ns"]))
     return windows
-
-
-def _latest(store: Store) -> str:
-    return next((row["id"] for row in api.list_bulks(store) if row["jobs"]), "latest")
 
 
 def _of_time(store: Store, last: str) -> list[tuple[int, int]]:

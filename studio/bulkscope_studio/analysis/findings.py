@@ -36,6 +36,11 @@ class View:
     memory: Memory
 
     @property
+    def outcomes(self) -> list[str]:
+        """Return the outcomes of the bulk's API requests, where one was recorded."""
+        return [outcome for outcome in self.facts.requests.outcome if outcome is not None]
+
+    @property
     def bulk(self) -> str:
         """Return the bulk's page."""
         return f"/bulk/{quote(self.facts.id, safe='')}"
@@ -158,7 +163,7 @@ def internal_failure(view: View) -> Finding:
         "workers' time lost inside jobs, outside the model", load.hung / total if load.hangs else 0.0, ">=",
         thresholds.STALL_SHARE, link=view.bulk,
     )  # fmt: skip
-    requests = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
+    requests = view.outcomes
     api = measured(
         "API requests failed internally",
         estimates.proportion(requests.count("internal_error"), len(requests)), ">", thresholds.FAILED, bound="low",
@@ -251,7 +256,7 @@ def _stalls(view: View) -> str:
 def overload(view: View) -> Finding:
     """More arrives than the workers can do: backlog and wait both rise, and a job takes no longer than before."""
     arrivals = view.arrivals
-    requests = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
+    requests = view.outcomes
     refused = measured(
         "requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
         thresholds.REFUSED, bound="low", link="/",
@@ -288,7 +293,7 @@ def _overload_text(view: View, holds: bool | None) -> str:
             f": {wording.number(arrivals.rate)} jobs/s came, and the backlog grew by "
             f"{wording.number(arrivals.backlog.value)} jobs/s for {wording.seconds(arrivals.window)}"
         )
-    asked = [outcome for outcome in view.facts.requests.outcome if outcome is not None]
+    asked = view.outcomes
     if refused := asked.count("overload"):
         verb = "was" if refused == 1 else "were"
         text += f"; {refused:,} of {wording.count(len(asked), 'request')} {verb} refused"
