@@ -136,10 +136,13 @@ def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk:
 
 
 def test_what_others_did_is_read_to_its_last_page(url: str, source: elastic.Elastic) -> None:
-    """More than a page of jobs of another bulk, on the same worker, all begun in two milliseconds, stored twice."""
+    """More than a page of jobs of another bulk, on the same worker, all begun in two milliseconds, stored twice.
+
+    They end in less than the silence (15 s) after which the jobs that only began would count as gone.
+    """
     at = START + 40 * 86_400_000
     others = [
-        span("crowd", "Consumer", at + number % 2, 60.0, bulk__job__id=f"o{number}", bulk__outcome="ok")
+        span("crowd", "Consumer", at + number % 2, 10.0, bulk__job__id=f"o{number}", bulk__outcome="ok")
         for number in range(esql.ROWS + 500)
     ]
     began = [event("crowd", 10**6 + number, at, "started", f"s{number}", 0) for number in range(esql.ROWS + 500)]
