@@ -133,11 +133,11 @@ class Meter:
             window.peak = before.rss
             window.peak_exact = resettable
             window.pressure, window.throttled = self._proc.pressure(), self._proc.throttled()
-            self._open.append(window)
             if not resettable:
                 self._sample()
-            # Last, so that what was done here is not counted as the work's.
+            # Last, so that what was done here is not counted as the work's, and nothing is open that failed to begin.
             self._reading = self._read()
+            self._open.append(window)
             window.started = time.perf_counter()
         return window
 
@@ -145,12 +145,14 @@ class Meter:
         """End a stretch, from any thread."""
         wall = time.perf_counter() - window.started
         with self._lock:
-            self._settle()
-            if window in self._open:
-                self._open.remove(window)
-            else:
-                # Begun before a fork, ended in the child: the parent's clocks say nothing of this process.
-                window.cpu_exact = window.peak_exact = False
+            try:
+                self._settle()
+            finally:
+                if window in self._open:
+                    self._open.remove(window)
+                else:
+                    # Begun before a fork, ended in the child: the parent's clocks say nothing of this process.
+                    window.cpu_exact = window.peak_exact = False
             after = self._proc.status()
             if window.peak_exact:
                 window.peak = _highest(window.peak, after.hwm)
@@ -231,7 +233,10 @@ class Meter:
                         return
                 time.sleep(SAMPLE_SECONDS)
 
-        threading.Thread(target=run, name="bulkscope-sampler", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="bulkscope-sampler", daemon=True).start()
+        except RuntimeError:  # no more threads here: the next stretch asks again
+            self._sampling = False
 
 
 def _highest(first: int | None, second: int | None) -> int | None:

@@ -13,12 +13,11 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from bulkscope_studio import sql
-from bulkscope_studio.analysis import analyse, explain, facts, to_json
+from bulkscope_studio.analysis import analyse, explain, facts, thresholds, to_json
 from bulkscope_studio.store import Store
 
 NEAREST = 5
-# A job that has not been heard of for this long is lost: heartbeats come every second, load may delay them.
-SILENT_NS = 15_000_000_000
+SILENT_NS = int(thresholds.QUIET_S.value * 1e9)
 # Counts and samples that tell of a bulk come up to an export interval after its end.
 AFTER_NS = 10_000_000_000
 # Of each host over a bulk's time: a bulk of a day is no better known by 86,400.

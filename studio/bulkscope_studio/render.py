@@ -91,7 +91,8 @@ def safe(value: str) -> str:
 
 
 def cell(value: str) -> str:
-    return value.replace("|", "\\|").replace("\n", " ")
+    """Markdown is printed too: no terminal escape from outside may take effect, nor end a row of a table."""
+    return printable(value.replace("\n", " ")).replace("|", "\\|")
 
 
 def _when(ns: int | None) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bulkscope_studio import explained
-from bulkscope_studio.analysis.wording import ABSENT, percent, printable
+from bulkscope_studio.analysis.wording import ABSENT, percent
 from bulkscope_studio.render import cell, safe
 
 _BAR = 24
@@ -48,8 +48,8 @@ def text(found: Mapping[str, Any], console: Console, *, everything: bool = False
 def markdown(found: Mapping[str, Any]) -> str:
     """Return it as markdown, evidence of all findings included."""
     verdict = found["verdict"]
-    lines = [f"# Bulk {_text(found['id'])}: {verdict['title']}", "", found["state"], ""]
-    lines += [f"{_text(line)}\n" for line in explained.summary(found)]
+    lines = [f"# Bulk {cell(found['id'])}: {verdict['title']}", "", found["state"], ""]
+    lines += [f"{cell(line)}\n" for line in explained.summary(found)]
     for title, parts in explained.times(found):
         total = sum(value or 0.0 for _, value in parts)
         lines += [f"## {title}", "", "| | seconds | share |", "|---|---:|---:|"]
@@ -57,16 +57,11 @@ def markdown(found: Mapping[str, Any]) -> str:
             share = ABSENT if value is None or total <= 0 else percent(value / total)
             lines.append(f"| {label} | {_number(value)} | {share} |")
         lines.append("")
-    lines += [f"- {_text(line)}" for line in explained.chain(found)]
+    lines += [f"- {cell(line)}" for line in explained.chain(found)]
     for finding in found["findings"]:
-        lines += ["", f"## {finding['title']}: {explained.MARKS[finding['holds']]}", "", _text(finding["text"]), ""]
-        lines += [f"- {explained.MARKS[item['holds']]}: {_text(item['text'])}" for item in finding["evidence"]]
+        lines += ["", f"## {finding['title']}: {explained.MARKS[finding['holds']]}", "", cell(finding["text"]), ""]
+        lines += [f"- {explained.MARKS[item['holds']]}: {cell(item['text'])}" for item in finding["evidence"]]
     return "\n".join([*lines, ""])
-
-
-def _text(value: str) -> str:
-    """Markdown is printed too: no terminal escape from outside may take effect."""
-    return cell(printable(value))
 
 
 def _evidence(finding: Mapping[str, Any], console: Console) -> None:

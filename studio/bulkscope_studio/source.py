@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("studio", "elasticsearch"),
         default="studio",
         help="where the bulk is stored: the studio's file, or Elasticsearch at ELASTICSEARCH_URL, asked with "
-        "ELASTICSEARCH_API_KEY or ELASTIC_PASSWORD (default: studio)",
+        "ELASTIC_PASSWORD or ELASTICSEARCH_API_KEY (default: studio)",
     )
     parser.add_argument("--db", type=Path, default=None, help="the studio's file")
 

@@ -294,6 +294,40 @@ def test_where_the_peak_cannot_be_reset_it_is_sampled_and_marked() -> None:
     assert 30 * MIB <= usage.memory_peak - start <= 34 * MIB
 
 
+def test_without_threads_left_the_next_stretch_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    meter = Meter(NoReset())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        usage = meter.end(meter.begin())
+    assert usage.memory_peak is not None
+    assert not usage.memory_exact
+    window = meter.begin()
+    assert "bulkscope-sampler" in {thread.name for thread in threading.enumerate()}
+    meter.end(window)
+
+
+@pytest.mark.parametrize("step", ["begin", "end"])
+def test_what_cannot_be_measured_does_not_stay_open(meter: Meter, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Else each later stretch would count as overlapping it, and be an estimate."""
+
+    def broken(thread: int) -> None:
+        raise OverflowError
+
+    windows = [meter.begin()] if step == "end" else []
+    with monkeypatch.context() as patched:
+        patched.setattr("bulkscope._meter._thread_clock_ns", broken)
+        with pytest.raises(OverflowError):
+            meter.end(windows[0]) if windows else meter.begin()
+    window = meter.begin()
+    burn(0.05)
+    usage = meter.end(window)
+    assert usage.cpu_exact
+    assert usage.cpu_wait is not None
+
+
 def test_a_system_without_proc(tmp_path: Path) -> None:
     meter = Meter(Proc(tmp_path, tmp_path))
     usage = meter.end(meter.begin())

@@ -97,6 +97,11 @@ def test_names_from_outside_are_shown_as_they_are(db: Path, capsys: pytest.Captu
     assert "\x1b" not in out
     assert "Bulk [red]a\ufffd[2J" in out
     assert "model [/b]|m" in out
+    assert report.command(["latest", "--db", str(db), "--format", "md"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "# Bulk [red]a\ufffd[2J" in out
+    assert "model [/b]\\|m" in out
 
 
 def test_markdown_has_tables(db: Path, capsys: pytest.CaptureFixture[str]) -> None:

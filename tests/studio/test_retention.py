@@ -51,6 +51,18 @@ def test_a_size_that_is_none_says_what_to_write(text: str) -> None:
         retention.size(text)
 
 
+@pytest.mark.parametrize("text", ["36501d", "1000000000d", "9" * 400 + "s"])
+def test_a_duration_beyond_the_clock_of_the_store(text: str) -> None:
+    with pytest.raises(ValueError, match="is too long; 36500d"):
+        retention.duration(text)
+
+
+@pytest.mark.parametrize("text", ["9300000TB", "9" * 400])
+def test_a_size_beyond_any_disk(text: str) -> None:
+    with pytest.raises(ValueError, match="is too large; write for example 2GB"):
+        retention.size(text)
+
+
 def test_what_is_too_old_goes_and_is_counted(store: Store) -> None:
     now = time.time_ns()
     fill(store.connection(), 1, 6, start_ns=now - 10 * DAY_NS)

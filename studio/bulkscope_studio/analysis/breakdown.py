@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bulkscope_studio.analysis import simulation, thresholds
-from bulkscope_studio.analysis.facts import Codes, Facts, Floats
+from bulkscope_studio.analysis.facts import Codes, Facts, Floats, firsts
 from bulkscope_studio.analysis.measures import Load
 from bulkscope_studio.analysis.timeline import Timeline
 
@@ -250,7 +250,7 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
     work = a.end[own] - a.start[own]
     model = _by_job(facts, i.model.astype(np.float64), "last")[a.job[own]]
     found: list[Straggler] = []
-    first_rows = _first_rows(facts, own)
+    first_rows = set(own[firsts(a.start[own], a.worker[own])].tolist())
     tokens = _by_job(facts, i.output_tokens, "sum")[a.job[own]]
     given = _by_job(facts, i.input_tokens - np.nan_to_num(i.cached_tokens), "sum")[a.job[own]]
     lacked = _by_job(facts, i.cpu_wait, "sum")[a.job[own]]
@@ -289,10 +289,3 @@ def _by_job(facts: Facts, values: Floats, how: str) -> Floats:
     total = np.bincount(i.job[rows], values[rows], len(result)) if len(rows) else np.zeros(len(result))
     seen = np.bincount(i.job[rows], minlength=len(result)) if len(rows) else np.zeros(len(result))
     return np.where(seen > 0, total, np.nan)
-
-
-def _first_rows(facts: Facts, own: Codes) -> set[int]:
-    a = facts.attempts
-    order = own[np.lexsort((a.start[own], a.worker[own]))]
-    first = np.append(True, a.worker[order][1:] != a.worker[order][:-1])
-    return set(order[first].tolist())

@@ -16,6 +16,7 @@ from bulkscope_studio.analysis.facts import Facts
 from bulkscope_studio.analysis.findings import View
 from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.queueing import Little, little
+from bulkscope_studio.analysis.thresholds import QUIET_S
 
 SCHEMA = "bulkscope.explanation/1"
 _UNJUDGED = "Not judged: the records cannot carry it."
@@ -126,7 +127,7 @@ def _notes(view: View) -> tuple[str, ...]:
     open_ = f"{left:,} of {p.sent:,} jobs {'has' if left == 1 else 'have'} not ended"
     if p.sent == 1:
         open_ = "its only job has not ended"
-    if p.state == "running" and view.facts.unheard > progress_of.QUIET_S:
+    if p.state == "running" and view.facts.unheard > QUIET_S.value:
         notes.append(f"Partial: the records end while the bulk ran, {open_} by then.")
     elif p.state == "running":
         notes.append(f"Partial: the bulk is still running, {open_}.")

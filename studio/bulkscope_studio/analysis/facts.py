@@ -26,7 +26,7 @@ class Attempts:
     """Attempts at jobs, the bulk's own (``mine``) and others'; ``ended`` ones have ``start`` and ``end``.
 
     ``put`` is when the sender says that it put it (first attempts only), ``enqueue`` that or what the worker says.
-    ``silent``: begun, not ended, and not heard of for ``api.SILENT_NS``. ``ready`` is when it could be taken:
+    ``silent``: begun, not ended, and not heard of for ``thresholds.QUIET_S``. ``ready`` is when it could be taken:
     enqueue plus wanted delay.
     """
 
@@ -193,6 +193,16 @@ def amounts(column: pa.ChunkedArray) -> Floats:
 def flags(column: pa.ChunkedArray) -> Flags:
     """Return a column of booleans, absent as False."""
     found: Flags = pc.fill_null(pc.cast(column, pa.bool_()), False).to_numpy()
+    return found
+
+
+def firsts(start: Floats, *of: Codes) -> Flags:
+    """Tell which rows (rows,) are the earliest of all that have the same codes in every column of ``of``."""
+    order = np.lexsort((start, *of))
+    found = np.zeros(len(order), np.bool_)
+    if len(order):
+        keys = np.column_stack([codes[order] for codes in of])
+        found[order] = np.append(True, np.any(keys[1:] != keys[:-1], axis=1))
     return found
 
 

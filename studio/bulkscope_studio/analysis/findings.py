@@ -422,7 +422,7 @@ def _slowdown(view: View) -> tuple[Evidence, Evidence]:
         "time of a job with most workers busy over fewest", g.service, ">=", thresholds.SLOWDOWN, detail=range_,
         link=view.bulk,
     )  # fmt: skip
-    return _sure(gain, g.gain is not None and g.gain.high < 2 ** (2 / 3)), _sure(
+    return _sure(gain, g.gain is not None and g.gain.high < thresholds.SURE_GAIN.value), _sure(
         slowed, g.service is not None and g.service.low > thresholds.SURE_SLOWDOWN.value
     )
 

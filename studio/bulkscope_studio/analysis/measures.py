@@ -8,8 +8,8 @@ import numpy as np
 
 from bulkscope_studio.analysis import estimates, thresholds
 from bulkscope_studio.analysis.estimates import Estimate
-from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats, Worker
-from bulkscope_studio.analysis.progress import QUIET_S, Progress
+from bulkscope_studio.analysis.facts import Codes, Facts, Floats, Worker, firsts
+from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
 # A regression on more rows than this is no surer of anything, and 100,000 would cost the second that explain has.
@@ -39,8 +39,6 @@ class Growth:
 # fewest: between are the rows of a ramp, which blur both.
 _MOST, _FEWEST = 0.8, 1.5
 _SLACK = 1e-6  # many jobs have the very number at a limit beside them, but for rounding, which must not choose rows
-_LEAST_ROWS = 8
-_LEAST_RANGE = 1.4  # most over fewest: below it a factor of 1.5 in time cannot come from the number of workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +59,11 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
     """Compare jobs with many busy workers beside them to jobs with few, in the bulk and in the hour before it."""
     jobs = _jobs(facts, timeline)
     rows = len(jobs.beside)
-    if rows < _LEAST_ROWS:
+    if rows < thresholds.ALIKE_ROWS.value:
         return Growth(None, None, None, None, None, np.nan, np.nan, rows)
     fewest, most = (float(level) for level in np.quantile(jobs.beside, (0.05, 0.95)))
     none = Growth(None, None, None, None, None, fewest, most, rows)
-    if most < _LEAST_RANGE * fewest:
+    if most < thresholds.BUSY_RANGE.value * fewest:
         return none
     crowded = jobs.beside >= (1 - _SLACK) * _MOST * most
     alone = jobs.beside <= (1 + _SLACK) * min(_FEWEST * fewest, 0.7 * most)
@@ -86,7 +84,8 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
     with np.errstate(divide="ignore", invalid="ignore"):
         # Where the workers are many: a lock that is taken half of the time is not felt by two.
         upper = jobs.beside >= (1 - _SLACK) * max(0.45 * most, fewest)
-        if upper.sum() < _LEAST_ROWS or np.quantile(jobs.beside[upper], 0.1) > most / _LEAST_RANGE:
+        narrow = np.quantile(jobs.beside[upper], 0.1) > most / thresholds.BUSY_RANGE.value
+        if upper.sum() < thresholds.ALIKE_ROWS.value or narrow:
             upper = np.ones(rows, np.bool_)
         slope = _effect(
             np.log(np.maximum(jobs.beside[upper], 1.0)), np.log(jobs.work[upper]), jobs.model[upper],
@@ -115,7 +114,7 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     rows = rows[single[a.job[rows]] & (where[a.job[rows]] >= 0)]
     of = where[a.job[rows]]
     # The first of a worker and model reads the weights from disk.
-    kept = i.ok[of] & (i.start[of] >= a.start[rows]) & ~_first_of(i.worker, i.model, i.start)[of]
+    kept = i.ok[of] & (i.start[of] >= a.start[rows]) & ~firsts(i.start, i.worker, i.model)[of]
     beside = np.full(len(rows), np.nan)
     for host, busy in timeline.host_busy.items():
         here = a.host[rows] == host
@@ -131,15 +130,6 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     )  # fmt: skip
 
 
-def _first_of(worker: Codes, model: Codes, start: Floats) -> Flags:
-    order = np.lexsort((start, model, worker))
-    first = np.zeros(len(order), np.bool_)
-    if len(order):
-        w, m = worker[order], model[order]
-        first[order] = np.append(True, (w[1:] != w[:-1]) | (m[1:] != m[:-1]))
-    return first
-
-
 def _effect(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Estimate | None:
     """Coefficient of x for y beside a level for each model and the covariates, of the rows that have all of them."""
     good = np.isfinite(x) & np.isfinite(y)
@@ -147,7 +137,7 @@ def _effect(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Es
     for column in told:
         good &= np.isfinite(column)
     x, y, models = x[good], y[good], models[good]
-    if len(x) < _LEAST_ROWS or float(np.ptp(x)) == 0:
+    if len(x) < thresholds.ALIKE_ROWS.value or float(np.ptp(x)) == 0:
         return None
     levels = [(models == model).astype(np.float64) for model in np.unique(models)]
     varying = [column[good] for column in told if float(np.ptp(column[good])) > 0]
@@ -222,7 +212,7 @@ def _around_inferences(facts: Facts) -> Floats:
     mine = i.mine & (i.job >= 0) & np.isfinite(i.end)
     inside = np.bincount(i.job[mine], (i.end - i.start)[mine], len(facts.job_ids))
     loads = np.zeros(len(facts.job_ids), np.bool_)
-    loads[i.job[_first_of(i.worker, i.model, i.start) & (i.job >= 0)]] = True
+    loads[i.job[firsts(i.start, i.worker, i.model) & (i.job >= 0)]] = True
     rows = np.flatnonzero(a.mine & a.ended & (a.job >= 0))
     rows = rows[(inside[a.job[rows]] > 0) & ~loads[a.job[rows]]]
     # Of a job that was tried more than once all inferences count: what is left is the least that was outside.
@@ -247,7 +237,7 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
     for code in np.unique(a.worker[timeline.ours]).tolist():
         rows = timeline.ours & (a.worker == code)
         sign = said.get(facts.worker_names[code], np.nan)
-        if code in dead or sign < facts.now - QUIET_S:
+        if code in dead or sign < facts.now - thresholds.QUIET_S.value:
             continue  # it is gone: what it could have done is no free place
         busy = int(np.sum(rows & ~a.ended & ~a.silent & np.isfinite(a.start)))
         free = timeline.places.places.get(code, 1) - busy
@@ -275,9 +265,6 @@ class Arrivals:
     busy: float
 
 
-LEAST_REQUESTS = 5
-
-
 def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     """Compute it over the time from the first enqueue to the last."""
     a = facts.attempts
@@ -287,7 +274,7 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     points = int(min(20, max(0, len(put) // 5)))
     # Many requests at once are a bulk put at once. Without the API's spans it is the producers' times that tell.
     long = window >= thresholds.OVERLOAD_S.value or window > 0.2 * (timeline.last - timeline.first)
-    spread = long and (sending >= LEAST_REQUESTS or not len(facts.requests.size))
+    spread = long and (sending >= thresholds.SENDING.value or not len(facts.requests.size))
     if window <= 0:
         return Arrivals(spread, window, points, np.nan, None, None, None, np.nan)
     first, last = float(put[0]), float(put[-1])

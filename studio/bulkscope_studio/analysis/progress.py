@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags
-
-# A bulk of which nothing was heard for this long has stopped: heartbeats come every second, load may delay them.
-QUIET_S = 15.0
+from bulkscope_studio.analysis.thresholds import QUIET_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def progress(facts: Facts) -> Progress:
     near = np.isin(a.queue, queues) | np.isin(a.worker, workers) | (len(queues) + len(workers) == 0)
     beside = np.concatenate([a.seen[~a.mine & near], a.end[~a.mine & near]])
     quiet_since = float(np.max(np.nan_to_num(np.concatenate([heard, beside]), nan=-np.inf), initial=-np.inf))
-    running = len(working) > 0 or facts.now - quiet_since < QUIET_S
+    running = len(working) > 0 or facts.now - quiet_since < QUIET_S.value
     retrying = ended[a.retried[ended]]
     overtaken = np.zeros(len(waiting), np.bool_)
     died = mute[~_went_on(facts, mute)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from bulkscope_studio.analysis import estimates
 from bulkscope_studio.analysis.estimates import Estimate
-from bulkscope_studio.analysis.facts import Codes, Flags, Floats
+from bulkscope_studio.analysis.facts import Codes, Flags, Floats, firsts
 from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
 # A stretch begins with jobs that were taken before it and ends when the last waiting one is taken: over fewer service
@@ -277,11 +277,8 @@ def _weighted(start: Floats, end: Floats, weight: Floats) -> Steps:
 def _warm_ups(jobs: Jobs) -> Flags:
     """Tell which attempts loaded their model: a worker's first of it, and much longer than the others."""
     length = jobs.end - jobs.start
-    order = np.lexsort((jobs.start, jobs.model, jobs.worker))
-    pair = np.column_stack([jobs.worker[order], jobs.model[order]])
-    first = np.zeros(len(order), np.bool_)
-    first[order] = np.append(True, np.any(pair[1:] != pair[:-1], axis=1))[: len(order)]
-    found = np.zeros(len(order), np.bool_)
+    first = firsts(jobs.start, jobs.worker, jobs.model)
+    found = np.zeros(len(first), np.bool_)
     for model in np.unique(jobs.model).tolist():
         rows = jobs.model == model
         later = length[rows & ~first]

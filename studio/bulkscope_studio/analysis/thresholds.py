@@ -31,6 +31,12 @@ LOST_RECORDS = Threshold(
 )
 MISSING_SENDS = Threshold("missing_sends", 0.01, "share", "Jobs without their sender's record, while others have one.")
 MISSING_ENDS = Threshold("missing_ends", 0.01, "share", "Jobs whose end was not recorded though their worker went on.")
+QUIET_S = Threshold(
+    "quiet",
+    15.0,
+    "s",
+    "A job of which nothing is heard for longer is lost: heartbeats come every second, load delays them.",
+)
 FAILED = Threshold(
     "failed_jobs", 0.01, "share", "Held against the lower end of the interval: one of 26 proves nothing, two do."
 )
@@ -43,6 +49,7 @@ IDLE_SHARE = Threshold(
     "Of the workers' time, free beside waiting jobs: under 70 % busy while the backlog stands.",
 )
 STALL_SHARE = Threshold("stalled", 0.10, "share", "Of the workers' time, lost to such stalls.")
+SENDING = Threshold("sending_requests", 5.0, "1", "API requests with jobs: fewer are a bulk put at once.")
 OVERLOAD_S = Threshold("overload_window", 30.0, "s", "Shorter rises are bursts, which a queue is for.")
 OVERLOAD_POINTS = Threshold("overload_points", 5.0, "1", "Fewer points have no slope worth its interval.")
 RISES = Threshold("rises", 0.0, "1", "The lower end of the slope's interval is above it.")
@@ -50,7 +57,22 @@ REFUSED = Threshold("refused_requests", 0.01, "share", "Requests refused for loa
 SERVICE_GROWTH = Threshold(
     "service_growth", 0.20, "share", "Growth of the service time over the window that is still flat."
 )
+ALIKE_ROWS = Threshold(
+    "jobs_compared", 8.0, "1", "Jobs beside many busy workers, and beside few: fewer have no interval worth showing."
+)
+BUSY_RANGE = Threshold(
+    "busy_range",
+    1.4,
+    "1",
+    "Most busy workers over fewest: below it a factor of 1.5 in time cannot come from the number of workers.",
+)
 GAIN = Threshold("gain", 1.5, "1", "Tokens/s with twice the busy workers: half of what they should add is lost.")
+SURE_GAIN = Threshold(
+    "sure_gain",
+    1.59,
+    "1",
+    "The higher end of that gain's interval: even then two fifths of what they should add are lost.",
+)
 SLOWDOWN = Threshold(
     "slowdown", 1.25, "1", "Time of a job with most workers busy over that with fewest: a fifth of it is lost."
 )
@@ -85,8 +107,8 @@ ROOM = Threshold(
 STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the third quartile (Tukey 1977, far out).")
 
 ALL = (
-    LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
-    IDLE_SHARE, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, GAIN, SLOWDOWN, SURE_SLOWDOWN,
-    PREFILL_SCALES, CPU_GROWS, CPU_BUSY, CPU_PRESSURE, CPU_WAIT, CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE,
-    MAJOR_FAULTS, ROOM, STRAGGLER,
+    LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
+    IDLE_SHARE, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, ALIKE_ROWS, BUSY_RANGE, GAIN,
+    SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY, CPU_PRESSURE, CPU_WAIT, CPU_STARVED,
+    MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
 )  # fmt: skip

@@ -17,7 +17,7 @@ WITH windows AS (
       AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
     GROUP BY p.service_instance_id
 )
-SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization, CAST(NULL AS DOUBLE) AS throttled,
+SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
        CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id
