@@ -42,10 +42,21 @@ def nearest(bulk_id: str, known: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(bulk_id, known, NEAREST, 0.4) or list(known[:NEAREST])
 
 
-def unknown(store: Store, bulk_id: str) -> dict[str, Any]:
-    """Say that there is no such bulk, with the nearest ids."""
-    found = nearest(bulk_id, [row["id"] for row in list_bulks(store)])
-    return {"error": "unknown bulk", "id": bulk_id, "nearest": found}
+class Unknown(Exception):
+    """A name that nothing has; ``answer`` says so as JSON, with the ``nearest`` that there are."""
+
+    def __init__(self, name: str, near: Sequence[str], what: str = "bulk") -> None:
+        super().__init__(f"no {what} {name!r}")
+        self.answer: dict[str, Any] = {"error": f"unknown {what}", "id": name, "nearest": list(near)}
+
+
+class Wrong(ValueError):
+    """What was asked for makes no sense; the message says what would."""
+
+
+def unknown(store: Store, bulk_id: str) -> Unknown:
+    """Return what says that there is no such bulk."""
+    return Unknown(bulk_id, nearest(bulk_id, [row["id"] for row in list_bulks(store)]))
 
 
 def _window(jobs: pa.Table, requests: pa.Table) -> tuple[int, int] | None:
@@ -155,11 +166,11 @@ def router(store: Store) -> APIRouter:
 
     def report(bulk_id: str) -> JSONResponse:
         found = bulk_report(store, bulk_id)
-        return JSONResponse(unknown(store, bulk_id), 404) if found is None else JSONResponse(found)
+        return JSONResponse(unknown(store, bulk_id).answer, 404) if found is None else JSONResponse(found)
 
     def explanation(bulk_id: str) -> JSONResponse:
         found = bulk_explanation(store, bulk_id)
-        return JSONResponse(unknown(store, bulk_id), 404) if found is None else JSONResponse(found)
+        return JSONResponse(unknown(store, bulk_id).answer, 404) if found is None else JSONResponse(found)
 
     routes.add_api_route("/bulks", bulks)
     routes.add_api_route("/bulks/{bulk_id:path}/report", report)

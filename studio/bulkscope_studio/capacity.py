@@ -8,7 +8,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from bulkscope_studio import elastic, render_capacity, source, sustained, sweep
+from bulkscope_studio import api, elastic, render_capacity, source, sustained, sweep
 from bulkscope_studio.analysis.capacity import Asked
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store
@@ -63,7 +63,7 @@ def _capacity(options: argparse.Namespace) -> dict[str, Any]:
     def local(store: Store) -> dict[str, Any]:
         try:
             return sustained.system_capacity(store, options.bulks, options.last, asked)
-        except sustained.Unknown as unknown:
+        except api.Unknown as unknown:
             return unknown.answer
         except ValueError as wrong:
             raise source.Trouble(str(wrong)) from wrong
@@ -93,7 +93,7 @@ def _asked(options: argparse.Namespace) -> Asked:
     try:
         quantile = 0.95 if options.quantile is None else options.quantile
         return sustained.asked(options.rate, options.slo, quantile, options.model, options.workers)
-    except sustained.Wrong as wrong:
+    except api.Wrong as wrong:
         raise source.Trouble(str(wrong)) from wrong
 
 
@@ -108,7 +108,7 @@ def _from_elasticsearch(options: argparse.Namespace, asked: Asked) -> dict[str, 
         with there.loaded(bulk) as (store, more):
             try:
                 return sustained.system_capacity(store, [bulk], None, asked, more.add_beside)
-            except sustained.Unknown:
+            except api.Unknown:
                 return None
             except ValueError as wrong:
                 raise source.Trouble(str(wrong)) from wrong
@@ -129,7 +129,7 @@ def _swept(options: argparse.Namespace) -> dict[str, Any]:
         raise source.Trouble("a sweep asks a running studio how far its jobs are: leave --source out")
     try:
         slo = None if options.slo is None else sustained.seconds(options.slo)
-    except sustained.Wrong as wrong:
+    except api.Wrong as wrong:
         raise source.Trouble(str(wrong)) from wrong
     return sweep.run(
         options.sweep, options.db or default_db(), restart=options.restart, model=options.model, slo=slo,

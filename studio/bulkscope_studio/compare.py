@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bulkscope_studio import comparison, elastic, render_compare, runs, source
+from bulkscope_studio import api, comparison, elastic, render_compare, runs, source
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store
 
@@ -67,9 +67,9 @@ def _local(ask: Callable[[], Any]) -> Any:
     """Answer as a studio does: what is not known with the nearest names, what is wrong as Trouble."""
     try:
         return ask()
-    except comparison.Unknown as unknown:
+    except api.Unknown as unknown:
         return unknown.answer
-    except (comparison.Wrong, runs.Trouble) as wrong:
+    except (api.Wrong, runs.Trouble) as wrong:
         raise source.Trouble(str(wrong)) from wrong
 
 

@@ -16,21 +16,10 @@ from bulkscope_studio import api, elastic, runs, sql
 from bulkscope_studio.analysis import compare as analysis
 from bulkscope_studio.analysis import sides
 from bulkscope_studio.analysis.sides import Side, Tables
+from bulkscope_studio.api import Unknown, Wrong
 from bulkscope_studio.store import Store
 
 _TABLES = ("attempts", "inferences", "requests")
-
-
-class Unknown(Exception):
-    """A name that nothing has; ``nearest`` are those that look like it."""
-
-    def __init__(self, name: str, nearest: Sequence[str], what: str = "bulk or run") -> None:
-        super().__init__(f"no {what} {name!r}")
-        self.answer: dict[str, Any] = {"error": f"unknown {what}", "id": name, "nearest": list(nearest)}
-
-
-class Wrong(Exception):
-    """What was asked for makes no sense; the message says what would."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +104,7 @@ def side(place: Place, text: str) -> Side:
                 raise Unknown(model, api.nearest(model, there), f"model in {name!r}:")
             return sides.side(text, found, model)
     name = next((name for name, _ in _splits(text)), text)
-    raise Unknown(name, api.nearest(name, [*place.runs(), *(row["id"] for row in place.bulks())]))
+    raise Unknown(name, api.nearest(name, [*place.runs(), *(row["id"] for row in place.bulks())]), "bulk or run")
 
 
 def compare(place: Place, a: str, b: str | None, models: bool = False) -> dict[str, Any]:
@@ -131,7 +120,7 @@ def compare(place: Place, a: str, b: str | None, models: bool = False) -> dict[s
         raise Wrong("--models compares the two models of one bulk or run; name one")
     found = _named(place, a)
     if found is None:
-        raise Unknown(a, api.nearest(a, [*place.runs(), *(row["id"] for row in place.bulks())]))
+        raise Unknown(a, api.nearest(a, [*place.runs(), *(row["id"] for row in place.bulks())]), "bulk or run")
     there = sides.models(found)
     if len(there) != 2:
         said = f"{len(there)}: {', '.join(there)}" if there else "no inferences"
@@ -150,7 +139,7 @@ def keep(store: Store, name: str, bulks: Sequence[str], replace: bool) -> dict[s
         wanted = api.newest(known) if bulk == "latest" else bulk
         found = tables(store, wanted)
         if found is None:
-            raise Unknown(bulk, api.nearest(bulk, [row["id"] for row in known]), "bulk")
+            raise Unknown(bulk, api.nearest(bulk, [row["id"] for row in known]))
         parts[wanted] = found
     return dataclasses.asdict(runs.keep(store.path, name, _joined(list(parts.values())), replace=replace))
 

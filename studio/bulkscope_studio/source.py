@@ -124,7 +124,7 @@ def of_bulk(
     else:
 
         def read(store: Store) -> dict[str, Any]:
-            return local(store, options.bulk) or api.unknown(store, options.bulk)
+            return local(store, options.bulk) or api.unknown(store, options.bulk).answer
 
         found = studio(options.db, f"/api/bulks/{urllib.parse.quote(options.bulk, safe='')}/{what}", read)
         answer, near = (None, found["nearest"]) if "nearest" in found else (dict(found), [])

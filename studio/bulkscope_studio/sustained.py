@@ -16,22 +16,11 @@ from bulkscope_studio import api, retention, sql
 from bulkscope_studio.analysis import capacity as analysis
 from bulkscope_studio.analysis import facts
 from bulkscope_studio.analysis.capacity import Asked
+from bulkscope_studio.api import Unknown, Wrong
 from bulkscope_studio.store import Store
 
 LAST = "1h"
 LONGEST = "10000d"  # 27 years; counted back from now in ns, it stays in the 64 bits of a time
-
-
-class Unknown(Exception):
-    """There is no such bulk; ``answer`` says which ones look like it."""
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__(f"no bulk {answer['id']!r}")
-        self.answer = answer
-
-
-class Wrong(ValueError):
-    """What was asked for cannot be; the message says what can."""
 
 
 def asked(rate: float | None, slo: str | None, quantile: float, model: str | None, workers: int | None) -> Asked:
@@ -80,7 +69,7 @@ def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
     there = {row["bulk"] for row in rows}
     for name in bulks:
         if name not in there:
-            raise Unknown(api.unknown(store, name))
+            raise api.unknown(store, name)
     # Bulks that ran at the same time are one window: what arrived in both counts once.
     windows: list[tuple[int, int]] = []
     for row in rows:

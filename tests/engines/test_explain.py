@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import api, decode, elastic, explain
+from bulkscope_studio import api, capacity, decode, elastic, explain, sustained
 from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 from tests import sink
@@ -146,18 +146,36 @@ def test_only_what_metrics_of_processes_tell_is_missing(
     homes.compare(ours, answers[bulk], FROM_METRICS, COARSE)
 
 
-@pytest.mark.parametrize("bulk", BULKS)
-def test_every_number_is_the_same(studio: Store, answers: dict[str, dict[str, Any]], bulk: str) -> None:
+@pytest.fixture
+def without_processes(studio: Store, answers: dict[str, dict[str, Any]]) -> Iterator[Store]:
+    """The studio without what processes say of themselves in metrics, as Elasticsearch is."""
     cursor = studio.connection()
     cursor.begin()
     cursor.execute("CREATE TEMP TABLE of_processes AS SELECT * FROM points WHERE service_instance_id IS NOT NULL")
     cursor.execute("DELETE FROM points WHERE service_instance_id IS NOT NULL").commit()
-    try:
-        ours = api.bulk_explanation(studio, bulk, drops_known=False)
-        assert ours is not None
-        homes.compare(ours, answers[bulk], coarse=COARSE)
-    finally:
-        cursor.execute("INSERT INTO points SELECT * FROM of_processes")
+    yield studio
+    cursor.execute("INSERT INTO points SELECT * FROM of_processes")
+
+
+@pytest.mark.parametrize("bulk", BULKS)
+def test_every_number_is_the_same(without_processes: Store, answers: dict[str, dict[str, Any]], bulk: str) -> None:
+    ours = api.bulk_explanation(without_processes, bulk, drops_known=False)
+    assert ours is not None
+    homes.compare(ours, answers[bulk], coarse=COARSE)
+
+
+@pytest.mark.parametrize("bulk", BULKS)
+def test_what_the_system_sustains_is_the_same(
+    without_processes: Store, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    bulk: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ELASTICSEARCH_URL", stack.elasticsearch)
+    words = ["--source", "elasticsearch", "--format", "json", "--rate", "10", "--slo", "5s"]
+    assert capacity.command([bulk, *words]) == 0
+    ours = sustained.system_capacity(without_processes, [bulk], asked=sustained.asked(10.0, "5s", 0.95, None, None))
+    (pool,) = ours["pools"]
+    assert pool["models"][0]["levels"][-1]["completions"] > 0
+    homes.compare(ours, json.loads(capsys.readouterr().out))
 
 
 def test_the_command_reads_elasticsearch(

@@ -36,7 +36,6 @@ from tests.studio.explaining import (
     sums,
     written,
 )
-from tests.studio.sample import fill
 from tests.studio.test_report import studio
 
 NAN = float("nan")
@@ -500,15 +499,6 @@ def test_json_has_stable_keys() -> None:
     assert change == ("change", "makespan_s", "text")
     late = explain(written([*row(9), Job("z", 0.0, 9.0, 99.0)]))["stragglers"]
     assert [sorted(straggler) for straggler in late] == [["job", "link", "reason", "seconds", "usual_s"]]
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "s.duckdb"
-    store = Store(path)
-    fill(store.connection(), jobs=12)
-    store.close()
-    return path
 
 
 async def test_the_route_says_what_the_function_does(db: Path) -> None:

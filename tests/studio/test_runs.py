@@ -12,20 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bulkscope_studio import api, comparison, retention, runs
 from bulkscope_studio import compare as commands
-from bulkscope_studio import comparison, retention, runs
 from bulkscope_studio.store import Store
-from tests.studio.sample import fill
 from tests.studio.serving import studio
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "s.duckdb"
-    store = Store(path)
-    fill(store.connection(), jobs=12)
-    store.close()
-    return path
 
 
 @pytest.fixture
@@ -59,7 +49,7 @@ def test_a_run_outlives_the_retention(store: Store) -> None:
     comparison.keep(store, "last-week", ["sample-001"], False)
     comparison.keep(store, "today", ["latest"], False)
     assert retention.apply(store, 3600, 10**9) > 0
-    with pytest.raises(comparison.Unknown):
+    with pytest.raises(api.Unknown):
         comparison.compare(place, "sample-001", "sample-002")
     after = comparison.compare(place, "last-week", "today")
     assert after["rows"] == before["rows"]

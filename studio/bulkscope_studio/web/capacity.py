@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi import Query
 from nicegui import ui
 
-from bulkscope_studio import render_capacity, sustained
+from bulkscope_studio import api, render_capacity, sustained
 from bulkscope_studio.web import charts, fmt, layout
 from bulkscope_studio.web.data import Data
 
@@ -34,7 +34,7 @@ def register(data: Data) -> None:
             _form({"bulk": ",".join(bulks)} | given)
             try:
                 found = await asyncio.to_thread(_ask, data, bulks, given)
-            except sustained.Unknown as unknown:
+            except api.Unknown as unknown:
                 with layout.card("No such bulk"):
                     near = unknown.answer["nearest"]
                     ui.label(str(unknown)).classes("bs-wrap")
@@ -54,7 +54,7 @@ def _ask(data: Data, bulks: Sequence[str], given: Mapping[str, str]) -> dict[str
         quantile = float(given["quantile"]) if given["quantile"] else 0.95
         workers = int(given["workers"]) if given["workers"] else None
     except ValueError as error:
-        raise sustained.Wrong(f"a rate and a quantile are numbers, workers are a whole number: {error}") from error
+        raise api.Wrong(f"a rate and a quantile are numbers, workers are a whole number: {error}") from error
     asked = sustained.asked(rate, given["slo"] or None, quantile, given["model"] or None, workers)
     return sustained.system_capacity(data.store, bulks, given["last"] or None, asked)
 

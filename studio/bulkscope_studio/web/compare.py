@@ -69,13 +69,13 @@ def _form(a: str, b: str, known: list[str]) -> None:
 async def _result(data: Data, a: str, b: str) -> None:
     try:
         found = await asyncio.to_thread(lambda: comparison.compare(comparison.of_store(data.store), a, b))
-    except comparison.Unknown as unknown:
+    except api.Unknown as unknown:
         near = unknown.answer["nearest"]
         with layout.card("No such side"):
             ui.label(str(unknown)).classes("bs-wrap")
             ui.label("Nearest: " + ", ".join(near) if near else "The store holds no bulk yet.").classes("bs-wrap")
         return
-    except (comparison.Wrong, runs.Trouble) as trouble:
+    except (api.Wrong, runs.Trouble) as trouble:
         with layout.card("This cannot be compared"):
             ui.label(str(trouble)).classes("bs-wrap bs-error")
         return

@@ -1,0 +1,20 @@
+"""What several tests of the studio begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bulkscope_studio.store import Store
+from tests.studio.sample import fill
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A store's file with the sample's bulks, of 12 jobs each."""
+    path = tmp_path / "s.duckdb"
+    store = Store(path)
+    fill(store.connection(), jobs=12)
+    store.close()
+    return path
