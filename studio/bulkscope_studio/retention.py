@@ -9,8 +9,8 @@ from bulkscope_studio.store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-# A hundred years and 9 EB: what lies beyond does not fit into the store's 64-bit nanoseconds and bytes.
-_LONGEST, _LARGEST = 36_500 * 86_400, 2**63 - 1
+# 27 years and 9 EB: counted back from now in ns, and in bytes, both stay in 64 bits.
+_LONGEST, _LARGEST = 10_000 * 86_400, 2**63 - 1
 _TABLES = {"spans": "start_ns", "logs": "time_ns", "points": "time_ns", "ingest": "time_ns"}
 
 
@@ -21,7 +21,7 @@ def duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration; write for example 7d, 12h or 30m")
     seconds = float(found[1]) * _SECONDS[found[2]]
     if seconds > _LONGEST:
-        raise ValueError(f"{text!r} is too long; 36500d, a hundred years, is the most")
+        raise ValueError(f"{text[:20]!r} is too long: 10000d is the most, as in 30m, 12h or 7d")
     return seconds
 
 
@@ -32,7 +32,7 @@ def size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size; write for example 2GB or 500MB")
     most = float(found[1]) * _BYTES[found[2].upper()]
     if most > _LARGEST:
-        raise ValueError(f"{text!r} is too large; write for example 2GB or 500MB")
+        raise ValueError(f"{text[:20]!r} is too large; write for example 2GB or 500MB")
     return int(most)
 
 

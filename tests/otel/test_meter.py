@@ -294,10 +294,16 @@ def test_where_the_peak_cannot_be_reset_it_is_sampled_and_marked() -> None:
     assert 30 * MIB <= usage.memory_peak - start <= 34 * MIB
 
 
+def samplers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "bulkscope-sampler"]
+
+
 def test_without_threads_left_the_next_stretch_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    for sampler in samplers():  # of a test before, on its way out
+        sampler.join()
     meter = Meter(NoReset())
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refused)
@@ -305,8 +311,10 @@ def test_without_threads_left_the_next_stretch_asks_again(monkeypatch: pytest.Mo
     assert usage.memory_peak is not None
     assert not usage.memory_exact
     window = meter.begin()
-    assert "bulkscope-sampler" in {thread.name for thread in threading.enumerate()}
+    assert samplers()
     meter.end(window)
+    for sampler in samplers():
+        sampler.join()
 
 
 @pytest.mark.parametrize("step", ["begin", "end"])

@@ -19,11 +19,13 @@ from fastapi.testclient import TestClient
 from rich.console import Console
 
 from bulkscope_studio import api, render_capacity, sustained
-from bulkscope_studio.analysis import queueing
+from bulkscope_studio.analysis import queueing, simulation
 from bulkscope_studio.analysis.simulation import replay
 from bulkscope_studio.store import Store
 from tests.processes import BIN
 from tests.studio.serving import studio
+from tests.studio.test_crowding import slowing
+from tests.studio.test_crowding import stream as crowded
 
 START_NS = 1_760_000_000_000_000_000
 MIB = 2**20
@@ -352,7 +354,7 @@ def test_waits_of_a_poisson_stream_are_erlangs(workers: int, rho: float) -> None
     said = found["forecast"]
     assert said["observed"]
     assert said["rate_per_s"] == pytest.approx(workers * rho, rel=0.06)
-    assert [condition["holds"] for condition in said["conditions"]] == [True] * 4
+    assert [condition["holds"] for condition in said["conditions"]] == [True] * 5
     wait = said["wait"]
     assert wait["method"] == "formula"
     truth = float(queueing.wait_quantile(0.95, workers * rho, 1.0, workers))
@@ -361,6 +363,28 @@ def test_waits_of_a_poisson_stream_are_erlangs(workers: int, rho: float) -> None
     exact = pool(stream(3000, workers, rho, 4), rate=workers * rho)["forecast"]["wait"]
     assert exact["p95_s"]["low"] <= truth <= exact["p95_s"]["high"]
     assert exact["mean_s"]["low"] <= mean <= exact["mean_s"]["high"]
+
+
+def test_places_that_slow_each_other_are_in_what_another_load_brings() -> None:
+    """Seen at half of what four places can do, asked for at 85 %: then they are seldom as fast as they were."""
+    speeds = slowing(4, 0.3)
+    arrivals, starts, ends = crowded(3000, 0.5, speeds, 1)
+    made = Made()
+    made.run(arrivals.tolist(), (ends - starts).tolist(), 4)
+    found = pool(made, rate=3.4, slo="2s")
+    said = found["forecast"]
+    assert [c["name"] for c in said["conditions"] if not c["holds"]] == ["alike"]
+    assert said["service_s"] == pytest.approx(1.0, rel=0.05)
+    assert said["wait"]["method"] == "simulation"
+    put, begun, _ = crowded(40_000, 0.85, speeds, 2)
+    waited = float(np.quantile(begun - put, 0.95))
+    assert said["wait"]["p95_s"]["low"] <= waited <= said["wait"]["p95_s"]["high"]
+    # By the times that the jobs took at half the load:
+    assert simulation.predicted_waits(3.4, ends - starts, 4).p95.high < waited
+    best = found["highest_rate"]["rate_per_s"]
+    for rate, kept in ((best["low"], True), (best["high"], False)):
+        put, begun, _ = crowded(40_000, rate / 4, speeds, 3)
+        assert (float(np.quantile(begun - put, 0.95)) <= 2.0) == kept
 
 
 def test_bursts_are_predicted_by_simulation() -> None:
@@ -512,7 +536,7 @@ def test_the_command_reads_a_file_and_a_studio(tmp_path: Path) -> None:
 
     local = command("latest", "--format", "json", "--rate", "1.5", "--slo", "10s")
     assert local.returncode == 0, local.stderr
-    with studio(db, "--no-host", "--retention", "9999w") as running:
+    with studio(db, "--no-host", "--retention", "10000d") as running:
         asked_of_studio = command("b", "--format", "json", "--rate", "1.5", "--slo", "10s")
         unknown = command("c")
         pages = {

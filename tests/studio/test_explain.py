@@ -400,6 +400,15 @@ def test_threads_of_one_worker_are_its_places() -> None:
     assert found["path"]["jobs"] == 5
 
 
+def test_a_clock_that_was_set_back_makes_no_second_place() -> None:
+    """By 80 ms, in the middle of twenty jobs of two seconds that one worker did one after the other."""
+    jobs = [Job(f"j{n}", 0.0, 2.0 * n - back, 2.0 * n + 2 - back) for n in range(20) for back in [0.08 * (n >= 10)]]
+    found = explain(written(jobs))
+    assert found["workers"] | {"places": 1, "capacity_s": pytest.approx(39.92)} == found["workers"]
+    assert found["time_s"]["wait_dispatch"] == pytest.approx(0.0, abs=1e-6)
+    assert (found["makespan"]["places"], found["path"]["jobs"]) == (1, 20)
+
+
 def test_processes_that_share_no_instance_id_are_told_apart() -> None:
     """Senders without service.instance.id: which process a record is of stands in its host and pid alone."""
     bare = {"service_instance_id": None, "resource_id": None}

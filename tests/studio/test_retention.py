@@ -51,9 +51,9 @@ def test_a_size_that_is_none_says_what_to_write(text: str) -> None:
         retention.size(text)
 
 
-@pytest.mark.parametrize("text", ["36501d", "1000000000d", "9" * 400 + "s"])
+@pytest.mark.parametrize("text", ["10001d", "1000000000d", "9" * 400 + "s"])
 def test_a_duration_beyond_the_clock_of_the_store(text: str) -> None:
-    with pytest.raises(ValueError, match="is too long; 36500d"):
+    with pytest.raises(ValueError, match="is too long: 10000d"):
         retention.duration(text)
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bulkscope_studio.analysis import crowding, measures, scaling, thresholds, timeline
 from bulkscope_studio.analysis import forecast as waits
-from bulkscope_studio.analysis import measures, scaling, thresholds, timeline
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
 from bulkscope_studio.analysis.saturation import LEAST_COMPLETIONS, Jobs, Level, Saturation
+from bulkscope_studio.analysis.simulation import Slowing
 
 SCHEMA = "bulkscope.capacity/1"
 # Worker counts for which a fitted law or its bounds are told: up to twice the most that were seen, and no more than 64.
@@ -217,8 +218,8 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     last = {n: float(np.max(jobs.start[found.at(n, jobs.start)], initial=-math.inf)) for n in counts}
     places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at[n], n))
     models = tuple(_model(facts, line, found, code, counts, places) for code in _models(facts, jobs, asked.model))
-    notes = _notes(seen, facts, jobs, found, places, asked)
     workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
+    notes = _notes(seen, facts, jobs, found, places, asked, workload.slowing is not None)
     return Pool(
         queues=tuple(seen.queue_names[code] for code in np.unique(seen.queue[seen.queue >= 0]).tolist()),
         workers=len(np.unique(facts.attempts.worker[facts.attempts.worker >= 0])),
@@ -329,11 +330,15 @@ def _cores(facts: Facts) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Workload:
-    """What waits are predicted from: jobs with the number of places asked for, or the nearest there was."""
+    """What waits are predicted from: jobs with the number of places asked for, or the nearest there was.
+
+    ``services`` are as with all places busy; ``slowing`` tells how much faster places are beside fewer.
+    """
 
     places: int
     starts: Floats
     services: Floats
+    slowing: Slowing | None
     waited: Floats
     arrivals: waits.Arrivals
     dispatch: float
@@ -350,6 +355,15 @@ class _Workload:
             of_model = jobs.model == facts.models.index(asked.model)
         there = found.usual(basis) & of_model
         gap = found.gap(basis)
+        # Of several models each has its own speed, and which of them ran may go with the number of places.
+        compared = np.any([found.usual(n) for n in found.counts()], axis=0) & of_model
+        if len(np.unique(jobs.model[compared])) > 1:
+            compared = there
+        speeds = crowding.speeds(jobs.start[compared], jobs.end[compared], line.every)
+        services, slowing = (jobs.end - jobs.start)[there], None
+        if speeds is not None and there.any():
+            times = (jobs.start[there], jobs.end[there], line.every, places)
+            services, slowing = speeds.work(*times), speeds.slowing(*times)
         a = facts.attempts
         every = np.zeros(len(a.start), np.bool_)
         every[rows[of_model]] = True
@@ -368,7 +382,8 @@ class _Workload:
         return cls(
             places=places,
             starts=jobs.start[there],
-            services=(jobs.end - jobs.start)[there] + (gap if math.isfinite(gap) else 0.0),
+            services=services + (gap if math.isfinite(gap) else 0.0),
+            slowing=slowing,
             waited=np.maximum(waited[np.isfinite(waited)], 0.0),
             arrivals=waits.Arrivals(ready, gaps),
             dispatch=max(0.0, float(np.median(found_free))) if len(found_free) >= _FEWEST_WAITS else 0.0,
@@ -384,14 +399,21 @@ class _Workload:
     def forecast(self, asked: Asked) -> waits.Forecast:
         rate = self._rate if asked.rate is None else asked.rate
         return waits.forecast(
-            rate, asked.rate is None, self.places, self.starts, self.services, self._pattern(), self.dispatch
+            rate,
+            asked.rate is None,
+            self.places,
+            self.starts,
+            self.services,
+            self._pattern(),
+            self.dispatch,
+            self.slowing,
         )
 
     def highest(self, asked: Asked) -> waits.Highest | None:
         if asked.slo is None:
             return None
         return waits.highest(
-            asked.slo, asked.quantile, self.places, self.services, self._pattern(), self.dispatch
+            asked.slo, asked.quantile, self.places, self.services, self._pattern(), self.dispatch, self.slowing
         )  # fmt: skip
 
     def measured(self) -> Measured | None:
@@ -436,7 +458,9 @@ def _bulks(seen: Seen, facts: Facts, line: timeline.Timeline) -> tuple[Bulk, ...
     return tuple(found)
 
 
-def _notes(seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int, asked: Asked) -> tuple[str, ...]:
+def _notes(
+    seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int, asked: Asked, slowing: bool
+) -> tuple[str, ...]:
     notes = []
     failed = int(np.sum(~jobs.ok))
     if failed > thresholds.FAILED.value * len(jobs.ok):
@@ -449,9 +473,10 @@ def _notes(seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int,
     if asked.workers is not None and asked.workers != places:
         basis = _nearest(found, jobs, asked.workers)
         if basis != asked.workers:
+            how = "is in it as far as it was seen" if slowing else "was not seen, and is not in it"
             notes.append(
                 f"Estimate: waits for {asked.workers} places are made of service times seen with {basis}; "
-                "workers that slow each other are not in it."
+                f"that places slow each other {how}."
             )
     return tuple(notes)
 

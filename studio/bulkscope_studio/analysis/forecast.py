@@ -76,7 +76,8 @@ class Wait:
 class Forecast:
     """What to expect at ``rate`` jobs/s with so many places.
 
-    ``service`` is the seconds that a job takes of a place, the time between two jobs included; ``dispatch`` the wait of
+    ``service`` is the seconds that a job takes of a place while all are busy, the time between two jobs included, and
+    ``utilization`` what the rate needs of what the places can do then; ``dispatch`` the wait of
     jobs that found a place free, which is added to every wait. ``wait`` is None where there are too few jobs or the
     places are saturated; ``problem`` says which. ``other`` is the other method's answer where their intervals of p95
     do not meet.
@@ -94,7 +95,9 @@ class Forecast:
     problem: str | None
 
 
-def conditions(starts: Floats, services: Floats, arrivals: Arrivals | None) -> tuple[Condition, ...]:
+def conditions(
+    starts: Floats, services: Floats, arrivals: Arrivals | None, slowing: simulation.Slowing | None
+) -> tuple[Condition, ...]:
     """Return what Erlang C asks for, with what is there; without ``arrivals`` a Poisson stream is taken."""
     found = [
         Condition("jobs", len(services) >= FORMULA_JOBS, f"{len(services):,} jobs seen (needs {FORMULA_JOBS} or more)")
@@ -112,6 +115,11 @@ def conditions(starts: Floats, services: Floats, arrivals: Arrivals | None) -> t
                 f"service time changed by {percent(growth)} over the time (needs under {percent(FLAT)}, or chance)",
             )
         )  # fmt: skip
+    alike = "no slowing of places by each other to be seen"
+    if slowing is not None:
+        alone = number(float(slowing.speeds[0]))
+        alike = f"a place is {alone} times as fast by itself as with all {len(slowing.speeds)} busy (needs 1)"
+    found.append(Condition("alike", slowing is None, alike))
     if arrivals is None:
         return tuple(found)
     scv, dispersion = queueing.squared_variation(arrivals.gaps), arrivals.dispersion
@@ -137,11 +145,12 @@ def conditions(starts: Floats, services: Floats, arrivals: Arrivals | None) -> t
 
 def forecast(
     rate: float | None, observed: bool, places: int, starts: Floats, services: Floats, arrivals: Arrivals | None,
-    dispatch: float,
+    dispatch: float, slowing: simulation.Slowing | None = None,
 ) -> Forecast:  # fmt: skip
     """Predict the waits; ``services`` (jobs,) are the seconds that jobs which began at ``starts`` took of a place.
 
-    ``arrivals`` give the pattern, scaled to ``rate``; None: Poisson.
+    ``arrivals`` give the pattern, scaled to ``rate``; None: Poisson. ``slowing`` as in ``simulation.predicted_waits``;
+    ``services`` are then those with all places busy.
     """
     if rate is None:
         problem = "the jobs came in a few bulks, which have no steady rate: give an arrival rate"
@@ -150,11 +159,11 @@ def forecast(
         problem = f"{len(services)} jobs with so many places tell too little of the service time; {LEAST_JOBS} do"
         return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
     service = float(np.mean(services))
-    asked = conditions(starts, services, arrivals)
+    asked = conditions(starts, services, arrivals, slowing)
     gaps = None if arrivals is None else arrivals.gaps
     try:
         by_formula = queueing.expected_waits(rate, services, places, gaps)
-        by_simulation = simulation.predicted_waits(rate, services, places, gaps)
+        by_simulation = simulation.predicted_waits(rate, services, places, gaps, slowing=slowing)
     except queueing.Saturated as saturated:
         use = Estimate(saturated.utilization, saturated.utilization, saturated.utilization)
         return Forecast(rate, observed, places, service, dispatch, use, asked, None, None, str(saturated))
@@ -189,13 +198,14 @@ class Highest:
 
 
 def highest(
-    slo: float, quantile: float, places: int, services: Floats, arrivals: Arrivals | None, dispatch: float
-) -> Highest | None:
+    slo: float, quantile: float, places: int, services: Floats, arrivals: Arrivals | None, dispatch: float,
+    slowing: simulation.Slowing | None = None,
+) -> Highest | None:  # fmt: skip
     """Search it by simulation; None where there are too few jobs to tell."""
     if len(services) < LEAST_JOBS or not np.any(services > 0):
         return None
     room = slo - dispatch
     gaps = None if arrivals is None else arrivals.gaps
-    rate = simulation.highest_rate(services, places, room, quantile, gaps) if room >= 0 else None
+    rate = simulation.highest_rate(services, places, room, quantile, gaps, slowing=slowing) if room >= 0 else None
     use = None if rate is None else rate.value * float(np.mean(services)) / places
     return Highest(slo, quantile, places, rate, use)

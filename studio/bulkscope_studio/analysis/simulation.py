@@ -19,6 +19,20 @@ from bulkscope_studio.analysis.queueing import Waits
 REPLICATIONS = 100
 _LONGEST = 20_000  # jobs of a replication: 200 of them need 10 MB per 1,000 jobs
 _STEPS = 14  # halvings of the utilization: to 1/16,384
+_CROWDED_STEPS = 10  # where each costs ten times as much
+
+
+@dataclass(frozen=True, slots=True)
+class Slowing:
+    """Servers that slow each other: ``speeds`` (servers,) of each with 1..c busy, over that with all busy.
+
+    ``draws`` (draws, servers) are other speeds that it may as well be; ``scale`` (draws,) is the service times with
+    all servers busy that follow from them, over those that follow from ``speeds``.
+    """
+
+    speeds: Floats
+    draws: Floats
+    scale: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +112,11 @@ def predicted_waits(
     servers: int,
     gaps: Floats | Sequence[float] | None = None,
     replications: int = REPLICATIONS,
+    slowing: Slowing | None = None,
 ) -> Waits:
     """Waits in the steady state of G/G/c, in s, by simulation; ``Saturated`` from utilization 1 up.
+
+    With ``slowing`` the ``services`` are those with all servers busy; None: servers do not slow each other.
 
     Service times are drawn from ``services`` (s, as seen); arrivals are Poisson, or blocks of the times between
     arrivals in ``gaps`` (s, in the order seen), each a tenth of the record so that bursts stay whole, scaled to
@@ -112,7 +129,7 @@ def predicted_waits(
     up a queue forgets its start more slowly than a run lasts: the values then lean on ``queueing.wait_quantile``, from
     which the runs start.
     """
-    samples = _Samples.of(services, servers, gaps)
+    samples = _Samples.of(services, servers, gaps, slowing)
     queueing.stable(rate, samples.service, servers)
     runs = _Runs.draw(samples, rate, replications)
     rates = np.full(2 * replications, rate)
@@ -139,6 +156,7 @@ def highest_rate(
     quantile: float = 0.95,
     gaps: Floats | Sequence[float] | None = None,
     replications: int = REPLICATIONS,
+    slowing: Slowing | None = None,
 ) -> Estimate | None:
     """Highest arrival rate in jobs/s at which ``quantile`` of the jobs wait ``slo_s`` seconds or less.
 
@@ -150,12 +168,12 @@ def highest_rate(
         raise ValueError(f"the wait allowed must be finite seconds from 0 up, not {slo_s}")
     if not 0 < quantile < 1:
         raise ValueError(f"a quantile must be between 0 and 1, such as 0.95, not {quantile}")
-    samples = _Samples.of(services, servers, gaps)
+    samples = _Samples.of(services, servers, gaps, slowing)
     runs = _Runs.draw(samples, samples.rate_by_formula(slo_s, quantile), replications)
     capacity = servers / runs.service
     kept = np.zeros(2 * replications)  # utilization known to keep the allowed wait, and to miss it
     missed = np.ones(2 * replications)
-    for _ in range(_STEPS):
+    for _ in range(_STEPS if slowing is None else _CROWDED_STEPS):
         tried = (kept + missed) / 2
         waits = runs.waits(tried * capacity)
         found = np.quantile(waits, quantile, axis=0)
@@ -174,15 +192,21 @@ class _Samples:
     services: Floats
     gaps: Floats | None
     servers: int
+    slowing: Slowing | None
 
     @classmethod
-    def of(cls, services: Floats | Sequence[float], servers: int, gaps: Floats | Sequence[float] | None) -> _Samples:
+    def of(
+        cls, services: Floats | Sequence[float], servers: int, gaps: Floats | Sequence[float] | None,
+        slowing: Slowing | None = None,
+    ) -> _Samples:  # fmt: skip
         if servers < 1:
             raise ValueError(f"servers must be 1 or more, not {servers}")
+        if slowing is not None and not (slowing.speeds.shape == (servers,) and bool(np.all(slowing.speeds > 0))):
+            raise ValueError("give a speed above 0 for each number of busy servers")
         between = None if gaps is None else queueing.durations(gaps, "gaps")
         if between is not None:
             between = between / np.mean(between)
-        return cls(queueing.durations(services, "services"), between, servers)
+        return cls(queueing.durations(services, "services"), between, servers, slowing)
 
     @property
     def service(self) -> float:
@@ -207,6 +231,7 @@ class _Samples:
             services if np.any(services) else self.services,
             gaps / np.mean(gaps) if gaps is not None and np.any(gaps) else self.gaps,
             self.servers,
+            self.slowing,
         )
 
     def between(self, jobs: int, random: np.random.Generator) -> Floats:
@@ -238,6 +263,7 @@ class _Runs:
     arrival_scv: Floats
     begun: Floats
     servers: int
+    speeds: Floats | None  # (runs, servers)
     warm_up: int
 
     @classmethod
@@ -256,13 +282,21 @@ class _Runs:
         arrivals = np.empty((jobs, runs))
         work = np.empty((jobs, runs))
         service, service_scv, arrival_scv = np.empty(runs), np.empty(runs), np.empty(runs)
+        slowing = samples.slowing
+        speeds = None if slowing is None else np.tile(slowing.speeds, (runs, 1))
         for run in range(runs):
             seen = samples if run < replications else samples.resampled(random)
             service[run], service_scv[run] = seen.service, queueing.squared_variation(seen.services)
             arrival_scv[run] = seen.arrival_scv
             work[:, run] = seen.services[random.integers(0, len(seen.services), jobs)]
+            if slowing is not None and speeds is not None and run >= replications:
+                draw = (run - replications) % len(slowing.draws)
+                speeds[run], scale = slowing.draws[draw], slowing.scale[draw]
+                service[run] *= scale
+                work[:, run] *= scale
             arrivals[:, run] = np.cumsum(seen.between(jobs, random))
-        return cls(arrivals, work, service, service_scv, arrival_scv, random.random(runs), samples.servers, warm_up)
+        begun = random.random(runs)
+        return cls(arrivals, work, service, service_scv, arrival_scv, begun, samples.servers, speeds, warm_up)
 
     def waits(self, rates: Floats) -> Floats:
         """Waits after the warm-up (jobs, runs), in s, with an arrival rate for each run."""
@@ -271,7 +305,9 @@ class _Runs:
             self.begun, np.minimum(rates, 0.999 * self.servers / self.service), self.service, *shape
         )
         free = np.repeat(start[:, None], self.servers, axis=1)
-        return _waits(self.arrivals / rates, self.work, free)[self.warm_up :]
+        if self.speeds is None:
+            return _waits(self.arrivals / rates, self.work, free)[self.warm_up :]
+        return _crowded_waits(self.arrivals / rates, self.work, free, self.speeds)[self.warm_up :]
 
 
 def _waits(arrivals: Floats, work: Floats, free: Floats) -> Floats:
@@ -287,4 +323,38 @@ def _waits(arrivals: Floats, work: Floats, free: Floats) -> Floats:
         start = np.maximum(put, ready[server])
         np.subtract(start, put, out=wait)
         ready[server] = start + service
+    return waits
+
+
+def _crowded_waits(arrivals: Floats, work: Floats, finish: Floats, speeds: Floats) -> Floats:
+    """``_waits`` where the speed of the servers changes with the number of busy ones, departure by departure: 200 runs
+    cost 0.1 ms a job.
+
+    Each run has a clock of work done per busy server, which goes at their speed: by it a job ends when it began plus
+    its ``work``, whoever comes and goes meanwhile. ``finish`` (runs, servers), when each server ends its first job by
+    that clock, is used up; infinite where it is idle.
+    """
+    runs, servers = finish.shape
+    number = np.arange(runs)
+    now, clock = np.zeros(runs), np.zeros(runs)
+    speeds = np.column_stack([np.ones(runs), speeds])  # with none busy the clock stands anyway
+    waits = np.empty_like(arrivals)
+    for put, job, wait in zip(arrivals, work, waits, strict=True):
+        while True:
+            busy = np.isfinite(finish).sum(axis=1)
+            speed = speeds[number, busy]
+            first = finish.argmin(axis=1)
+            ends = finish[number, first]
+            leaves = now + (ends - clock) / speed
+            # Whoever ends before the job comes makes the others faster; with all busy, the job begins at the next end.
+            going = np.flatnonzero((leaves <= put) | (busy == servers))
+            if not len(going):
+                break
+            now[going], clock[going] = leaves[going], ends[going]
+            finish[going, first[going]] = np.inf
+        start = np.maximum(put, now)
+        clock += np.where(busy > 0, (start - now) * speed, 0.0)
+        now = start
+        finish[number, finish.argmax(axis=1)] = clock + job
+        np.subtract(start, put, out=wait)
     return waits

@@ -71,8 +71,14 @@ class Slots:
     places: dict[int, int]
 
 
-# Clocks are slewed, and Elasticsearch keeps the start of a span in milliseconds: so much is no second place.
-_OVERLAP_S = 0.001
+# Elasticsearch keeps the start of a span in milliseconds, and a clock that is set back by a step makes a job seem to
+# begin before the one ended that it followed: so much, and such a share of the job, is no second place.
+_OVERLAP_S, _OVERLAP = 0.001, 0.05
+
+
+def _apart(start: Floats, end: Floats) -> Floats:
+    """Return how much each attempt may overlap the one before it in its place."""
+    return np.maximum(_OVERLAP_S, _OVERLAP * (end - start))
 
 
 def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
@@ -93,7 +99,8 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
         rows = order[begin:stop]
         known = alive.get(who, np.nan)
         own_start, own_end = start[begin:stop], until[begin:stop]
-        if len(rows) < 2 or bool(np.all(own_start[1:] >= own_end[:-1] - _OVERLAP_S)):  # one at a time
+        latest = own_start + _apart(own_start, own_end)  # when the place must have become free
+        if len(rows) < 2 or bool(np.all(latest[1:] >= own_end[:-1])):  # one at a time
             places[who] = 1
             free[rows[1:]], before[rows[1:]] = own_end[:-1], rows[:-1]
             free[rows[0]] = min(known, own_start[0]) if np.isfinite(known) else np.nan
@@ -101,8 +108,9 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
         ends: list[tuple[float, int]] = []
         waiting: list[tuple[float, int]] = []  # places that are free, the one that was freed last first
         count = 0
-        for row, at, leave in zip(rows.tolist(), own_start.tolist(), own_end.tolist(), strict=True):
-            while ends and ends[0][0] <= at + _OVERLAP_S:
+        columns = (rows, own_start, own_end, latest)
+        for row, at, leave, by in zip(*(column.tolist() for column in columns), strict=True):
+            while ends and ends[0][0] <= by:
                 freed, other = heapq.heappop(ends)
                 heapq.heappush(waiting, (-freed, other))
             if waiting:
