@@ -4,9 +4,9 @@
 
 A sweep of the demo (real Valkey, API, Celery workers and model, all on this machine): first all jobs at once with 1 to
 4 workers, then Poisson arrivals at 0.3 to 0.9 of what 2 workers sustained. Throughput with 2 and 4 workers is predicted
-from the steps with 1 and 3 alone, waits at each rate from service times seen while all jobs came at once, and from
-those of one rate. Beside the waits is what the same service times give for the very arrivals of the step, played
-through: what it misses is the model's error, the rest chance of the arrivals.
+from the steps with 1 and 3 alone, waits at each rate from the steps in which all jobs came at once, and from those of
+one rate. Beside the waits is what chance alone makes of such a step (other arrivals, the same service times), and what
+the step's own arrivals and service times give, played through: what that misses is the model's error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ COUNTS, FITTED = (1, 2, 3, 4), (1, 3)
 WORKERS = 2
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)
 BASIS = 0.5  # the rate whose service times predict the waits at the others
-LONGEST = 300  # characters of a prompt: a job then takes some 0.3 s, and a step holds many
+LONGEST = 125  # characters of a prompt: a job then takes some 0.2 s, and a step holds many
+CHANCES = 200  # steps drawn to see what chance makes of one
 MODEL = "smollm2-135m-q4_1"
 PLAN = """
 name = "{name}"
@@ -133,17 +134,17 @@ def _rate(step: dict[str, Any]) -> float:
     return float(step["rate_per_s"] or step["asked_rate_per_s"])
 
 
-def opened(found: dict[str, Any], web: str, at_once: str, measured: float) -> list[tuple[str, str]]:
-    """Print p95 of the waits by rate, measured and predicted; return the bulks and their row, to be replayed."""
+def opened(found: dict[str, Any], web: str, at_once: list[str], measured: float) -> list[tuple[str, str]]:
+    """Return the bulk of each step, and its row: p95 of the waits, measured and predicted."""
     steps = found["steps"]
     basis = min(steps, key=lambda step: abs(_rate(step) / measured - BASIS))["bulk"]
     rows = []
     for step in steps:
         wait = step["wait"]["p95_s"]
         cells = []
-        for source in (at_once, basis):
-            said = asked(web, [source], rate=_rate(step), workers=WORKERS)["forecast"]["wait"]
-            if source == step["bulk"] or said is None:
+        for sources in (at_once, [basis]):
+            said = asked(web, sources, rate=_rate(step), workers=WORKERS)["forecast"]["wait"]
+            if step["bulk"] in sources or said is None:
                 cells.append("– | –" if said is None else "fitted | –")
                 continue
             low, high = said["p95_s"]["low"], said["p95_s"]["high"]
@@ -155,31 +156,42 @@ def opened(found: dict[str, Any], web: str, at_once: str, measured: float) -> li
     return rows
 
 
-def waits(db: Path, rows: list[tuple[str, str]], steps: list[dict[str, Any]], at_once: str) -> None:
-    """Print the rows of ``opened``, each with its own arrivals played through."""
-    services = jobs(db, at_once)[1]
+def waits(db: Path, rows: list[tuple[str, str]], steps: list[dict[str, Any]]) -> None:
+    """Print the rows of ``opened``, each with what chance does to it and its own arrivals played through."""
     random = np.random.default_rng(1)
     print(
         "\n| jobs/s | of capacity | jobs | wait p50, s | p95 | from all at once | off | from one rate | off | "
-        "replayed with its own services | off | with those of all at once | off |"
+        "p95 of 95 % of steps like it | seconds a job | replayed | off |"
     )
-    print("|---:|---:|---:|---:|---:|---|---:|---|---:|---|---:|---|---:|")
+    print("|---:|---:|---:|---:|---:|---|---:|---|---:|---|---:|---:|---:|")
     for (bulk, row), step in zip(rows, steps, strict=True):
-        arrivals, own = jobs(db, bulk)
-        cells = []
-        for one in (own, services[random.integers(0, len(services), len(arrivals))]):
-            p95 = float(np.quantile(replay(arrivals, one, WORKERS).waits, 0.95))
-            cells.append(f"{p95:.2f} | {p95 / step['wait']['p95_s'] - 1:+.0%}")
-        print(f"{row} | {' | '.join(cells)} |")
+        arrivals, services = jobs(db, bulk)
+        drawn = [
+            _p95(
+                np.cumsum(random.exponential(1 / _rate(step), len(services))),
+                services[random.integers(0, len(services), len(services))],
+            )
+            for _ in range(CHANCES)
+        ]
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        p95 = _p95(arrivals, services)
+        print(
+            f"{row} | {low:.2f} to {high:.2f} | {np.mean(services):.3f} | {p95:.2f} | "
+            f"{p95 / step['wait']['p95_s'] - 1:+.0%} |"
+        )
+
+
+def _p95(arrivals: np.ndarray, services: np.ndarray) -> float:
+    return float(np.quantile(replay(arrivals, services, WORKERS).waits, 0.95))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=240, help="of each step with arrivals (default: 240)")
     parser.add_argument(
-        "--jobs", type=int, default=80, help="for each worker of the steps with all at once (default: 80)"
+        "--jobs", type=int, default=150, help="for each worker of the steps with all at once (default: 150)"
     )
-    parser.add_argument("--max-tokens", type=int, default=8, help="of each answer (default: 8)")
+    parser.add_argument("--max-tokens", type=int, default=4, help="of each answer (default: 4)")
     parser.add_argument("--keep", type=Path, help="a folder for the store, the plans and the logs")
     given = parser.parse_args()
     models.prepare(lambda line: print(line, file=sys.stderr))
@@ -201,11 +213,10 @@ def main() -> int:
             rates = [round(share * sustained, 3) for share in SHARES]
             load = f"[open]\nworkers = [{WORKERS}]\nrates = {rates}\n"
             second = swept(folder, env, PLAN.format(name="rates", **plan), "rates", load)
-            at_once = next(step["bulk"] for step in first["steps"] if step["workers"] == WORKERS)
-            rows = opened(second, web, at_once, sustained)
+            rows = opened(second, web, [step["bulk"] for step in first["steps"]], sustained)
         finally:
             children.end(lambda line: print(line, file=sys.stderr))
-        waits(folder / "s.duckdb", rows, second["steps"], at_once)
+        waits(folder / "s.duckdb", rows, second["steps"])
     return 0
 
 
