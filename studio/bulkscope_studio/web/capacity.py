@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -33,7 +32,7 @@ def register(data: Data) -> None:
         with layout.frame(data, "Capacity", "/capacity"):
             _form({"bulk": ",".join(bulks)} | given)
             try:
-                found = await asyncio.to_thread(_ask, data, bulks, given)
+                found = await layout.computed(lambda: _ask(data, bulks, given))
             except api.Unknown as unknown:
                 with layout.card("No such bulk"):
                     near = unknown.answer["nearest"]

@@ -68,7 +68,7 @@ def _form(a: str, b: str, known: list[str]) -> None:
 
 async def _result(data: Data, a: str, b: str) -> None:
     try:
-        found = await asyncio.to_thread(lambda: comparison.compare(comparison.of_store(data.store), a, b))
+        found = await layout.computed(lambda: comparison.compare(comparison.of_store(data.store), a, b))
     except api.Unknown as unknown:
         near = unknown.answer["nearest"]
         with layout.card("No such side"):

@@ -50,7 +50,7 @@ def register(data: Data) -> None:
     @ui.page("/explain/{bulk_id:path}")
     async def explain(bulk_id: str) -> None:
         with layout.frame(data, "Explanation", ""):
-            first = await _ask(data, bulk_id)
+            first = await layout.computed(lambda: api.bulk_explanation(data.store, bulk_id))
             if first is None:
                 with layout.card("No such bulk"):
                     ui.label(bulk_id).classes("bs-wrap")

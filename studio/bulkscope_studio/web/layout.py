@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from nicegui import ui
 
 from bulkscope_studio.web import fmt
 from bulkscope_studio.web.data import Data
 
+T = TypeVar("T")
+CONNECTED_S = 30.0  # until a browser has loaded the page and opened its socket
 logger = logging.getLogger("bulkscope.studio.web")
 PAGES = (
     ("Overview", "/"), ("Bulks", "/bulks"), ("Capacity", "/capacity"), ("Compare", "/compare"),
@@ -103,6 +106,22 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
             ui.label(f"data {fmt.size(now.get('db_bytes'))}")  # type: ignore[arg-type]
 
     live(show, strip, 5.0)
+
+
+async def computed(work: Callable[[], T]) -> T:
+    """Send the page as far as it is, and return what ``work`` computes in a thread.
+
+    A page that is not sent within 3 s is an error to NiceGUI, and a search for the highest rate takes longer. Where no
+    browser opens the page's socket, NiceGUI ends it by the time-out that this raises.
+    """
+    with ui.row() as waiting:
+        ui.spinner(size="sm")
+        ui.label("computing").classes("bs-mute")
+    await ui.context.client.connected(timeout=CONNECTED_S)
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        waiting.delete()
 
 
 def live(show: Callable[[], Awaitable[None]], place: ui.element, every: float | None) -> None:
