@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,6 +12,8 @@ from rich.table import Table
 from bulkscope_studio.analysis.wording import ABSENT, count, number, percent, seconds, size
 from bulkscope_studio.render import cell, safe
 
+# Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
+ENOUGH = 0.95
 Columns = tuple[str, ...]
 LEVELS: Columns = ("workers", "jobs/s", "interval", "tokens/s", "seconds of an attempt", "saturated for", "jobs")
 STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "p95", "expected p95", "interval")
@@ -138,15 +140,23 @@ def _of(wait: Mapping[str, Any]) -> str:
     return ", ".join(parts) + f" (by {wait['method']})"
 
 
+def enough(levels: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the level with the fewest places that does ``ENOUGH`` of the best rate, and the best; all have a rate."""
+    best = max(levels, key=lambda level: level["rate_per_s"]["value"])
+    return next(x for x in levels if x["rate_per_s"]["value"] >= ENOUGH * best["rate_per_s"]["value"]), best
+
+
 def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
     found = model["scaling"]
     if found is None or (found["kind"] == "bounds" and len(found["counts"]) < 2):
         return
     if found["kind"] == "bounds":
         most = found["ceilings"][-1]
+        chosen, best = enough([level for level in model["levels"] if level["rate_per_s"] is not None])
+        fewer = f", and {chosen['places']} do {number(chosen['rate_per_s']['value'])}" if chosen is not best else ""
         yield (
             f"{_name(model)}: best of {len(found['counts'])} worker counts is {found['best_count']} with "
-            f"{number(found['best_per_s'])} jobs/s; {most['places']} can do {number(most['most_per_s'])} at most"
+            f"{number(found['best_per_s'])} jobs/s{fewer}; {most['places']} can do {number(most['most_per_s'])} at most"
             f"{_cores(model, most)}. A curve needs five counts."
         )
         return

@@ -29,7 +29,7 @@ import numpy as np
 from bulkscope_studio import runtime, source, sweep_plan
 from bulkscope_studio.analysis.wording import count, number, percent, printable, seconds
 from bulkscope_studio.children import Children, Ended, Stopped
-from bulkscope_studio.render_capacity import interval
+from bulkscope_studio.render_capacity import enough, interval
 from bulkscope_studio.store import Store
 from bulkscope_studio.sweep_plan import Plan, Step
 
@@ -40,8 +40,6 @@ MOST_OPEN = 100
 # Of a step's requests; a few refusals are news, many leave no step to measure.
 MOST_REFUSED = 0.1
 POLL_S = 1.0
-# Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
-ENOUGH = 0.95
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 __all__ = ["SCHEMA", "Failed", "Stopped", "run"]
@@ -461,10 +459,7 @@ def _recommendation(
         )
     fit = capacity["pools"][0]["memory"]["workers_that_fit"]
     fitting = [level for level in levels if fit is None or level["places"] <= max(1, fit)] or levels[:1]
-    best = max(fitting, key=lambda level: level["rate_per_s"]["value"])
-    chosen = next(
-        level for level in fitting if level["rate_per_s"]["value"] >= ENOUGH * best["rate_per_s"]["value"]
-    )  # fmt: skip
+    chosen, best = enough(fitting)
     places, rate = chosen["places"], chosen["rate_per_s"]
     words = f"Run {count(places, 'worker')}: {number(rate['value'])} jobs/s [{interval(rate, number)}]"
     if best is not chosen:

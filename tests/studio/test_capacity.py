@@ -524,6 +524,16 @@ def test_the_words_hold_the_numbers() -> None:
     assert "| w1 | 1 | at once | 150 |" in written
 
 
+@pytest.mark.parametrize(
+    ("rates", "says"), [({1: 1.0, 2: 1.9, 3: 1.95}, ", and 2 do "), ({1: 1.0, 2: 2.0}, " jobs/s; ")]
+)
+def test_fewer_workers_that_do_nearly_as_much_are_named(rates: dict[int, float], says: str) -> None:
+    (said,) = (line for line in render_capacity.sentences(pool(*counts(rates))) if "best of" in line)
+    best = said.index(f"worker counts is {max(rates)} with ")
+    assert says in said[best:]
+    assert (", and " in said) == ("and" in says)
+
+
 def test_the_command_reads_a_file_and_a_studio(tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     at_once(60, 2).store(db).close()
