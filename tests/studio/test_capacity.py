@@ -525,7 +525,7 @@ def test_the_words_hold_the_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "says"), [({1: 1.0, 2: 1.9, 3: 1.95}, ", and 2 do "), ({1: 1.0, 2: 2.0}, " jobs/s; ")]
+    ("rates", "says"), [({1: 1.0, 2: 1.9, 3: 1.98}, ", and 2 do "), ({1: 1.0, 2: 2.0}, " jobs/s; ")]
 )
 def test_fewer_workers_that_do_nearly_as_much_are_named(rates: dict[int, float], says: str) -> None:
     (said,) = (line for line in render_capacity.sentences(pool(*counts(rates))) if "best of" in line)

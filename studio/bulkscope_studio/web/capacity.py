@@ -112,7 +112,8 @@ def _chart(model: Mapping[str, Any]) -> dict[str, Any]:
     axis = {"axisLabel": {"color": charts.GREY}, "splitLine": {"lineStyle": {"color": charts.FAINT}}, "min": 0}
     return {
         "animation": False, "backgroundColor": "transparent", "tooltip": {"trigger": "axis", "confine": True},
-        "grid": {"left": 50, "right": 16, "top": 34, "bottom": 34}, "legend": {"top": 0, "textStyle": {"color": charts.GREY}},
+        "grid": {"left": 50, "right": 16, "top": 34, "bottom": 34},
+        "legend": {"top": 0, "textStyle": {"color": charts.GREY}},
         "xAxis": {
             "type": "value", "name": "workers", "nameLocation": "middle", "nameGap": 22, "minInterval": 1, **axis,
         },
