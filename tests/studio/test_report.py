@@ -19,16 +19,6 @@ from fastapi import FastAPI
 
 from bulkscope_studio import api, report, runtime
 from bulkscope_studio.store import Store
-from tests.studio.sample import fill
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "s.duckdb"
-    store = Store(path)
-    fill(store.connection(), jobs=8)
-    store.close()
-    return path
 
 
 class _Server(uvicorn.Server):
@@ -108,7 +98,7 @@ def test_markdown_has_tables(db: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert report.command(["latest", "--format", "md", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("# Bulk sample-002\n")
-    assert "| done | 8 | 8 | " in out
+    assert "| done | 12 | 12 | " in out
 
 
 def test_partial_bulk_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +107,7 @@ def test_partial_bulk_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert report.command(["sample-002", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert "PARTIAL" in out
-    assert "partial: 1 of 8 jobs have not ended" in out
+    assert "partial: 1 of 12 jobs have not ended" in out
 
 
 def test_unknown_bulk_and_missing_id(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
