@@ -314,7 +314,8 @@ def test_without_threads_left_the_next_stretch_asks_again(monkeypatch: pytest.Mo
     assert samplers()
     meter.end(window)
     for sampler in samplers():
-        sampler.join()
+        sampler.join(30)
+    assert not samplers()
 
 
 @pytest.mark.parametrize("step", ["begin", "end"])

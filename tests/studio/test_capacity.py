@@ -386,6 +386,69 @@ def test_places_that_slow_each_other_are_in_what_another_load_brings() -> None:
         assert (float(np.quantile(begun - put, 0.95)) <= 2.0) == kept
 
 
+def crowd(jobs: int = 3000) -> tuple[Made, list[float]]:
+    """Jobs on four places that slow each other, and how long each took."""
+    arrivals, starts, ends = crowded(jobs, 0.6, slowing(4, 0.3), 1)
+    made = Made()
+    made.run(arrivals.tolist(), (ends - starts).tolist(), 4)
+    return made, (ends - starts).tolist()
+
+
+def alike(found: dict[str, Any]) -> str:
+    (condition,) = (c for c in found["forecast"]["conditions"] if c["name"] == "alike")
+    return str(condition["text"])
+
+
+def test_fewer_places_than_were_seen_are_as_fast_as_so_few_were() -> None:
+    made, _ = crowd()
+    found = pool(made, rate=0.9, workers=1)
+    assert found["forecast"]["service_s"] == pytest.approx(1 / 1.9, rel=0.1)
+    assert (
+        "for 1 place are made of service times seen with 4; that places slow each other is in it" in found["notes"][-1]
+    )
+
+
+def test_of_more_places_than_were_seen_only_the_best_is_known() -> None:
+    made, _ = crowd()
+    found = pool(made, rate=3.0, workers=8, slo="2s")
+    assert alike(found).endswith("as with 4, the most that were seen, busy (needs 1)")
+    assert found["notes"][-1].endswith("is in it as far as it was seen, up to 4 busy places.")
+    assert found["forecast"]["wait"]["p95_s"]["high"] is None
+    assert found["highest_rate"]["rate_per_s"]["low"] == 0
+
+
+def test_what_is_alike_but_for_size_is_no_slowing() -> None:
+    """Long jobs in bursts keep all places busy, short ones come one by one: of two models, and of unlike tokens."""
+    random = np.random.default_rng(2)
+    jobs = [(at, random.gamma(8, 0.5 / 8), "b") for at in np.cumsum(random.exponential(1.5, 1200)).tolist()]
+    jobs += [(100 + 280 * k + 0.001 * n, random.gamma(8, 4 / 8), "a") for k in range(6) for n in range(20)]
+    jobs.sort()
+    for models in ([model for _, _, model in jobs], ["m"]):
+        made = Made()
+        made.run([at for at, _, _ in jobs], [work for _, work, _ in jobs], 2, models=models)
+        if len(models) == 1:
+            for row in made.rows:
+                if row.get("model"):
+                    row["output_tokens"] = 80 if row["end_ns"] - row["start_ns"] > 1.5e9 else 10
+        assert alike(pool(made)).startswith("no slowing")
+
+
+def test_jobs_that_fail_at_once_are_no_fast_ones() -> None:
+    random = np.random.default_rng(1)
+    services, bad = random.gamma(8, 1 / 8, 1000), list(range(400, 520))
+    services[bad] = 0.005
+    made = Made()
+    made.run(np.cumsum(random.exponential(1 / 1.2, 1000)).tolist(), services.tolist(), 2, failed=bad)
+    assert alike(pool(made)).startswith("no slowing")
+
+
+def test_a_lost_span_of_an_inference_changes_little() -> None:
+    made, _ = crowd()
+    whole = pool(made)["forecast"]
+    made.rows.remove(next(row for row in made.rows if row.get("model")))
+    assert pool(made)["forecast"]["service_s"] == pytest.approx(whole["service_s"], rel=0.01)
+
+
 def test_bursts_are_predicted_by_simulation() -> None:
     random = np.random.default_rng(2)
     bursts = np.cumsum(random.exponential(12.0, 120))

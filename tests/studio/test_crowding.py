@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bulkscope_studio.analysis import crowding, simulation
-from bulkscope_studio.analysis.timeline import steps
+from bulkscope_studio.analysis.timeline import Steps, steps
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def slowing(places: int, by: float) -> Floats:
 
 def surely(speeds: Floats) -> simulation.Slowing:
     """Speeds that are known, not estimated."""
-    return simulation.Slowing(speeds, speeds[None], np.ones(1))
+    return simulation.Slowing(speeds, speeds[None], np.ones(1), len(speeds))
 
 
 def stream(jobs: int, load: float, speeds: Floats, seed: int) -> tuple[Floats, Floats, Floats]:
@@ -58,6 +58,11 @@ def stream(jobs: int, load: float, speeds: Floats, seed: int) -> tuple[Floats, F
     random = np.random.default_rng(seed)
     arrivals = np.cumsum(random.exponential(1 / (load * len(speeds)), jobs))
     return arrivals, *played(arrivals, random.gamma(8, 1 / 8, jobs), speeds)
+
+
+def seen(start: Floats, end: Floats, busy: Steps | None = None, within: bool = True) -> crowding.Speeds | None:
+    """Speeds of jobs that are all alike."""
+    return crowding.speeds(start, end, np.ones(len(start)), busy or steps(start, end), within=within)
 
 
 @pytest.mark.parametrize(("places", "by"), [(1, 0.0), (2, 0.5), (5, 0.3)])
@@ -118,17 +123,17 @@ def test_speeds_are_found(places: int, by: float, load: float) -> None:
     true = slowing(places, by)
     _, starts, ends = stream(4000, load, true, 5)
     busy = steps(starts, ends)
-    speeds = crowding.speeds(starts, ends, busy)
+    speeds = seen(starts, ends, busy)
     assert speeds is not None
     found = speeds.slowing(starts, ends, busy, places)
     assert found is not None
-    seen = np.bincount(busy.value(starts).astype(np.int64), minlength=places + 1)[1:] >= 200
-    assert found.speeds[seen] == pytest.approx(true[seen], rel=0.12)
+    often = np.bincount(busy.value(starts).astype(np.int64), minlength=places + 1)[1:] >= 200
+    assert found.speeds[often] == pytest.approx(true[often], rel=0.15)
     assert found.speeds[-1] == 1
     assert np.all(np.diff(found.speeds) <= 0)
     # The truth is within what is left open (but for neighbours that are taken together), and so is the work of a job.
     low, high = np.quantile(found.draws, (0.005, 0.995), axis=0)
-    assert np.all((0.9 * low <= true) & (true <= 1.1 * high) | ~seen)
+    assert np.all((0.9 * low <= true) & (true <= 1.1 * high) | ~often)
     usual = float(np.mean(speeds.work(starts, ends, busy, places)))
     low, high = np.quantile(found.scale, (0.005, 0.995))
     assert low * usual <= 1 <= high * usual
@@ -147,7 +152,7 @@ def test_speeds_from_jobs_put_at_once_with_several_numbers_of_workers() -> None:
         begin = float(np.max(other)) + 10
     start, end = np.concatenate(starts), np.concatenate(ends)
     busy = steps(start, end)
-    speeds = crowding.speeds(start, end, busy)
+    speeds = seen(start, end, busy, within=False)
     assert speeds is not None
     for places in (2, 3, 4):
         found = speeds.slowing(start, end, busy, places)
@@ -162,23 +167,42 @@ def test_places_that_do_not_slow_each_other_seldom_seem_to(places: int) -> None:
     seemed = []
     for seed in range(60):
         _, starts, ends = stream(600, 0.6, np.ones(places), seed)
-        seemed.append(crowding.speeds(starts, ends, steps(starts, ends)) is not None)
+        seemed.append(seen(starts, ends) is not None)
     assert sum(seemed) <= 4  # about 2 % by chance
+
+
+def test_a_host_that_was_slow_for_a_while_is_no_slowing() -> None:
+    """While it is, all are busy more often: compared with other times, 50 of 60 queues seemed slowed."""
+    seemed = []
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        arrivals, work = np.cumsum(random.exponential(1 / 1.2, 1000)), random.gamma(8, 1 / 8, 1000)
+        work[400:600] *= 2
+        seemed.append(seen(*played(arrivals, work, np.ones(2))) is not None)
+    assert sum(seemed) <= 2
+
+
+def test_starts_cut_to_the_millisecond_hide_nothing() -> None:
+    """Then half of the jobs seem to begin beside one more than there are places, for a millisecond."""
+    _, starts, ends = stream(3000, 0.7, slowing(2, 0.5), 3)
+    speeds = seen(np.floor(starts * 1000) / 1000, ends)
+    assert speeds is not None
+    assert speeds.found[0] == pytest.approx(1.5, rel=0.1)
 
 
 def test_too_few_jobs_say_nothing() -> None:
     _, starts, ends = stream(30, 0.6, slowing(2, 1.0), 1)
-    assert crowding.speeds(starts, ends, steps(starts, ends)) is None
-    assert crowding.speeds(np.zeros(0), np.zeros(0), steps(np.zeros(0), np.zeros(0))) is None
+    assert seen(starts, ends) is None
+    assert seen(np.zeros(0), np.zeros(0)) is None
     one = np.arange(100.0)
-    assert crowding.speeds(one, one, steps(one, one)) is None  # jobs that took no time
+    assert seen(one, one) is None  # jobs that took no time
 
 
 def test_numbers_that_were_not_seen_are_as_the_nearest() -> None:
     true = slowing(2, 0.6)
     _, starts, ends = stream(3000, 0.6, true, 2)
     busy = steps(starts, ends)
-    speeds = crowding.speeds(starts, ends, busy)
+    speeds = seen(starts, ends, busy)
     assert speeds is not None
     found = speeds.slowing(starts, ends, busy, 5)
     assert found is not None

@@ -409,6 +409,25 @@ def test_a_clock_that_was_set_back_makes_no_second_place() -> None:
     assert (found["makespan"]["places"], found["path"]["jobs"]) == (1, 20)
 
 
+def test_short_jobs_beside_long_ones_have_a_place_of_their_own() -> None:
+    """Two threads: one begins long jobs, the other short ones 10 ms later, which overlap them by all of their length."""
+    jobs = [
+        Job(f"{kind}{n}", 100.0 * n, 100 * n + late, 100 * n + late + length)
+        for n in range(20)
+        for kind, late, length in (("s", 0.0, 4.0), ("l", 0.01, 99.99))
+    ]  # fmt: skip
+    found = explain(written(jobs))
+    assert found["workers"] | {"places": 2, "capacity_s": pytest.approx(4000)} == found["workers"]
+    assert found["path"]["dispatch"] >= 0
+    assert found["makespan"]["floor"] < found["makespan"]["measured"]
+
+
+@pytest.mark.parametrize("step", [0.96, 0.5])
+def test_jobs_that_always_overlap_a_little_have_two_places(step: float) -> None:
+    found = explain(written([Job(f"j{n}", 0.0, step * n, step * n + 1) for n in range(40)]))
+    assert found["workers"]["places"] == 2
+
+
 def test_processes_that_share_no_instance_id_are_told_apart() -> None:
     """Senders without service.instance.id: which process a record is of stands in its host and pid alone."""
     bare = {"service_instance_id": None, "resource_id": None}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio.analysis import crowding, measures, scaling, thresholds, timeline
+from bulkscope_studio.analysis import crowding, measures, scaling, thresholds, timeline, wording
 from bulkscope_studio.analysis import forecast as waits
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
@@ -33,6 +33,7 @@ _FEWEST_SAMPLES = 5
 # counts for too much.
 _NEARLY_FULL = 0.85
 _TOLERANCE = 0.001  # s by which an inference may begin before its attempt: clocks of two kinds
+_LEAST_SHARE = 0.05  # of a model's usual time, of what is expected of any job of it
 _OTHER_WORK = 0.05  # share of the work without a recorded inference that is worth a row of its own
 
 
@@ -219,7 +220,7 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at[n], n))
     models = tuple(_model(facts, line, found, code, counts, places) for code in _models(facts, jobs, asked.model))
     workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
-    notes = _notes(seen, facts, jobs, found, places, asked, workload.slowing is not None)
+    notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
     return Pool(
         queues=tuple(seen.queue_names[code] for code in np.unique(seen.queue[seen.queue >= 0]).tolist()),
         workers=len(np.unique(facts.attempts.worker[facts.attempts.worker >= 0])),
@@ -252,7 +253,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
     rows = np.flatnonzero(a.ended)
     order = rows[np.lexsort((a.start[rows], a.job[rows]))]
     model = np.full(len(a.start), -1, np.int64)
-    tokens, cpu = np.full(len(a.start), np.nan), np.full(len(a.start), np.nan)
+    given, tokens, cpu = (np.full(len(a.start), np.nan) for _ in range(3))
     if len(order) and len(i.start):
         # The last attempt at the inference's job that began before it.
         first = min(float(np.min(a.start[order])), float(np.min(i.start)))
@@ -265,7 +266,8 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         chosen = np.flatnonzero(known)
         by_length = chosen[np.argsort((i.end - i.start)[chosen], kind="stable")]
         model[attempt[by_length]] = i.model[by_length]
-        for total, each in ((tokens, i.output_tokens), (cpu, i.cpu_time)):
+        prefilled = i.input_tokens - np.nan_to_num(i.cached_tokens)
+        for total, each in ((given, prefilled), (tokens, i.output_tokens), (cpu, i.cpu_time)):
             total[attempt[chosen]] = 0.0
             np.add.at(total, attempt[chosen], each[chosen])
     return Jobs(
@@ -274,6 +276,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         ready=a.ready[rows],
         worker=a.worker[rows],
         model=model[rows],
+        given=given[rows],
         tokens=tokens[rows],
         cpu=cpu[rows],
         ok=a.ok[rows] & ~a.retried[rows],
@@ -332,13 +335,15 @@ def _cores(facts: Facts) -> float:
 class _Workload:
     """What waits are predicted from: jobs with the number of places asked for, or the nearest there was.
 
-    ``services`` are as with all places busy; ``slowing`` tells how much faster places are beside fewer.
+    ``services`` are as with all places busy; ``slowing`` tells how much faster places are beside fewer. ``beside`` is
+    up to how many busy places slowing was seen (0: none was).
     """
 
     places: int
     starts: Floats
     services: Floats
     slowing: Slowing | None
+    beside: int
     waited: Floats
     arrivals: waits.Arrivals
     dispatch: float
@@ -355,15 +360,12 @@ class _Workload:
             of_model = jobs.model == facts.models.index(asked.model)
         there = found.usual(basis) & of_model
         gap = found.gap(basis)
-        # Of several models each has its own speed, and which of them ran may go with the number of places.
-        compared = np.any([found.usual(n) for n in found.counts()], axis=0) & of_model
-        if len(np.unique(jobs.model[compared])) > 1:
-            compared = there
-        speeds = crowding.speeds(jobs.start[compared], jobs.end[compared], line.every)
+        speeds = _speeds(facts, line, jobs, found, of_model)
         services, slowing = (jobs.end - jobs.start)[there], None
         if speeds is not None and there.any():
             times = (jobs.start[there], jobs.end[there], line.every, places)
-            services, slowing = speeds.work(*times), speeds.slowing(*times)
+            services = speeds.work(*times)
+            slowing = speeds.slowing(*times)
         a = facts.attempts
         every = np.zeros(len(a.start), np.bool_)
         every[rows[of_model]] = True
@@ -384,6 +386,7 @@ class _Workload:
             starts=jobs.start[there],
             services=services + (gap if math.isfinite(gap) else 0.0),
             slowing=slowing,
+            beside=0 if speeds is None else speeds.most,
             waited=np.maximum(waited[np.isfinite(waited)], 0.0),
             arrivals=waits.Arrivals(ready, gaps),
             dispatch=max(0.0, float(np.median(found_free))) if len(found_free) >= _FEWEST_WAITS else 0.0,
@@ -418,6 +421,38 @@ class _Workload:
 
     def measured(self) -> Measured | None:
         return _measured(self.waited)
+
+
+def _speeds(
+    facts: Facts, line: timeline.Timeline, jobs: Jobs, found: Saturation, of_model: Flags
+) -> crowding.Speeds | None:
+    """Return how places slow each other, from all jobs of a known model that were done; None where it is not seen.
+
+    Nor is it looked for over several hosts: places of one do not slow those of another.
+    """
+    counts = found.counts()
+    usual = {n: found.usual(n) & of_model & jobs.ok & (jobs.model >= 0) for n in counts}
+    chosen = np.any(list(usual.values()), axis=0)
+    if len(np.unique(facts.attempts.host[facts.attempts.worker >= 0])) != 1:
+        return None
+    varied = sum(int(rows.sum()) >= crowding.LEAST_BEGUN for rows in usual.values()) > 1
+    start, end = jobs.start[chosen], jobs.end[chosen]
+    return crowding.speeds(start, end, _expected(jobs, chosen), line.every, within=not varied)
+
+
+def _expected(jobs: Jobs, chosen: Flags) -> Floats:
+    """Return what a job with so many tokens usually takes of its model, by least squares (chosen jobs,), in s."""
+    length, model = (jobs.end - jobs.start)[chosen], jobs.model[chosen]
+    found = np.ones(len(length))
+    for code in np.unique(model).tolist():
+        rows = model == code
+        told = [tokens[chosen][rows] for tokens in (jobs.given, jobs.tokens)]
+        columns = [np.ones(int(rows.sum())), *(tokens for tokens in told if np.isfinite(tokens).all())]
+        design = np.column_stack(columns)
+        fitted = design @ np.linalg.lstsq(design, length[rows], rcond=None)[0]
+        # A line may pass below 0 where there are few tokens.
+        found[rows] = np.maximum(fitted, _LEAST_SHARE * float(np.mean(length[rows])))
+    return found
 
 
 def _nearest(found: Saturation, jobs: Jobs, wanted: int) -> int:
@@ -459,7 +494,7 @@ def _bulks(seen: Seen, facts: Facts, line: timeline.Timeline) -> tuple[Bulk, ...
 
 
 def _notes(
-    seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int, asked: Asked, slowing: bool
+    seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int, asked: Asked, beside: int
 ) -> tuple[str, ...]:
     notes = []
     failed = int(np.sum(~jobs.ok))
@@ -473,10 +508,12 @@ def _notes(
     if asked.workers is not None and asked.workers != places:
         basis = _nearest(found, jobs, asked.workers)
         if basis != asked.workers:
-            how = "is in it as far as it was seen" if slowing else "was not seen, and is not in it"
+            how = "was not seen, and is not in it"
+            if beside:
+                how = f"is in it as far as it was seen, up to {wording.count(beside, 'busy place')}"
             notes.append(
-                f"Estimate: waits for {asked.workers} places are made of service times seen with {basis}; "
-                f"that places slow each other {how}."
+                f"Estimate: waits for {wording.count(asked.workers, 'place')} are made of service times seen with "
+                f"{basis}; that places slow each other {how}."
             )
     return tuple(notes)
 

@@ -27,12 +27,14 @@ _CHANCE = 0.005
 class Speeds:
     """How fast a place is, by how many are busy: ``groups`` (groups,) has the lowest number of each group of numbers.
 
-    ``found`` (groups,) in mean jobs a second, falling; ``draws`` (draws, groups) the same from resamples of the jobs.
+    ``found`` (groups,) over that of the last group, falling; ``draws`` (draws, groups) the same from resamples of the
+    jobs. ``most`` is the highest number that a job began beside, itself included.
     """
 
     groups: Codes
     found: Floats
     draws: Floats
+    most: int
 
     def _with(self, busy: Floats | Codes) -> Codes:
         """Return the group of each number of busy places; of one that was not seen, the nearest."""
@@ -52,36 +54,47 @@ class Speeds:
         all_busy = np.concatenate([[self.found[number[-1]]], self.draws[:, number[-1]]])
         usual = (np.vstack([self.found, self.draws]) @ times) / all_busy
         return Slowing(
-            self.found[number] / all_busy[0], self.draws[:, number] / all_busy[1:, None], usual[1:] / usual[0]
+            self.found[number] / all_busy[0],
+            self.draws[:, number] / all_busy[1:, None],
+            usual[1:] / usual[0],
+            self.most,
         )
 
 
-def speeds(start: Floats, end: Floats, busy: Steps) -> Speeds | None:
+def speeds(start: Floats, end: Floats, expected: Floats, busy: Steps, *, within: bool) -> Speeds | None:
     """Return how fast a place is while 1, 2 and more are busy.
 
-    ``start`` and ``end`` (jobs,) are in s; ``busy`` counts the busy places at each time. None where no slowing is to
-    be seen: too few jobs, always as many busy, or a 99 % interval of the fastest over the slowest that reaches 1.
+    ``start`` and ``end`` (jobs,) are in s, ``expected`` (jobs,) what a job of its size usually takes, in s; ``busy``
+    counts the busy places at each time. ``within``: only jobs of about the same time are compared, so that a host that
+    was slow for a while is not taken for places that slow each other; else also those of times with other numbers of
+    places. None where no slowing is to be seen: too few jobs, always as many busy, or a 99 % interval of the fastest
+    over the slowest that reaches 1.
 
-    The queue does not choose a job by its size, so jobs that begin beside n busy places have on average as much work as
-    those that begin beside any other number. Work done is the time with k busy places times their speed v_k, so that
-    for each n the sum over k of v_k times the mean time with k busy equals one mean work: as many equations as speeds,
-    of which the number at the start is the instrument (Wald 1940). Speeds may only fall with more busy places: where
+    The queue does not choose a job by its size, so jobs that begin beside n busy places have on average as much work,
+    of what is expected of them, as those that begin beside any other number. Work done is the time with k busy places
+    times their speed v_k, so that the sum over k of v_k times the covariance of the time with k busy and "began beside
+    n" is 0 for each n: as many equations as ratios of speeds. (The number at the start is the instrument, Wald 1940;
+    its mean in each of 50 batches is taken off where ``within``.) Speeds may only fall with more busy places: where
     they do not, neighbours are taken together. Numbers that were not seen have the speed of the nearest that was.
     """
     order = np.argsort(start, kind="stable")
-    start, end = start[order], end[order]
+    order = order[end[order] > start[order]]
+    start, end, expected = start[order], end[order], expected[order]
     begun = busy.value(start)
     groups = _groups(begun)
     while len(groups) > 1:
-        sums, jobs = _by_batch(_times(start, end, busy, groups), np.searchsorted(groups, begun, "right") - 1)
-        found = _solved(sums.sum(axis=0), jobs.sum(axis=0))
-        if found is None:
-            return None
+        times = _times(start, end, busy, groups) / expected[:, None]
+        sums, jobs = _by_batch(times, np.searchsorted(groups, begun, "right") - 1)
+        found = _solved(sums, jobs, within)
+        if found is None:  # of the last group: it is there for too short a time
+            groups = groups[:-1]
+            continue
         rising = np.flatnonzero(np.diff(found) >= 0)
         if not len(rising):
-            draws = _draws(sums, jobs)
+            draws = _draws(sums, jobs, within)
             sure = len(draws) >= _SOLVED * _RESAMPLES and np.quantile(draws[:, 0] / draws[:, -1], _CHANCE) > 1
-            return Speeds(groups, found, np.minimum.accumulate(draws, axis=1)) if sure else None
+            most = int(np.max(begun))
+            return Speeds(groups, found, np.minimum.accumulate(draws, axis=1), most) if sure else None
         groups = np.delete(groups, rising[0] + 1)
     return None
 
@@ -126,21 +139,25 @@ def _by_batch(times: Floats, of: Codes) -> tuple[Floats, Floats]:
     return sums, jobs
 
 
-def _solved(sums: Floats, jobs: Floats) -> Floats | None:
-    """Return the speeds in mean jobs a second (groups,); None where they do not follow from the times."""
+def _solved(sums: Floats, jobs: Floats, within: bool) -> Floats | None:
+    """Return the speeds over that of the last group (groups,); None where they do not follow from the times."""
+    if not within:
+        sums, jobs = sums.sum(axis=0, keepdims=True), jobs.sum(axis=0, keepdims=True)
+    share = jobs / np.maximum(jobs.sum(axis=1, keepdims=True), 1.0)
+    moved = (sums - share[:, :, None] * sums.sum(axis=1)[:, None, :]).sum(axis=0)
     try:
-        found = np.linalg.solve(sums, jobs)
+        found = np.append(np.linalg.solve(moved[:-1, :-1], -moved[:-1, -1]), 1.0)
     except np.linalg.LinAlgError:
         return None
-    return np.asarray(found) if bool(np.all(np.isfinite(found) & (found > 0))) else None
+    return found if bool(np.all(np.isfinite(found) & (found > 0))) else None
 
 
-def _draws(sums: Floats, jobs: Floats) -> Floats:
+def _draws(sums: Floats, jobs: Floats, within: bool) -> Floats:
     """Return the speeds of resamples of the batches (draws, groups), of those of which they follow.
 
     A number of places that was there for a short time may be in none of the batches drawn.
     """
     random = np.random.default_rng(estimates.SEED)
     drawn = (random.integers(0, _BATCHES, _BATCHES) for _ in range(_RESAMPLES))
-    found = [_solved(sums[rows].sum(axis=0), jobs[rows].sum(axis=0)) for rows in drawn]
+    found = [_solved(sums[rows], jobs[rows], within) for rows in drawn]
     return np.array([each for each in found if each is not None]).reshape(-1, jobs.shape[1])

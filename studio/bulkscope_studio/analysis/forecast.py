@@ -117,8 +117,9 @@ def conditions(
         )  # fmt: skip
     alike = "no slowing of places by each other to be seen"
     if slowing is not None:
-        alone = number(float(slowing.speeds[0]))
-        alike = f"a place is {alone} times as fast by itself as with all {len(slowing.speeds)} busy (needs 1)"
+        alone, most = number(float(slowing.speeds[0])), min(len(slowing.speeds), slowing.seen)
+        which = f"all {most}" if most == len(slowing.speeds) else f"{most}, the most that were seen,"
+        alike = f"a place is {alone} times as fast by itself as with {which} busy (needs 1)"
     found.append(Condition("alike", slowing is None, alike))
     if arrivals is None:
         return tuple(found)
@@ -167,7 +168,8 @@ def forecast(
     except queueing.Saturated as saturated:
         use = Estimate(saturated.utilization, saturated.utilization, saturated.utilization)
         return Forecast(rate, observed, places, service, dispatch, use, asked, None, None, str(saturated))
-    answers = [_wait("formula", by_formula, dispatch), _wait("simulation", by_simulation, dispatch)]
+    later = math.inf if _beyond(slowing) else 0.0
+    answers = [_wait("formula", by_formula, dispatch, later), _wait("simulation", by_simulation, dispatch, later)]
     if not all(condition.holds for condition in asked):
         answers.reverse()
     chosen, other = answers
@@ -178,12 +180,14 @@ def forecast(
     )  # fmt: skip
 
 
-def _wait(method: str, found: queueing.Waits, dispatch: float) -> Wait:
-    return Wait(method, *(_later(value, dispatch) for value in (found.mean, found.p50, found.p95)))
+def _beyond(slowing: simulation.Slowing | None) -> bool:
+    """Tell whether places slow each other, and more of them are asked for than were ever busy: by how much is open."""
+    return slowing is not None and len(slowing.speeds) > slowing.seen
 
 
-def _later(value: Estimate, by: float) -> Estimate:
-    return Estimate(value.value + by, value.low + by, value.high + by)
+def _wait(method: str, found: queueing.Waits, by: float, later: float) -> Wait:
+    values = (found.mean, found.p50, found.p95)
+    return Wait(method, *(Estimate(v.value + by, v.low + by, v.high + by + later) for v in values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,5 +211,7 @@ def highest(
     room = slo - dispatch
     gaps = None if arrivals is None else arrivals.gaps
     rate = simulation.highest_rate(services, places, room, quantile, gaps, slowing=slowing) if room >= 0 else None
+    if rate is not None and _beyond(slowing):
+        rate = Estimate(rate.value, 0.0, rate.high)
     use = None if rate is None else rate.value * float(np.mean(services)) / places
     return Highest(slo, quantile, places, rate, use)

@@ -41,7 +41,8 @@ _LEAST_S = 1e-6  # of an attempt, so that none has an infinite rate
 class Jobs:
     """Attempts that ended, by row: when, where, of which model (-1: none known), and what came of them.
 
-    ``tokens`` are the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded).
+    ``given`` are the input tokens that were not cached, ``tokens`` the output tokens, ``cpu`` the CPU-seconds of the
+    inferences (NaN: not recorded).
     """
 
     start: Floats
@@ -49,6 +50,7 @@ class Jobs:
     ready: Floats
     worker: Codes
     model: Codes
+    given: Floats
     tokens: Floats
     cpu: Floats
     ok: Flags

@@ -71,14 +71,19 @@ class Slots:
     places: dict[int, int]
 
 
-# Elasticsearch keeps the start of a span in milliseconds, and a clock that is set back by a step makes a job seem to
-# begin before the one ended that it followed: so much, and such a share of the job, is no second place.
-_OVERLAP_S, _OVERLAP = 0.001, 0.05
+# Elasticsearch keeps the start of a span in milliseconds: so much is no second place.
+_OVERLAP_S = 0.001
+# Nor is a clock that is set back: then a job seems to begin before the one ended that it followed, by a small share of
+# the shorter of them, and with a small share of the jobs, where a second place has many of its own.
+_STEP, _STEPPED = 0.05, 0.05
 
 
-def _apart(start: Floats, end: Floats) -> Floats:
-    """Return how much each attempt may overlap the one before it in its place."""
-    return np.maximum(_OVERLAP_S, _OVERLAP * (end - start))
+def _one_at_a_time(start: Floats, end: Floats) -> bool:
+    """Tell whether a worker did its attempts, in the order of their starts, one after the other."""
+    length, over = end - start, end[:-1] - start[1:]
+    late = over > _OVERLAP_S
+    stepped = over[late] <= _STEP * np.minimum(length[:-1], length[1:])[late]
+    return bool(np.all(stepped)) and int(late.sum()) <= max(1, _STEPPED * len(start)) if late.any() else True
 
 
 def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
@@ -99,18 +104,16 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
         rows = order[begin:stop]
         known = alive.get(who, np.nan)
         own_start, own_end = start[begin:stop], until[begin:stop]
-        latest = own_start + _apart(own_start, own_end)  # when the place must have become free
-        if len(rows) < 2 or bool(np.all(latest[1:] >= own_end[:-1])):  # one at a time
+        if _one_at_a_time(own_start, own_end):
             places[who] = 1
-            free[rows[1:]], before[rows[1:]] = own_end[:-1], rows[:-1]
+            free[rows[1:]], before[rows[1:]] = np.minimum(own_end[:-1], own_start[1:]), rows[:-1]
             free[rows[0]] = min(known, own_start[0]) if np.isfinite(known) else np.nan
             continue
         ends: list[tuple[float, int]] = []
         waiting: list[tuple[float, int]] = []  # places that are free, the one that was freed last first
         count = 0
-        columns = (rows, own_start, own_end, latest)
-        for row, at, leave, by in zip(*(column.tolist() for column in columns), strict=True):
-            while ends and ends[0][0] <= by:
+        for row, at, leave in zip(rows.tolist(), own_start.tolist(), own_end.tolist(), strict=True):
+            while ends and ends[0][0] <= at + _OVERLAP_S:
                 freed, other = heapq.heappop(ends)
                 heapq.heappush(waiting, (-freed, other))
             if waiting:
