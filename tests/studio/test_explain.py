@@ -410,7 +410,7 @@ def test_a_clock_that_was_set_back_makes_no_second_place() -> None:
 
 
 def test_short_jobs_beside_long_ones_have_a_place_of_their_own() -> None:
-    """Two threads: one begins long jobs, the other short ones 10 ms later, which overlap them by all of their length."""
+    """Two threads: of two jobs that begin at nearly the same time the short one overlaps by all of its length."""
     jobs = [
         Job(f"{kind}{n}", 100.0 * n, 100 * n + late, 100 * n + late + length)
         for n in range(20)
