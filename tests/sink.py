@@ -78,6 +78,7 @@ class Sink:
                             "name": span.name,
                             "kind": span.kind,
                             "start": span.start_time_unix_nano,
+                            "end": span.end_time_unix_nano,
                             "trace_id": span.trace_id.hex(),
                             "span_id": span.span_id.hex(),
                             "parent": span.parent_span_id.hex(),

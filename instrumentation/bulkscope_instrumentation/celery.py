@@ -2,7 +2,7 @@
 
 Publishing is wrapped where Celery makes its sender, so that a broker that fails or is slow is seen too
 (Celery's own signals say nothing of a publish that raised). Running is seen through Celery's signals,
-which hold for prefork, solo and threads alike.
+which hold for prefork, solo and threads alike. Of a child that is killed its parent tells: ``_celery_parent``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from bulkscope import _queue
+from bulkscope import _lifecycle, _queue
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._job import Send, Work, age, sending
 from bulkscope._safe import guarded
+from bulkscope_instrumentation import _celery_parent
 
 _SYSTEMS = {"redis": "redis", "rediss": "redis", "sentinel": "redis", "amqp": "rabbitmq", "amqps": "rabbitmq",
             "pyamqp": "rabbitmq", "sqs": "aws_sqs"}  # fmt: skip
@@ -54,15 +55,24 @@ class CeleryInstrumentor(Instrumentor):
     """Instruments Celery 5.3 and later."""
 
     module = "celery"
+    # Only a worker imports it: a process that publishes need not.
+    other_modules = ("celery.worker.request",)
     requires = ("celery >= 5.3",)
 
     def patch(self, module: ModuleType) -> None:
-        """Wrap the sender and listen to the worker's signals."""
+        """Wrap the sender and listen to the worker's signals; in a worker, wrap what it learns of its children."""
+        if module.__name__ == self.module:
+            self._patch_celery()
+        else:
+            self._patch_request(module.Request)
+
+    def _patch_celery(self) -> None:
         from celery import signals
         from celery.app.amqp import AMQP
 
         self._works: dict[tuple[str, int], Work] = {}
         self._errors: dict[tuple[str, int], BaseException] = {}
+        self._parent = _celery_parent.Parent(_work_of_request)
         self.wrap(AMQP, "_create_task_sender", _create_task_sender)
         self._connected = [
             (signals.task_prerun, self._prerun),
@@ -70,9 +80,19 @@ class CeleryInstrumentor(Instrumentor):
             (signals.task_failure, self._failed),
             (signals.task_retry, self._retried),
             (signals.worker_ready, _worker_ready),
+            (signals.worker_ready, self._parent.kills_have_risen),
         ]
         for signal, handler in self._connected:
             signal.connect(handler, weak=False)
+
+    def _patch_request(self, request: Any) -> None:
+        self.wrap(request, "on_failure", self._parent.on_failure)
+        self.wrap(request, "reject", _celery_parent.reject)
+        # Celery 5.3 has neither.
+        if hasattr(request, "_success_was_stored"):
+            self.wrap(request, "_success_was_stored", _celery_parent.success_was_stored)
+        if hasattr(request, "_retry_worker_lost"):
+            self.wrap(request, "_retry_worker_lost", _celery_parent.retry_worker_lost)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         super()._uninstrument(**kwargs)
@@ -85,17 +105,8 @@ class CeleryInstrumentor(Instrumentor):
         if request.is_eager:
             # No queue was crossed: what runs here belongs to the caller's span.
             return
-        info = request.delivery_info or {}
-        headers = {**(request.headers or {}), **_flat_headers(request)}
-        self._works[_key(task_id)] = Work(
-            system=_system(task.app),
-            queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
-            job_id=task_id,
-            task=task.name,
-            headers=headers,
-            args=args or (),
-            payload=kwargs,
-        ).start(attempt=(request.retries or 0) + 1)
+        work = _work(task, task_id, vars(request), args, kwargs)
+        self._works[_key(task_id)] = work.start(attempt=(request.retries or 0) + 1)
 
     def _failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
         if _key(task_id) in self._works:
@@ -117,6 +128,10 @@ class CeleryInstrumentor(Instrumentor):
             error, retry = retval, bool(getattr(retval, "requeue", False))
         elif state is None:  # the worker is on its way out, by SystemExit for one
             error = error or sys.exc_info()[1]
+            if _told_to_go():
+                # The parent tells of it, and has killed us by then; if it has not, it is on its way out as well.
+                _lifecycle.at_end(lambda: work.finish(error))
+                return
         work.finish(error, retry=retry)
 
 
@@ -125,9 +140,29 @@ def _key(task_id: str) -> tuple[str, int]:
     return task_id, threading.get_ident()
 
 
-def _flat_headers(request: Any) -> dict[str, Any]:
-    """Return the message's headers: Celery lays them out as attributes of the request."""
-    return {key: value for key, value in vars(request).items() if isinstance(value, str)}
+def _told_to_go() -> bool:
+    """Tell whether this is a child that its pool is ending: what runs gets a SystemExit then."""
+    fired = getattr(sys.modules.get("billiard.common"), "_should_have_exited", (False,))
+    return bool(fired[0])
+
+
+def _work(task: Any, job_id: str, message: Mapping[str, Any], args: Sequence[object] | None, payload: object) -> Work:
+    """Return the job of a message; Celery lays out its headers among the fields of its own."""
+    info = message.get("delivery_info") or {}
+    headers = {key: value for key, value in message.items() if isinstance(value, str)}
+    return Work(
+        system=_system(task.app),
+        queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+        job_id=job_id,
+        task=task.name,
+        headers={**(message.get("headers") or {}), **headers},
+        args=args or (),
+        payload=payload,
+    )
+
+
+def _work_of_request(request: Any) -> Work:
+    return _work(request.task, request.id, request.request_dict, request.args, request.kwargs)
 
 
 def _create_task_sender(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Callable[..., Any]:

@@ -245,7 +245,7 @@ class Send:
 
 
 class Work:
-    """Doing one job, from ``start`` to ``finish``; both in the thread that does it."""
+    """Doing one job, from ``start`` to ``finish``, both in the thread that does it; or ``tell`` of another process'."""
 
     def __init__(
         self,
@@ -280,18 +280,15 @@ class Work:
         self._delay = _number(headers.get(DELAY_HEADER)) or 0.0
         self._attempt = attempt_of(headers) or 1
 
-    def start(self, attempt: int | None = None) -> Work:
-        """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
+    def _begin(self, started_ns: int, attempt: int | None) -> None:
         self.bulk.attempt = attempt or self._attempt
-        self.started_ns = time.time_ns()
-        self._enqueued_ns = _enqueued_ns(self._headers, self.started_ns)
-        self._clock = time.perf_counter()
-        self._cpu = time.process_time()
+        self.started_ns = started_ns
+        self._enqueued_ns = _enqueued_ns(self._headers, time.time_ns())
         self.span: Span = _instruments.tracer().start_span(
             f"process {self._queue}",
             context=self._parent,
             kind=SpanKind.CONSUMER,
-            start_time=self.started_ns,
+            start_time=started_ns,
             attributes={
                 **self._labels,
                 c.MESSAGING_OPERATION_TYPE: "process",
@@ -300,6 +297,13 @@ class Work:
                 c.JOB_DELAY: self._delay,
             },
         )
+
+    def start(self, attempt: int | None = None) -> Work:
+        """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
+        now_ns = time.time_ns()
+        self._clock = time.perf_counter()
+        self._cpu = time.process_time()
+        self._begin(now_ns, attempt)
         self.context: Context = trace.set_span_in_context(self.span, self._parent)
         self._token = otel_context.attach(self.context)
         try:
@@ -378,8 +382,39 @@ class Work:
             _instruments.add(c.M_WORKER_BUSY, -1, {c.MESSAGING_DESTINATION: self._queue})
             _instruments.record(c.M_PROCESS_DURATION, seconds, labels)
 
+    def tell(
+        self,
+        error: BaseException,
+        *,
+        pid: int,
+        started_ns: int,
+        ended_ns: int,
+        attempt: int | None = None,
+        domain: str | None = None,
+        retry: bool = False,
+    ) -> None:
+        """Record an attempt that process ``pid`` began and cannot end any more; instead of ``start`` and ``finish``.
+
+        Times in ns since the epoch. ``domain`` goes before what the error says by itself. That the job was taken
+        is not counted: its process has done so.
+        """
+        self._begin(started_ns, attempt)
+        self.span.set_attribute(c.PROCESS_PID, pid)
+        labels = dict(self._labels)
+        ended_ns = max(started_ns, ended_ns)
+        try:
+            self._describe(labels, ended_ns, error, retry, domain)
+        finally:
+            self.span.end(ended_ns)
+            _instruments.record(c.M_PROCESS_DURATION, (ended_ns - started_ns) / 1e9, labels)
+
     def _describe(
-        self, labels: _instruments.AttributeValues, ended_ns: int, error: BaseException | None, retry: bool
+        self,
+        labels: _instruments.AttributeValues,
+        ended_ns: int,
+        error: BaseException | None,
+        retry: bool,
+        domain: str | None = None,
     ) -> None:
         """Set what is known at the end on the span, and what the metric needs of it in ``labels``."""
         values: dict[str, Any] = {}
@@ -398,7 +433,7 @@ class Work:
                     _instruments.record(c.M_WAIT_RATIO, ratio, self._labels)
         if error is not None:
             values[c.ERROR_TYPE] = labels[c.ERROR_TYPE] = error_type(error)
-            values[c.BULK_FAILURE_DOMAIN] = labels[c.BULK_FAILURE_DOMAIN] = self._domain(error)
+            values[c.BULK_FAILURE_DOMAIN] = labels[c.BULK_FAILURE_DOMAIN] = domain or self._domain(error)
         if error is None or retry:
             values[c.BULK_OUTCOME] = labels[c.BULK_OUTCOME] = "retry" if retry else "ok"
         else:
@@ -429,6 +464,11 @@ def _proc() -> Proc:
     return Proc()
 
 
+def oom_kills() -> int | None:
+    """Return how many processes the kernel has killed for memory, ever, in our cgroup, else on the host."""
+    return _proc().oom_kills()
+
+
 _kernels: tuple[float, dict[str, float | int]] = (0.0, {})
 
 
@@ -437,7 +477,7 @@ def _kernel() -> dict[str, float | int]:
     global _kernels
     now = time.monotonic()
     if now - _kernels[0] > HEARTBEAT_SECONDS / 2:
-        kills = _proc().oom_kills()
+        kills = oom_kills()
         _kernels = (now, {} if kills is None else {c.OOM_KILLS: kills})
     return _kernels[1]
 

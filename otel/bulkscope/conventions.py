@@ -206,6 +206,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(TIME_IN_QUEUE, "float", "s", "Queue wait, raw and signed.", "6"),
     Attribute(JOB_WAIT_NEGATIVE, "bool", "", "True when the wait came out negative (clock skew).", "6"),
     Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency, 0..1; absent when the wait is negative.", "13"),
+    Attribute(PROCESS_PID, "int", "", "On the span of a job whose process was killed, which its parent records: that process; the resource is the parent's.", "5"),
     Attribute(TASK_NAME, "str", "", "Name of the task, as its queue knows it.", "4"),
     Attribute(GEN_AI_MODEL, "str", "", "Model asked for.", "7"),
     Attribute(GEN_AI_INPUT_TOKENS, "int", "{token}", "Tokens of the prompt, cached ones included.", "11"),

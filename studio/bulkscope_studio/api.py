@@ -126,7 +126,8 @@ def bulk_explanation(
     begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
     lost: list[dict[str, Any]] = []
     if pc.any(begun).as_py():
-        lost = store.query(sql.load("page_lost"), bulk | {"silent_ns": now - SILENT_NS}).to_pylist()
+        gone = store.query(sql.load("page_lost"), bulk | {"silent_ns": now - SILENT_NS}).to_pylist()
+        lost = [row for row in gone if not row["told"]]
     reader = facts.Reader(window[0])
 
     def rows(name: str, **given: object) -> pa.Table:

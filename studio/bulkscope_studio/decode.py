@@ -93,8 +93,11 @@ def _promoted(columns: list[tuple[str, str]], names: dict[str, str]) -> Promoted
 
 
 _SPAN_PROMOTED = _promoted(SPANS, SPAN_ATTRIBUTES)
+# A parent tells of a job whose process was killed: its span says whose work it was.
+_JOB_PROMOTED = _promoted(SPANS, {**SPAN_ATTRIBUTES, c.PROCESS_PID: "pid"})
 _LOG_PROMOTED = _promoted(LOGS, _LOG_ATTRIBUTES)
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_CONSUMER = _KINDS.index("CONSUMER")
 _STATUS = ("UNSET", "OK", "ERROR")
 
 
@@ -228,6 +231,7 @@ def dump(value: Any) -> str:
 _INTS = {name: index for index, (name, _) in enumerate(SPANS)}
 _WIDTH, _LOG_WIDTH = len(SPANS), len(LOGS)
 _RESOURCE_AT = _INTS["resource_id"]
+_INSTANCE_AT, _PID_AT = _INTS["service_instance_id"], _INTS["pid"]
 _TAIL_AT = _INTS["attributes"]
 _LOG_INDEX = {name: index for index, (name, _) in enumerate(LOGS)}
 
@@ -270,7 +274,10 @@ def traces(request: Any) -> Decoded:
                 row[8] = decoder.text(span.status.message) or None
                 row[9] = scope
                 row[_RESOURCE_AT : _RESOURCE_AT + 5] = resource
-                row[_TAIL_AT] = decoder.attributes(span.attributes, row, _SPAN_PROMOTED)
+                promoted = _SPAN_PROMOTED if span.kind != _CONSUMER else _JOB_PROMOTED
+                row[_TAIL_AT] = decoder.attributes(span.attributes, row, promoted)
+                if row[_PID_AT] != resource[-1]:
+                    row[_INSTANCE_AT] = None
                 if span.events:
                     row[_TAIL_AT + 1] = dump(
                         [

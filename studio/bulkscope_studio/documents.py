@@ -30,9 +30,11 @@ _RESOURCE = {
     **{column: f"resource.attributes.{name}" for column, name in _IDENTITY.items()},
     **{name: f"resource.attributes.{name}" for name in _LIMITS},
 }
+_TOLD_PID = "told_pid"  # of the process whose job a span tells of, where that was another
 SPAN = {
     "trace_id": "trace_id", "span_id": "span_id", "parent_span_id": "parent_span_id", "name": "name", "kind": "kind",
     "duration": "duration", "status": "status.code", "status_message": "status.message", **_RESOURCE,
+    _TOLD_PID: f"attributes.{c.PROCESS_PID}",
     **{column: f"attributes.{name}" for name, column in decode.SPAN_ATTRIBUTES.items()},
 }  # fmt: skip
 # Of what others did: the columns that `explain_others.sql`, `explain_inferences.sql` and `explain_workers.sql` read.
@@ -42,7 +44,7 @@ OTHER_SPAN = {
         "trace_id", "span_id", "kind", "duration", "status", "bulk_id", "job_id", "attempt", "wait", "delay", "queue",
         "model", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time", "cpu_utilization",
         "cpu_pressure", "cpu_throttled", "cpu_wait", "memory_peak", "memory_file", "memory_anon", "memory_limit",
-        *_RESOURCE,
+        _TOLD_PID, *_RESOURCE,
     )
 }  # fmt: skip
 # Not columns of the studio's table of logs: they are asked for among the attributes.
@@ -88,6 +90,9 @@ def spans(
         row["end_ns"] = row["start_ns"] + (row.pop("duration", None) or 0)
         row["status"] = (row.get("status") or "unset").upper()
         resource = {name: row[name] for name in _RESOURCE if row.get(name) is not None}
+        pid = row.pop(_TOLD_PID, None)
+        if row["kind"] == "CONSUMER" and pid not in (None, row.get("pid")):
+            row["pid"], row["service_instance_id"] = pid, None
         if resource:
             named = {_IDENTITY.get(name, name): value for name, value in resource.items()}
             text = decode.dump(named)

@@ -195,6 +195,12 @@ def kill(child: Child) -> None:
         process.kill()
 
 
+def kill_below(child: Child) -> None:
+    """Kill all processes below one, which lives on."""
+    for process in psutil.Process(child.process.pid).children(recursive=True):
+        process.kill()
+
+
 def succeeded(worker: Child) -> set[str]:
     """Return the ids of the jobs that a worker has done."""
     return set(re.findall(r"Task generate\[([^]]+)\] succeeded", read(worker)))

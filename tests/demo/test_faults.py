@@ -25,6 +25,7 @@ from tests.demo.faults import (
     expect,
     has_now,
     kill,
+    kill_below,
     memory_group,
     prompts,
     running,
@@ -146,14 +147,16 @@ def test_a_memory_limit_just_above_what_the_workers_hold(group: MemoryGroup, dem
 def test_a_worker_killed_for_the_memory_that_another_process_takes(group: MemoryGroup, demo: Demo) -> None:
     demo.add_workers(2, *group.enter())
     demo.send("starved", long_prompts(2, times=100), max_tokens=4)
-    # Killed within half a second of its job's start, a worker would take the word of it along.
+    # Not while it loads, but at its job the worker is to be killed.
     wait_begun(demo, "starved", 2)
     group.limit(int(group.held() * 1.06))
     # Less than a worker's: the kernel takes the largest process.
     grow = [*group.enter(), sys.executable, "-c", "kept = bytes(1) * (64 << 20); import signal; signal.pause()"]
     demo.children.start("neighbour", grow, env=demo.environment, cwd=ROOT)
     demo.wait_explained("starved", gone(2), "every job has ended or is lost")
-    expect(demo.explain("starved"), "memory_limited", "killed for memory")
+    found = demo.explain("starved")
+    expect(found, "memory_limited", "killed for memory")
+    assert (found["progress"]["failed"], found["progress"]["lost"]) == (1, 0), words(found)
 
 
 def test_a_broker_that_stalls(demo: Demo) -> None:
@@ -206,6 +209,18 @@ def test_a_worker_killed_in_the_middle(demo: Demo, replaced: bool) -> None:
     found = demo.explain("killed")
     expect(found, "internal_failure", "1 attempt lost", taken["worker-2"])
     assert (found["progress"]["done"], found["progress"]["lost"]) == (5, 1), words(found)
+
+
+def test_a_workers_child_killed_in_the_middle(demo: Demo) -> None:
+    demo.add_workers(2)
+    demo.send("orphaned", long_prompts(6), max_tokens=4)
+    taken = wait_begun(demo, "orphaned", 2)
+    kill_below(demo.workers["worker-2"])
+    demo.wait_explained("orphaned", gone(6), "every job has ended or is lost", seconds=30)
+    found = demo.explain("orphaned")
+    expect(found, "internal_failure", "1 attempt lost with its worker", taken["worker-2"])
+    counts = found["progress"]
+    assert (counts["done"], counts["failed"], counts["lost"]) == (5, 1, 0), words(found)
 
 
 def test_a_burst_ten_times_over_capacity_while_it_drains(tmp_path: Path) -> None:

@@ -400,6 +400,12 @@ def test_doubled_retried_failed_and_negative(empty: str) -> None:
     assert [row["bulk"] for row in choices] == ["*", "c", "b"]
 
 
+def test_a_killed_workers_job_is_its_own_and_not_its_parents(empty: str) -> None:
+    put(empty, [job("good", BEGIN + 10_000), job("killed", BEGIN + 20_000, status="Error", **{"process.pid": 8})])
+    attempts = panel(empty, "bulkscope-bulk", "Wait and work of each attempt", WINDOW, "b")
+    assert {(row["job"], row["worker"]) for row in attempts} == {("good", "one:7"), ("killed", "one:8")}
+
+
 def test_a_bulk_whose_id_is_a_number(empty: str) -> None:
     put(empty, [job("good", BEGIN + 10_000, bulk="42")])
     assert panel(empty, "bulkscope-bulk", "Jobs", WINDOW, 42) == [{"done": 1, "failed": 0}]

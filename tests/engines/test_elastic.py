@@ -180,6 +180,35 @@ def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: elastic.Elastic
     assert host["cpu_mean_share"] == pytest.approx((60 * 0.1 + 111 * 0.9) / 171, abs=0.005)
 
 
+@pytest.mark.parametrize(("bulk", "mine"), [("told", True), ("beside", False)])
+def test_a_killed_workers_job_has_the_end_that_its_parent_tells(
+    url: str, source: elastic.Elastic, bulk: str, mine: bool
+) -> None:
+    """The parent is process 7, the child was 8; 9 went with its parent, and nobody tells of it."""
+    of = bulk if mine else f"{bulk}-other"
+    begin = START - 10**9 * (1 + mine)  # nothing else is beside it
+    error = {
+        "bulk__outcome": "internal_error", "error__type": "billiard.exceptions.WorkerLostError",
+        "bulk__failure__domain": "resource", "process__pid": 8,
+    }  # fmt: skip
+    store(
+        url,
+        [
+            *(span(bulk, "Consumer", begin + 1000 * n, bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(9)),
+            event(of, 9001 + 10 * mine, begin + 3, "started", "x", 0, pid=8),
+            event(of, 9002 + 10 * mine, begin + 4, "started", "y", 0, pid=9),
+            span(of, "Consumer", begin + 1, 4.0, True, bulk__job__id="x", bulk__job__attempt=1, **error),
+            span(f"{bulk}-after", "Server", begin + 60_000),
+        ],
+    )
+    found = explained(source, bulk)
+    counts = found["progress"]
+    assert (counts["done"], counts["failed"], counts["lost"]) == (9, 1 if mine else 0, 1 if mine else 0)
+    assert found["workers"]["places"] == (2 if mine else 1)  # nothing of y lasted
+    lost = {job["job_id"]: (job["worker"], job["domain"], job["elapsed_s"]) for job in report(source, of)["lost"]}
+    assert lost == {"x": ("h1:8", "resource", 4.0), "y": ("h1:9", "infra", None)}
+
+
 def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: elastic.Elastic) -> None:
     later = START + 1_500_000
     store(

@@ -22,7 +22,8 @@ PRODUCER, CONSUMER = 4, 5
 ERROR = 2
 
 TASKS = """
-import os
+import os, signal, time
+from pathlib import Path
 from celery import Celery
 
 app = Celery("tasks", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
@@ -55,6 +56,76 @@ def outer(bulk_id=None):
 @app.task
 def inner():
     return 1
+
+
+def first(name):
+    # Whether nobody was here before under that name; leaves word of who was.
+    try:
+        with open(name, "x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        return False
+    return True
+
+
+@app.task
+def die(name, for_memory=False, bulk_id=None):
+    first(name)
+    if for_memory:
+        kills = Path(os.environ["KILLS"])
+        kills.write_text(str(int(kills.read_text()) + 1))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def die_once(name, bulk_id=None):
+    if first(name):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@app.task
+def endless(name, bulk_id=None):
+    first(name)
+    while True:
+        time.sleep(0.01)
+
+
+@app.task(acks_late=True)
+def endless_late(name, bulk_id=None):
+    endless(name)
+
+
+@app.task(time_limit=1, acks_late=True, acks_on_failure_or_timeout=False)
+def endless_once(name, bulk_id=None):
+    while first(name) or Path(name).read_text() == str(os.getpid()):
+        time.sleep(0.01)
+
+
+@app.task
+def leave(bulk_id=None):
+    raise SystemExit(3)
+
+
+class Stored(app.Task):
+    def on_success(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(base=Stored)
+def die_when_done(bulk_id=None):
+    return 1
+
+
+# Stand-ins of the kernel's counter, and of a fault of ours.
+if "KILLS" in os.environ:
+    from bulkscope_instrumentation import _celery_parent
+
+    _celery_parent.oom_kills = lambda: int(Path(os.environ["KILLS"]).read_text())
+if "FAULTY" in os.environ:
+    from bulkscope._job import Work
+
+    Work.tell = None
 """
 
 
@@ -287,3 +358,168 @@ app.control.purge()
     output = process.communicate(timeout=60)[0]
     assert "[[3.0, 4.0], [" in output, output
     publish(run, "app.control.purge()")
+
+
+# --- children that are killed ------------------------------------------------------------------
+
+PARENTS_WORD = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50"}
+LOST, LIMIT, TERMINATED = (
+    f"billiard.exceptions.{name}" for name in ("WorkerLostError", "TimeLimitExceeded", "Terminated")
+)
+
+
+def pool(run: Worker, **extra: str) -> subprocess.Popen[str]:
+    """Start a worker with one child that sends at once; return when it takes jobs."""
+    words = ("celery", "-A", "tasks", "worker", "-P", "prefork", "-c", "1", "-l", "INFO", "--without-mingle")
+    process = run(str(BIN / words[0]), *words[1:], **PARENTS_WORD, **extra)
+    wait_for_line(process, "ready.")
+    return process
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+    """End a worker and return what it has printed meanwhile: all that was recorded has been sent then."""
+    process.send_signal(number)
+    return process.communicate(timeout=60)[0]
+
+
+def ended(count: int) -> Callable[[Sink], bool]:
+    return lambda sink: len(of_kind(sink, CONSUMER)) >= count
+
+
+def attempts(sink: Sink) -> list[tuple[str, str | None, str | None]]:
+    """Return outcome, error and domain of every attempt, in the order of their starts."""
+    spans = sorted(of_kind(sink, CONSUMER), key=lambda span: span["start"])
+    names = ("bulk.outcome", "error.type", "bulk.failure.domain")
+    return [tuple(span["attributes"].get(name) for name in names) for span in spans]
+
+
+def test_a_child_killed_at_once_is_told_of_by_its_parent(run: Worker, sink: Sink, folder: Path) -> None:
+    publish(run, "die.delay('who', bulk_id='b-9')", OTEL_SERVICE_NAME="api")
+    worker = pool(run)
+    assert sink.wait(ended(1))
+    end(worker)
+    (sent,), (lost,) = of_kind(sink, PRODUCER), of_kind(sink, CONSUMER)
+    assert attempts(sink) == [("internal_error", LOST, "infra")]
+    assert lost["status"] == ERROR
+    assert (lost["name"], lost["trace_id"], lost["parent"]) == ("process celery", sent["trace_id"], sent["span_id"])
+    values = lost["attributes"]
+    child = int((folder / "who").read_text())
+    assert (values["process.pid"], lost["resource"]["process.pid"]) == (child, worker.pid)
+    assert values["bulk.id"] == "b-9"
+    assert values["bulk.job.id"] == values["messaging.message.id"] == sent["attributes"]["messaging.message.id"]
+    assert (values["bulk.task.name"], values["bulk.job.attempt"], values["bulk.job.delay"]) == ("tasks.die", 1, 0)
+    assert values["gen_ai.latency.time_in_queue"] > 0
+    assert 0 < values["bulk.job.wait_ratio"] <= 1
+    assert lost["end"] > lost["start"] > sent["start"]
+    assert "who" not in str(values), "arguments are nobody's business"
+    (point,) = [point for point in sink.points if point["name"] == "messaging.process.duration"]
+    assert (point["attributes"]["bulk.failure.domain"], point["count"]) == ("infra", 1)
+    assert len([point for point in sink.points if point["name"] == "bulk.job.queue_wait"]) == 1
+
+
+def test_a_hard_time_limit_is_a_timeout(run: Worker, sink: Sink) -> None:
+    publish(run, "endless.apply_async(('who',), {'bulk_id': 'b-10'}, time_limit=1)")
+    worker = pool(run)
+    assert sink.wait(ended(1))
+    end(worker)
+    assert attempts(sink) == [("internal_error", LIMIT, "timeout")], "the child's own SystemExit is not told as well"
+    (span,) = of_kind(sink, CONSUMER)
+    assert 1 <= (span["end"] - span["start"]) / 1e9 < 3
+
+
+def test_a_job_that_is_handed_out_again_is_retried(run: Worker, sink: Sink) -> None:
+    publish(run, "die_once.delay('who', bulk_id='b-11')")
+    worker = pool(run)
+    assert sink.wait(ended(2))
+    end(worker)
+    assert attempts(sink) == [("retry", LOST, "infra"), ("ok", None, None)]
+    lost, done = sorted(of_kind(sink, CONSUMER), key=lambda span: span["start"])
+    assert lost["status"] != ERROR
+    assert lost["attributes"]["bulk.job.id"] == done["attributes"]["bulk.job.id"]
+    assert "process.pid" not in done["attributes"]
+
+
+def test_a_job_that_is_handed_out_again_after_its_time_limit(run: Worker, sink: Sink) -> None:
+    from celery.app.task import Task
+
+    publish(run, "endless_once.delay('who', bulk_id='b-12')")
+    worker = pool(run)
+    again = hasattr(Task, "acks_on_timeout")
+    assert sink.wait(ended(1 + again))
+    end(worker)
+    first = ("retry" if again else "internal_error", LIMIT, "timeout")
+    assert attempts(sink) == [first, *[("ok", None, None)] * again]
+
+
+@pytest.mark.parametrize("kills", [True, False])
+def test_a_child_that_the_kernel_killed_for_memory(run: Worker, sink: Sink, folder: Path, kills: bool) -> None:
+    (folder / "kills").write_text("7")
+    publish(run, f"die.delay('who', {kills}, bulk_id='b-13')")
+    worker = pool(run, KILLS=str(folder / "kills"))
+    assert sink.wait(ended(1))
+    end(worker)
+    assert attempts(sink) == [("internal_error", LOST, "resource" if kills else "infra")]
+
+
+def test_a_job_that_is_terminated(run: Worker, sink: Sink, folder: Path) -> None:
+    publish(run, "endless.apply_async(('who',), {'bulk_id': 'b-14'}, task_id='asked-to-go')")
+    worker = pool(run)
+    assert sink.wait(lambda s: any(log["event"] == "bulk.job.started" for log in s.logs))
+    publish(run, "app.control.revoke('asked-to-go', terminate=True)")
+    assert sink.wait(ended(1))
+    end(worker)
+    assert attempts(sink) == [("internal_error", TERMINATED, "infra")]
+
+
+@pytest.mark.parametrize(("task", "expected"), [("endless", "internal_error"), ("endless_late", "retry")])
+def test_a_job_in_a_worker_that_is_shut_down_cold(run: Worker, sink: Sink, task: str, expected: str) -> None:
+    """Told of once; a message that was not acknowledged goes to the next worker."""
+    publish(run, f"{task}.delay('who', bulk_id='b-15')")
+    worker = pool(run)
+    assert sink.wait(lambda s: any(log["event"] == "bulk.job.started" for log in s.logs))
+    end(worker, signal.SIGQUIT)
+    assert [(outcome, domain) for outcome, _, domain in attempts(sink)] == [(expected, "infra")]
+    publish(run, "app.control.purge()")
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "domain"), [("fail", "ConnectionError", "infra"), ("leave", "SystemExit", "code")]
+)
+def test_what_the_child_tells_itself_is_told_once(run: Worker, sink: Sink, task: str, error: str, domain: str) -> None:
+    publish(run, f"{task}.delay(bulk_id='b-16')")
+    worker = pool(run)
+    assert sink.wait(ended(1))
+    end(worker)
+    assert attempts(sink) == [("internal_error", error, domain)]
+    assert "process.pid" not in of_kind(sink, CONSUMER)[0]["attributes"]
+
+
+def test_a_job_that_was_done_before_its_process_went_has_not_failed(run: Worker, sink: Sink) -> None:
+    from celery.worker.request import Request
+
+    if not hasattr(Request, "_success_was_stored"):
+        pytest.skip("this Celery calls it failed")
+    publish(run, "die_when_done.delay(bulk_id='b-17')")
+    worker = pool(run)
+    wait_for_line(worker, "succeeded before the worker was lost")
+    end(worker)
+    assert attempts(sink) == []
+
+
+def test_a_fault_of_ours_in_the_parent_disturbs_nobody(run: Worker, sink: Sink) -> None:
+    code = """
+from celery.exceptions import WorkerLostError
+lost = die.delay("who", bulk_id="b-18")
+try:
+    lost.get(timeout=60)
+except WorkerLostError:
+    pass
+else:
+    raise SystemExit("no exception came")
+assert add.delay(1, 2).get(timeout=60) == 3
+"""
+    worker = pool(run, FAULTY="yes")
+    publish(run, code)
+    output = end(worker)
+    assert "Bulkscope could not record telemetry in bulkscope_instrumentation._celery_parent" in output
+    assert attempts(sink) == [("ok", None, None)]

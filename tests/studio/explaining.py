@@ -35,7 +35,8 @@ class Job:
     ``end``: it goes on, last heard of at ``seen``. ``wait`` is worked out from ``put``, unless it is given.
 
     ``columns`` replace those of the worker's span, ``inference`` those of the inference (None: it has none), which
-    lasts from start to end unless it has its own.
+    lasts from start to end unless it has its own. ``killed``: its process was, and the parent tells of it, in a span
+    with another id than what the process said; a ``seen`` is its heartbeat.
     """
 
     name: str | None
@@ -51,6 +52,7 @@ class Job:
     host: str | None = "h"
     columns: Mapping[str, Any] = field(default_factory=dict)
     inference: Mapping[str, Any] | None = field(default_factory=lambda: {"model": "m"})
+    killed: bool = False
 
 
 def ns(at: float) -> int:
@@ -97,15 +99,17 @@ def written(
             own | at | {"span_id": span, "time_ns": ns(job.start), "event_name": "bulk.job.started",
                         "attributes": json.dumps({"bulk.job.attempt": job.attempt})}
         )  # fmt: skip
-        if job.end is None:
+        if job.end is None or (job.killed and job.seen is not None):
             logs.append(logs[-1] | {"time_ns": ns(job.seen or job.start), "event_name": "bulk.job.heartbeat"})
+        if job.end is None:
             continue
+        of_parent = {"span_id": f"d{span[1:]}", "service_instance_id": None, "resource_id": "r0"} if job.killed else {}
         spans.append(
             own | at | {"span_id": span, "name": "process", "kind": "CONSUMER", "start_ns": ns(job.start),
                         "end_ns": ns(job.end), "status": "UNSET", "outcome": "ok", "wait": wait, "delay": job.delay,
-                        "attempt": job.attempt} | job.columns
+                        "attempt": job.attempt} | of_parent | job.columns
         )  # fmt: skip
-        if job.inference is not None:
+        if job.inference is not None and not job.killed:
             spans.append(
                 own | at | {"span_id": f"b{span[1:]}", "name": "chat", "kind": "INTERNAL", "status": "UNSET",
                             "start_ns": ns(job.start), "end_ns": ns(job.end)} | job.inference

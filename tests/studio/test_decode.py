@@ -67,6 +67,24 @@ def test_the_resource_goes_onto_every_record_and_is_kept_once() -> None:
     assert json.loads(kept["attributes"]) == resource
 
 
+CHILD = {"service.name": "s", "service.instance.id": "i", "host.name": "h", "process.pid": 42}
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "expected"),
+    [
+        (5, {c.PROCESS_PID: 7}, ("h", 7, None)),  # a parent's word of a child that was killed
+        (5, {c.PROCESS_PID: 42}, ("h", 42, "i")),
+        (5, {}, ("h", 42, "i")),
+        (3, {c.PROCESS_PID: 7}, ("h", 42, "i")),
+        (5, {c.PROCESS_PID: "7"}, ("h", 42, "i")),
+    ],
+)
+def test_whose_work_a_job_was(kind: int, attributes: dict[str, Any], expected: tuple[str, int, str | None]) -> None:
+    (row,) = rows(decode.traces(traces(attributes, resource=CHILD, kind=kind)), "spans")
+    assert (row["host_name"], row["pid"], row["service_instance_id"]) == expected
+
+
 def test_absent_is_null() -> None:
     (row,) = rows(decode.traces(traces({})), "spans")
     absent = {name for name, value in row.items() if value is None}

@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+# As Celery's parent process names what its children have come to.
+_KILLED = r"WorkerLost|^billiard\.exceptions\.(TimeLimitExceeded|Terminated)$"
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -27,7 +30,8 @@ class Attempts:
 
     ``put`` is when the sender says that it put it (first attempts only), ``enqueue`` that or what the worker says.
     ``silent``: begun, not ended, and not heard of for ``thresholds.QUIET_S``. ``ready`` is when it could be taken:
-    enqueue plus wanted delay.
+    enqueue plus wanted delay. ``killed``: ended with their process, by the account of its parent, and of these
+    ``crashed``: not for a time limit, and not because somebody wanted it.
     """
 
     mine: Flags
@@ -47,6 +51,8 @@ class Attempts:
     ok: Flags
     silent: Flags
     ended: Flags
+    killed: Flags
+    crashed: Flags
     trace: pa.ChunkedArray
     domain: pa.ChunkedArray
     error: pa.ChunkedArray
@@ -244,6 +250,8 @@ class Reader:
             ok=flags(table["ok"]),
             silent=is_silent,
             ended=np.isfinite(start) & np.isfinite(end),
+            killed=flags(pc.match_substring_regex(pc.cast(table["error_type"], pa.string()), _KILLED)),
+            crashed=flags(pc.match_substring(pc.cast(table["error_type"], pa.string()), "WorkerLost")),
             trace=table["trace_id"],
             domain=table["failure_domain"],
             error=table["error_type"],

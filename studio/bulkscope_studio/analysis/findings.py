@@ -119,7 +119,7 @@ def _missing(p: Progress) -> str:
 def internal_failure(view: View) -> Finding:
     """Jobs fail though nothing is overloaded, workers are lost, or stand idle beside waiting jobs."""
     a, load = view.facts.attempts, view.load
-    ended = np.flatnonzero(a.mine & a.ended)
+    ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
     failed = ended[~a.ok[ended]]
     domains = _domains(view.facts, failed)
     errors = a.error.take(failed).to_pylist()
@@ -206,9 +206,14 @@ def _of_memory(error: str | None) -> bool:
 
 def _gone(view: View, *, by_memory: bool) -> list[int]:
     """Return the attempts that were lost with their workers, killed for memory or otherwise."""
-    killed = {item["job_id"] for item in view.facts.lost if item["domain"] == "resource"}
-    rows = view.progress.lost_attempts.tolist()
-    return [row for row in rows if (view.facts.job_name(row) in killed) == by_memory]
+    silent = {item["job_id"] for item in view.facts.lost if item["domain"] == "resource"}
+    rows = view.progress.lost_attempts
+    told = zip(rows.tolist(), view.facts.attempts.crashed[rows].tolist(), _domains(view.facts, rows), strict=True)
+    return [
+        row
+        for row, crashed, domain in told
+        if (domain == "resource" if crashed else view.facts.job_name(row) in silent) == by_memory
+    ]
 
 
 def _domains(facts: Facts, rows: Codes) -> list[str]:
@@ -321,9 +326,10 @@ def memory_limited(view: View) -> Finding:
         float(len(killed)),
         link=view.bulk,
     )
-    ended = np.flatnonzero(view.facts.attempts.mine & view.facts.attempts.ended)
-    failed = ended[~view.facts.attempts.ok[ended]]
-    errors = view.facts.attempts.error.take(failed).to_pylist()
+    a = view.facts.attempts
+    ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
+    failed = ended[~a.ok[ended]]
+    errors = a.error.take(failed).to_pylist()
     lacking = sum(
         domain == "resource" and _of_memory(error)
         for domain, error in zip(_domains(view.facts, failed), errors, strict=True)

@@ -213,7 +213,8 @@ def _around_inferences(facts: Facts) -> Floats:
     inside = np.bincount(i.job[mine], (i.end - i.start)[mine], len(facts.job_ids))
     loads = np.zeros(len(facts.job_ids), np.bool_)
     loads[i.job[firsts(i.start, i.worker, i.model) & (i.job >= 0)]] = True
-    rows = np.flatnonzero(a.mine & a.ended & (a.job >= 0))
+    # Of what ran in a process as it was killed nothing is known.
+    rows = np.flatnonzero(a.mine & a.ended & ~a.killed & (a.job >= 0))
     rows = rows[(inside[a.job[rows]] > 0) & ~loads[a.job[rows]]]
     # Of a job that was tried more than once all inferences count: what is left is the least that was outside.
     return np.maximum(a.end[rows] - a.start[rows] - inside[a.job[rows]], 0.0)
@@ -233,7 +234,7 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
     until = facts.now
     idle = []
     said = {worker.name: worker.last for worker in facts.workers}
-    dead = set(a.worker[progress.lost_attempts].tolist())
+    dead = set(a.worker[progress.lost_attempts].tolist()) | set(a.worker[a.killed].tolist())
     for code in np.unique(a.worker[timeline.ours]).tolist():
         rows = timeline.ours & (a.worker == code)
         sign = said.get(facts.worker_names[code], np.nan)

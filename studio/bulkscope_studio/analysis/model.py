@@ -100,9 +100,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An attempt whose worker went silent, as its last heartbeat described it.
+    """An attempt that was lost with its worker, as its last heartbeat described it.
 
-    ``domain`` is ``resource`` where the kernel counted a kill for memory after it, else ``infra``.
+    The worker's parent has told of it (then it is among the failed), or the worker went silent. ``domain`` is
+    ``resource`` where the kernel counted a kill for memory, else ``infra``.
     """
 
     job_id: str

@@ -15,7 +15,8 @@ class Progress:
     """Jobs by state; each list has rows of attempts.
 
     ``last``: the attempt that decides each job. ``lost``: begun, and their worker went silent with them;
-    ``lost_attempts`` the same, those made again by another worker included.
+    ``lost_attempts`` the same, those made again by another worker included, and those of which the worker's parent has
+    told: these have failed.
     ``missing``: the worker went on, or later jobs were taken instead, so that their end was not recorded; ``unknown``
     were announced by the request, and nothing was seen of them. ``running``: something was heard a moment ago.
     """
@@ -87,7 +88,7 @@ def progress(facts: Facts) -> Progress:
         working=working,
         waiting=waiting[~overtaken],
         lost=silent[~gone],
-        lost_attempts=died,
+        lost_attempts=np.sort(np.concatenate([died, own[a.crashed[own]]])),
         missing=np.concatenate([silent[gone], waiting[overtaken]]),
         unknown=max(0, announced - len(last)),
         running=running,

@@ -16,13 +16,20 @@ WITH windows AS (
 ), told AS (
     SELECT span_id, min(job_id) AS job_id, min(bulk_id) AS bulk_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
            coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
-           coalesce(min(host_name), '') AS host_name
+           coalesce(min(host_name), '') AS host_name, min(pid) AS pid
     FROM logs l
     WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
       AND EXISTS (SELECT 1 FROM windows w WHERE l.time_ns BETWEEN w.first_ns AND w.last_ns)
     GROUP BY span_id
+), killed AS (
+    -- A parent has told of their ends.
+    SELECT job_id, coalesce(host_name, '') AS host_name, pid, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
+    FROM spans WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
 ), begun AS (
-    SELECT t.*, s.enqueue_ns, s.queue FROM told t LEFT JOIN sent s ON s.job_id = t.job_id
+    SELECT t.*, s.enqueue_ns, s.queue
+    FROM told t LEFT JOIN sent s ON s.job_id = t.job_id
+         ANTI JOIN killed k ON k.job_id = t.job_id AND k.pid = t.pid AND k.host_name = t.host_name
+              AND k.first_ns <= t.start_ns AND k.last_ns >= t.start_ns
     WHERE NOT EXISTS (SELECT 1 FROM spans c WHERE c.span_id = t.span_id AND c.kind = 'CONSUMER')
 )
 SELECT d.job_id, d.attempt, d.span_id, d.trace_id,

@@ -2,13 +2,17 @@
 -- known to have lived. Columns as in explain_workers.
 WITH windows AS (
     SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
-), worked AS (
+), each AS (
     SELECT service_instance_id, any_value(resource_id) AS resource_id,
-           coalesce(any_value(host_name) || ':' || any_value(pid), service_instance_id, any_value(service_name), 'worker') AS worker,
-           coalesce(any_value(host_name), '') AS host_name
+           coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+           coalesce(host_name, '') AS host_name
     FROM spans s
     WHERE kind = 'CONSUMER' AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
-    GROUP BY service_instance_id
+    GROUP BY ALL
+), worked AS (
+    -- As in explain_workers.
+    SELECT * FROM each
+    QUALIFY service_instance_id IS NOT NULL OR count(service_instance_id) OVER (PARTITION BY worker, host_name) = 0
 ), said AS (
     SELECT p.service_instance_id, min(p.time_ns) AS first_ns, max(p.time_ns) AS last_ns,
            max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization') AS memory_utilization

@@ -10,11 +10,15 @@ WITH done AS (
 ), begun AS (
     SELECT span_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
            coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
-           coalesce(min(host_name), '') AS host_name
+           coalesce(min(host_name), '') AS host_name, min(pid) AS pid
     FROM logs
     WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND bulk_id IS DISTINCT FROM $bulk
       AND time_ns BETWEEN $first AND $last
     GROUP BY span_id
+), killed AS (
+    -- A parent has told of their ends.
+    SELECT job_id, coalesce(host_name, '') AS host_name, pid, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
+    FROM spans WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
 )
 SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
        start_ns - TRY_CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
@@ -23,7 +27,9 @@ SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
        CAST(NULL AS BIGINT) AS put_ns
 FROM done
 UNION ALL
-SELECT job_id, NULL, span_id, NULL, NULL, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, NULL, worker, host_name,
+SELECT b.job_id, NULL, span_id, NULL, NULL, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, NULL, worker, b.host_name,
        NULL, NULL
-FROM begun WHERE NOT EXISTS (SELECT 1 FROM spans s WHERE s.span_id = begun.span_id AND s.kind = 'CONSUMER')
+FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name = b.host_name
+             AND k.first_ns <= b.start_ns AND k.last_ns >= b.start_ns
+WHERE NOT EXISTS (SELECT 1 FROM spans s WHERE s.span_id = b.span_id AND s.kind = 'CONSUMER')
 ORDER BY start_ns, span_id

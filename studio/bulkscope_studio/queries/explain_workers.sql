@@ -1,11 +1,15 @@
 -- Processes that have worked on jobs in the window: what each may use, from when to when it is known to have lived,
--- and how near its cgroup came to its limits.
-WITH worked AS (
+-- and how near its cgroup came to its limits. Of one that was killed at its first job the parent's limits are told.
+WITH each AS (
     SELECT service_instance_id, min(resource_id) AS resource_id,
            coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
            coalesce(host_name, '') AS host_name
     FROM spans WHERE kind = 'CONSUMER' AND end_ns >= $first AND start_ns <= $last
     GROUP BY ALL
+), worked AS (
+    -- What a parent told of a killed process has no instance: it makes no second one of it.
+    SELECT * FROM each
+    QUALIFY service_instance_id IS NOT NULL OR count(service_instance_id) OVER (PARTITION BY worker, host_name) = 0
 ), said AS (
     SELECT p.service_instance_id, min(p.time_ns) AS first_ns, max(p.time_ns) AS last_ns,
            max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization' AND p.time_ns >= $begin) AS memory_utilization

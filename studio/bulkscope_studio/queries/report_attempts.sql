@@ -1,5 +1,7 @@
 -- One row per attempt of a bulk's jobs: finished ones (CONSUMER spans), begun ones that have not ended (a
 -- started or heartbeat log without its span) and sent ones that nobody has taken (PRODUCER spans alone).
+-- What a parent tells of a killed process has that process' pid, and no instance: its span ends what the process began,
+-- up to 2 s before or after it by their accounts.
 WITH sent AS (
     SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
@@ -21,6 +23,9 @@ WITH sent AS (
            min(t.service_instance_id) AS service_instance_id, min(t.service_name) AS service_name,
            min(t.host_name) AS host_name, min(t.pid) AS pid
     FROM told t ANTI JOIN done d ON d.span_id = t.span_id GROUP BY t.span_id
+), killed AS (
+    SELECT job_id, host_name, pid, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
+    FROM done WHERE service_instance_id IS NULL AND pid IS NOT NULL
 )
 SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        -- The PRODUCER's start is the enqueue of a first attempt; a retry was put later, so its wait tells.
@@ -41,6 +46,8 @@ SELECT o.job_id, o.attempt, o.span_id, o.trace_id, s.enqueue_ns, o.start_ns, NUL
        coalesce(o.host_name || ':' || o.pid, o.service_instance_id, o.service_name, 'worker'),
        coalesce(o.host_name, ''), s.queue, s.enqueue_ns
 FROM open o LEFT JOIN sent s ON s.job_id = o.job_id
+     ANTI JOIN killed k ON k.job_id = o.job_id AND k.pid = o.pid AND k.host_name IS NOT DISTINCT FROM o.host_name
+          AND k.first_ns <= o.start_ns AND k.last_ns >= o.start_ns
 UNION ALL
 SELECT s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.queue, s.enqueue_ns
 FROM sent s

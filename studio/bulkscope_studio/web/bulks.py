@@ -118,7 +118,8 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
     }  # fmt: skip
     with layout.card(
         "Lost with their workers",
-        "Began, never ended, and silent for 15 s. Cause resource: the kernel counted a kill for memory afterwards.",
+        "Their worker's parent process says so, or they began, never ended, and are silent for 15 s. "
+        "Cause resource: the kernel counted a kill for memory.",
     ):
         gone = layout.table(gone_columns, [], "key", "attempt elapsed memory")
 
