@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +12,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import api, decode, elastic
+from bulkscope_studio import api, capacity, decode, elastic, sustained
 from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 from tests.engines import bridge, homes, servers, templates
 
 BEGIN = 1_700_000_000 * 10**9 + 123_456_789  # ns, no whole millisecond
 SECOND, MILLI = 10**9, 10**6
+DAY = 86_400 * SECOND
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 HOST_SCOPE = "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/hostmetricsreceiver"
 
@@ -236,3 +238,42 @@ def test_every_number_is_the_same(told: Homes, bulk: str) -> None:
         }  # fmt: skip
         assert ours["workers"]["others_s"] > 0
         assert ours["workers"]["places"] == 3, "one of them had jobs of the other bulk alone"
+
+
+def line() -> Told:
+    """A bulk put at once and a stream of jobs half a day later, on two workers of a host of their own."""
+    found = Told()
+    workers = ("h9", 91), ("h9", 92)
+    for bulk, begin, every in (("line", BEGIN + 5 * DAY, 1), ("stream", BEGIN + 5 * DAY + DAY // 2, SECOND)):
+        free = dict.fromkeys(workers, 0)
+        for number in range(60):
+            put = begin + number * every + number % 7 * every // 9
+            worker = min(workers, key=lambda worker: free[worker])
+            at, seconds = max(put, free[worker]) + 5 * MILLI + 1, 1.2 + number % 11 / 13
+            found.span(("api", 9), PRODUCER, put, 0.0004, bulk__id=bulk, bulk__job__id=f"{bulk}-{number}")
+            found.job(worker, bulk, f"{bulk}-{number}", put, at, seconds, bulk__outcome="ok")
+            free[worker] = at + round(seconds * 1e9)
+    return found
+
+
+@pytest.mark.parametrize("bulk", ["line", "stream"])
+def test_what_a_system_sustains_is_the_same(
+    told: Homes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bulk: str
+) -> None:
+    if api.bulk_explanation(told.store, bulk) is None:
+        line().to(told)
+    monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
+    words = ["--source", "elasticsearch", "--format", "json", "--rate", "0.9", "--slo", "20s"]
+    assert capacity.command([bulk, *words]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    ours = sustained.system_capacity(told.store, [bulk], asked=sustained.asked(0.9, "20s", 0.95, None, None))
+    (pool,) = ours["pools"]
+    assert (pool["places"], pool["models"][0]["now"]["reached"]) == (2, bulk == "line")
+    assert pool["forecast"]["wait"]["p95_s"]["value"] > 0.1
+    times = [
+        window[end] for answer in (ours, theirs) for window in answer["windows"] for end in ("first_ns", "last_ns")
+    ]
+    assert times[2:] == pytest.approx(times[:2], abs=2 * MILLI)
+    homes.compare(ours, theirs, coarse={".windows.": "compared above, in ms"})
+    assert capacity.command(["lien", *words]) == 2
+    assert "Nearest: line" in capsys.readouterr().err

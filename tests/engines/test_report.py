@@ -64,7 +64,9 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
     for name, value in wanted.items():
         if isinstance(value, float) and not name.endswith("_ns"):
             # Elasticsearch keeps the start of a span in milliseconds: what comes from times of day is that far off.
-            assert found[name] == pytest.approx(value, rel=0.02, abs=0.0011), name
+            # Of Little's law it is the time in the system that is, which jobs of some 20 ms share.
+            off = 0.005 if name == ".little.deviation" else 0.0011
+            assert found[name] == pytest.approx(value, rel=0.02, abs=off), name
         elif name.endswith("_ns") and isinstance(value, int):
             assert abs(found[name] - value) <= 10**6, name
         else:
