@@ -121,3 +121,20 @@ def test_what_was_dropped_before_a_bulk_is_not_held_against_it() -> None:
     assert "20 traces (dropped: queue_full)" in during["verdict"]["text"]
     begun = explain(written(jobs, points=[dropped(5.0, 40, 2.0)]), now=500.0)
     assert begun["verdict"]["code"] == "data_unfit", "the count began within the bulk"
+
+
+def test_what_more_workers_did_before_is_not_this_bulks() -> None:
+    """An hour with four workers on two cores, that took twice as long for a job, then a bulk of two that did not."""
+    jobs = [Job(f"one{n}", 100.0 + n, 100.0 + n, 100.999 + n, worker=1, bulk="before") for n in range(20)]
+    jobs += [
+        Job(f"four{n}-{w}", 200.0, 200.0 + 2 * n, 201.999 + 2 * n, worker=w, bulk="before")
+        for n in range(20)
+        for w in (1, 2, 3, 4)
+    ]
+    jobs += [
+        Job(f"two{n}-{w}", 400.0, 400.0 + 1.05 * n, 401.049 + 1.05 * n, worker=w) for n in range(20) for w in (1, 2)
+    ]
+    found = explain(written(jobs))
+    assert found["verdict"]["code"] == "headroom"
+    contention = next(finding for finding in found["findings"] if finding["code"] == "contention")
+    assert contention["holds"] is False

@@ -38,6 +38,7 @@ class Growth:
 # From here to the highest number of busy workers counts as most busy, and up to half as much again as the lowest as
 # fewest: between are the rows of a ramp, which blur both.
 _MOST, _FEWEST = 0.8, 1.5
+_OWN_MOST = 1.1  # of the busy workers of the bulk's own jobs: so many more are as good as none
 _SLACK = 1e-6  # many jobs have the very number at a limit beside them, but for rounding, which must not choose rows
 
 
@@ -119,7 +120,11 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     for host, busy in timeline.host_busy.items():
         here = a.host[rows] == host
         beside[here] = busy.mean(a.start[rows[here]], a.end[rows[here]])
-    kept = np.flatnonzero(kept & (beside >= 0.5))  # fewer than half of itself: the records do not fit
+    kept &= beside >= 0.5  # fewer than half of itself: the records do not fit
+    own = beside[kept & a.mine[rows]]
+    if len(own):  # what the hour before did with more workers than this bulk ever had busy is not this bulk's
+        kept &= beside <= _OWN_MOST * np.quantile(own, 0.95)
+    kept = np.flatnonzero(kept)
     kept = kept[:: max(1, -(-len(kept) // MOST_ROWS))]
     rows, of = rows[kept], of[kept]
     with np.errstate(invalid="ignore"):
