@@ -143,28 +143,30 @@ def opened(found: dict[str, Any], web: str, at_once: list[str], measured: float)
     for step in steps:
         wait = step["wait"]["p95_s"]
         cells = []
-        for sources in (at_once, [basis]):
-            said = asked(web, sources, rate=_rate(step), workers=WORKERS)["forecast"]["wait"]
+        forecasts = [asked(web, bulks, rate=_rate(step), workers=WORKERS)["forecast"] for bulks in (at_once, [basis])]
+        for sources, forecast in zip((at_once, [basis]), forecasts, strict=True):
+            said = forecast["wait"]
             if step["bulk"] in sources or said is None:
                 cells.append("– | –" if said is None else "fitted | –")
                 continue
             low, high = said["p95_s"]["low"], said["p95_s"]["high"]
             ends = f" [{low:.2f} to {'∞' if high is None else f'{high:.2f}'}]"
             cells.append(f"{said['p95_s']['value']:.2f}{ends} | {said['p95_s']['value'] / wait - 1:+.0%}")
-        cells.append(_at_its_speed(web, at_once, step))
+        cells.append(_at_its_speed(web, at_once, step, forecasts[0]["service_s"]))
         share = _rate(step) / measured
         head = f"| {_rate(step):.2f} | {share:.0%} | {step['jobs']} | {step['wait']['p50_s']:.2f} | {wait:.2f} | "
         rows.append((step["bulk"], head + " | ".join(cells)))
     return rows
 
 
-def _at_its_speed(web: str, at_once: list[str], step: dict[str, Any]) -> str:
+def _at_its_speed(web: str, at_once: list[str], step: dict[str, Any], usual: float) -> str:
     """Return p95 as predicted for a host as fast as it was in the step: time is counted in seconds of a job there.
 
+    ``usual`` is what a job takes where all come at once, in s.
     A virtual machine's cores are another's too: between steps they change by a tenth.
     """
     own = asked(web, [step["bulk"]])["models"][0]["now"]["service_s"]
-    slower = own / asked(web, at_once, rate=_rate(step), workers=WORKERS)["forecast"]["service_s"]
+    slower = own / usual
     said = asked(web, at_once, rate=_rate(step) * slower, workers=WORKERS)["forecast"]["wait"]
     if said is None:
         return "– | –"

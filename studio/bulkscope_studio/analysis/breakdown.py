@@ -250,9 +250,9 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
     work = a.end[own] - a.start[own]
     model = _by_job(facts, i.model.astype(np.float64), "last")[a.job[own]]
     found: list[Straggler] = []
-    first_rows = set(own[firsts(a.start[own], a.worker[own])].tolist())
+    first = firsts(a.start[own], a.worker[own])
     tokens = _by_job(facts, i.output_tokens, "sum")[a.job[own]]
-    given = _by_job(facts, i.input_tokens - np.nan_to_num(i.cached_tokens), "sum")[a.job[own]]
+    given = _by_job(facts, i.prefilled_tokens, "sum")[a.job[own]]
     lacked = _by_job(facts, i.cpu_wait, "sum")[a.job[own]]
     for name in np.unique(model[np.isfinite(model)]).tolist() or [np.nan]:
         of = np.flatnonzero(model == name) if np.isfinite(name) else np.arange(len(own))
@@ -269,7 +269,7 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
                 reasons.append(f"{tokens[index]:.0f} output tokens, usual {usual_tokens:.0f}")
             if np.isfinite(given[index]) and given[index] > 2 * usual_given:
                 reasons.append(f"{given[index]:.0f} input tokens, usual {usual_given:.0f}")
-            if int(own[index]) in first_rows:
+            if first[index]:
                 reasons.append("first job of its worker")
             if np.isfinite(lacked[index]) and lacked[index] > 0.25 * work[index]:
                 reasons.append("its threads waited for a core")

@@ -266,8 +266,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         chosen = np.flatnonzero(known)
         by_length = chosen[np.argsort((i.end - i.start)[chosen], kind="stable")]
         model[attempt[by_length]] = i.model[by_length]
-        prefilled = i.input_tokens - np.nan_to_num(i.cached_tokens)
-        for total, each in ((given, prefilled), (tokens, i.output_tokens), (cpu, i.cpu_time)):
+        for total, each in ((given, i.prefilled_tokens), (tokens, i.output_tokens), (cpu, i.cpu_time)):
             total[attempt[chosen]] = 0.0
             np.add.at(total, attempt[chosen], each[chosen])
     return Jobs(
@@ -311,9 +310,13 @@ def _model(
     return Model(facts.models[code] if code >= 0 else None, levels, law, _cores(facts), busy)
 
 
+def _worker_hosts(facts: Facts) -> Codes:
+    return np.unique(facts.attempts.host[facts.attempts.worker >= 0])
+
+
 def _host_cpu(facts: Facts, line: timeline.Timeline, found: Saturation, places: int) -> float:
     """Return how busy the workers' host was while all places worked beside a backlog."""
-    h, hosts = facts.hosts, np.unique(facts.attempts.host[facts.attempts.worker >= 0])
+    h, hosts = facts.hosts, _worker_hosts(facts)
     if len(hosts) != 1:
         return math.nan
     full = (line.every.value(h.time) >= places) & (line.backlog.value(h.time) > 0)
@@ -402,15 +405,9 @@ class _Workload:
     def forecast(self, asked: Asked) -> waits.Forecast:
         rate = self._rate if asked.rate is None else asked.rate
         return waits.forecast(
-            rate,
-            asked.rate is None,
-            self.places,
-            self.starts,
-            self.services,
-            self._pattern(),
-            self.dispatch,
+            rate, asked.rate is None, self.places, self.starts, self.services, self._pattern(), self.dispatch,
             self.slowing,
-        )
+        )  # fmt: skip
 
     def highest(self, asked: Asked) -> waits.Highest | None:
         if asked.slo is None:
@@ -430,12 +427,11 @@ def _speeds(
 
     Nor is it looked for over several hosts: places of one do not slow those of another.
     """
-    counts = found.counts()
-    usual = {n: found.usual(n) & of_model & jobs.ok & (jobs.model >= 0) for n in counts}
-    chosen = np.any(list(usual.values()), axis=0)
-    if len(np.unique(facts.attempts.host[facts.attempts.worker >= 0])) != 1:
+    if len(_worker_hosts(facts)) != 1:
         return None
-    varied = sum(int(rows.sum()) >= crowding.LEAST_BEGUN for rows in usual.values()) > 1
+    usual = [found.usual(n) & of_model & jobs.ok & (jobs.model >= 0) for n in found.counts()]
+    chosen = np.any(usual, axis=0)
+    varied = sum(int(rows.sum()) >= crowding.LEAST_BEGUN for rows in usual) > 1
     start, end = jobs.start[chosen], jobs.end[chosen]
     return crowding.speeds(start, end, _expected(jobs, chosen), line.every, within=not varied)
 

@@ -85,6 +85,11 @@ class Inferences:
     memory_limit: Floats
     trace: pa.ChunkedArray
 
+    @property
+    def prefilled_tokens(self) -> Floats:
+        """Return the input tokens that were not cached; where no cache is told of, all of them."""
+        return np.asarray(self.input_tokens - np.nan_to_num(self.cached_tokens))
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:

@@ -128,7 +128,7 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     kept = kept[:: max(1, -(-len(kept) // MOST_ROWS))]
     rows, of = rows[kept], of[kept]
     with np.errstate(invalid="ignore"):
-        prefilled = i.input_tokens[of] - np.nan_to_num(i.cached_tokens[of])
+        prefilled = i.prefilled_tokens[of]
     return _Jobs(
         beside[kept], i.model[of], a.end[rows] - a.start[rows], i.prefill[of], i.decode[of], i.cpu_time[of],
         i.output_tokens[of], prefilled,
