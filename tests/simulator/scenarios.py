@@ -61,7 +61,7 @@ def scenarios(series: int = 0) -> Iterable[Scenario]:
     what they claim, which ``ledger.complaints`` tells. Those of series 0 all are.
     """
     made = itertools.chain(
-        _unfit(), _failures(), _overloads(), _memory(), _cpu(), _bandwidth(), _contention(), _headroom()
+        _unfit(), _failures(), _overloads(), _memory(), _cpu(), _bandwidth(), _contention(), _headroom(), _slowed()
     )
     return [replace(scenario, seed=1000 + n + 10_000 * series) for n, scenario in enumerate(made)]
 
@@ -448,6 +448,15 @@ def _overloads() -> Iterator[Scenario]:
         hosts = (Host(), Host("node-2"))
         pools = (Pool(present=always(2)), Pool("node-2", present=always(2)))
         yield arrive(f"hosts/{rho:g}", replace(_base(4), hosts=hosts, pools=pools), rho, 60.0)
+
+
+def _slowed() -> Iterator[Scenario]:
+    """Jobs take longer in the end, so that the service time is not flat; they are too many from the first on."""
+    base = _base(4)
+    base = replace(base, streams=(replace(base.streams[0], tokens=Tokens(growth=0.8)),))
+    for rho in (2.0, 3.0):
+        stream = replace(base.streams[0], requests=poisson(rho * capacity(base), 60.0, 9))
+        yield Scenario(f"overload/longer/{rho:g}", 0, "overload", replace(base, streams=(stream,)), "longer in the end")
 
 
 def _failures() -> Iterator[Scenario]:

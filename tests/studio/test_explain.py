@@ -262,6 +262,36 @@ def test_a_worker_that_joins_late_is_no_gap() -> None:
     assert "8 s until a worker was there" in " ".join(explained.chain(found))
 
 
+def slowing(every: float, growth: float) -> list[Job]:
+    """Return what one worker does of 60 s of arrivals while a job that took 1 s comes to take ``growth`` s more."""
+    free, jobs = 0.0, []
+    for number in range(int(60 / every) + 1):
+        start = max(free, put := number * every)
+        free = start + 1 + growth * min(start / 60, 1)
+        jobs.append(Job(f"j{number:03d}", put, start, free))
+    return jobs
+
+
+def test_too_many_jobs_are_an_overload_though_the_workers_became_slower_meanwhile() -> None:
+    found = explain(written(slowing(0.5, 0.6)))
+    assert found["verdict"]["code"] == "overload"
+    # Jobs begin as often as they are short: their mean is 0.6 / ln 1.6 = 1.277 s, and 0.6 s of it are 47 %.
+    assert "in which a job came to take 47 % longer" in found["verdict"]["text"]
+    assert item(found, "overload", "service_growth")["holds"] is False
+    # The line through the jobs that began in those 60 s meets 1 s at the first of them, 2 jobs/s and one worker.
+    assert item(found, "overload", "offered_load")["value"] == pytest.approx(2, rel=0.01)
+    assert not silly(found) + sums(found)
+
+
+def test_workers_that_fall_behind_as_they_become_slower_are_neither_overload_nor_nothing() -> None:
+    found = explain(written(slowing(1.1, 1.0)))
+    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["text"].startswith("Jobs came to take longer, 69 % over the 59.4 s in which they arrived")
+    assert item(found, "overload", "offered_load")["value"] == pytest.approx(1 / 1.1, rel=0.02)
+    assert item(found, "overload", "offered_load")["holds"] is False
+    assert not silly(found) + sums(found)
+
+
 # --- odd bulks --------------------------------------------------------------------------------------
 
 

@@ -138,7 +138,7 @@ def internal_failure(view: View) -> Finding:
         bound="low", link=view.bulk,
     )  # fmt: skip
     busy = measured("workers busy", load.busy, "<", thresholds.BUSY_LOW, link=view.bulk)
-    rising = view.arrivals.backlog is not None and view.arrivals.backlog.low > 0
+    rising = view.arrivals.piles_up
     flat = said("backlog", "the backlog rose meanwhile" if rising else "the backlog did not rise", not rising)
     crashed = _gone(view, by_memory=False)
     gone = said(
@@ -259,7 +259,10 @@ def _stalls(view: View) -> str:
 
 
 def overload(view: View) -> Finding:
-    """More arrives than the workers can do: backlog and wait both rise, and a job takes no longer than before."""
+    """More arrives than the workers can do: backlog and wait both rise, and not because a job takes longer than before.
+
+    Either it does not, or the jobs that came were too many even for workers that had stayed as fast as at first.
+    """
     arrivals = view.arrivals
     requests = view.outcomes
     refused = measured(
@@ -281,11 +284,14 @@ def overload(view: View) -> Finding:
         link=view.bulk,
     )  # fmt: skip
     busy = measured("workers busy meanwhile", arrivals.busy, ">=", thresholds.BUSY_LOW, link=view.bulk)
-    rises = every(window, points, backlog, wait, flat, busy)
+    offered = measured(
+        "jobs that came, over those that workers as fast as at first can do", arrivals.offered, ">", thresholds.OFFERED,
+        bound="low", link=view.bulk,
+    )  # fmt: skip
+    rises = every(window, points, backlog, wait, _either(flat, offered), busy)
     answer = True if rises or refused.holds else rises
-    return Finding(
-        "overload", answer, _overload_text(view, answer), (window, points, backlog, wait, flat, busy, refused)
-    )
+    evidence = (window, points, backlog, wait, flat, offered, busy, refused)
+    return Finding("overload", answer, _overload_text(view, answer), evidence)
 
 
 def _overload_text(view: View, holds: bool | None) -> str:
@@ -298,6 +304,8 @@ def _overload_text(view: View, holds: bool | None) -> str:
             f": {wording.number(arrivals.rate)} jobs/s came, and the backlog grew by "
             f"{wording.number(arrivals.backlog.value)} jobs/s for {wording.seconds(arrivals.window)}"
         )
+        if arrivals.slowed:
+            text += f", in which a job came to take {wording.percent(arrivals.slowed)} longer"
     asked = view.outcomes
     if refused := asked.count("overload"):
         verb = "was" if refused == 1 else "were"
@@ -402,7 +410,7 @@ def memory_bandwidth(view: View) -> Finding:
         _share_of_growth("CPU time's growth over the job's", g.cpu, g.service, ">=", thresholds.CPU_GROWS, view),
     ]
     low = _low_pressure(view)
-    holds = every(_holds(slow), *parts, low)
+    holds = every(_either(*slow), *parts, low)
     text = "Memory bandwidth was not the limit." if holds is False else _untold(view)
     if holds and g.decode is not None:
         text = (
@@ -414,7 +422,7 @@ def memory_bandwidth(view: View) -> Finding:
     return Finding("memory_bandwidth", holds, text, (*slow, *parts, low))
 
 
-def _holds(evidence: tuple[Evidence, ...]) -> Evidence:
+def _either(*evidence: Evidence) -> Evidence:
     """Fold alternatives into one."""
     return said("alternatives", "", some(*evidence))
 
@@ -508,6 +516,12 @@ def headroom(view: View) -> Finding:
         text = "Nothing about load can be said: no job took any time."
     elif progress.sent == 1:
         text = "One job: nothing about load can be said from it."
+    elif arrivals.open and arrivals.piles_up and arrivals.slowed and busy.holds is False:
+        text = (
+            f"Jobs came to take longer, {wording.percent(arrivals.slowed)} over the {wording.seconds(arrivals.window)} "
+            "in which they arrived, and the workers fell behind; what slowed them was not seen. Longer prompts do "
+            "that, and other programs on the host."
+        )
     elif arrivals.open and np.isfinite(arrivals.busy):
         factor = thresholds.ROOM.value / arrivals.busy if arrivals.busy > 0 else np.inf
         room = f"about {wording.number(factor)} times the load fits" if factor > 1 else "little more load fits"

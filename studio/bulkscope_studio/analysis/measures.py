@@ -258,7 +258,9 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
 class Arrivals:
     """Whether the backlog grew while jobs arrived: drifts per second over ``points`` steps of the window.
 
-    ``open``: they came in several requests over time; a bulk put at once has a backlog by design.
+    ``open``: they came in several requests over time; a bulk put at once has a backlog by design. ``service``: growth
+    of the service time over the window, relative to its mean; ``offered``: jobs that came over those that the places
+    can do at the service time that the window began with, below the truth where jobs are retried or other bulks run.
     """
 
     open: bool
@@ -268,7 +270,19 @@ class Arrivals:
     backlog: Estimate | None
     wait: Estimate | None
     service: Estimate | None
+    offered: Estimate | None
     busy: float
+
+    @property
+    def piles_up(self) -> bool:
+        """Whether the backlog surely rose."""
+        return self.backlog is not None and self.backlog.low > thresholds.RISES.value
+
+    @property
+    def slowed(self) -> float:
+        """Growth of the service time over the window, relative to its mean; 0 where it may have been flat."""
+        grew = self.service is not None and self.service.low > thresholds.SERVICE_GROWTH.value
+        return self.service.value if self.service is not None and grew else 0.0
 
 
 def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
@@ -282,13 +296,13 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     long = window >= thresholds.OVERLOAD_S.value or window > 0.2 * (timeline.last - timeline.first)
     spread = long and (sending >= thresholds.SENDING.value or not len(facts.requests.size))
     if window <= 0:
-        return Arrivals(spread, window, points, np.nan, None, None, None, np.nan)
+        return Arrivals(spread, window, points, np.nan, None, None, None, None, np.nan)
     first, last = float(put[0]), float(put[-1])
     there = timeline.capacity.between(first, last)  # of the workers that were there, not of all that ever were
     busy = timeline.every.between(first, last) / there if there > 0 else np.nan
     rate = (len(put) - 1) / window
     if points < 3:
-        return Arrivals(spread, window, points, rate, None, None, None, busy)
+        return Arrivals(spread, window, points, rate, None, None, None, None, busy)
     edges = np.linspace(put[0], put[-1], points + 1)
     step = window / points
     begun = np.flatnonzero(a.mine & np.isfinite(a.start) & np.isfinite(a.ready))
@@ -300,8 +314,11 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.bincount(bins, waited, points) / counts
     means = means[np.isfinite(means)]
-    service = estimates.slope(a.start[begun][finished], worked[finished])
-    usual = float(np.mean(worked[finished])) if finished.any() else np.nan
+    since, took = a.start[begun][finished] - first, worked[finished]
+    growth = estimates.slope(since, took)
+    ones = np.ones_like(since)
+    line = None if growth is None else estimates.coefficients(np.column_stack([ones, since]), took)
+    usual = float(np.mean(took)) if len(took) else np.nan
     return Arrivals(
         open=spread,
         window=window,
@@ -309,7 +326,8 @@ def arrivals(facts: Facts, timeline: Timeline) -> Arrivals:
         rate=rate,
         backlog=estimates.drift(timeline.backlog.value(edges), step),
         wait=estimates.drift(means, step),
-        service=_scaled(service, window / usual) if service is not None and usual > 0 else None,
+        service=_scaled(growth, window / usual) if growth is not None and usual > 0 else None,
+        offered=_scaled(line[0], rate * window / there) if line is not None and there > 0 else None,
         busy=busy,
     )
 
