@@ -51,7 +51,7 @@ def ask(scenario: Scenario) -> Answer:
     run = scenario.run()
     store = Store(Path(":memory:"))
     try:
-        truth = ledger(run, scenario.bulk, write(run, store))
+        truth = ledger(run, scenario.bulk, write(run, store), scenario.among)
         began = time.perf_counter()
         found = bulk_explanation(store, scenario.bulk, now_ns=scenario.now_ns(run))
         seconds = time.perf_counter() - began

@@ -60,9 +60,7 @@ def compare(
     """
     wanted, found = flat(ours), flat(theirs)
     evidence, other = _evidence(ours), _evidence(theirs)
-    near = tuple(
-        path for path, item in evidence.items() if path in other and _is_near(item, other[path], _off(path, ours, item))
-    )
+    near = tuple(path for path, item in evidence.items() if path in other and _is_near(item, other[path]))
     excused = tuple(f"{path}{part}" for path in near for part in (".holds", ".text"))
     wrong = {}
     for name in sorted(wanted.keys() | found.keys()):
@@ -90,12 +88,12 @@ def _evidence(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _is_near(item: dict[str, Any], other: dict[str, Any], off: float) -> bool:
+def _is_near(item: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tell whether a number that differs stands so near to its threshold that the difference may decide."""
     if item["threshold"] is None:
         return False
     both = ((item[name], other[name]) for name in ("value", "low", "high"))
-    return any(one != there and None not in (one, there) and abs(one - item["threshold"]) <= off for one, there in both)
+    return any(None not in pair and pair[0] != pair[1] and min(pair) <= item["threshold"] <= max(pair) for pair in both)
 
 
 def _is_made_of_others(name: str, whole: bool) -> bool:

@@ -240,6 +240,27 @@ def test_every_number_is_the_same(told: Homes, bulk: str) -> None:
         assert ours["workers"]["places"] == 3, "one of them had jobs of the other bulk alone"
 
 
+def swamp() -> Told:
+    """A hundred bulks of one job each, more than their worker can do, two days after the others."""
+    found = Told()
+    worker, free = ("h7", 71), 0
+    for number in range(100):
+        put = BEGIN + 2 * DAY + number * 400 * MILLI + number % 7 * MILLI
+        at = max(put, free) + 3 * MILLI
+        found.span(("api", 9), PRODUCER, put, 0.0004, bulk__id=f"swamp-{number}", bulk__job__id=f"swamp-{number}-0")
+        found.job(worker, f"swamp-{number}", f"swamp-{number}-0", put, at, 1 + number % 5 / 9, bulk__outcome="ok")
+        free = at + round((1 + number % 5 / 9) * 1e9)
+    return found
+
+
+def test_an_overload_by_bulks_before_it_is_the_same(told: Homes) -> None:
+    swamp().to(told)
+    ours, theirs = told.both("swamp-99")
+    assert homes.compare(ours, theirs)
+    assert ours["verdict"]["text"] == theirs["verdict"]["text"]
+    assert "before this bulk, other bulks brought 2.47 jobs/s" in ours["verdict"]["text"]
+
+
 def line() -> Told:
     """A bulk put at once and a stream of jobs half a day later, on two workers of a host of their own."""
     found = Told()

@@ -61,8 +61,11 @@ class Ledger:
     refused: float
 
 
-def ledger(run: Run, bulk: str, lost: Lost) -> Ledger:
-    """Book a run's truth about ``bulk``; ``lost`` is what ``records.write`` took away."""
+def ledger(run: Run, bulk: str, lost: Lost, among: bool = False) -> Ledger:
+    """Book a run's truth about ``bulk``; ``lost`` is what ``records.write`` took away.
+
+    ``among``: of what arrived for all bulks, up to this one's last job.
+    """
     mine = [a for a in run.attempts if a.job.stream.bulk == bulk]
     if not mine:
         raise ValueError(f"nobody worked on a job of bulk {bulk!r}")
@@ -78,9 +81,12 @@ def ledger(run: Run, bulk: str, lost: Lost) -> Ledger:
     model = {a.job.stream.model.name for a in mine}
     beside = [a.beside for a in run.attempts if a.job.stream.model.name in model and a.end is not None]
     low, high = np.quantile(beside, (0.1, 0.9)).tolist() if beside else (0.0, 0.0)
-    window = max(a.end for a in ended if a.end is not None) - min(a.enqueued for a in mine) if ended else 0.0
     arrivals = np.sort([put.at + put.delay for put in run.puts])
     own = np.sort([put.at for put in run.puts if put.job.stream.bulk == bulk and put.by is None])
+    if among:
+        own = np.sort([put.at for put in run.puts if put.by is None and put.at <= own[-1]])
+    first = float(own[0]) if among else min(a.enqueued for a in mine)
+    window = max(a.end for a in ended if a.end is not None) - first if ended else 0.0
     span = float(own[-1] - own[0]) if len(own) > 1 else 0.0
     workers = max(1.0, high)
     asked = sum(r.asked for r in run.requests if own[0] - 1 <= r.start <= own[-1])

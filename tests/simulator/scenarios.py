@@ -36,7 +36,10 @@ Requests = tuple[tuple[float, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One system and seed. ``parameters`` say what was varied; ``border`` that it stands just across the border."""
+    """One system and seed. ``parameters`` say what was varied; ``border`` that it stands just across the border.
+
+    ``bulk`` is the one that is asked for; ``among``: what arrived before it for others counts as what arrived for it.
+    """
 
     name: str
     seed: int
@@ -45,6 +48,7 @@ class Scenario:
     parameters: str = ""
     border: bool = False
     bulk: str = BULK
+    among: bool = False
 
     def run(self) -> Run:
         return simulate(self.system, self.seed)
@@ -61,7 +65,16 @@ def scenarios(series: int = 0) -> Iterable[Scenario]:
     what they claim, which ``ledger.complaints`` tells. Those of series 0 all are.
     """
     made = itertools.chain(
-        _unfit(), _failures(), _overloads(), _memory(), _cpu(), _bandwidth(), _contention(), _headroom(), _slowed()
+        _unfit(),
+        _failures(),
+        _overloads(),
+        _memory(),
+        _cpu(),
+        _bandwidth(),
+        _contention(),
+        _headroom(),
+        _slowed(),
+        _among(),
     )
     return [replace(scenario, seed=1000 + n + 10_000 * series) for n, scenario in enumerate(made)]
 
@@ -457,6 +470,34 @@ def _slowed() -> Iterator[Scenario]:
     for rho in (2.0, 3.0):
         stream = replace(base.streams[0], requests=poisson(rho * capacity(base), 60.0, 9))
         yield Scenario(f"overload/longer/{rho:g}", 0, "overload", replace(base, streams=(stream,)), "longer in the end")
+
+
+def _among() -> Iterator[Scenario]:
+    """Many small bulks, each put at once, and the one that is asked for is the last: what came before it counts."""
+    base = _base(4)
+    full = capacity(base)
+
+    def many(requests: Requests) -> System:
+        return replace(base, streams=tuple(Stream(f"b{n:03d}", (request,)) for n, request in enumerate(requests)))
+
+    for size, rho in itertools.product((1, 3), (1.6, 2.5)):
+        came = poisson(rho * full, 90.0, 20 + size, size=size)
+        parameters = f"bulks of {size}, {rho:g} times the capacity for 90 s"
+        yield Scenario(
+            f"overload/many/{size}/{rho:g}", 0, "overload", many(came), parameters, False, f"b{len(came) - 1:03d}", True
+        )
+    for size, rho in itertools.product((1, 3), (0.4, 0.8)):
+        came = poisson(rho * full, 90.0, 30 + size, size=size)
+        parameters = f"bulks of {size}, {rho:g} of the capacity"
+        yield Scenario(
+            f"headroom/many/{size}/{rho:g}", 0, "headroom", many(came), parameters, False, f"b{len(came) - 1:03d}", True
+        )
+    for size in (40, 400):
+        came = ((0.0, size), *poisson(0.5 * full, 60.0, 40))
+        parameters = f"a bulk of {size} at once, then half of the capacity"
+        yield Scenario(
+            f"headroom/many/behind/{size}", 0, "headroom", many(came), parameters, False, f"b{len(came) - 1:03d}"
+        )
 
 
 def _failures() -> Iterator[Scenario]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 
@@ -289,6 +290,46 @@ def test_workers_that_fall_behind_as_they_become_slower_are_neither_overload_nor
     assert found["verdict"]["text"].startswith("Jobs came to take longer, 69 % over the 59.4 s in which they arrived")
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(1 / 1.1, rel=0.02)
     assert item(found, "overload", "offered_load")["holds"] is False
+    assert not silly(found) + sums(found)
+
+
+def one_by_one(times: list[float], took: float = 1.0) -> list[Job]:
+    """Return what one worker does of bulks of one job each, put at ``times``, in their order."""
+    free, jobs = 0.0, []
+    for number, put in enumerate(times):
+        start = max(free, put)
+        free = start + took
+        jobs.append(Job(f"j{number:03d}", put, start, free, bulk=f"b{number:03d}"))
+    return jobs
+
+
+def test_many_small_bulks_are_an_overload_of_each_that_waits_for_those_before_it() -> None:
+    # Calm for 60 s, then a job every 0.45 s on a worker that needs 1 s: the queue is last empty as they begin.
+    times = [*np.arange(0, 60, 2.0), *(60 + 0.45 * np.arange(89))]
+    found = explain(written(one_by_one(times)), f"b{len(times) - 1:03d}")
+    assert found["verdict"]["code"] == "overload"
+    assert "before this bulk, other bulks brought 2.2 jobs/s, and the backlog grew by" in found["verdict"]["text"]
+    assert item(found, "overload", "before_overload_window")["value"] == pytest.approx(88 * 0.45)
+    drift = item(found, "overload", "before_rises")
+    assert drift["value"] == pytest.approx(1 / 0.45 - 1, rel=0.03)
+    assert drift["low"] < 1 / 0.45 - 1 < drift["high"]
+    assert not silly(found) + sums(found)
+
+
+def test_a_bulk_that_waits_for_none_before_it_is_not_judged_by_them() -> None:
+    times = [*np.arange(0, 60, 0.5), 200.0]
+    found = explain(written(one_by_one(times)), "b120")
+    assert found["verdict"]["text"] == "One job: nothing about load can be said from it."
+    names = [item["name"] for finding in found["findings"] for item in finding["evidence"]]
+    assert not [name for name in names if name.startswith("before_")]
+
+
+def test_a_bulk_behind_a_large_one_waits_for_it_and_nothing_is_overloaded() -> None:
+    times = [*[0.0] * 100, *np.arange(1, 60, 2.0)]
+    found = explain(written(one_by_one(times)), f"b{len(times) - 1:03d}")
+    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["text"].startswith("Other bulks' jobs had the workers for 99 % of their time")
+    assert item(found, "overload", "before_rises")["holds"] is False
     assert not silly(found) + sums(found)
 
 

@@ -424,7 +424,7 @@ def test_each_scenario_truly_is_what_it_claims(verdict: str) -> None:
             run = scenario.run()
             tables, lost = rows(run)
             assert isinstance(tables["spans"], pa.Table)
-            found = complaints(ledger(run, scenario.bulk, lost), verdict)
+            found = complaints(ledger(run, scenario.bulk, lost, scenario.among), verdict)
             if found:
                 wrong[scenario.name] = found
     assert not wrong

@@ -170,7 +170,7 @@ def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | 
     ]
     if path is not None:
         less.append(("dispatch", path.dispatch, "no gaps between jobs on the longest chain"))
-        if not view.arrivals.open:
+        if not view.open:
             less.append(("api", path.start, f"jobs that arrive {wording.seconds(path.start)} earlier"))
     if view.load.others > 0.05 * view.load.capacity:
         share = view.load.others / (view.load.others + view.load.own)

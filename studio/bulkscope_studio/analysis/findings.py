@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bulkscope_studio.analysis import estimates, measures, thresholds, wording
+from bulkscope_studio.analysis import arrivals, estimates, measures, thresholds, wording
+from bulkscope_studio.analysis.arrivals import Arrivals
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.evidence import Evidence, Finding, every, measured, said, some
 from bulkscope_studio.analysis.facts import Codes, Facts
-from bulkscope_studio.analysis.measures import Arrivals, Cpu, Growth, Load, Memory
+from bulkscope_studio.analysis.measures import Cpu, Growth, Load, Memory
 from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.queueing import Little
 from bulkscope_studio.analysis.thresholds import Threshold
@@ -23,7 +24,10 @@ from bulkscope_studio.analysis.timeline import Timeline
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything that findings look at."""
+    """Everything that findings look at.
+
+    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it (None: no matter of it).
+    """
 
     facts: Facts
     progress: Progress
@@ -32,6 +36,8 @@ class View:
     growth: Growth
     load: Load
     arrivals: Arrivals
+    open: bool
+    ahead: Arrivals | None
     cpu: Cpu
     memory: Memory
 
@@ -261,51 +267,69 @@ def _stalls(view: View) -> str:
 def overload(view: View) -> Finding:
     """More arrives than the workers can do: backlog and wait both rise, and not because a job takes longer than before.
 
-    Either it does not, or the jobs that came were too many even for workers that had stayed as fast as at first.
+    Either it does not, or the jobs that came were too many even for workers that had stayed as fast as at first. It is
+    the bulk's own jobs that came so, or those of other bulks that its jobs had to wait for.
     """
-    arrivals = view.arrivals
     requests = view.outcomes
     refused = measured(
         "requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
         thresholds.REFUSED, bound="low", link="/",
     )  # fmt: skip
-    if not arrivals.open:
-        put = said("arrivals", "the bulk was put at once: its backlog is its size", False, link=view.bulk)
-        holds = bool(refused.holds)
-        return Finding("overload", holds, _overload_text(view, holds), (put, refused))
-    window = measured("arrivals lasted", arrivals.window, ">=", thresholds.OVERLOAD_S, link=view.bulk)
-    points = measured("points", float(arrivals.points), ">=", thresholds.OVERLOAD_POINTS)
-    backlog = measured(
-        "backlog rises by", arrivals.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=view.bulk
-    )
-    wait = measured("wait rises by", arrivals.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=view.bulk)
-    flat = measured(
-        "service time grew over the window by", arrivals.service, "<=", thresholds.SERVICE_GROWTH, bound="low",
-        link=view.bulk,
-    )  # fmt: skip
-    busy = measured("workers busy meanwhile", arrivals.busy, ">=", thresholds.BUSY_LOW, link=view.bulk)
-    offered = measured(
-        "jobs that came, over those that workers as fast as at first can do", arrivals.offered, ">", thresholds.OFFERED,
-        bound="low", link=view.bulk,
-    )  # fmt: skip
-    rises = every(window, points, backlog, wait, _either(flat, offered), busy)
+    put = said("arrivals", "the bulk was put at once: its backlog is its size", False, link=view.bulk)
+    own = _rising(view.arrivals, view.bulk) if view.open else (put,)
+    before = _rising(view.ahead, "/", before=True) if view.ahead is not None else ()
+    rises = _rises(own) if view.open else False
+    by = view.arrivals if view.open else None
+    if view.ahead is not None and not rises:
+        if _rises(before):
+            rises, by = True, view.ahead
+        elif rises is False:
+            rises = _rises(before)
     answer = True if rises or refused.holds else rises
-    evidence = (window, points, backlog, wait, flat, offered, busy, refused)
-    return Finding("overload", answer, _overload_text(view, answer), evidence)
+    return Finding("overload", answer, _overload_text(view, answer, by), (*own, *before, refused))
 
 
-def _overload_text(view: View, holds: bool | None) -> str:
+def _rising(came: Arrivals, link: str, before: bool = False) -> tuple[Evidence, ...]:
+    """Return the proofs that more came than could be done; ``before``: of what came before the bulk."""
+    whose = "other bulks before it: " if before else ""
+    found = (
+        measured(f"{whose}arrivals lasted", came.window, ">=", thresholds.OVERLOAD_S, link=link),
+        measured(f"{whose}points", float(came.points), ">=", thresholds.OVERLOAD_POINTS),
+        measured(
+            f"{whose}backlog rises by", came.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=link
+        ),
+        measured(f"{whose}wait rises by", came.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=link),
+        measured(f"{whose}workers busy meanwhile", came.busy, ">=", thresholds.BUSY_LOW, link=link),
+        measured(
+            f"{whose}service time grew over the window by", came.service, "<=", thresholds.SERVICE_GROWTH, bound="low",
+            link=link,
+        ),
+        measured(
+            f"{whose}jobs that came, over those that workers as fast as at first can do", came.offered, ">",
+            thresholds.OFFERED, bound="low", link=link,
+        ),
+    )  # fmt: skip
+    return tuple(dataclasses.replace(item, name=f"before_{item.name}") for item in found) if before else found
+
+
+def _rises(proofs: tuple[Evidence, ...]) -> bool | None:
+    """Judge what ``_rising`` returns: all hold, of the last two one."""
+    return every(*proofs[:-2], _either(*proofs[-2:]))
+
+
+def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
     if not holds:
         return "No overload was seen." if holds is False else "Whether arrivals outran the workers cannot be told."
-    arrivals = view.arrivals
     text = "More arrived than the workers could do"
-    if arrivals.open and arrivals.backlog is not None and np.isfinite(arrivals.rate):
+    if by is not None and by.backlog is not None and np.isfinite(by.rate):
+        who = "before this bulk, other bulks brought" if by is view.ahead else ""
+        came = f"{wording.number(by.rate)} jobs/s"
         text += (
-            f": {wording.number(arrivals.rate)} jobs/s came, and the backlog grew by "
-            f"{wording.number(arrivals.backlog.value)} jobs/s for {wording.seconds(arrivals.window)}"
+            f": {f'{who} {came}' if who else f'{came} came'}, and the backlog grew by "
+            f"{wording.number(by.backlog.value)} jobs/s for {wording.seconds(by.window)}"
         )
-        if arrivals.slowed:
-            text += f", in which a job came to take {wording.percent(arrivals.slowed)} longer"
+        if by.slowed:
+            text += f", in which a job came to take {wording.percent(by.slowed)} longer"
     asked = view.outcomes
     if refused := asked.count("overload"):
         verb = "was" if refused == 1 else "were"
@@ -505,7 +529,7 @@ def _untold(view: View) -> str:
 
 def headroom(view: View) -> Finding:
     """None of the others: how much more load fits, or what would make this bulk faster."""
-    load, arrivals, progress = view.load, view.arrivals, view.progress
+    load, came, progress = view.load, view.arrivals, view.progress
     busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
     cores = measured(f"cores busy ({view.cpu.busy_source or 'no source'})", view.cpu.busy, "<=", thresholds.ROOM)
     places = wording.count(max(load.places, 1), "worker")
@@ -514,30 +538,30 @@ def headroom(view: View) -> Finding:
     were = "was" if load.places <= 1 else "were"
     if load.capacity <= 0:
         text = "Nothing about load can be said: no job took any time."
+    elif load.others > load.own and (len(progress.waiting) or arrivals.waited_for_others(view.timeline)):
+        text = (
+            f"Other bulks' jobs had the workers for {wording.percent(load.others / load.capacity)} of their time; "
+            f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
+        )
     elif progress.sent == 1:
         text = "One job: nothing about load can be said from it."
-    elif arrivals.open and arrivals.piles_up and arrivals.slowed and busy.holds is False:
+    elif view.open and came.piles_up and came.slowed and busy.holds is False:
         text = (
-            f"Jobs came to take longer, {wording.percent(arrivals.slowed)} over the {wording.seconds(arrivals.window)} "
+            f"Jobs came to take longer, {wording.percent(came.slowed)} over the {wording.seconds(came.window)} "
             "in which they arrived, and the workers fell behind; what slowed them was not seen. Longer prompts do "
             "that, and other programs on the host."
         )
-    elif arrivals.open and np.isfinite(arrivals.busy):
-        factor = thresholds.ROOM.value / arrivals.busy if arrivals.busy > 0 else np.inf
+    elif view.open and np.isfinite(came.busy):
+        factor = thresholds.ROOM.value / came.busy if came.busy > 0 else np.inf
         room = f"about {wording.number(factor)} times the load fits" if factor > 1 else "little more load fits"
         text = (
-            f"Nothing held this bulk up: {places} {were} busy {wording.percent(arrivals.busy)} of the time at "
-            f"{wording.number(arrivals.rate)} jobs/s; {room} before waits grow steeply."
+            f"Nothing held this bulk up: {places} {were} busy {wording.percent(came.busy)} of the time at "
+            f"{wording.number(came.rate)} jobs/s; {room} before waits grow steeply."
         )
     elif longest >= thresholds.ROOM.value * (view.timeline.last - view.timeline.first):
         text = (
             f"The longest job is the limit: it alone took {wording.seconds(longest)}, and nothing was broken or full. "
             "More workers bring nothing; a shorter job, or an earlier start of it, does."
-        )
-    elif load.others > load.own:
-        text = (
-            f"Other bulks' jobs had the workers for {wording.percent(load.others / load.capacity)} of their time; "
-            f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
         )
     elif cores.holds is False:
         text = (
@@ -578,6 +602,7 @@ ORDER = (
 
 def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | None) -> View:
     """Measure everything that the findings need."""
+    came = arrivals.own(facts, timeline)
     return View(
         facts=facts,
         progress=progress,
@@ -585,7 +610,9 @@ def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | 
         little=little,
         growth=measures.growth(facts, timeline),
         load=measures.load(facts, progress, timeline, thresholds.STALL_S.value),
-        arrivals=measures.arrivals(facts, timeline),
+        arrivals=came,
+        open=arrivals.over_time(facts, timeline, came),
+        ahead=arrivals.ahead(facts, timeline),
         cpu=measures.cpu(facts, timeline),
         memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),
     )
