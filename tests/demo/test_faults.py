@@ -28,6 +28,7 @@ from tests.demo.faults import (
     kill_below,
     memory_group,
     prompts,
+    read,
     running,
     succeeded,
     words,
@@ -156,7 +157,11 @@ def test_a_worker_killed_for_the_memory_that_another_process_takes(group: Memory
     demo.wait_explained("starved", gone(2), "every job has ended or is lost")
     found = demo.explain("starved")
     expect(found, "memory_limited", "killed for memory")
-    assert (found["progress"]["failed"], found["progress"]["lost"]) == (1, 0), words(found)
+    # One makes room for the other as a rule; where that one's prompt has grown meanwhile the kernel takes both.
+    killed = sum(read(worker).count("raised error: WorkerLostError") for worker in demo.workers.values())
+    assert killed in (1, 2), words(found)
+    counts = found["progress"]
+    assert (counts["done"], counts["failed"], counts["lost"]) == (2 - killed, killed, 0), words(found)
 
 
 def test_a_broker_that_stalls(demo: Demo) -> None:
