@@ -281,6 +281,7 @@ def test_too_many_jobs_are_an_overload_though_the_workers_became_slower_meanwhil
     assert item(found, "overload", "service_growth")["holds"] is False
     # The line through the jobs that began in those 60 s meets 1 s at the first of them, 2 jobs/s and one worker.
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(2, rel=0.01)
+    assert "to keep up takes at least 3 workers as fast as these" in found["verdict"]["text"]  # 2 / 0.85
     assert not silly(found) + sums(found)
 
 
@@ -306,13 +307,16 @@ def one_by_one(times: list[float], took: float = 1.0) -> list[Job]:
 def test_many_small_bulks_are_an_overload_of_each_that_waits_for_those_before_it() -> None:
     # Calm for 60 s, then a job every 0.45 s on a worker that needs 1 s: the queue is last empty as they begin.
     times = [*np.arange(0, 60, 2.0), *(60 + 0.45 * np.arange(89))]
-    found = explain(written(one_by_one(times)), f"b{len(times) - 1:03d}")
+    found = explain(written(one_by_one(times), points=alive(1, 0, 200)), f"b{len(times) - 1:03d}")
     assert found["verdict"]["code"] == "overload"
     assert "before this bulk, other bulks brought 2.2 jobs/s, and the backlog grew by" in found["verdict"]["text"]
     assert item(found, "overload", "before_overload_window")["value"] == pytest.approx(88 * 0.45)
     drift = item(found, "overload", "before_rises")
     assert drift["value"] == pytest.approx(1 / 0.45 - 1, rel=0.03)
     assert drift["low"] < 1 / 0.45 - 1 < drift["high"]
+    # It did nothing but queue behind what had come before it, long before its own time.
+    assert found["wait"]["measured"] == pytest.approx(88 * (1 - 0.45))
+    assert found["wait"]["ratio"] == pytest.approx(1)
     assert not silly(found) + sums(found)
 
 
@@ -326,10 +330,11 @@ def test_a_bulk_that_waits_for_none_before_it_is_not_judged_by_them() -> None:
 
 def test_a_bulk_behind_a_large_one_waits_for_it_and_nothing_is_overloaded() -> None:
     times = [*[0.0] * 100, *np.arange(1, 60, 2.0)]
-    found = explain(written(one_by_one(times)), f"b{len(times) - 1:03d}")
+    found = explain(written(one_by_one(times), points=alive(1, 0, 200)), f"b{len(times) - 1:03d}")
     assert found["verdict"]["code"] == "headroom"
     assert found["verdict"]["text"].startswith("Other bulks' jobs had the workers for 99 % of their time")
     assert item(found, "overload", "before_rises")["holds"] is False
+    assert found["wait"]["ratio"] == pytest.approx(1)
     assert not silly(found) + sums(found)
 
 

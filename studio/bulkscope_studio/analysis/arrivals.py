@@ -26,7 +26,7 @@ class Arrivals:
 
     ``rate``: jobs/s that came. ``service``: growth of the service time over the window, relative to its mean;
     ``offered``: jobs that came over those that the places can do at the service time that the window began with, below
-    the truth where jobs are retried or others run beside them. ``busy``: share of the places.
+    the truth where jobs are retried or others run beside them. ``places``: mean number of those; ``busy``: share of it.
     """
 
     window: float
@@ -36,6 +36,7 @@ class Arrivals:
     wait: Estimate | None
     service: Estimate | None
     offered: Estimate | None
+    places: float
     busy: float
 
     @property
@@ -106,12 +107,12 @@ def _between(facts: Facts, timeline: Timeline, rows: Flags, backlog: Steps, firs
     count = int(np.sum((put >= first) & (put <= last)))
     points = min(_MOST_POINTS, count // _JOBS_A_POINT)
     if window <= 0:
-        return Arrivals(window, points, np.nan, None, None, None, None, np.nan)
+        return Arrivals(window, points, np.nan, None, None, None, None, np.nan, np.nan)
     there = timeline.capacity.between(first, last)  # of the workers that were there, not of all that ever were
     busy = timeline.every.between(first, last) / there if there > 0 else np.nan
     rate = (count - 1) / window
     if points < _FEWEST_POINTS:
-        return Arrivals(window, points, rate, None, None, None, None, busy)
+        return Arrivals(window, points, rate, None, None, None, None, there / window, busy)
     edges = np.linspace(first, last, points + 1)
     step = window / points
     begun = np.flatnonzero(rows & np.isfinite(a.start) & np.isfinite(a.ready))
@@ -134,6 +135,7 @@ def _between(facts: Facts, timeline: Timeline, rows: Flags, backlog: Steps, firs
         wait=estimates.drift(means, step),
         service=_scaled(line[1], window / usual) if line is not None and usual > 0 else None,
         offered=_scaled(line[0], rate * window / there) if line is not None and there > 0 else None,
+        places=there / window,
         busy=busy,
     )
 

@@ -208,8 +208,13 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
     if not own.any():
         return None
     measured = float(np.mean((a.start[rows] - ready)[own]))
-    found = simulation.replay(ready, timeline.end[rows] - a.start[rows], _presence(facts, timeline, rows))
-    expected = found.waits[own]
+    # What had occupied the places before is no row: what they then held stays there, and what waited still waits.
+    begun = a.start[rows] < timeline.first
+    put = np.where(begun, a.start[rows], np.maximum(ready, timeline.first))
+    order = np.argsort(ready, kind="stable")
+    work = (timeline.end[rows] - a.start[rows])[order]
+    found = simulation.replay(put[order], work, _presence(facts, timeline, rows))
+    expected = found.waits[own[order]]
     return Wait(measured, float(np.mean(expected)) if np.isfinite(expected).all() else None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -334,10 +335,20 @@ def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
     if refused := asked.count("overload"):
         verb = "was" if refused == 1 else "were"
         text += f"; {refused:,} of {wording.count(len(asked), 'request')} {verb} refused"
-    others = view.load.others
-    if others > 0.1 * view.load.capacity:
-        text += f"; other bulks had {wording.percent(others / view.load.capacity)} of the workers' time"
-    return text + "."
+    others = view.load.others / view.load.capacity if view.load.capacity > 0 else 0.0
+    if others > 0.1:
+        text += f"; other bulks had {wording.percent(others)} of the workers' time"
+    return f"{text}{_enough(view, by, others)}."
+
+
+def _enough(view: View, by: Arrivals | None, others: float) -> str:
+    """Say how many workers would have kept up; nothing where other bulks took a part that ``by`` does not count."""
+    if by is None or by.offered is None or (by is view.arrivals and others > 0.1):
+        return ""
+    workers = math.ceil(by.offered.value * by.places / thresholds.ROOM.value)
+    if workers <= by.places:
+        return ""
+    return f"; to keep up takes at least {wording.count(workers, 'worker')} as fast as these{_more(view)}"
 
 
 def memory_limited(view: View) -> Finding:
