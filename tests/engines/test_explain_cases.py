@@ -258,7 +258,7 @@ def test_an_overload_by_bulks_before_it_is_the_same(told: Homes) -> None:
     ours, theirs = told.both("swamp-99")
     assert homes.compare(ours, theirs)
     assert ours["verdict"]["text"] == theirs["verdict"]["text"]
-    assert "before this bulk, other bulks brought 2.47 jobs/s" in ours["verdict"]["text"]
+    assert "before this bulk, other bulks brought 2.5 jobs/s" in ours["verdict"]["text"]
 
 
 def line() -> Told:

@@ -219,16 +219,20 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
 
 
 def _presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[float, float]]:
-    """Return when each place was there: from its first sign; to the end, since nobody leaves while jobs wait."""
+    """Return from when to when each place was there: to the end, unless its worker fell silent long before."""
     a = facts.attempts
-    said = {worker.name: worker.first for worker in facts.workers}
+    said = {worker.name: worker for worker in facts.workers}
     found = []
     for code in np.unique(a.worker[rows]).tolist():
         own = rows[a.worker[rows] == code]
-        first = said.get(facts.worker_names[code] if code >= 0 else "", np.nan)
-        begin = float(np.min(a.start[own])) if np.isnan(first) else min(first, float(np.min(a.start[own])))
+        worker = said.get(facts.worker_names[code] if code >= 0 else "")
+        begin, end = float(np.min(a.start[own])), np.inf
+        if worker is not None and np.isfinite(worker.first):
+            begin = min(worker.first, begin)
+            if worker.last < timeline.last - thresholds.QUIET_S.value:
+                end = max(worker.last, float(np.max(timeline.end[own])))
         # Ready before its first job and with no other sign of it: it may have been there all the time.
-        found += [(begin, np.inf)] * timeline.places.places.get(code, 1)
+        found += [(begin, end)] * timeline.places.places.get(code, 1)
     return found
 
 

@@ -121,25 +121,17 @@ def drift(levels: Floats, step: float) -> Estimate | None:
 
 
 def slope(x: Floats, y: Floats) -> Estimate | None:
-    """Least-squares slope of ``y`` over ``x``, both (n,), as in ``line``."""
-    found = line(x, y)
-    return None if found is None else found[1]
+    """Least-squares slope of ``y`` over ``x``, both (n,), with White's interval, HC3 (MacKinnon and White 1985).
 
-
-def line(x: Floats, y: Floats) -> tuple[Estimate, Estimate] | None:
-    """Least-squares line through ``y`` over ``x``, both (n,): where it meets the least ``x``, and its slope.
-
-    With White's intervals, HC3 (MacKinnon and White 1985): the residuals of service times grow with their size, which
-    an ordinary interval takes for certainty. Rows with an absent value (NaN) are left out; None below three, or where x
-    does not vary.
+    The residuals of service times grow with their size, which an ordinary interval takes for certainty. Rows with an
+    absent value (NaN) are left out; None below three, or where x does not vary.
     """
     there = np.isfinite(x) & np.isfinite(y)
     x, y = x[there], y[there]
     if len(x) < 3 or float(np.ptp(x)) == 0:
         return None
-    since = x - np.min(x)  # times since 1970 would leave no digit for their differences
-    first, rise = coefficients(np.column_stack([np.ones_like(x), since]), y)
-    return first, rise
+    centred = x - np.mean(x)  # times since 1970 would leave no digit for their differences
+    return coefficients(np.column_stack([np.ones_like(x), centred]), y)[1]
 
 
 def coefficients(design: Floats, y: Floats) -> list[Estimate]:

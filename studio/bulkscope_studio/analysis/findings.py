@@ -27,7 +27,8 @@ from bulkscope_studio.analysis.timeline import Timeline
 class View:
     """Everything that findings look at.
 
-    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it (None: no matter of it).
+    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it, and ``for_others`` the
+    share of its jobs' time in which they waited for others'.
     """
 
     facts: Facts
@@ -38,6 +39,7 @@ class View:
     load: Load
     arrivals: Arrivals
     open: bool
+    for_others: float
     ahead: Arrivals | None
     cpu: Cpu
     memory: Memory
@@ -276,58 +278,76 @@ def overload(view: View) -> Finding:
         "requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
         thresholds.REFUSED, bound="low", link="/",
     )  # fmt: skip
-    put = said("arrivals", "the bulk was put at once: its backlog is its size", False, link=view.bulk)
-    own = _rising(view.arrivals, view.bulk) if view.open else (put,)
-    before = _rising(view.ahead, "/", before=True) if view.ahead is not None else ()
-    rises = _rises(own) if view.open else False
-    by = view.arrivals if view.open else None
-    if view.ahead is not None and not rises:
-        if _rises(before):
+    own: tuple[Evidence, ...] = (said("arrivals", _AT_ONCE, False, link=view.bulk),)
+    rises: bool | None = False
+    by = None
+    if view.open:
+        own, rises = _rising(view.arrivals, view.bulk)
+        by = view.arrivals
+    waited = measured(
+        "jobs' time spent waiting for other bulks' jobs", view.for_others, ">", thresholds.FOR_OTHERS, link=view.bulk
+    )
+    before: tuple[Evidence, ...] = ()
+    if waited.holds and view.ahead is not None:
+        before, rose = _rising_before(view.ahead)
+        if rose and not rises:
             rises, by = True, view.ahead
-        elif rises is False:
-            rises = _rises(before)
     answer = True if rises or refused.holds else rises
-    return Finding("overload", answer, _overload_text(view, answer, by), (*own, *before, refused))
+    return Finding("overload", answer, _overload_text(view, answer, by), (*own, waited, *before, refused))
 
 
-def _rising(came: Arrivals, link: str, before: bool = False) -> tuple[Evidence, ...]:
-    """Return the proofs that more came than could be done; ``before``: of what came before the bulk."""
-    whose = "other bulks before it: " if before else ""
-    found = (
-        measured(f"{whose}arrivals lasted", came.window, ">=", thresholds.OVERLOAD_S, link=link),
-        measured(f"{whose}points", float(came.points), ">=", thresholds.OVERLOAD_POINTS),
-        measured(
-            f"{whose}backlog rises by", came.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=link
-        ),
-        measured(f"{whose}wait rises by", came.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=link),
-        measured(f"{whose}workers busy meanwhile", came.busy, ">=", thresholds.BUSY_LOW, link=link),
-        measured(
-            f"{whose}service time grew over the window by", came.service, "<=", thresholds.SERVICE_GROWTH, bound="low",
-            link=link,
-        ),
-        measured(
-            f"{whose}jobs that came, over those that workers as fast as at first can do", came.offered, ">",
-            thresholds.OFFERED, bound="low", link=link,
-        ),
+_AT_ONCE = "the bulk was put at once: its backlog is its size"
+
+
+def _rising(came: Arrivals, link: str) -> tuple[tuple[Evidence, ...], bool | None]:
+    """Return the proofs that more came than could be done, and whether they prove it."""
+    flat = _flat(came, link)
+    offered = measured(
+        "jobs that came, over those that workers as fast as at first can do", came.offered, ">", thresholds.OFFERED,
+        bound="low", link=link,
     )  # fmt: skip
-    return tuple(dataclasses.replace(item, name=f"before_{item.name}") for item in found) if before else found
+    found = _piling_up(came, link)
+    return (*found, flat, offered), every(*found, _either(flat, offered))
 
 
-def _rises(proofs: tuple[Evidence, ...]) -> bool | None:
-    """Judge what ``_rising`` returns: all hold, of the last two one."""
-    return every(*proofs[:-2], _either(*proofs[-2:]))
+def _rising_before(came: Arrivals) -> tuple[tuple[Evidence, ...], bool | None]:
+    """Return the same of what came before a bulk.
+
+    The queue was last empty just before jobs became too slow, where they did: the service time at first tells nothing.
+    """
+    found = (*_piling_up(came, "/"), _flat(came, "/"))
+    named = (
+        dataclasses.replace(item, name=f"before_{item.name}", text=f"other bulks before it: {item.text}")
+        for item in found
+    )
+    return tuple(named), every(*found)
+
+
+def _piling_up(came: Arrivals, link: str) -> tuple[Evidence, ...]:
+    return (
+        measured("arrivals lasted", came.window, ">=", thresholds.OVERLOAD_S, link=link),
+        measured("points", float(came.points), ">=", thresholds.OVERLOAD_POINTS),
+        measured("backlog rises by", came.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=link),
+        measured("wait rises by", came.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=link),
+        measured("workers busy meanwhile", came.busy, ">=", thresholds.BUSY_LOW, link=link),
+    )
+
+
+def _flat(came: Arrivals, link: str) -> Evidence:
+    return measured(
+        "service time grew over the window by", came.service, "<=", thresholds.SERVICE_GROWTH, bound="low", link=link
+    )
 
 
 def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
     if not holds:
         return "No overload was seen." if holds is False else "Whether arrivals outran the workers cannot be told."
     text = "More arrived than the workers could do"
-    if by is not None and by.backlog is not None and np.isfinite(by.rate):
-        who = "before this bulk, other bulks brought" if by is view.ahead else ""
+    if by is not None and by.backlog is not None and by.piles_up:
         came = f"{wording.number(by.rate)} jobs/s"
         text += (
-            f": {f'{who} {came}' if who else f'{came} came'}, and the backlog grew by "
-            f"{wording.number(by.backlog.value)} jobs/s for {wording.seconds(by.window)}"
+            f": {f'before this bulk, other bulks brought {came}' if by is view.ahead else f'{came} came'}, and the "
+            f"backlog grew by {wording.number(by.backlog.value)} jobs/s for {wording.seconds(by.window)}"
         )
         if by.slowed:
             text += f", in which a job came to take {wording.percent(by.slowed)} longer"
@@ -343,12 +363,13 @@ def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
 
 def _enough(view: View, by: Arrivals | None, others: float) -> str:
     """Say how many workers would have kept up; nothing where other bulks took a part that ``by`` does not count."""
-    if by is None or by.offered is None or (by is view.arrivals and others > 0.1):
+    if by is None or by.backlog is None or not by.piles_up or (by is view.arrivals and others > 0.1):
         return ""
-    workers = math.ceil(by.offered.value * by.places / thresholds.ROOM.value)
-    if workers <= by.places:
+    done = by.rate - by.backlog.value  # jobs/s, by workers that were busy
+    if not done > 0:
         return ""
-    return f"; to keep up takes at least {wording.count(workers, 'worker')} as fast as these{_more(view)}"
+    workers = math.ceil(by.places * by.rate / done / thresholds.ROOM.value)
+    return f"; to keep up takes about {wording.count(workers, 'worker')} as fast as these were{_more(view)}"
 
 
 def memory_limited(view: View) -> Finding:
@@ -549,18 +570,15 @@ def headroom(view: View) -> Finding:
     were = "was" if load.places <= 1 else "were"
     if load.capacity <= 0:
         text = "Nothing about load can be said: no job took any time."
-    elif load.others > load.own and (len(progress.waiting) or arrivals.waited_for_others(view.timeline)):
-        text = (
-            f"Other bulks' jobs had the workers for {wording.percent(load.others / load.capacity)} of their time; "
-            f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
-        )
+    elif view.for_others > thresholds.FOR_OTHERS.value:
+        text = _beside(view)
     elif progress.sent == 1:
         text = "One job: nothing about load can be said from it."
-    elif view.open and came.piles_up and came.slowed and busy.holds is False:
+    elif view.open and came.piles_up and came.slowed and came.busy >= thresholds.BUSY_LOW.value:
         text = (
             f"Jobs came to take longer, {wording.percent(came.slowed)} over the {wording.seconds(came.window)} "
-            "in which they arrived, and the workers fell behind; what slowed them was not seen. Longer prompts do "
-            "that, and other programs on the host."
+            "in which they arrived, and the workers fell behind: look at their tokens and models, and at what else ran "
+            "on the host."
         )
     elif view.open and np.isfinite(came.busy):
         factor = thresholds.ROOM.value / came.busy if came.busy > 0 else np.inf
@@ -574,6 +592,8 @@ def headroom(view: View) -> Finding:
             f"The longest job is the limit: it alone took {wording.seconds(longest)}, and nothing was broken or full. "
             "More workers bring nothing; a shorter job, or an earlier start of it, does."
         )
+    elif load.others > load.own:
+        text = _beside(view)
     elif cores.holds is False:
         text = (
             f"Workers and cores were both in use, and neither in excess: {places} busy {wording.percent(load.busy)} of "
@@ -585,6 +605,14 @@ def headroom(view: View) -> Finding:
             f"{wording.percent(load.busy)} of the time, and nothing was broken or full{_more(view)}."
         )
     return Finding("headroom", True, text, (busy, cores))
+
+
+def _beside(view: View) -> str:
+    share = wording.percent(view.load.others / view.load.capacity)
+    return (
+        f"Other bulks' jobs had the workers for {share} of their time; "
+        f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
+    )
 
 
 def _more(view: View) -> str:
@@ -623,6 +651,7 @@ def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | 
         load=measures.load(facts, progress, timeline, thresholds.STALL_S.value),
         arrivals=came,
         open=arrivals.over_time(facts, timeline, came),
+        for_others=arrivals.waited_for_others(facts, timeline),
         ahead=arrivals.ahead(facts, timeline),
         cpu=measures.cpu(facts, timeline),
         memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),

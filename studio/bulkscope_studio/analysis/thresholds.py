@@ -61,6 +61,10 @@ OFFERED = Threshold(
     "offered_load", 1.0, "1",
     "Jobs that came over those that the workers can do as fast as at first, lower end: too many, whatever slowed them.",
 )  # fmt: skip
+FOR_OTHERS = Threshold(
+    "waited_for_others", 0.5, "share",
+    "Of the jobs' time, waits and work, waiting for other bulks' jobs: less is not what held the bulk up.",
+)  # fmt: skip
 ALIKE_ROWS = Threshold(
     "jobs_compared", 8.0, "1", "Jobs beside many busy workers, and beside few: fewer have no interval worth showing."
 )
@@ -112,7 +116,7 @@ STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the thi
 
 ALL = (
     LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
-    IDLE_SHARE, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, ALIKE_ROWS, BUSY_RANGE,
-    GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY, CPU_PRESSURE, CPU_WAIT,
+    IDLE_SHARE, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, FOR_OTHERS, ALIKE_ROWS,
+    BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY, CPU_PRESSURE, CPU_WAIT,
     CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
 )  # fmt: skip

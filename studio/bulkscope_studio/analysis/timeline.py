@@ -211,7 +211,7 @@ def build(facts: Facts, running: bool) -> Timeline:
         every=every,
         backlog=backlog,
         crowd=_crowd(every, first, last),
-        capacity=_capacity(facts, end, own_workers, places),
+        capacity=capacity(facts, end, own_workers, places),
         host_busy={
             int(host): steps(a.start[rows], end[rows])
             for host in np.unique(a.host[begun])
@@ -249,7 +249,7 @@ def _crowd(every: Steps, first: float, last: float) -> Steps:
     return steps(inside[:-1][busy], inside[1:][busy])
 
 
-def _capacity(facts: Facts, end: Floats, workers: Codes, places: Slots) -> Steps:
+def capacity(facts: Facts, end: Floats, workers: Codes, places: Slots) -> Steps:
     """Count the places that are there: each worker from when it was first heard of until it was last."""
     a = facts.attempts
     said = {worker.name: worker for worker in facts.workers}
