@@ -50,6 +50,21 @@ def test_an_overtaken_bulk_is_not_taken_for_a_stall() -> None:
     assert found["next"] == [], "of a bulk that runs nobody knows the end"
 
 
+@pytest.mark.parametrize(("seen", "places"), [(40.9, 1), (42.1, 2)], ids=["its end is under way", "it goes on"])
+def test_a_job_whose_end_has_not_come_yet_has_a_second_place_only_if_it_is_heard_of(seen: float, places: int) -> None:
+    done = [Job(f"j{n}", 0.0, float(n), n + 1.0) for n in range(40)]
+    late = [
+        Job("late", 0.0, 40.0, None, seen=seen),
+        Job("next", 0.0, 41.0, 41.5),
+        Job("then", 0.0, 41.5, None, seen=42),
+    ]
+    found = explain(written([*done, *late, *(Job(f"w{n}", 0.0) for n in range(9))]), now=42.2)
+    assert found["workers"]["places"] == places
+    if places == 1:
+        assert found["verdict"]["code"] == "headroom"
+        assert found["workers"]["own_s"] == pytest.approx(42)
+
+
 def test_jobs_of_several_requests_at_once_are_a_bulk_put_at_once() -> None:
     jobs = [
         Job(f"j{n}", n // 40 * 0.2, 0.1 + n // 4 * 2.0, 0.1 + n // 4 * 2.0 + 2.0, 1 + n % 4) for n in range(240)

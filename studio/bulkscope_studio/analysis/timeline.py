@@ -190,6 +190,7 @@ def build(facts: Facts, running: bool) -> Timeline:
     begun = np.isfinite(a.start)
     # An open attempt lasts while it is heard of; of others' ended ones the end is known.
     end = np.where(a.ended, a.end, np.where(a.silent | ~begun, a.seen, np.maximum(a.seen, facts.now)))
+    end = _until_next(a, end)
     mine_rows = begun & a.mine
     first, last = _window(facts, end, running)
     # The workers of its queues, also one that had none of its jobs: it could have had.
@@ -222,6 +223,23 @@ def build(facts: Facts, running: bool) -> Timeline:
         first=first,
         last=last,
     )
+
+
+def _until_next(attempts: Attempts, end: Floats) -> Floats:
+    """Return ``end`` with open attempts ended when their worker began the next, if they were not heard of since.
+
+    Of a job that has just ended the span may come later than what its worker says of the next one: the job then lasts
+    to this moment, as it seems, on a second place, which would have stood idle all the time before. One that truly goes
+    on beside the next is heard of again within a second.
+    """
+    begun = np.flatnonzero(np.isfinite(attempts.start) & (attempts.worker >= 0))
+    order = begun[np.lexsort((attempts.start[begun], attempts.worker[begun]))]
+    row, after = order[:-1], order[1:]
+    begins = attempts.start[after]
+    over = (attempts.worker[row] == attempts.worker[after]) & ~attempts.ended[row] & (attempts.seen[row] <= begins)
+    found = end.copy()
+    found[row[over]] = np.minimum(end[row[over]], begins[over])
+    return found
 
 
 def _window(facts: Facts, end: Floats, running: bool) -> tuple[float, float]:
