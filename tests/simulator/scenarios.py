@@ -477,27 +477,19 @@ def _among() -> Iterator[Scenario]:
     base = _base(4)
     full = capacity(base)
 
-    def many(requests: Requests) -> System:
-        return replace(base, streams=tuple(Stream(f"b{n:03d}", (request,)) for n, request in enumerate(requests)))
+    def last(name: str, verdict: str, came: Requests, parameters: str, among: bool = True) -> Scenario:
+        bulks = [f"b{n:03d}" for n in range(len(came))]
+        streams = tuple(Stream(bulk, (request,)) for bulk, request in zip(bulks, came, strict=True))
+        system = replace(base, streams=streams)
+        return Scenario(f"{verdict}/many/{name}", 0, verdict, system, parameters, bulk=bulks[-1], among=among)
 
-    for size, rho in itertools.product((1, 3), (1.6, 2.5)):
-        came = poisson(rho * full, 90.0, 20 + size, size=size)
-        parameters = f"bulks of {size}, {rho:g} times the capacity for 90 s"
-        yield Scenario(
-            f"overload/many/{size}/{rho:g}", 0, "overload", many(came), parameters, False, f"b{len(came) - 1:03d}", True
-        )
-    for size, rho in itertools.product((1, 3), (0.4, 0.8)):
-        came = poisson(rho * full, 90.0, 30 + size, size=size)
-        parameters = f"bulks of {size}, {rho:g} of the capacity"
-        yield Scenario(
-            f"headroom/many/{size}/{rho:g}", 0, "headroom", many(came), parameters, False, f"b{len(came) - 1:03d}", True
-        )
+    for verdict, seed, rates in (("overload", 20, (1.6, 2.5)), ("headroom", 30, (0.4, 0.8))):
+        for size, rho in itertools.product((1, 3), rates):
+            came = poisson(rho * full, 90.0, seed + size, size=size)
+            yield last(f"{size}/{rho:g}", verdict, came, f"bulks of {size}, {rho:g} times the capacity for 90 s")
     for size in (40, 400):
         came = ((0.0, size), *poisson(0.5 * full, 60.0, 40))
-        parameters = f"a bulk of {size} at once, then half of the capacity"
-        yield Scenario(
-            f"headroom/many/behind/{size}", 0, "headroom", many(came), parameters, False, f"b{len(came) - 1:03d}"
-        )
+        yield last(f"behind/{size}", "headroom", came, f"a bulk of {size} at once, then half of the capacity", False)
 
 
 def _failures() -> Iterator[Scenario]:

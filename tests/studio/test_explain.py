@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -264,14 +264,25 @@ def test_a_worker_that_joins_late_is_no_gap() -> None:
     assert "8 s until a worker was there" in " ".join(explained.chain(found))
 
 
-def slowing(every: float, growth: float) -> list[Job]:
-    """Return what one worker does of 60 s of arrivals while a job that took 1 s comes to take ``growth`` s more."""
+def one_by_one(
+    times: Iterable[float], took: Callable[[float], float] = lambda start: 1.0, together: bool = False
+) -> list[Job]:
+    """Return what one worker does of jobs put at ``times``, in their order; ``took`` is by start, in s.
+
+    Each is a bulk of its own, unless they are one ``together``.
+    """
     free, jobs = 0.0, []
-    for number in range(int(60 / every) + 1):
-        start = max(free, put := number * every)
-        free = start + 1 + growth * min(start / 60, 1)
-        jobs.append(Job(f"j{number:03d}", put, start, free))
+    for number, put in enumerate(times):
+        start = max(free, put)
+        free = start + took(start)
+        jobs.append(Job(f"j{number:03d}", put, start, free, bulk="bulk" if together else f"b{number:03d}"))
     return jobs
+
+
+def slowing(every: float, growth: float, together: bool = True) -> list[Job]:
+    """Return what one worker does of 60 s of arrivals while a job that took 1 s comes to take ``growth`` s more."""
+    times = every * np.arange(int(60 / every) + 1)
+    return one_by_one(times.tolist(), lambda start: 1 + growth * min(start / 60, 1), together)
 
 
 def test_too_many_jobs_are_an_overload_though_the_workers_became_slower_meanwhile() -> None:
@@ -294,16 +305,6 @@ def test_workers_that_fall_behind_as_they_become_slower_are_neither_overload_nor
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(1.03 / 1.1, rel=0.02)
     assert item(found, "overload", "offered_load")["holds"] is False
     assert not silly(found) + sums(found)
-
-
-def one_by_one(times: list[float], took: float = 1.0) -> list[Job]:
-    """Return what one worker does of bulks of one job each, put at ``times``, in their order."""
-    free, jobs = 0.0, []
-    for number, put in enumerate(times):
-        start = max(free, put)
-        free = start + took
-        jobs.append(Job(f"j{number:03d}", put, start, free, bulk=f"b{number:03d}"))
-    return jobs
 
 
 def test_many_small_bulks_are_an_overload_of_each_that_waits_for_those_before_it() -> None:
@@ -352,19 +353,15 @@ def test_a_bulk_that_hardly_waited_was_not_held_up_by_an_overload(last: Job) -> 
 
 
 def test_workers_that_slow_down_are_no_overload_of_small_bulks_either() -> None:
-    jobs = [dataclasses.replace(job, bulk=f"b{number}") for number, job in enumerate(slowing(1.1, 1.0))]
-    found = explain(written(jobs), f"b{len(jobs) - 1}")
+    jobs = slowing(1.1, 1.0, together=False)
+    found = explain(written(jobs), jobs[-1].bulk)
     assert found["verdict"]["code"] == "headroom"
     assert item(found, "overload", "before_service_growth")["holds"] is False
 
 
 def test_workers_that_slow_down_once_early_are_no_overload() -> None:
     # 0.8 jobs/s on a worker that needs 1 s, and after one minute of ten 2 s.
-    free, jobs = 0.0, []
-    for number in range(480):
-        start = max(free, put := number / 0.8)
-        free = start + (1 if start < 60 else 2)
-        jobs.append(Job(f"j{number:03d}", put, start, free))
+    jobs = one_by_one([number / 0.8 for number in range(480)], lambda start: 1 if start < 60 else 2, together=True)
     found = explain(written(jobs))
     assert found["verdict"]["text"].startswith("Jobs came to take longer")
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(0.8)

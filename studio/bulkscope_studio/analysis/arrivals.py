@@ -56,9 +56,8 @@ class Arrivals:
 
 def own(facts: Facts, timeline: Timeline) -> Arrivals:
     """Compute it of the bulk, from its first enqueue to its last."""
-    put = _puts(facts, facts.attempts.mine)
-    first, last = (float(put[0]), float(put[-1])) if len(put) else (0.0, 0.0)
-    return _between(facts, timeline, facts.attempts.mine, first, last)
+    mine = facts.attempts.mine
+    return _of(facts, timeline, mine, _puts(facts, mine))
 
 
 def over_time(facts: Facts, timeline: Timeline, found: Arrivals) -> bool:
@@ -67,16 +66,6 @@ def over_time(facts: Facts, timeline: Timeline, found: Arrivals) -> bool:
     sending = int(np.sum(~(facts.requests.size == 0)))
     long = found.window >= thresholds.OVERLOAD_S.value or found.window > 0.2 * (timeline.last - timeline.first)
     return long and (sending >= thresholds.SENDING.value or not len(facts.requests.size))
-
-
-def waited_for_others(facts: Facts, timeline: Timeline) -> float:
-    """Return the share of its jobs' time, waits and work, in which they waited for other bulks' jobs (NaN: no time)."""
-    a, w = facts.attempts, timeline.waits
-    begun = a.mine & np.isfinite(a.start)
-    work = float(np.sum((timeline.end - a.start)[begun]))
-    for_others = float(np.sum(w.others))
-    whole = work + for_others + float(np.sum(w.own) + np.sum(w.dispatch) + np.sum(w.absent))
-    return for_others / whole if whole > 0 else np.nan
 
 
 def ahead(facts: Facts, timeline: Timeline) -> Arrivals | None:
@@ -109,7 +98,7 @@ def ahead(facts: Facts, timeline: Timeline) -> Arrivals | None:
         every=steps(a.start[busy], timeline.end[busy]),
         capacity=capacity(facts, timeline.end, workers, timeline.places),
     )
-    found = _between(facts, then, rows, first, last)
+    found = _of(facts, then, rows, put)
     return dataclasses.replace(found, backlog=_wider(found.backlog), wait=_wider(found.wait))
 
 
@@ -132,17 +121,17 @@ def _puts(facts: Facts, rows: Flags) -> Floats:
     return np.sort(a.ready[rows & np.isfinite(a.ready) & (a.attempt <= 1)])
 
 
-def _between(facts: Facts, timeline: Timeline, rows: Flags, first: float, last: float) -> Arrivals:
-    """Compute it of the jobs among ``rows``, whose backlog and workers are those of ``timeline``."""
-    a, window = facts.attempts, last - first
-    put = _puts(facts, rows)
-    count = int(np.sum((put >= first) & (put <= last)))
-    points = min(_MOST_POINTS, count // _JOBS_A_POINT)
+def _of(facts: Facts, timeline: Timeline, rows: Flags, put: Floats) -> Arrivals:
+    """Compute it from the first of ``put`` to the last, of ``rows``, whose backlog and workers ``timeline`` has."""
+    a = facts.attempts
+    first, last = (float(put[0]), float(put[-1])) if len(put) else (0.0, 0.0)
+    window = last - first
+    points = min(_MOST_POINTS, len(put) // _JOBS_A_POINT)
     if window <= 0:
         return Arrivals(window, points, np.nan, None, None, None, None, np.nan, np.nan)
     there = timeline.capacity.between(first, last)  # of the workers that were there, not of all that ever were
     busy = timeline.every.between(first, last) / there if there > 0 else np.nan
-    rate = (count - 1) / window
+    rate = (len(put) - 1) / window
     if points < _FEWEST_POINTS:
         return Arrivals(window, points, rate, None, None, None, None, there / window, busy)
     edges = np.linspace(first, last, points + 1)

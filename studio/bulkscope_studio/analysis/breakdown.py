@@ -29,6 +29,12 @@ class Time:
     other_work: float | None
     work: float
 
+    @property
+    def for_others(self) -> float:
+        """Share of the jobs' waits and work in which they waited for other bulks' jobs; NaN without either."""
+        whole = self.work + self.wait_others + (self.wait_own + self.wait_dispatch + self.wait_absent)
+        return self.wait_others / whole if whole > 0 else np.nan
+
 
 def time(facts: Facts, timeline: Timeline) -> Time:
     """Add up the bulk's seconds."""

@@ -76,7 +76,7 @@ def explain(facts: Facts) -> Explanation:
         findings=found,
         notes=_notes(view),
         progress=_counts(progress),
-        time_s=breakdown.time(facts, line),
+        time_s=view.time,
         workers=_workers(view),
         path=path,
         makespan=length,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bulkscope_studio.analysis import arrivals, estimates, measures, thresholds, wording
+from bulkscope_studio.analysis import arrivals, breakdown, estimates, measures, thresholds, wording
 from bulkscope_studio.analysis.arrivals import Arrivals
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.evidence import Evidence, Finding, every, measured, said, some
@@ -27,8 +27,8 @@ from bulkscope_studio.analysis.timeline import Timeline
 class View:
     """Everything that findings look at.
 
-    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it, and ``for_others`` the
-    share of its jobs' time in which they waited for others'.
+    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it, None where its jobs did
+    not mostly wait for that.
     """
 
     facts: Facts
@@ -39,7 +39,7 @@ class View:
     load: Load
     arrivals: Arrivals
     open: bool
-    for_others: float
+    time: breakdown.Time
     ahead: Arrivals | None
     cpu: Cpu
     memory: Memory
@@ -285,10 +285,14 @@ def overload(view: View) -> Finding:
         own, rises = _rising(view.arrivals, view.bulk)
         by = view.arrivals
     waited = measured(
-        "jobs' time spent waiting for other bulks' jobs", view.for_others, ">", thresholds.FOR_OTHERS, link=view.bulk
+        "jobs' time spent waiting for other bulks' jobs",
+        view.time.for_others,
+        ">",
+        thresholds.FOR_OTHERS,
+        link=view.bulk,
     )
     before: tuple[Evidence, ...] = ()
-    if waited.holds and view.ahead is not None:
+    if view.ahead is not None:
         before, rose = _rising_before(view.ahead)
         if rose and not rises:
             rises, by = True, view.ahead
@@ -570,7 +574,7 @@ def headroom(view: View) -> Finding:
     were = "was" if load.places <= 1 else "were"
     if load.capacity <= 0:
         text = "Nothing about load can be said: no job took any time."
-    elif view.for_others > thresholds.FOR_OTHERS.value:
+    elif view.time.for_others > thresholds.FOR_OTHERS.value:
         text = _beside(view)
     elif progress.sent == 1:
         text = "One job: nothing about load can be said from it."
@@ -642,6 +646,7 @@ ORDER = (
 def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | None) -> View:
     """Measure everything that the findings need."""
     came = arrivals.own(facts, timeline)
+    time = breakdown.time(facts, timeline)
     return View(
         facts=facts,
         progress=progress,
@@ -651,8 +656,8 @@ def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | 
         load=measures.load(facts, progress, timeline, thresholds.STALL_S.value),
         arrivals=came,
         open=arrivals.over_time(facts, timeline, came),
-        for_others=arrivals.waited_for_others(facts, timeline),
-        ahead=arrivals.ahead(facts, timeline),
+        time=time,
+        ahead=arrivals.ahead(facts, timeline) if time.for_others > thresholds.FOR_OTHERS.value else None,
         cpu=measures.cpu(facts, timeline),
         memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),
     )

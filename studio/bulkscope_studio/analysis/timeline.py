@@ -232,8 +232,10 @@ def _until_next(attempts: Attempts, end: Floats) -> Floats:
     to this moment, as it seems, on a second place, which would have stood idle all the time before. One that truly goes
     on beside the next is heard of again within a second.
     """
-    begun = np.flatnonzero(np.isfinite(attempts.start) & (attempts.worker >= 0))
-    order = begun[np.lexsort((attempts.start[begun], attempts.worker[begun]))]
+    begun = np.isfinite(attempts.start) & (attempts.worker >= 0)
+    # Of the few workers with an open attempt: none has one in a bulk that is complete.
+    rows = np.flatnonzero(begun & np.isin(attempts.worker, np.unique(attempts.worker[begun & ~attempts.ended])))
+    order = rows[np.lexsort((attempts.start[rows], attempts.worker[rows]))]
     row, after = order[:-1], order[1:]
     begins = attempts.start[after]
     over = (attempts.worker[row] == attempts.worker[after]) & ~attempts.ended[row] & (attempts.seen[row] <= begins)
