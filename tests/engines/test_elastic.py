@@ -138,14 +138,15 @@ def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk:
 def test_what_others_did_is_read_to_its_last_page(url: str, source: elastic.Elastic) -> None:
     """More than a page of jobs of another bulk, on the same worker, all begun in two milliseconds, stored twice.
 
-    They end in less than the silence (15 s) after which the jobs that only began would count as gone.
+    As many more are begun last, together, and not yet ended: their worker begins none after them, and the others end in
+    less than the silence (15 s) after which these would count as gone.
     """
     at = START + 40 * 86_400_000
     others = [
         span("crowd", "Consumer", at + number % 2, 10.0, bulk__job__id=f"o{number}", bulk__outcome="ok")
         for number in range(esql.ROWS + 500)
     ]
-    began = [event("crowd", 10**6 + number, at, "started", f"s{number}", 0) for number in range(esql.ROWS + 500)]
+    began = [event("crowd", 10**6 + number, at + 2000, "started", f"s{number}", 0) for number in range(esql.ROWS + 500)]
     store(url, [*others, *others, *began])
     store(url, [span("single", "Consumer", at + 1000, 2.0, bulk__job__id="j", bulk__outcome="ok")])
     found = explained(source, "single")

@@ -23,7 +23,7 @@ Tables = dict[str, pa.Table]
 # What must not stand in a sentence: absent numbers, negative zeros, nothing counted as if it were something, wrong
 # plurals, empty brackets, floating point as programs write it.
 SILLY = re.compile(
-    r"–|\bnan\b|\binf\b|None|(?<![\w-])-0(?![.\d])|\b0 workers|(?<![\d.,])1 (?:jobs|workers|times|attempts)\b"
+    r"–|\bnan\b|\binf\b|None|(?<![\w-])-0(?![.\d])|\b0 workers|(?<![\d.,])1 (?:jobs|workers|times|attempts)\b(?!/s)"
     r"|\(\)|\[\]|\d[eE][+-]\d|  |; ;|: ;|\.\.",
     re.IGNORECASE,
 )

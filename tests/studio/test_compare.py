@@ -180,7 +180,7 @@ def shuffled(tables: Tables, seed: int) -> Tables:
     return Tables(mixed(tables.attempts), mixed(tables.inferences), mixed(tables.requests))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), later=st.integers(0, 10**6), paired=st.booleans())
 def test_order_of_rows_and_time_of_day_change_nothing(seed: int, later: int, paired: bool) -> None:
     one = bulk(LAW, 20, 1, name="a")

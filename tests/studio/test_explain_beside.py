@@ -65,6 +65,21 @@ def test_a_job_whose_end_has_not_come_yet_has_a_second_place_only_if_it_is_heard
         assert found["workers"]["own_s"] == pytest.approx(42)
 
 
+def test_ends_under_way_of_a_worker_with_two_threads_are_no_third_place() -> None:
+    done = [Job(f"{thread}{n}", 0.0, 2.0 * n, 2.0 * n + 2.0) for n in range(20) for thread in "ab"]
+    late = [Job("late", 0.0, 40.0, None, seen=41.9), Job("on", 0.0, 40.1, None, seen=41.9)]
+    begun = [Job("next", 0.0, 42.0, None, seen=42.0)]
+    waiting = [Job(f"w{n}", 0.0) for n in range(9)]
+    found = explain(written([*done, *late, *begun, *waiting]), now=42.2)
+    assert found["workers"]["places"] == 2
+
+
+def test_jobs_begun_in_one_moment_have_a_place_each() -> None:
+    jobs = [Job(f"j{n}", 0.0, 1.0, None, seen=1.0) for n in range(4)]
+    later = Job("later", 0.0, 1.2, 1.4, worker=2)
+    assert explain(written([*jobs, later]), now=1.5)["workers"]["places"] == 5
+
+
 def test_jobs_of_several_requests_at_once_are_a_bulk_put_at_once() -> None:
     jobs = [
         Job(f"j{n}", n // 40 * 0.2, 0.1 + n // 4 * 2.0, 0.1 + n // 4 * 2.0 + 2.0, 1 + n % 4) for n in range(240)

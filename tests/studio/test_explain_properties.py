@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.simulator.scenarios import Scenario, scenarios
@@ -166,10 +166,10 @@ def test_two_interleaved_bulks_see_each_other_as_others(name: str, seed: int) ->
     assert not [wrong for found in (a, b) for wrong in sums(found) + silly(found)]
 
 
-# Without the phase that explains a failure, which takes minutes.
-BY_CHANCE = {"deadline": None, "derandomize": True, "phases": (Phase.explicit, Phase.generate, Phase.shrink)}
-
 # --- bulks by chance --------------------------------------------------------------------------------
+
+# Without the phase that explains a failure, which takes minutes.
+PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 
 
 @st.composite
@@ -195,8 +195,10 @@ def told(jobs: list[Job], workers: int) -> Tables:
     return written(jobs, points=points)
 
 
-@settings(max_examples=40, **BY_CHANCE)
+@settings(max_examples=40, phases=PHASES)
 @given(queues())
+@example(([Job("j0", 1.0, 1.0, 2.0), Job("j1", 1.0, 2.0, 4.0, bulk="other"), Job("j2", 1.0, 4.0, 5.0)], 1))
+@example(([Job("j0", 1.0, 1.0, 1.001), Job("j1", 1.996, 1.996, 1.997)], 1))
 def test_a_perfect_queue_waits_as_long_as_it_must(queue: tuple[list[Job], int]) -> None:
     jobs, workers = queue
     found = explain(told(jobs, workers))
@@ -249,7 +251,7 @@ def messes(draw: st.DrawFn) -> list[Job]:
     return jobs
 
 
-@settings(max_examples=100, **BY_CHANCE)
+@settings(max_examples=100, phases=PHASES)
 @given(messes(), st.sampled_from([10.0, 100.0, 1e6]))
 def test_whatever_is_recorded_there_is_an_answer_without_a_silly_word(jobs: list[Job], now: float) -> None:
     found = explain(written(jobs), now=now)

@@ -7,14 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
 from bulkscope_studio.analysis import queueing
 from bulkscope_studio.analysis.estimates import Estimate
-
-REPEATABLE = settings(derandomize=True, database=None, deadline=None)
 
 
 def exact_erlang_c(load: Fraction, servers: int) -> Fraction:
@@ -34,7 +32,6 @@ def test_erlang_c_of_the_tables(load: float, servers: int, expected: float) -> N
     assert queueing.erlang_c(load, servers) == pytest.approx(expected, abs=5e-5)
 
 
-@REPEATABLE
 @given(servers=st.integers(1, 60), busy=st.fractions(Fraction(1, 1000), Fraction(999, 1000), max_denominator=1000))
 def test_erlang_c_is_its_definition(servers: int, busy: Fraction) -> None:
     load = busy * servers
@@ -73,7 +70,6 @@ def test_one_server_meets_its_closed_forms(busy: float) -> None:
     assert queueing.wait_quantile(0.95, rate, service, 1) == pytest.approx(p95)
 
 
-@REPEATABLE
 @given(
     servers=st.integers(1, 40), busy=st.floats(0.05, 0.98), service=st.floats(0.01, 100),
     arrivals=st.floats(0, 4), services=st.floats(0, 4),

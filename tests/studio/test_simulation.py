@@ -16,7 +16,6 @@ from bulkscope_studio.analysis import queueing, simulation
 from bulkscope_studio.analysis.estimates import Estimate, Floats
 from bulkscope_studio.analysis.simulation import replay
 
-REPEATABLE = settings(derandomize=True, database=None, deadline=None)
 # Whole numbers of 1/64 s: sums of them are exact, so that laws hold to the last bit.
 TICKS = st.integers(0, 2000).map(lambda ticks: ticks / 64)
 JOBS = st.lists(st.tuples(TICKS, TICKS), min_size=1, max_size=40)
@@ -45,7 +44,6 @@ def by_events(put: Floats, work: Floats, servers: int) -> list[float]:
     return starts
 
 
-@REPEATABLE
 @given(jobs=JOBS, servers=st.integers(1, 6))
 def test_replay_is_what_stepping_from_event_to_event_gives(jobs: list[tuple[float, float]], servers: int) -> None:
     put, work = columns(jobs)
@@ -57,7 +55,6 @@ def test_replay_is_what_stepping_from_event_to_event_gives(jobs: list[tuple[floa
     assert found.unserved == 0
 
 
-@REPEATABLE
 @given(jobs=JOBS, servers=st.integers(1, 6), random=st.randoms(use_true_random=False))
 def test_order_given_does_not_matter_beyond_equal_arrivals(
     jobs: list[tuple[float, float]], servers: int, random: object
@@ -71,7 +68,6 @@ def test_order_given_does_not_matter_beyond_equal_arrivals(
     assert mixed.makespan == plain.makespan
 
 
-@REPEATABLE
 @given(jobs=st.lists(st.tuples(TICKS, TICKS.filter(bool)), min_size=1, max_size=40), servers=st.integers(1, 6))
 def test_equal_jobs_at_one_time_may_change_places(jobs: list[tuple[float, float]], servers: int) -> None:
     put, work = columns(jobs * 2)
@@ -81,7 +77,6 @@ def test_equal_jobs_at_one_time_may_change_places(jobs: list[tuple[float, float]
     assert np.array_equal(np.sort(one.waits), np.sort(other.waits))
 
 
-@REPEATABLE
 @given(jobs=JOBS, servers=st.integers(1, 6), shift=st.integers(-(10**6), 10**6), factor=st.sampled_from([0.25, 2, 8]))
 def test_shifting_time_changes_no_wait_and_scaling_it_scales_them(
     jobs: list[tuple[float, float]], servers: int, shift: int, factor: float
@@ -94,7 +89,6 @@ def test_shifting_time_changes_no_wait_and_scaling_it_scales_them(
     assert np.array_equal(scaled.waits, plain.waits * factor)
 
 
-@REPEATABLE
 @given(jobs=JOBS, servers=st.integers(1, 6))
 def test_no_server_idles_while_a_job_waits(jobs: list[tuple[float, float]], servers: int) -> None:
     put, work = columns(jobs)
@@ -108,7 +102,6 @@ def test_no_server_idles_while_a_job_waits(jobs: list[tuple[float, float]], serv
     assert found.makespan >= np.sum(work) / servers - 1e-9
 
 
-@REPEATABLE
 @given(
     jobs=JOBS,
     joined=st.lists(TICKS, min_size=2, max_size=6),
@@ -125,7 +118,6 @@ def test_no_wait_falls_when_a_server_is_taken_away(
         assert np.all(replay(put, work, len(joined) - 1).waits >= replay(put, work, len(joined)).waits)
 
 
-@REPEATABLE
 @given(jobs=JOBS, servers=st.integers(1, 6))
 def test_servers_that_are_always_there_are_servers(jobs: list[tuple[float, float]], servers: int) -> None:
     put, work = columns(jobs)
@@ -133,7 +125,6 @@ def test_servers_that_are_always_there_are_servers(jobs: list[tuple[float, float
     assert np.array_equal(always.waits, counted.waits)
 
 
-@REPEATABLE
 @given(
     jobs=JOBS,
     servers=st.lists(st.tuples(TICKS, TICKS).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=5),
@@ -358,7 +349,7 @@ def test_a_wait_within_bursts_is_kept_by_no_rate() -> None:
     assert simulation.highest_rate([1.0, 1.0], 1, 30.0, gaps=gaps, replications=10) is not None
 
 
-@settings(REPEATABLE, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), servers=st.integers(1, 9))
 def test_many_runs_at_once_are_replays(seed: int, servers: int) -> None:
     random = np.random.default_rng(seed)

@@ -217,7 +217,8 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
     # What had occupied the places before is no row: what they then held stays there, and what waited still waits.
     begun = a.start[rows] < timeline.first
     put = np.where(begun, a.start[rows], np.maximum(ready, timeline.first))
-    order = np.argsort(ready, kind="stable")
+    # Of those that were ready in one moment the order in which they were taken.
+    order = np.lexsort((a.start[rows], ready))
     work = (timeline.end[rows] - a.start[rows])[order]
     found = simulation.replay(put[order], work, _presence(facts, timeline, rows))
     expected = found.waits[own[order]]

@@ -230,7 +230,8 @@ def _until_next(attempts: Attempts, end: Floats) -> Floats:
 
     Of a job that has just ended the span may come later than what its worker says of the next one: the job then lasts
     to this moment, as it seems, on a second place, which would have stood idle all the time before. One that truly goes
-    on beside the next is heard of again within a second.
+    on beside the next is heard of again within a second; those of one moment were begun together. A begin ends one job
+    at most, the last before it: of several that run beside each other it is not known which had ended, only how many.
     """
     begun = np.isfinite(attempts.start) & (attempts.worker >= 0)
     # Of the few workers with an open attempt: none has one in a bulk that is complete.
@@ -238,7 +239,7 @@ def _until_next(attempts: Attempts, end: Floats) -> Floats:
     order = rows[np.lexsort((attempts.start[rows], attempts.worker[rows]))]
     row, after = order[:-1], order[1:]
     begins = attempts.start[after]
-    over = (attempts.worker[row] == attempts.worker[after]) & ~attempts.ended[row] & (attempts.seen[row] <= begins)
+    over = (attempts.worker[row] == attempts.worker[after]) & ~attempts.ended[row] & (attempts.seen[row] < begins)
     found = end.copy()
     found[row[over]] = np.minimum(end[row[over]], begins[over])
     return found
