@@ -756,3 +756,18 @@ def test_a_store_of_before_a_column_is_read_by_the_studio_only(db: Path, capsys:
     assert f"'bulkscope studio --db {db}' brings it up to date" in said
     Store(db).close()  # as the studio does
     assert cli.command(["sample-001", "--db", str(db)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "fits"),
+    [(0.5, "about 1.7 times the load fits"), (0.849, "little more load fits"), (0.9, "little more load fits")],
+)
+def test_room_for_as_much_again_is_never_one_times_the_load(work: float, fits: str) -> None:
+    found = explain(written(Job(f"j{n}", float(n), float(n), n + work) for n in range(60)))
+    assert f"jobs/s; {fits} before waits grow steeply" in found["verdict"]["text"]
+
+
+def test_of_workers_that_were_never_busy_no_factor_is_told() -> None:
+    lengths = [0.0] * 5 + [0.001]
+    found = explain(written(Job(f"j{n}", 10.0 * n, 10.0 * n, 10.0 * n + took) for n, took in enumerate(lengths)))
+    assert "busy 0 % of the time at 0.1 jobs/s; far more load fits" in found["verdict"]["text"]

@@ -475,7 +475,7 @@ def memory_bandwidth(view: View) -> Finding:
     if holds and g.decode is not None:
         text = (
             f"The memory bus is the limit: with {wording.number(g.most)} workers busy instead of "
-            f"{wording.number(g.fewest)}, decoding a token takes {wording.number(g.decode.value)} times as long, and "
+            f"{wording.number(g.fewest)}, decoding a token takes {_as_long(g.decode.value)}, and "
             f"prefill does not, while cores were free{_gain(g)}. Fewer bytes a token help: a smaller or more strongly "
             "quantised model."
         )
@@ -533,7 +533,7 @@ def contention(view: View) -> Finding:
     if holds and g.service is not None:
         text = (
             f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
-            f"takes {wording.number(g.service.value)} times as long{_gain(g)}. "
+            f"takes {_as_long(g.service.value)}{_gain(g)}. "
         )
         causes = [f for f in (memory_limited(view), cpu_saturated(view), memory_bandwidth(view)) if f.holds]
         text += (
@@ -543,6 +543,19 @@ def contention(view: View) -> Finding:
             "or a limit inside the engine."
         )
     return Finding("contention", holds, text, (*slow, _low_pressure(view)))
+
+
+def _fits(busy: float) -> str:
+    """Say how much more load fits beside what keeps so large a share of the workers busy."""
+    if busy <= 0:
+        return "far more load fits"
+    times = wording.number(max(1.0, thresholds.ROOM.value / busy))
+    return "little more load fits" if times == "1" else f"about {times} times the load fits"
+
+
+def _as_long(factor: float) -> str:
+    times = wording.number(factor)
+    return "as long" if times == "1" else f"{times} times as long"
 
 
 def _gain(g: Growth) -> str:
@@ -585,11 +598,9 @@ def headroom(view: View) -> Finding:
             "on the host."
         )
     elif view.open and np.isfinite(came.busy):
-        factor = thresholds.ROOM.value / came.busy if came.busy > 0 else np.inf
-        room = f"about {wording.number(factor)} times the load fits" if factor > 1 else "little more load fits"
         text = (
             f"Nothing held this bulk up: {places} {were} busy {wording.percent(came.busy)} of the time at "
-            f"{wording.number(came.rate)} jobs/s; {room} before waits grow steeply."
+            f"{wording.number(came.rate)} jobs/s; {_fits(came.busy)} before waits grow steeply."
         )
     elif longest >= thresholds.ROOM.value * (view.timeline.last - view.timeline.first):
         text = (
