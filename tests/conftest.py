@@ -1,4 +1,4 @@
-"""For all tests: telemetry in memory, the same draws each time; with BULKSCOPE_NO_SKIP=1 none is skipped, but fails."""
+"""For all tests: telemetry in memory; and with BULKSCOPE_NO_SKIP=1 a test that would be skipped fails instead."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
 
 from tests.telemetry import Telemetry
 from tests.telemetry import telemetry as shared_telemetry
-
-# Derandomized, without deadlines, and without the check that drawing is fast: a loaded machine fails no test.
-settings.load_profile("ci")
 
 
 @pytest.fixture
