@@ -179,10 +179,8 @@ def _memory(memory: Mapping[str, Any]) -> str:
     if fit is None:
         return "How many workers fit into memory is not known: no inference recorded its memory and a limit."
     shared = f" and {size(memory['shared_bytes'])} shared" if memory["shared_bytes"] else ""
-    return (
-        f"{count(fit, 'worker fits', 'workers fit')} into {size(memory['limit_bytes'])} of memory: "
-        f"{size(memory['per_worker_bytes'])} each{shared}."
-    )
+    workers = count(fit, "worker fits", "workers fit") if fit else "No worker fits"
+    return f"{workers} into {size(memory['limit_bytes'])} of memory: {size(memory['per_worker_bytes'])} each{shared}."
 
 
 def levels(model: Mapping[str, Any]) -> list[list[str]]:

@@ -56,7 +56,7 @@ def sides(found: Mapping[str, Any]) -> list[str]:
         parts = [
             ", ".join(side["models"]) or "no inferences",
             f"{wording.count(side['sent'], 'job')} sent, {side['ended']:,} ended, {side['failed']:,} failed",
-            wording.count(side["workers"], "worker")
+            (wording.count(side["workers"], "worker") if side["workers"] else "no worker seen")
             + (f" on {', '.join(side['hosts'])}" if side["hosts"] else "")
             + (f", {', '.join(map(wording.number, side['cores']))} cores each" if side["cores"] else ""),
         ]

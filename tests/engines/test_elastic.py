@@ -128,6 +128,22 @@ def test_the_last_attempt_decides_in_the_list_as_in_the_report(
     assert (progress["sent"], progress["done"], progress["failed"]) == expected
 
 
+def test_without_an_id_each_attempt_is_a_job(url: str, source: elastic.Elastic) -> None:
+    bulk = "no ids"
+    store(
+        url,
+        [
+            span(bulk, "Server"),
+            *(span(bulk, "Consumer", START + n * 5000, bulk__outcome="ok") for n in range(2)),
+            span(bulk, "Consumer", START + 10_000, error=True),
+            span(bulk, "Internal", START, gen_ai__request__model="m"),
+        ],
+    )
+    assert listed(source, bulk) == (3, 2, 1)
+    for progress in (report(source, bulk)["progress"], explained(source, bulk)["progress"]):
+        assert (progress["sent"], progress["done"], progress["failed"]) == (3, 2, 1)
+
+
 @pytest.mark.parametrize("bulk", ['a" OR true //', "x\ny", "ü✓?bulk", "{rows}", "?after_id", "*"])
 def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk: str) -> None:
     store(url, [span(bulk, "Consumer", bulk__job__id="j", bulk__outcome="ok")])

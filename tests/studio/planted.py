@@ -14,9 +14,9 @@ S = 1_000_000_000
 START_NS = 1_760_000_000 * S
 MIB = 2**20
 ATTEMPTS = {
-    "bulk_id": pa.string(), "job_id": pa.string(), "attempt": pa.int32(), "enqueue_ns": pa.int64(),
-    "start_ns": pa.int64(), "end_ns": pa.int64(), "retried": pa.bool_(), "ok": pa.bool_(), "worker": pa.string(),
-    "host_name": pa.string(),
+    "bulk_id": pa.string(), "job_id": pa.string(), "span_id": pa.string(), "attempt": pa.int32(),
+    "enqueue_ns": pa.int64(), "start_ns": pa.int64(), "end_ns": pa.int64(), "retried": pa.bool_(), "ok": pa.bool_(),
+    "worker": pa.string(), "host_name": pa.string(),
 }  # fmt: skip
 INFERENCES = {
     "bulk_id": pa.string(), "job_id": pa.string(), "span_id": pa.string(), "model": pa.string(),
@@ -92,8 +92,11 @@ def bulk(
         shared = {"bulk_id": name, "job_id": f"{name}-{i}", "worker": f"w{worker}", "host_name": "h"}
         attempts.append(
             shared
-            | {"attempt": 1, "enqueue_ns": put, "start_ns": start, "end_ns": end, "retried": False, "ok": not failed[i]}
-        )
+            | {
+                "span_id": f"{name}-a{i}", "attempt": 1, "enqueue_ns": put, "start_ns": start, "end_ns": end,
+                "retried": False, "ok": not failed[i],
+            }
+        )  # fmt: skip
         good = not failed[i]
         inferences.append(
             shared

@@ -321,6 +321,15 @@ def test_zero_tokens_and_lengths_that_never_vary() -> None:
     assert row(found, "output").effect.value == pytest.approx(2)  # type: ignore[union-attr]
 
 
+def test_without_an_id_each_attempt_is_a_job_and_no_inference_is_its_own() -> None:
+    def nameless(n: int, row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"job_id": None} if n < 5 else row
+
+    tables = edited(edited(bulk(LAW, 20, 1, name="a"), "attempts", nameless), "inferences", nameless)
+    facts = side("a", tables).facts
+    assert (facts.sent, facts.ended, facts.outside) == (20, 20, 5)
+
+
 def test_inferences_without_a_queue_are_jobs_of_their_own() -> None:
     def free(_: int, row: dict[str, Any]) -> dict[str, Any]:
         return row | {"job_id": None}

@@ -13,11 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import Phase, example, given, settings
-from hypothesis import strategies as st
 
 from tests.simulator.scenarios import Scenario, scenarios
-from tests.studio.explaining import BEGIN, Job, Tables, alive, explain, ns, silly, simulated, sums, table, written
+from tests.studio.explaining import BEGIN, Job, Tables, explain, ns, silly, simulated, sums, table, written
 
 # Of every verdict one, and what is special: another bulk, retries, kills, two hosts, two models, delays, lost spans.
 NAMES = (
@@ -164,104 +162,6 @@ def test_two_interleaved_bulks_see_each_other_as_others(name: str, seed: int) ->
     assert last["path"]["jobs"] == one["path"]["jobs"]
     assert {found["verdict"]["code"] for found in (a, b, one)} == {"headroom"}
     assert not [wrong for found in (a, b) for wrong in sums(found) + silly(found)]
-
-
-# --- bulks by chance --------------------------------------------------------------------------------
-
-# Without the phase that explains a failure, which takes minutes.
-PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
-
-
-@st.composite
-def queues(draw: st.DrawFn) -> tuple[list[Job], int]:
-    """A queue on a few workers, first come first served and without gaps, with the jobs of up to two bulks."""
-    workers = draw(st.integers(1, 4))
-    jobs = draw(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 4000), st.booleans()), min_size=1, max_size=30))
-    free = [0.0] * workers
-    made = []
-    for number, (gap, work, other) in enumerate(jobs):
-        put = made[-1].put + gap / 1000 if made else 1.0
-        who = free.index(min(free))
-        start = max(put, free[who])
-        free[who] = start + work / 1000
-        bulk = "other" if other and number else "bulk"
-        made.append(Job(f"j{number}", put, start, free[who], who + 1, bulk))
-    return made, workers
-
-
-def told(jobs: list[Job], workers: int) -> Tables:
-    last = max(job.end or 0.0 for job in jobs)
-    points = [point for worker in range(1, workers + 1) for point in alive(worker, 0.5, last + 1)]
-    return written(jobs, points=points)
-
-
-@settings(max_examples=40, phases=PHASES)
-@given(queues())
-@example(([Job("j0", 1.0, 1.0, 2.0), Job("j1", 1.0, 2.0, 4.0, bulk="other"), Job("j2", 1.0, 4.0, 5.0)], 1))
-@example(([Job("j0", 1.0, 1.0, 1.001), Job("j1", 1.996, 1.996, 1.997)], 1))
-def test_a_perfect_queue_waits_as_long_as_it_must(queue: tuple[list[Job], int]) -> None:
-    jobs, workers = queue
-    found = explain(told(jobs, workers))
-    assert found["wait"]["measured"] == pytest.approx(found["wait"]["expected"], abs=1e-6)
-    mine = [job for job in jobs if job.bulk == "bulk"]
-    waits = sum(job.start - job.put for job in mine if job.start is not None and job.put is not None)
-    t = found["time_s"]
-    causes = (t["wait_own"], t["wait_others"], t["wait_dispatch"], t["wait_absent"])
-    assert sum(causes) == pytest.approx(waits, abs=1e-6)
-    # Nobody stood idle beside a waiting job.
-    assert found["workers"]["dispatch_s"] == pytest.approx(0, abs=1e-6)
-    assert found["workers"]["own_s"] == pytest.approx(sum((j.end or 0) - (j.start or 0) for j in mine), abs=1e-6)
-    assert not sums(found) + silly(found)
-
-
-@st.composite
-def messes(draw: st.DrawFn) -> list[Job]:
-    """Attempts as no queue makes them: overlapping, before they were put, without a worker, again and again."""
-    at = st.floats(0, 200, allow_nan=False).map(lambda value: round(value, 3))
-    jobs = []
-    for number in range(draw(st.integers(1, 14))):
-        put, start = draw(st.none() | at), draw(st.none() | at)
-        if put is None and start is None:
-            start = 1.0
-        end = None if start is None else draw(st.none() | at.map(lambda by, start=start: start + by / 10))
-        name = draw(st.sampled_from([f"j{number}", "again", None] if start is not None else [f"j{number}"]))
-        jobs.append(
-            Job(
-                name, put, start, end, draw(st.none() | st.integers(1, 3)), draw(st.sampled_from(["bulk", "other"])),
-                1 if start is None else draw(st.integers(1, 3)), draw(st.none() | at.map(lambda by: by / 20)),
-                draw(st.none() | st.floats(-5, 50) | st.just(float("nan"))), None,
-                draw(st.sampled_from(["h", "g", None])),
-                {"outcome": draw(st.sampled_from(["ok", "retry", "internal_error"]))},
-                draw(
-                    st.none()
-                    | st.fixed_dictionaries(
-                        {"model": st.sampled_from(["m", "modèle <b>"])},
-                        optional={
-                            "prefill": st.floats(allow_infinity=False), "decode": st.floats(-1, 9),
-                            "output_tokens": st.integers(-3, 99), "input_tokens": st.integers(0, 99),
-                            "cpu_time": st.floats(-1, 5), "cpu_wait": st.floats(0, 5),
-                            "memory_peak": st.integers(0, 2**40), "memory_limit": st.integers(0, 2**40),
-                        },
-                    )
-                ),
-            )
-        )  # fmt: skip
-    if not any(job.bulk == "bulk" and (job.name is not None or job.end is not None) for job in jobs):
-        jobs.append(Job("sure", 1.0, 2.0, 3.0))
-    return jobs
-
-
-@settings(max_examples=100, phases=PHASES)
-@given(messes(), st.sampled_from([10.0, 100.0, 1e6]))
-def test_whatever_is_recorded_there_is_an_answer_without_a_silly_word(jobs: list[Job], now: float) -> None:
-    found = explain(written(jobs), now=now)
-    text(found)
-    assert not silly(found)
-    assert sum(found["time_s"][f"wait_{cause}"] for cause in ("own", "others", "dispatch", "absent")) >= 0
-    path = found["path"]
-    if path is not None:
-        parts = ("start", "absent", "dispatch", "delay", "work_own", "work_others")
-        assert sum(path[part] for part in parts) == pytest.approx(path["length"], abs=1e-6)
 
 
 def test_times_are_told_apart_to_the_nanosecond() -> None:

@@ -107,7 +107,7 @@ def test_partial_bulk_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert report.command(["sample-002", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert "PARTIAL" in out
-    assert "partial: 1 of 12 jobs have not ended" in out
+    assert "partial: 1 of 12 jobs has not ended" in out
 
 
 def test_unknown_bulk_and_missing_id(db: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkscope_studio.analysis import stats
+from bulkscope_studio.analysis import stats, wording
 from bulkscope_studio.analysis.model import BulkReport, Group, Host, Inferences, Jobs, Lost, Progress, Requests
 from bulkscope_studio.analysis.queueing import Little, little, put_at_once
 
@@ -28,6 +28,7 @@ def analyse(
     starts = [row["start_ns"] for row in requests.to_pylist()] + [row["enqueue_ns"] for row in rows]
     ends = [row["end_ns"] for row in rows] + [row["end_ns"] for row in requests.to_pylist()]
     model_of = dict(zip(inferences["job_id"].to_pylist(), inferences["model"].to_pylist(), strict=True))
+    model_of.pop(None, None)
     models = sorted({model for model in inferences["model"].to_pylist() if model is not None})
     workers = sorted({row["worker"] for row in rows if row["worker"] is not None})
     checked = _little(rows) if complete else None
@@ -63,9 +64,11 @@ def _last(rows: Iterable[Row]) -> dict[str, Row]:
     """
     last: dict[str, Row] = {}
     for row in rows:
-        other = last.get(row["job_id"])
+        # Without an id each attempt is a job.
+        key = row["job_id"] if row["job_id"] is not None else row["span_id"]
+        other = last.get(key)
         if other is None or _rank(row) >= _rank(other):
-            last[row["job_id"]] = row
+            last[key] = row
     return last
 
 
@@ -221,7 +224,7 @@ def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[
         notes.append("no job was recorded for this bulk")
     elif not complete:
         left = progress.sent - progress.done - progress.failed
-        notes.append(f"partial: {left} of {progress.sent} jobs have not ended")
+        notes.append(f"partial: {wording.unended(left, progress.sent)}")
     if progress.unknown:
         notes.append(f"unknown jobs: {progress.unknown} that the request sent, and of which nothing was seen")
     if progress.lost:

@@ -495,12 +495,16 @@ def _notes(
     notes = []
     failed = int(np.sum(~jobs.ok))
     if failed > thresholds.FAILED.value * len(jobs.ok):
-        notes.append(f"{failed:,} of {len(jobs.ok):,} attempts failed; they take places and count as no completion.")
+        notes.append(
+            f"{failed:,} of {wording.count(len(jobs.ok), 'attempt')} failed; they take places and are no completion."
+        )
     if found.warm_ups:
-        notes.append(f"{found.warm_ups} attempts that loaded a model were left out, with their time.")
+        notes.append(f"Attempts that loaded a model were left out, with their time: {found.warm_ups}.")
     left = len(seen.facts.attempts.start) - len(facts.attempts.start)
     if left:
-        notes.append(f"{left:,} jobs were sent and never taken, though later ones were; they count as no backlog.")
+        notes.append(
+            f"Jobs that were sent and never taken, though later ones were: {left:,}; they count as no backlog."
+        )
     if asked.workers is not None and asked.workers != places:
         basis = _nearest(found, jobs, asked.workers)
         if basis != asked.workers:

@@ -363,7 +363,7 @@ def _cautions(a: Side, b: Side) -> tuple[Caution, ...]:
     for name, side in (("A", a), ("B", b)):
         facts = side.facts
         if facts.ended < facts.sent:
-            say("partial", f"{name} is partial: {facts.sent - facts.ended} of {_jobs(facts.sent)} have not ended.")
+            say("partial", f"{name} is partial: {wording.unended(facts.sent - facts.ended, facts.sent)}.")
         if len(facts.models) > 1:
             say(
                 "mixed_models",

@@ -124,9 +124,7 @@ def _workers(view: View) -> dict[str, float]:
 def _notes(view: View) -> tuple[str, ...]:
     p, notes = view.progress, []
     left = p.sent - p.done - p.failed
-    open_ = f"{left:,} of {p.sent:,} jobs {'has' if left == 1 else 'have'} not ended"
-    if p.sent == 1:
-        open_ = "its only job has not ended"
+    open_ = wording.unended(left, p.sent)
     if p.state == "running" and view.facts.unheard > QUIET_S.value:
         notes.append(f"Partial: the records end while the bulk ran, {open_} by then.")
     elif p.state == "running":

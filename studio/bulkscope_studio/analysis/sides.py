@@ -23,7 +23,10 @@ Flags = NDArray[np.bool_]
 
 # Elasticsearch keeps starts in milliseconds, so an inference may seem to begin this much after its attempt's end.
 _CLOCK_NS = 1_000_000
-_ATTEMPT = ("bulk_id", "job_id", "attempt", "enqueue_ns", "start_ns", "end_ns", "retried", "ok", "worker", "host_name")
+_ATTEMPT = (
+    "bulk_id", "job_id", "span_id", "attempt", "enqueue_ns", "start_ns", "end_ns", "retried", "ok", "worker",
+    "host_name",
+)  # fmt: skip
 _INFERENCE = (
     "bulk_id", "job_id", "span_id", "model", "worker", "host_name", "seconds", "ok", "decode", "input_tokens",
     "output_tokens", "cached_tokens", "cpu_time", "memory_peak", "start_ns", "end_ns",
@@ -134,6 +137,8 @@ def _jobs(attempts: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the jobs by (bulk, job): the last attempt's columns, ``put`` and room for the inferences."""
     jobs: dict[tuple[str, str], dict[str, Any]] = {}
     for row in _rows(attempts, _ATTEMPT):
+        if row["job_id"] is None:
+            row["job_id"] = row["span_id"]  # without an id each attempt is a job
         key = row["bulk_id"], row["job_id"]
         known = jobs.get(key)
         put = row["enqueue_ns"] if row["enqueue_ns"] is not None else row["start_ns"]

@@ -56,6 +56,13 @@ def count(value: int, one: str, more: str = "") -> str:
     return f"{value:,} {one if value == 1 else more or one + 's'}"
 
 
+def unended(left: int, sent: int) -> str:
+    """How many jobs are still open: ``2 of 7 jobs have not ended``."""
+    if sent == 1:
+        return "its only job has not ended"
+    return f"{left:,} of {sent:,} jobs {'has' if left == 1 else 'have'} not ended"
+
+
 def printable(text: str) -> str:
     """Ids and names come from outside: no escape of theirs may reach a terminal."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

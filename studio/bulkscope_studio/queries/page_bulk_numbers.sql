@@ -5,9 +5,10 @@ WITH s AS (
         AND NOT (kind = 'SERVER' AND coalesce(http_method, '') IN ('GET', 'HEAD', 'OPTIONS') AND coalesce(bulk_size, 0) = 0)
 ),
 jobs AS (
-    SELECT job_id, arg_max(coalesce(status, 'UNSET'), (coalesce(attempt, 1), end_ns)) AS status,
+    -- Without an id each attempt is a job.
+    SELECT arg_max(coalesce(status, 'UNSET'), (coalesce(attempt, 1), end_ns)) AS status,
            arg_max(coalesce(failure_domain, 'unknown'), (coalesce(attempt, 1), end_ns)) AS domain
-    FROM s WHERE kind = 'CONSUMER' GROUP BY job_id
+    FROM s WHERE kind = 'CONSUMER' GROUP BY coalesce(job_id, span_id)
 )
 SELECT count(*) AS rows, min(start_ns) AS from_ns, max(end_ns) AS to_ns, arg_min(trace_id, start_ns) AS trace_id,
        count(*) FILTER (kind = 'SERVER') AS hits,
