@@ -10,8 +10,8 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
-from bulkscope_studio.ingest import Busy, Ingest
-from bulkscope_studio.receiver import MAX_BODY, SIGNALS, response
+from bulkscope_studio.ingest import Ingest, Unwritable
+from bulkscope_studio.receiver import COMMIT_SECONDS, MAX_BODY, SIGNALS, again, response
 
 
 class _Service:
@@ -22,11 +22,11 @@ class _Service:
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
         decoded = self._decode(request)
         try:
-            self._ingest.submit(decoded, self._signal, "grpc").result()
-        except Busy:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the writer is busy; try again")
-        except Exception as error:
+            self._ingest.submit(decoded, self._signal, "grpc").result(COMMIT_SECONDS)
+        except Unwritable as error:
             context.abort(grpc.StatusCode.INTERNAL, f"the store could not take the data: {error}")
+        except Exception as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, again(error).message)
         return response(self._response, decoded, self._count_name)
 
 

@@ -27,13 +27,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from bulkscope_studio import decode
 from bulkscope_studio.decode import Decoded
-from bulkscope_studio.ingest import Busy, Ingest
+from bulkscope_studio.ingest import Busy, Ingest, Unwritable
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_BODY = 64 * 1024 * 1024
+# A sender waits for 10 s by default; what is committed later and comes again is known to be there.
+COMMIT_SECONDS = 30.0
+RETRY_AFTER_S = 1
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 # path: signal, request, response, decoder, name of the count in the partial success
@@ -58,6 +61,12 @@ class Refusal(Exception):
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.retry_after = status, message, retry_after
+
+
+def again(error: Exception) -> Refusal:
+    """Return what tells a sender to keep its data and try again: the fault is not its own."""
+    said = "the commit takes long" if isinstance(error, TimeoutError) else str(error)
+    return Refusal(503, f"{said}; try again", retry_after=RETRY_AFTER_S)
 
 
 def response(kind: type[Message], decoded: Decoded, count_name: str) -> Message:
@@ -169,9 +178,14 @@ class OtlpHttp:
             content_type,
         )
         try:
-            await asyncio.wrap_future(stored)
-        except Exception as error:
+            # Shielded: who is no longer waited for is stored all the same.
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(stored)), COMMIT_SECONDS)
+        except Unwritable as error:
             raise Refusal(500, f"the store could not take the data: {error}") from error
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise again(error) from error
         if content_type == JSON:
             return json_format.MessageToJson(answer, indent=None).encode()
         return bytes(answer.SerializeToString())
@@ -195,8 +209,8 @@ class OtlpHttp:
         decoded = decoder(parse(unpack(body, encoding, self._max_body), content_type, request_kind))
         try:
             stored = self._ingest.submit(decoded, signal, "http")
-        except Busy:
-            raise Refusal(503, "the writer is busy; try again", retry_after=1) from None
+        except Busy as busy:
+            raise again(busy) from None
         return response(response_kind, decoded, count_name), stored
 
 

@@ -19,12 +19,16 @@ import duckdb
 import uvicorn
 
 from bulkscope_studio import grpc_receiver, host, retention, runtime
-from bulkscope_studio.ingest import Ingest
+from bulkscope_studio.ingest import Busy, Ingest
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.receiver import OtlpHttp
 from bulkscope_studio.store import Store, StoreLocked
 
 HOST = "127.0.0.1"
+# After SIGTERM: for what was taken to be committed and answered. A second signal ends it at once.
+CLOSE_SECONDS = 10.0
+# The size is looked at once a minute: at 20,000 spans/s 100 MB come in that time.
+RETENTION_SECONDS = 60.0
 logger = logging.getLogger("bulkscope.studio")
 
 
@@ -66,9 +70,14 @@ class _Server(uvicorn.Server):
         return contextlib.nullcontext()
 
 
-def _server(app: Any, lifespan: Literal["on", "off"]) -> _Server:
+def _server(app: Any, lifespan: Literal["on", "off"], grace: float) -> _Server:
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan=lifespan, timeout_graceful_shutdown=2, ws_max_size=2**24
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan=lifespan,
+        timeout_graceful_shutdown=int(grace),
+        ws_max_size=2**24,
     )
     return _Server(config)
 
@@ -107,17 +116,24 @@ def command(argv: list[str]) -> int:
         otlp_http=f"http://{HOST}:{http_socket.getsockname()[1]}",
         otlp_grpc=f"http://{HOST}:{grpc_port}",
     )
-    stops: list[Callable[[], Any]] = [lambda: grpc_server.stop(2).wait(5)]
+    stops: list[Callable[[], Any]] = []
     if not options.no_host:
         stops.append(host.start(ingest.submit_tables))
-    stops.append(_keep_small(store, keep, limit))
+    stops.append(_keep_small(ingest, retention.Retention(store, keep, limit)))
     try:
         asyncio.run(_serve(store, ingest, note, web_socket, http_socket))
     finally:
         for stop in stops:
             stop()
-        ingest.close()
+        ended = ingest.close(CLOSE_SECONDS)
+        grpc_server.stop(1).wait(5)
         runtime.remove(db)
+        if not ended:
+            # A commit that the disk does not end cannot be waited for; DuckDB's own log has what was committed.
+            logger.error(
+                "the disk did not end a commit; the studio ends without it, its senders were told to try again"
+            )
+            os._exit(1)
         store.close()
     return 0
 
@@ -132,12 +148,18 @@ async def _serve(
         found["db_bytes"] = store.path.stat().st_size if store.path.exists() else 0
         return found
 
-    receiver = _server(OtlpHttp(ingest), "off")
-    pages = _server(web.build(store, status), "on")
+    receiver = _server(OtlpHttp(ingest), "off", CLOSE_SECONDS + 3)
+    pages = _server(web.build(store, status), "on", 2)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end(number: int) -> None:
+        if ended.is_set():
+            os._exit(128 + number)
+        ended.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, end, number)
     tasks = [
         asyncio.create_task(receiver.serve(sockets=[http_socket])),
         asyncio.create_task(pages.serve(sockets=[web_socket])),
@@ -153,27 +175,28 @@ async def _serve(
     print(f"Data         {store.path}", flush=True)
     await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     receiver.should_exit = pages.should_exit = True
-    await asyncio.wait(tasks, timeout=8)
+    # Requests that were taken are answered before their connections are closed; questions are not waited for.
+    closed = asyncio.create_task(asyncio.to_thread(ingest.close, CLOSE_SECONDS))
+    store.interrupt()
+    await closed
+    await asyncio.wait(tasks, timeout=5)
 
 
-def _keep_small(store: Store, keep: float, limit: int) -> Callable[[], None]:
-    """Apply the retention now and every hour, in a thread; return what stops it."""
+def _keep_small(ingest: Ingest, kept: retention.Retention) -> Callable[[], None]:
+    """Apply the retention now and every minute, by the thread that writes; return what stops it."""
     stopped = threading.Event()
 
     def run() -> None:
         while True:
             try:
-                retention.apply(store, keep, limit)
+                ingest.call(kept.apply).result()
+            except Busy:
+                pass  # what is written now counts the next time
             except Exception:
                 logger.warning("old data could not be deleted", exc_info=True)
-            if stopped.wait(3600):
+            if stopped.wait(RETENTION_SECONDS):
                 return
 
     thread = threading.Thread(target=run, name="bulkscope-retention", daemon=True)
     thread.start()
-
-    def stop() -> None:
-        stopped.set()
-        thread.join(10)
-
-    return stop
+    return stopped.set

@@ -94,8 +94,12 @@ def test_over_the_size_the_oldest_goes_and_the_newest_stays(store: Store) -> Non
     )
     connection.execute("CHECKPOINT")
     before = retention.used_bytes(store)
-    assert retention.apply(store, 30 * 86400, before // 2) > 0
+    kept = retention.Retention(store, 30 * 86400, before // 2)
+    # Space comes back by whole row groups of 122,880 rows, of which there are five here: it takes a second cut.
+    assert kept.apply() > 0
+    assert kept.apply() > 0
     assert retention.used_bytes(store) <= before // 2
+    assert kept.apply() == 0
     left = count(store, "points")
     assert 0 < left < 600_000
     assert count(store, "points", f"time_ns = {now}") == 1
