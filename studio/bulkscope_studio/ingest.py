@@ -242,16 +242,16 @@ class Ingest:
         if self._store.trouble is not None and time.monotonic() - self._failed_at < REST_SECONDS:
             raise Unavailable(self._store.trouble)
         try:
-            self._transaction(group)
+            self._store_once(group)
         except duckdb.OutOfMemoryException:
             with self._store.alone(GRACE_SECONDS):
                 pass  # nobody who reads holds memory any longer
-            self._transaction(group)
+            self._store_once(group)
         except duckdb.FatalException:
             # The file was opened again. The commit may have been durable all the same: then the group is there already.
-            self._transaction(group, sent_again=False)
+            self._store_once(group, sent_again=False)
 
-    def _transaction(self, group: list[_Batch], sent_again: bool = True) -> None:
+    def _store_once(self, group: list[_Batch], sent_again: bool = True) -> None:
         tables = [batch.tables for batch in group]
         with self._store.writing() as connection:
             if self._opened != self._store.opened:
@@ -260,17 +260,17 @@ class Ingest:
                 self._recent.add(repeated.recalled(connection))
                 self._opened = self._store.opened
             try:
-                keys, resources = self._insert(connection, tables)
+                keys, resources = self._transaction(connection, tables)
             except _Repeated:
                 tables = self._fresh(connection, group, sent_again)
-                keys, resources = self._insert(connection, tables, check=False)
+                keys, resources = self._transaction(connection, tables, check=False)
         for some in keys:
             self._recent.add(some)
         if len(self._resources) + len(resources) > MAX_RESOURCES:
             self._resources.clear()
         self._resources |= resources
 
-    def _insert(
+    def _transaction(
         self, connection: Any, batches: list[dict[str, pa.Table]], check: bool = True
     ) -> tuple[list[repeated.Keys], set[str]]:
         """Insert in one transaction; return the keys and the resources that are new. Raises ``_Repeated``."""

@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from contextlib import suppress
-from typing import Any
 
 import duckdb
 
@@ -66,46 +65,44 @@ class Retention:
     def apply(self) -> int:
         """Delete what is over the limits, by one cut each; return how many records went.
 
-        Each deletion leaves a row in ``ingest`` with the outcome ``expired``. A bulk of which something was heard in
-        the last ten minutes stays, as long as the store is not twice as large as it may be.
+        Each deletion leaves a row in ``ingest`` with the outcome ``expired``. For the size no bulk is cut of which
+        something was heard in the last ten minutes, as long as the store is not twice as large as it may be.
         """
         now = time.time_ns()
-        with self._store.writing() as connection:
-            gone = _delete(connection, now - int(self._keep * 1e9), "older than the retention")
-            _sweep(connection)
-            self._settle(connection, gone)
-            held = self._held(connection)
-            if held > self._most:
-                cut = _delete(
-                    connection,
-                    _cut(connection, 1 - AFTER_CUT * self._most / held, held < 2 * self._most, now),
-                    "over the maximum size",
-                )
-                _sweep(connection)
-                self._settle(connection, cut)
-                gone += cut
+        gone = _delete(self._store, now - int(self._keep * 1e9), "older than the retention")
+        _sweep(self._store)
+        self._settle(gone)
+        held = self._held()
+        if held > self._most:
+            running_since = now - RUNNING_NS if held < 2 * self._most else None
+            before = _cut(self._store, 1 - AFTER_CUT * self._most / held, running_since)
+            cut = _delete(self._store, before, "over the maximum size", running_since)
+            _sweep(self._store)
+            self._settle(cut)
+            gone += cut
         return gone
 
-    def _held(self, connection: Any) -> float:
+    def _held(self) -> float:
         """Return the bytes of the rows that live: those of the file, less the share of rows whose space is not free."""
-        rows = _live(connection)
-        return _used(connection, self._store) * rows / max(1, rows + self._deleted)
+        rows = _live(self._store)
+        return used_bytes(self._store) * rows / max(1, rows + self._deleted)
 
-    def _settle(self, connection: Any, deleted: int) -> None:
+    def _settle(self, deleted: int) -> None:
         """Give deleted rows' space back, as far as nobody reads them; note how many rows are left that have it."""
         if deleted:
             if not self._deleted:
-                self._used_before = _used(connection, self._store)
+                self._used_before = used_bytes(self._store)
             self._deleted += deleted
         if not self._deleted:
             return
         try:
-            connection.execute("CHECKPOINT")
-        except duckdb.Error as error:  # others are in a transaction: the next time, then
+            with self._store.writing() as connection:
+                connection.execute("CHECKPOINT")
+        except duckdb.TransactionException as error:  # others are in a transaction: the next time, then
             logger.info("no checkpoint after a deletion: %s", error)
         # Half of what was to be expected: the rows at the border of a cut stay in their row groups.
-        share = self._deleted / (_live(connection) + self._deleted)
-        if _used(connection, self._store) <= self._used_before * (1 - share / 2):
+        share = self._deleted / (_live(self._store) + self._deleted)
+        if used_bytes(self._store) <= self._used_before * (1 - share / 2):
             self._deleted = 0
 
 
@@ -117,90 +114,91 @@ def apply(store: Store, keep_seconds: float, max_bytes: int) -> int:
 def used_bytes(store: Store) -> int:
     """Return the bytes of the file that hold data, its log of uncommitted blocks included."""
     with store.writing() as connection:
-        return _used(connection, store)
-
-
-def _used(connection: Any, store: Store) -> int:
-    row = connection.execute("SELECT used_blocks * block_size FROM pragma_database_size()").fetchone()
+        row = connection.execute("SELECT used_blocks * block_size FROM pragma_database_size()").fetchone()
     wal = store.path.with_name(store.path.name + ".wal")
-    return int(row[0]) + (wal.stat().st_size if wal.exists() else 0)
+    return int(row[0] if row else 0) + (wal.stat().st_size if wal.exists() else 0)
 
 
-def _live(connection: Any) -> int:
-    total = 0
-    for table in (*_TABLES, "resources"):
-        total += int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-    return total
+def _live(store: Store) -> int:
+    counts = " + ".join(f"(SELECT count(*) FROM {table})" for table in (*_TABLES, "resources"))
+    with store.writing() as connection:
+        row = connection.execute(f"SELECT {counts}").fetchone()
+    return int(row[0] if row else 0)
 
 
-def _cut(connection: Any, share: float, spare: bool, now: int) -> int:
-    """Return the time before which to delete so that ``share`` of all rows go; ``spare`` running bulks."""
+def _running(connection: duckdb.DuckDBPyConnection, since_ns: int | None) -> None:
+    """Make the table of the bulks of which something was heard since; an empty one without a time."""
     connection.execute("CREATE OR REPLACE TEMP TABLE running (bulk_id VARCHAR)")
-    if spare:
+    if since_ns is not None:
         connection.execute(
             "INSERT INTO running SELECT DISTINCT bulk_id FROM ("
             " SELECT bulk_id FROM spans WHERE end_ns > $since UNION ALL SELECT bulk_id FROM logs WHERE time_ns > $since"
             ") WHERE bulk_id IS NOT NULL",
-            {"since": now - RUNNING_NS},
+            {"since": since_ns},
         )
+
+
+def _old(table: str) -> str:
+    """Return the condition on the rows of ``table`` that may be deleted."""
+    return "(bulk_id IS NULL OR bulk_id NOT IN (FROM running))" if table in ("spans", "logs") else "true"
+
+
+def _cut(store: Store, share: float, running_since: int | None) -> int:
+    """Return the time (ns) before which to delete, so that ``share`` of all rows go."""
     times = " UNION ALL ".join(
-        f"SELECT {column} AS t FROM {table} WHERE {_spared(table)}" for table, column in _TABLES.items()
+        f"SELECT {column} AS t FROM {table} WHERE {_old(table)}" for table, column in _TABLES.items()
     )
-    first, last = connection.execute(f"SELECT min(t), max(t) FROM ({times})").fetchone()
-    if first is None:
-        return 0
-    wanted = share * _live(connection)
-    # Bins of a thousandth each, then of a thousandth of the one in which the cut lies, to the row.
-    while True:
-        width = max(1, (last - first) // BINS + 1)
-        bins = connection.execute(
-            "SELECT bin, sum(n) OVER (ORDER BY bin) - n, n FROM ("
-            f" SELECT (t - $first) // $width AS bin, count(*) AS n FROM ({times}) WHERE t BETWEEN $first AND $last"
-            " GROUP BY bin) ORDER BY bin",
-            {"first": first, "last": last, "width": width},
-        ).fetchall()
-        within = next((number for number, before, count in bins if before + count >= wanted), None)
-        if within is None:
-            return int(last) + 1
-        if width == 1:
-            return int(first + within + 1)
-        wanted -= next(before for number, before, _ in bins if number == within)
-        first, last = first + within * width, min(last, first + (within + 1) * width - 1)
+    wanted = share * _live(store)
+    with store.writing() as connection:
+        _running(connection, running_since)
+        first, last = connection.execute(f"SELECT min(t), max(t) FROM ({times})").fetchone() or (None, None)
+        # Bins of a thousandth each, then of a thousandth of the one in which the cut lies, to the nanosecond.
+        while first is not None:
+            width = (last - first) // BINS + 1
+            bins = connection.execute(
+                "SELECT bin, sum(n) OVER (ORDER BY bin) - n, n FROM ("
+                f" SELECT (t - $first) // $width AS bin, count(*) AS n FROM ({times}) WHERE t BETWEEN $first AND $last"
+                " GROUP BY bin) ORDER BY bin",
+                {"first": first, "last": last, "width": width},
+            ).fetchall()
+            within = next(((number, before) for number, before, count in bins if before + count >= wanted), None)
+            if within is None:
+                return int(last or 0) + 1
+            if width == 1:
+                return int(first + within[0] + 1)
+            wanted -= within[1]
+            first, last = first + within[0] * width, min(last, first + (within[0] + 1) * width - 1)
+    return 0
 
 
-def _spared(table: str) -> str:
-    return "bulk_id IS NULL OR bulk_id NOT IN (FROM running)" if table in ("spans", "logs") else "true"
-
-
-def _delete(connection: Any, before_ns: int, reason: str) -> int:
+def _delete(store: Store, before_ns: int, reason: str, running_since: int | None = None) -> int:
     """Delete what is older, in one transaction; return how many records went."""
-    connection.execute("CREATE TEMP TABLE IF NOT EXISTS running (bulk_id VARCHAR)")
     total = 0
-    connection.execute("BEGIN")
-    try:
-        for table, column in _TABLES.items():
-            row = connection.execute(
-                f"DELETE FROM {table} WHERE {column} < $before AND ({_spared(table)})", {"before": before_ns}
-            ).fetchone()
-            count = int(row[0])
-            if count and table != "ingest":
-                connection.execute(
-                    "INSERT INTO ingest VALUES ($now, $signal, 'studio', 'expired', $reason, $count)",
-                    {"now": time.time_ns(), "signal": table, "reason": reason, "count": count},
-                )
-            total += count
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(duckdb.Error):
-            connection.execute("ROLLBACK")
-        raise
+    with store.writing() as connection:
+        _running(connection, running_since)
+        connection.execute("BEGIN")
+        try:
+            for table, column in _TABLES.items():
+                row = connection.execute(
+                    f"DELETE FROM {table} WHERE {column} < $before AND {_old(table)}", {"before": before_ns}
+                ).fetchone()
+                count = int(row[0]) if row else 0
+                if count and table != "ingest":
+                    connection.execute(
+                        "INSERT INTO ingest VALUES ($now, $signal, 'studio', 'expired', $reason, $count)",
+                        {"now": time.time_ns(), "signal": table, "reason": reason, "count": count},
+                    )
+                total += count
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(duckdb.Error):
+                connection.execute("ROLLBACK")
+            raise
     return total
 
 
-def _sweep(connection: Any) -> None:
+def _sweep(store: Store) -> None:
     """Delete resources that no record has any longer: under RQ each job has one of its own."""
-    connection.execute(
-        "DELETE FROM resources WHERE resource_id NOT IN ("
-        + " UNION ".join(f"SELECT resource_id FROM {table} WHERE resource_id IS NOT NULL" for table in _OWNED)
-        + ")"
-    )
+    owned = " UNION ".join(f"SELECT resource_id FROM {table} WHERE resource_id IS NOT NULL" for table in _OWNED)
+    with store.writing() as connection:
+        connection.execute(f"DELETE FROM resources WHERE resource_id NOT IN ({owned})")

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -76,7 +77,7 @@ class Store:
         self._users = 0
         self._shut = False  # nobody may begin: the file is being opened again, or the writer needs all memory
         self._failed_at = -REOPEN_SECONDS
-        self._slots = threading.BoundedSemaphore(MAX_READS)
+        self._slots = _Slots(MAX_READS)
         self._running = _Running()
         self._connection: duckdb.DuckDBPyConnection | None = self._open()
 
@@ -121,7 +122,7 @@ class Store:
         At most two run at once. Raises ``TooLong`` after ``seconds``, ``Unavailable`` when the file cannot be used.
         """
         deadline = time.monotonic() + seconds
-        if not self._slots.acquire(timeout=seconds):
+        if not self._slots.acquire(seconds):
             raise TooLong(f"other questions kept the store busy for {seconds:.0f} s; try again")
         try:
             try:
@@ -217,7 +218,7 @@ class Store:
                 self._gate.notify_all()
 
     def interrupt(self, writing: bool = False) -> None:
-        """End the queries that run now, which raise ``TooLong``; with ``writing`` a transaction too, which is undone."""
+        """End the queries that run now (``TooLong``); with ``writing`` a transaction too, which is undone."""
         self._running.interrupt(math.inf if writing else sys.float_info.max)
 
     def close(self) -> None:
@@ -240,6 +241,37 @@ def _share(connection: duckdb.DuckDBPyConnection) -> int:
     found = re.fullmatch(r"([\d.]+) ([KMGT]iB)", str(row[0]) if row else "")
     machine = float(found[1]) * _UNITS[found[2]] / 0.8 if found else 0.0
     return int(min(max(machine * MEMORY_SHARE, LEAST_MEMORY), MOST_MEMORY))
+
+
+class _Slots:
+    """A semaphore that serves in the order of arrival: of eight readers a common one let some wait for 30 s."""
+
+    def __init__(self, free: int) -> None:
+        self._lock = threading.Lock()
+        self._free = free
+        self._waiting: deque[threading.Event] = deque()
+
+    def acquire(self, seconds: float) -> bool:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            mine = threading.Event()
+            self._waiting.append(mine)
+        if mine.wait(seconds):
+            return True
+        with self._lock:
+            if mine.is_set():
+                return True
+            self._waiting.remove(mine)
+            return False
+
+    def release(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
 
 
 class _Running:
