@@ -16,10 +16,10 @@ from typing import Any
 import duckdb
 from rich.console import Console
 
-from bulkscope_studio import api, elastic, runtime
+from bulkscope_studio import api, elastic, runtime, unwell
 from bulkscope_studio.analysis.wording import printable
 from bulkscope_studio.paths import default_db
-from bulkscope_studio.store import Store, StoreLocked
+from bulkscope_studio.store import Store, StoreLocked, TooLong, Unavailable
 
 TIMEOUT_S = 60.0
 # Asked on the machine itself: a proxy from the environment must not come between.
@@ -137,8 +137,8 @@ def of_bulk(
 def studio(db: Path | None, path: str, local: Callable[[Store], Any], body: object = None, method: str = "GET") -> Any:
     """Return what a running studio answers to ``path``, or what ``local`` reads from the file when none runs.
 
-    An answer of 404 with the key ``nearest`` and one of 400 or 409 with the key ``error`` are answers; the latter
-    two raise Trouble with what they say.
+    An answer of 404 with the key ``nearest`` and one of 400, 409 or 503 with the key ``error`` are answers; the latter
+    three raise Trouble with what they say.
     """
     place = db or default_db()
     running = runtime.read(place)
@@ -153,6 +153,8 @@ def _reading(db: Path) -> Iterator[Store]:
     store = _open(db)
     try:
         yield store
+    except (TooLong, Unavailable) as error:
+        raise Trouble(str(error)) from error
     except duckdb.BinderException as error:
         raise Trouble(
             f"{db} was written by an older version and lacks what is asked for; 'bulkscope studio --db {db}' brings "
@@ -183,6 +185,9 @@ def _ask(running: runtime.Runtime, path: str, body: object, method: str) -> Any:
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {}, method=method)
     try:
         with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
+            trouble = unwell.told(answer.headers.get(unwell.HEADER))
+            if trouble is not None:
+                print(f"bulkscope: the studio has trouble: {lines(trouble)}", file=sys.stderr)
             return json.load(answer)
     except urllib.error.HTTPError as error:
         try:
@@ -191,7 +196,7 @@ def _ask(running: runtime.Runtime, path: str, body: object, method: str) -> Any:
             said = None
         if error.code == 404 and isinstance(said, dict) and "nearest" in said:
             return said
-        if error.code in (400, 409) and isinstance(said, dict) and "error" in said:
+        if error.code in (400, 409, 503) and isinstance(said, dict) and "error" in said:
             raise Trouble(str(said["error"])) from error
         raise Trouble(f"the studio at {running.web} answered {error.code} to {path}; its log says why") from error
     except (OSError, ValueError) as error:

@@ -73,12 +73,14 @@ def build(store: Store, status: Callable[[], Mapping[str, object]]) -> FastAPI:
     with _without("redis", "valkey"):
         from nicegui import ui
 
+    from bulkscope_studio import unwell
     from bulkscope_studio.api import router
     from bulkscope_studio.web import bulks, capacity, compare, explain, inference, logs, overview, trace
     from bulkscope_studio.web.data import Data
 
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None)
     app.include_router(router(store))
+    unwell.install(app, store)
     data = Data(store, status)
     for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)

@@ -92,7 +92,9 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
         now = dict(data.status())
         strip.clear()
         with strip:
-            for kind in ("accepted", "refused", "truncated", "dropped"):
+            if now.get("trouble"):
+                ui.label(str(now["trouble"])).classes("bs-error").mark("trouble")
+            for kind in ("accepted", "repeated", "refused", "truncated", "dropped"):
                 value = now.get(kind)
                 if isinstance(value, dict):
                     text = ", ".join(f"{k} {fmt.number(v)}" for k, v in value.items()) or "0"
