@@ -7,7 +7,20 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-ALL = ("overhead", "job", "startup", "outage", "kills", "ingest", "pages", "stored", "verdicts", "explain", "capacity")
+ALL = (
+    "overhead",
+    "job",
+    "startup",
+    "outage",
+    "kills",
+    "ingest",
+    "pages",
+    "stored",
+    "verdicts",
+    "explain",
+    "capacity",
+    "soak",
+)
 
 
 def main() -> int:
