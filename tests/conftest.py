@@ -1,4 +1,4 @@
-"""For all tests: telemetry in memory; and with BULKSCOPE_NO_SKIP=1 a test that would be skipped fails instead."""
+"""For all tests: telemetry in memory, the markers of ``parts``, and with BULKSCOPE_NO_SKIP=1 no test is skipped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
+from tests import parts
 from tests.telemetry import Telemetry
 from tests.telemetry import telemetry as shared_telemetry
 
@@ -17,6 +18,20 @@ def telemetry() -> Telemetry:
     recorded = shared_telemetry()
     recorded.clear()
     return recorded
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    parts.mark(items, parallel=config.pluginmanager.hasplugin("xdist"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    parts.begin(item)
+    try:
+        return (yield)
+    finally:
+        parts.end()
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:

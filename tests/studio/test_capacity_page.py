@@ -13,7 +13,6 @@ from tests.studio.test_capacity import Made, at_once
 from tests.studio.test_crowding import slowing, stream
 from tests.studio.test_pages import browser, page, quiet  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.browser
 SLOW_MS = 120_000  # a search on this store takes longer than the 3 s in which NiceGUI wants a page, here or anywhere
 
 

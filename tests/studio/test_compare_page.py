@@ -16,7 +16,6 @@ from tests.studio.sample import fill
 from tests.studio.serving import studio
 from tests.studio.test_pages import browser, empty, page, quiet  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.browser
 HTML = "<img src=x onerror=alert(1)>"
 
 

@@ -22,7 +22,6 @@ from tests.studio.sample import fill
 from tests.studio.serving import Addresses, studio
 from tests.studio.test_pages import browser, empty, page, quiet  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.browser
 ODD = "a/b c?d&é<b>{{1}}"
 LONG = "night-run-of-all-prompts-with-every-model-" * 4
 NAMES = {"full": "cpu/threads/join/8x1on4", "broken": "failure/EngineError/0.3/0", "unfit": "unfit/producers/0.25/01"}

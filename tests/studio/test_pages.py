@@ -14,16 +14,16 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from bulkscope_studio.store import Store
+from tests.parts import demand
 from tests.studio.sample import fill
 from tests.studio.serving import studio
-
-pytestmark = pytest.mark.browser
 
 ODD_ID = "a/b c?d&é<b>"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    demand("browser")
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
