@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
-from tests import parts
+from tests import groups, parts
 from tests.telemetry import Telemetry
 from tests.telemetry import telemetry as shared_telemetry
 
@@ -20,9 +21,23 @@ def telemetry() -> Telemetry:
     return recorded
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    groups.begin(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    groups.end(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before any is left out by its markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    parts.mark(items, parallel=config.pluginmanager.hasplugin("xdist"))
+    parts.mark(items)
+    groups.write(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return groups.scheduler(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(wrapper=True)

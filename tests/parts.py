@@ -21,34 +21,14 @@ FIXTURES = {"browser": "browser", "prometheus": "engines", "old_python": "compat
 _running: list[pytest.Item] = []
 
 
-def mark(items: list[pytest.Item], parallel: bool) -> None:
-    """Give each test of a marked folder its marker and, where processes share the tests, what it shares a group."""
+def mark(items: list[pytest.Item]) -> None:
+    """Give each test the markers of its folder and of its fixtures."""
     for item in items:
         if item.path.is_relative_to(HERE):
             folder = item.path.relative_to(HERE).parts[0]
             used = FIXTURES.keys() & getattr(item, "fixturenames", ())
             for marker in {FOLDERS.get(folder), *(FIXTURES[name] for name in used)} - {None}:
                 item.add_marker(marker)
-        if parallel and (group := _shared(item)):
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _shared(item: pytest.Item) -> str:
-    """Return a name for what is set up once for several tests, a module's servers or its browser; "" without such."""
-    function = item if isinstance(item, pytest.Function) else None
-    if function is None:
-        return ""
-    # Of the session's fixtures each process makes its own.
-    wide = [
-        name
-        for name, found in sorted(function._fixtureinfo.name2fixturedefs.items())
-        if found[-1].scope in ("class", "module", "package") and found[-1].baseid
-    ]
-    if not wide:
-        return ""
-    values = getattr(function, "callspec", None)
-    of = [f"{name}{values.indices[name]}" for name in wide if values is not None and name in values.indices]
-    return "-".join([item.path.relative_to(item.config.rootpath).as_posix(), *of])
 
 
 def begin(item: pytest.Item) -> None:
