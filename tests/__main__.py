@@ -1,7 +1,7 @@
-"""``./run test``: the tests that need nothing further, with ``--all`` every test; other words go to pytest.
+"""``./run test``: the tests that need nothing further, with ``--all`` every test and none skipped.
 
 Tests are shared among as many processes as there are cores; those that measure their own process then run alone.
-Where the words choose tests themselves, exactly these run, one after the other, whatever their markers.
+Other words go to pytest; where they choose tests, exactly these run, one after the other, whatever their markers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.compatibility import matrix
@@ -61,9 +61,9 @@ def _processes() -> int:
     return max(2, min(cores, MOST))
 
 
-def _pytest(arguments: Sequence[str], extra: Mapping[str, str]) -> int:
+def _pytest(arguments: Sequence[str], environment: dict[str, str]) -> int:
     """Run pytest, which ends by itself when the terminal interrupts both; a SIGTERM is handed on."""
-    process = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env={**os.environ, **extra})
+    process = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env=environment)
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     return process.wait()
@@ -76,10 +76,13 @@ def main(words: list[str]) -> int:
     codes = []
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "compatibility.jsonl"
+        environment = {**os.environ, matrix.NOTES_IN: str(notes)}
+        if everything:
+            environment.setdefault("BULKSCOPE_NO_SKIP", "1")
         for number, (what, arguments) in enumerate(todo, 1):
             if len(todo) > 1:
                 print(f"test: {number} of {len(todo)}: {what}", file=sys.stderr)
-            codes.append(_pytest(arguments, {matrix.NOTES_IN: str(notes)}))
+            codes.append(_pytest(arguments, environment))
             if codes[-1] not in (PASSED, FAILED, NONE_FOUND) or (FAILED in codes and number % 2 == 0):
                 break
         if len(codes) < len(todo):

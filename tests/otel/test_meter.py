@@ -20,7 +20,10 @@ from bulkscope._proc import Proc
 
 MIB = 1024**2
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's clocks and /proc are Linux's")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(sys.platform != "linux", reason="the kernel's clocks and /proc are Linux's"),
+]
 
 
 def burn(seconds: float = 0.3) -> float:

@@ -180,6 +180,7 @@ def test_equal_service_times_give_the_rate_exactly_even_in_a_short_stretch() -> 
     assert found["rate_per_s"]["high"] - found["rate_per_s"]["low"] < 1e-6
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     hits, widths, tries = 0, [], 150
     for seed in range(tries):

@@ -120,6 +120,7 @@ def test_unfit_data_are_said_to_be_so_and_nothing_else_is_said() -> None:
     assert item(found, "internal_failure", "failed_jobs")["value"] > 0.1, "the numbers are there to be looked at"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_over_all_scenarios(verdict: str) -> None:
     """The verdict is right, no sentence is silly, parts make their wholes; unfit data never get another verdict."""
