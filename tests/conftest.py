@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import groups, parts
-from tests.telemetry import Telemetry
-from tests.telemetry import telemetry as shared_telemetry
+
+if TYPE_CHECKING:
+    from tests.telemetry import Telemetry
 
 
 @pytest.fixture
 def telemetry() -> Telemetry:
     """What is recorded in this process during the test."""
-    recorded = shared_telemetry()
+    from tests import telemetry as recording  # whoever needs none of it does not wait for OpenTelemetry
+
+    recorded = recording.telemetry()
     recorded.clear()
     return recorded
 

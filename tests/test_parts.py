@@ -45,10 +45,14 @@ def test_of_a_server_again(server): pass
 """
 
 
+# What takes most of the time in which pytest starts, and is not used here.
+OTHERS = " ".join(f"-p no:{name}" for name in ("hypothesispytest", "asyncio", "anyio", "valkey"))
+
+
 def pytest_in(folder: Path, *words: str) -> list[str]:
     """Return the lines of a run on ``TESTS``."""
     markers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
-    settings = ["[pytest]", f"pythonpath = {ROOT}", "addopts = -rA --strict-markers", "markers ="]
+    settings = ["[pytest]", f"pythonpath = {ROOT}", f"addopts = -rA --strict-markers {OTHERS}", "markers ="]
     (folder / "pytest.ini").write_text("\n".join([*settings, *(f"  {marker}" for marker in markers)]))
     (folder / "conftest.py").write_text('pytest_plugins = ["tests.conftest"]')
     (folder / "test_kinds.py").write_text(TESTS)
