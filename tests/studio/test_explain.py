@@ -25,6 +25,7 @@ from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios
 from tests.studio import otlp
+from tests.studio.answering import studio
 from tests.studio.explaining import (
     Job,
     alive,
@@ -38,7 +39,6 @@ from tests.studio.explaining import (
     sums,
     written,
 )
-from tests.studio.test_report import studio
 
 NAN = float("nan")
 
