@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.studio.browsing import quiet
+from tests.studio.made import Made, at_once
+from tests.studio.queues import slowing, stream
 from tests.studio.serving import studio
-from tests.studio.test_capacity import Made, at_once
-from tests.studio.test_crowding import slowing, stream
 
 SLOW_MS = 120_000  # a search on this store takes longer than the 3 s in which NiceGUI wants a page, here or anywhere
 
