@@ -1,22 +1,55 @@
-"""For all tests: telemetry in memory; and with BULKSCOPE_NO_SKIP=1 a test that would be skipped fails instead."""
+"""For all tests: telemetry in memory, the markers of ``parts``, and with BULKSCOPE_NO_SKIP=1 no test is skipped."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.telemetry import Telemetry
-from tests.telemetry import telemetry as shared_telemetry
+from tests import groups, parts
+
+if TYPE_CHECKING:
+    from tests.telemetry import Telemetry
 
 
 @pytest.fixture
 def telemetry() -> Telemetry:
     """What is recorded in this process during the test."""
-    recorded = shared_telemetry()
+    from tests import telemetry as recording  # whoever needs none of it does not wait for OpenTelemetry
+
+    recorded = recording.telemetry()
     recorded.clear()
     return recorded
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    groups.begin(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    groups.end(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before any is left out by its markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    parts.mark(items)
+    groups.write(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return groups.scheduler(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    parts.begin(item)
+    try:
+        return (yield)
+    finally:
+        parts.end()
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.parts import demand
 
 
 class Unavailable(Exception):
@@ -20,12 +23,23 @@ def cache_root() -> Path:
 
 def venv(name: str, requirements: list[str]) -> Path:
     """Return the Python of an environment with exactly ``requirements`` (made on first use)."""
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    demand("compat")
     key = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()[:12]
     root = cache_root() / f"{name}-{key}"
     python, complete = root / "bin" / "python", root / "complete"
     if complete.exists():
         return python
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with root.with_name(f"{root.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making the same one
+        if not complete.exists():
+            _make(root, python, requirements)
+            complete.touch()
+    return python
+
+
+def _make(root: Path, python: Path, requirements: list[str]) -> None:
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         raise Unavailable("uv is not on the PATH (python -m pip install uv)")
     shutil.rmtree(root, ignore_errors=True)
@@ -37,5 +51,3 @@ def venv(name: str, requirements: list[str]) -> Path:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise Unavailable(f"{' '.join(command[:3])}: {done.stderr.strip()[-500:]}")
-    complete.touch()
-    return python

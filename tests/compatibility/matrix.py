@@ -1,9 +1,17 @@
-"""Which of the thirteen numbers a library's version has been seen to deliver; ``docs/compatibility.md`` of it."""
+"""Which of the thirteen numbers a library's version has been seen to deliver; ``docs/compatibility.md`` of it.
+
+The tests are shared among processes: each adds what it has seen to one file, and who has started them reads it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+
+from tests.compatibility import libraries
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
@@ -33,20 +41,43 @@ NOTES = {
     "rq": "Jobs of a queue with `is_async=False` belong to the caller's span: no queue is crossed.",
 }
 
-_seen: dict[tuple[str, str], set[str]] = {}
+# The variable with the path of the file; without it nothing is noted.
+NOTES_IN = "BULKSCOPE_COMPATIBILITY_NOTES"
+
+Seen = Mapping[tuple[str, str], set[str]]
 
 
 def note(library: str, version: str, *numbers: str) -> None:
     """Say that a test has seen these numbers, right, from this version of the library."""
-    _seen.setdefault((library, version), set()).update(numbers)
+    if path := os.environ.get(NOTES_IN):
+        with open(path, "a") as file:  # a line is written at once, whoever writes beside us
+            file.write(json.dumps([library, version, numbers]) + "\n")
 
 
-def complete(libraries: Iterable[tuple[str, int]]) -> bool:
-    """Tell whether each library (name, how many versions) was seen in all of them."""
-    return all(sum(name == seen for seen, _ in _seen) >= count for name, count in libraries)
+def noted(path: Path) -> Seen:
+    """Return by library and version which numbers were seen."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        library, version, numbers = json.loads(line)
+        found.setdefault((library, version), set()).update(numbers)
+    return found
 
 
-def markdown() -> str:
+def complete(seen: Seen) -> bool:
+    """Tell whether each library was seen in all of its versions."""
+    wanted = Counter(each.name for each in (*libraries.QUEUES, *libraries.ENGINES))
+    wanted.update({"fastapi": 2, "starlette": 1, "xllamacpp": 1})
+    return all(sum(name == library for library, _ in seen) >= count for name, count in wanted.items())
+
+
+def write(path: Path) -> None:
+    """Write ``docs/compatibility.md`` when the notes are of every library in every version."""
+    seen = noted(path)
+    if complete(seen):
+        DOCUMENT.write_text(markdown(seen))
+
+
+def markdown(seen: Seen) -> str:
     """Return ``docs/compatibility.md``."""
     lines = [
         "# Compatibility",
@@ -61,9 +92,9 @@ def markdown() -> str:
         head = " | ".join(f"{number} {NUMBERS[number]}" for number in numbers)
         lines += [f"## {kind}", "", f"| library | version | {head} |", "|---|---|" + ":-:|" * len(numbers)]
         for name in names:
-            versions = [version for library, version in _seen if library == name]
+            versions = [version for library, version in seen if library == name]
             for version in sorted(versions, key=_order):
-                cells = " | ".join("✔" if number in _seen[name, version] else "–" for number in numbers)
+                cells = " | ".join("✔" if number in seen[name, version] else "–" for number in numbers)
                 lines.append(f"| {name} | {version} | {cells} |")
         lines += ["", *(f"- {name}: {NOTES[name]}" for name in names if name in NOTES)]
         lines.append("")

@@ -7,46 +7,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.compatibility import matrix
+from tests.compatibility.libraries import ENGINES, Engine
 from tests.venvs import Unavailable, venv
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "numpy")
 
 
-@dataclass(frozen=True)
-class Library:
-    """One library at one version, and which of the thirteen numbers its tests look at."""
-
-    name: str
-    age: str
-    module: str
-    requirements: tuple[str, ...]
-    numbers: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.age}"
-
-
-OWN = ("7", "8", "9", "10", "11", "12")
-LIBRARIES = [
-    Library("transformers", "oldest", "engine_transformers", ("transformers==4.40.*", "torch<2.6", "numpy<2"), OWN),
-    Library("transformers", "newest", "engine_transformers", ("transformers", "torch"), OWN),
-    Library("llama-cpp-python", "newest", "engine_llama_cpp", ("llama-cpp-python", "gguf"), OWN),
-    Library("openai", "oldest", "engine_openai", ("openai==1.30.*", "httpx<0.28", "xllamacpp", "gguf"),
-            ("7", "10", "11", "12")),
-    Library("openai", "newest", "engine_openai", ("openai", "xllamacpp", "gguf"), ("7", "10", "11", "12")),
-]  # fmt: skip
-
-
 @pytest.mark.timeout(1800)  # the first time an engine is compiled or a gigabyte is fetched
-@pytest.mark.parametrize("library", LIBRARIES, ids=str)
-def test_engine(library: Library) -> None:
+@pytest.mark.parametrize("library", ENGINES, ids=str)
+def test_engine(library: Engine) -> None:
     try:
         python = venv(f"engine-{library.name}-{library.age}", ["-e", str(ROOT), *TOOLS, *library.requirements])
     except Unavailable as reason:

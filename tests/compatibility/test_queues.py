@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.compatibility import matrix
+from tests.compatibility.libraries import QUEUES, Queue
 from tests.processes import environment, free_port
 from tests.sink import Sink, serve
 from tests.venvs import Unavailable, venv
@@ -30,49 +31,9 @@ PRODUCER, CONSUMER = 4, 5
 ERROR = 2
 
 
-@dataclass(frozen=True)
-class Library:
-    """One library at one version; ``delayed`` is False where its broker cannot delay a job."""
-
-    name: str
-    age: str
-    requirements: tuple[str, ...]
-    worker: tuple[str, ...]
-    delayed: bool = True
-    # What only this library has: outcome and failure domain of the job that its application publishes last.
-    own: tuple[str, str] | None = None
-    # The broker puts a job back itself and does not say when, so that there is no wait to report.
-    wait_of_a_retry: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.age}"
-
-
-def both(name: str, old: tuple[str, ...], new: tuple[str, ...], worker: str, **rest: Any) -> tuple[Library, Library]:
-    words = tuple(worker.split())
-    return Library(name, "oldest", old, words, **rest), Library(name, "newest", new, words, **rest)
-
-
-LIBRARIES = [
-    # The newest with contrib's instrumentation beside it: still one span, ours.
-    *both("celery", ("celery[redis]==5.3.*", "kombu<5.4", "redis<6"),
-          ("celery[redis]", "opentelemetry-instrumentation-celery"),
-          "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO",
-          own=("internal_error", "code")),
-    *both("rq", ("rq==1.16.*", "redis<6"), ("rq", "redis"), "rq worker --with-scheduler --url $BROKER bulk"),
-    *both("dramatiq", ("dramatiq[redis]==1.15.*", "redis<6"), ("dramatiq[redis]",),
-          "dramatiq dramatiq_app -p 1 -t 1"),
-    *both("huey", ("huey==2.4.*", "redis<6"), ("huey", "redis"), "python -m huey.bin.huey_consumer huey_app.huey"),
-    *both("arq", ("arq==0.25.*", "redis<6"), ("arq",), "arq arq_app.Settings", own=("internal_error", "timeout")),
-    *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
-          "taskiq worker taskiq_app:broker --workers 1", delayed=False),
-    *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
-]  # fmt: skip
-
-
 @dataclass
 class Run:
-    library: Library
+    library: Queue
     version: str
     sink: Sink
     output: str
@@ -95,9 +56,9 @@ def broker() -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="module", params=LIBRARIES, ids=str)
+@pytest.fixture(scope="module", params=QUEUES, ids=str)
 def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    library: Library = request.param
+    library: Queue = request.param
     try:
         python = venv(f"queue-{library.name}-{library.age}", ["-e", str(ROOT), *library.requirements])
     except Unavailable as reason:
@@ -106,7 +67,7 @@ def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.Te
         pytest.skip(f"no environment with {library}: {reason}")
     folder = tmp_path_factory.mktemp(library.name) / "app"
     shutil.copytree(APPS, folder)
-    url = f"{broker}/{LIBRARIES.index(library)}"
+    url = f"{broker}/{QUEUES.index(library)}"
     with serve() as sink:
         env = environment(
             sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="50", OTEL_BSP_SCHEDULE_DELAY="50", PYTHONPATH=str(folder),

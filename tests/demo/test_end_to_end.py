@@ -19,6 +19,8 @@ from bulkscope_studio.store import Store
 from tests.demo.conftest import ROOT, marked, until
 from tests.processes import wait_for_line
 
+pytestmark = pytest.mark.demo
+
 PROMPTS = ["one", "two words", "a text of some length. " * 20, "four", "five", "six"]
 PORTS = ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
 
@@ -229,7 +231,6 @@ def test_a_killed_demo_takes_its_processes_along(tmp_path: Path, tiny: Path) -> 
         nothing_left(mark)
 
 
-@pytest.mark.demo
 @pytest.mark.timeout(600)
 def test_the_demo_with_the_real_models(tmp_path: Path) -> None:
     db, mark = tmp_path / "store.duckdb", f"demo-{os.getpid()}"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parts import demand
+
 
 def cache() -> Path:
     """Return the folder that ``./run engines`` fills."""
@@ -16,6 +18,7 @@ def cache() -> Path:
 
 def binary(name: str) -> Path:
     """Return the path of ``otelcol``, ``prometheus`` or ``promtool``; skips the test where there is none."""
+    demand("engines")
     path = cache() / "bin" / name
     if not path.exists():
         pytest.skip(f"{name} is not built; ./run engines builds it (needs Go)")

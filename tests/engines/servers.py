@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.engines.binaries import binary, cache
+from tests.parts import demand
 from tests.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,7 @@ def prometheus(folder: Path, config: str, *options: str) -> Iterator[Server]:
 @contextmanager
 def elasticsearch(folder: Path) -> Iterator[Server]:
     """Run an empty Elasticsearch with ES|QL."""
+    demand("engines")
     engine = cache() / "elasticsearch"
     if not (engine / "classes").exists() or shutil.which("java") is None:
         pytest.skip("Elasticsearch is not built; ./run engines builds it (needs Java 17 and Maven)")

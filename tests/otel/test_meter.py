@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import subprocess
@@ -17,18 +16,14 @@ import pytest
 
 from bulkscope._meter import Meter, Usage, _thread_clock_ns
 from bulkscope._proc import Proc
+from tests.otel.burning import burn
 
 MIB = 1024**2
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's clocks and /proc are Linux's")
-
-
-def burn(seconds: float = 0.3) -> float:
-    """Use CPU in this thread, without the interpreter's lock; return the CPU seconds that it took."""
-    before = time.thread_time()
-    while time.thread_time() - before < seconds:
-        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 20_000)
-    return time.thread_time() - before
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(sys.platform != "linux", reason="the kernel's clocks and /proc are Linux's"),
+]
 
 
 @pytest.fixture
@@ -360,7 +355,8 @@ def test_two_on_one_core_wait_for_it_half_of_the_time() -> None:
     core = min(os.sched_getaffinity(0))
     code = f"""
 import os; os.sched_setaffinity(0, [{core}])
-from tests.otel.test_meter import Meter, burn
+from bulkscope._meter import Meter
+from tests.otel.burning import burn
 import sys
 print("ready", flush=True); sys.stdin.readline()
 meter = Meter(); window = meter.begin(); burn(0.6); usage = meter.end(window)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import random
 from typing import Any
 
@@ -14,12 +13,11 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk._logs import ReadableLogRecord
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from bulkscope import _otlp
+from tests.otel.records import RESOURCES, SCOPES, VALUES, attributes
 
 
 def encode_spans(batch: list[Any]) -> bytes:
@@ -28,32 +26,6 @@ def encode_spans(batch: list[Any]) -> bytes:
 
 def encode_logs(batch: list[Any]) -> bytes:
     return _otlp.request((one.resource, one.instrumentation_scope, _otlp.log_field(one)) for one in batch)
-
-
-class Level(enum.IntEnum):
-    LOW = 3
-
-
-class Name(str):
-    __slots__ = ()
-
-
-VALUES: list[Any] = [
-    "", "text", "ü" * 200, "line\nbreak\0", 0, 1, -1, 127, 128, 2**31, 2**63 - 1, -(2**63), 0.0, -0.0, 1.5,
-    float("inf"), 1e-300, True, False, (), ("a", "b"), (1, -2), (1.5,), (True, False), ["x" * 300], b"", b"\0\xff",
-    Level.LOW, Name("n"), {"inner": {"deep": [1, "two", None]}}, None,
-]  # fmt: skip
-RESOURCES = [
-    Resource({"service.name": "a", "process.pid": 7}), Resource({"service.name": "b"}, "https://schema/1"),
-    Resource({}),
-]  # fmt: skip
-SCOPES = [
-    InstrumentationScope("bulkscope"), InstrumentationScope("x", "1.2", "https://schema/2", {"k": "v"}), None,
-]  # fmt: skip
-
-
-def attributes(rng: random.Random) -> dict[str, Any]:
-    return {f"key.{n}": rng.choice(VALUES) for n in range(rng.choice((0, 1, 5, 40)))}
 
 
 def context(rng: random.Random) -> SpanContext:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace import TracerProvider
 
 from bulkscope._otlp_metrics import encode_metrics
-from tests.otel.test_otlp import RESOURCES, SCOPES, attributes
+from tests.otel.records import RESOURCES, SCOPES, attributes
 
 NUMBERS: list[Any] = [0, 1, -1, 2**62, 0.0, -0.0, 1.5, -1e300, float("inf")]
 TEMPORALITIES = list(sdk.AggregationTemporality)

@@ -28,7 +28,7 @@ def scraping(folder: Path, **extra: str) -> dict[str, str]:
         OTEL_TRACES_EXPORTER="none",
         OTEL_LOGS_EXPORTER="none",
         OTEL_METRICS_EXPORTER="bulkscope_scrape",
-        OTEL_EXPORTER_PROMETHEUS_PORT=str(free_port() % 50_000 + 10_000),
+        OTEL_EXPORTER_PROMETHEUS_PORT=str(free_port()),
         OTEL_SERVICE_NAME="shop",
         BULKSCOPE_SCRAPE_TARGETS=str(folder),
         **extra,

@@ -20,6 +20,7 @@ import yaml
 
 from stack import envfile, retention, services
 from tests.engines.binaries import binary
+from tests.parts import demand
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -329,6 +330,7 @@ def test_what_prometheus_scrapes_are_services_of_this_file() -> None:
     assert "--web.enable-otlp-receiver" in SERVICES["prometheus"]["command"]
 
 
+@pytest.mark.engines
 def test_prometheus_takes_the_command_with_every_default_put_in() -> None:
     command = [word for word in SERVICES["prometheus"]["command"] if not word.startswith("--config.file=")]
     words = [SETTING.sub(lambda found: found[3], word) for word in command]
@@ -460,6 +462,7 @@ def test_env_is_not_committed() -> None:
 
 
 def uv() -> str:
+    demand("containers")
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bulkscope" / "uv" / "bin" / "uv"
     found = shutil.which("uv") or (str(own) if own.exists() else None)
     if found is None:
@@ -467,6 +470,7 @@ def uv() -> str:
     return found
 
 
+@pytest.mark.containers
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["environment", "demo-environment"])
 def test_the_dockerfiles_own_steps_make_a_working_environment(name: str, tmp_path: Path) -> None:

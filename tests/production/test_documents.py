@@ -287,6 +287,7 @@ def test_the_page_on_scale_has_the_bench_and_where_its_numbers_come_from() -> No
         assert head.strip("| ").split(" | ")[0] in (ROOT / "bench" / "stored.py").read_text()
 
 
+@pytest.mark.engines
 def test_prometheus_takes_the_snippet_for_remote_write(tmp_path: Path) -> None:
     found = re.findall(r"^```yaml\n(.*?)^```", text("scale.md"), re.DOTALL | re.MULTILINE)
     assert len(found) == 1

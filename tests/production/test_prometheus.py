@@ -64,6 +64,7 @@ def test_every_rule_is_there_once() -> None:
     assert len(RULES) == len(RECORDED) + len(ALERTS)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("command", [["config", "prometheus.yml"], ["rules", "--lint=all", "--lint-fatal"]])
 def test_promtool_accepts(command: list[str]) -> None:
     files = [] if command[0] == "config" else [str(path) for path in sorted(FOLDER.glob("rules/*.yml"))]
@@ -71,6 +72,7 @@ def test_promtool_accepts(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
 def test_unit_tests_of_the_rules(path: Path) -> None:
     done = subprocess.run([binary("promtool"), "test", "rules", path], capture_output=True, text=True)
@@ -363,6 +365,7 @@ def metrics_page() -> Iterator[str]:
     page.server_close()
 
 
+@pytest.mark.engines
 def test_scraped_services_are_told_apart(tmp_path: Path, metrics_page: str) -> None:
     with server.serve(tmp_path, {}) as running:
         named = [{"targets": [metrics_page.replace("127.0.0.1", "localhost")], "labels": {"service_name": "shop"}}]
@@ -402,6 +405,7 @@ def _collector(folder: Path, prometheus: str, port: int) -> Path:
     return path
 
 
+@pytest.mark.engines
 def test_rules_of_hosts_and_of_the_collector(tmp_path: Path) -> None:
     port = free_port()
     otelcol = binary("otelcol")

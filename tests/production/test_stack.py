@@ -537,6 +537,7 @@ TIMES = ("15d", "1y6w", "1d12h", "0", "15", "d", "15 d", "1h1d")
 SIZES = ("4GB", "512MB", "100B", "0", "4G", "4 GB", "lots")
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("variable", "flag", "value"),
     [
@@ -753,6 +754,7 @@ def test_only_the_standard_library_is_imported() -> None:
 # -- the key's way, with the real Collector -----------------------------------------------------------------------
 
 
+@pytest.mark.engines
 def test_the_collector_sends_the_key_that_the_file_holds(tmp_path: Path, serve: Serve) -> None:
     """As in docker-compose.yml: the variable names the file, and the configuration knows of the variable only."""
     compose = (ROOT / "docker-compose.yml").read_text()

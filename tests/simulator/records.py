@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from bulkscope_studio import decode
 from bulkscope_studio.store import Store
+from tests.rows import columns as of_columns
+from tests.rows import insert
 from tests.simulator.engine import READ_AHEAD, Attempt, Process, Put, Run, Timeline
 from tests.simulator.system import MIB, Host, Pool, Telemetry
 
@@ -35,8 +37,6 @@ HEARTBEAT_S = 1.0
 HOST_INTERVAL_S = 1.0
 API_MEMORY = 80 * MIB
 Floats = NDArray[np.float64]
-_TYPES = {"s": pa.string(), "i": pa.int64(), "n": pa.int32(), "d": pa.float64(), "b": pa.bool_(),
-          "D": pa.list_(pa.float64()), "I": pa.list_(pa.int64())}  # fmt: skip
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -96,21 +96,8 @@ class _Table:
 
     def add(self, rows: int, columns: dict[str, Any]) -> None:
         """Add ``rows`` rows; a column is a sequence of that length, or one value for all; those not named are null."""
-        if not rows:
-            return
-        arrays = []
-        for name, kind in decode.TABLES[self.name]:
-            value = columns.pop(name, None)
-            type_ = _TYPES[kind]
-            if value is None:
-                arrays.append(pa.nulls(rows, type_))
-            elif isinstance(value, list | np.ndarray):
-                arrays.append(pa.array(value, type_))
-            else:
-                arrays.append(pa.repeat(pa.scalar(value, type_), rows))
-        if columns:
-            raise ValueError(f"table {self.name} has no columns {sorted(columns)}")
-        self.parts.append(pa.table(arrays, names=[name for name, _ in decode.TABLES[self.name]]))
+        if rows:
+            self.parts.append(of_columns(self.name, rows, columns))
 
     def table(self) -> pa.Table | None:
         return pa.concat_tables(self.parts) if self.parts else None
@@ -131,10 +118,7 @@ def write(run: Run, store: Store) -> Lost:
     tables, lost = rows(run)
     connection = store.connection()
     try:
-        for name, table in tables.items():
-            connection.register("simulated", table)
-            connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM simulated")
-            connection.unregister("simulated")
+        insert(connection, tables)
     finally:
         connection.close()
     return lost

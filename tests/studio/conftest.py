@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from bulkscope_studio.store import Store
+from tests.studio.browsing import browser, empty, page  # noqa: F401 (fixtures)
 from tests.studio.sample import fill
 
 # Derandomized, without deadlines, and without the check that drawing is fast: a loaded machine fails no test.

@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from bulkscope_studio import decode, explained
+from bulkscope_studio import explained
 from bulkscope_studio.api import bulk_explanation
 from bulkscope_studio.store import Store
-from tests.simulator.records import rows
+from tests import rows
+from tests.rows import Tables, table
+from tests.simulator import records
 from tests.simulator.scenarios import Scenario
 
 BEGIN = 1_760_000_000_000_000_000
-Tables = dict[str, pa.Table]
 # What must not stand in a sentence: absent numbers, negative zeros, nothing counted as if it were something, wrong
 # plurals, empty brackets, floating point as programs write it.
 SILLY = re.compile(
@@ -58,15 +57,6 @@ class Job:
 def ns(at: float) -> int:
     """Return nanoseconds since the epoch."""
     return BEGIN + round(at * 1e9)
-
-
-def table(name: str, found: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Return rows of a table of the store; columns that are not given are absent."""
-    columns = [column for column, _ in decode.TABLES[name]]
-    listed = list(found)
-    strange = {key for row in listed for key in row} - set(columns)
-    assert not strange, f"table {name} has no columns {strange}"
-    return decode.to_arrow(name, [[row.get(column) for column in columns] for row in listed])
 
 
 def written(
@@ -150,10 +140,7 @@ def stored(tables: Tables, path: Path = Path(":memory:")) -> Iterator[Store]:
 def insert(store: Store, tables: Tables) -> None:
     """Add the rows of ``tables``."""
     cursor = store.connection()
-    for name, content in tables.items():
-        cursor.register("given", content)
-        cursor.execute(f"INSERT INTO {name} BY NAME SELECT * FROM given")
-        cursor.unregister("given")
+    rows.insert(cursor, tables)
     cursor.close()
 
 
@@ -168,7 +155,7 @@ def explain(tables: Tables, bulk: str = "bulk", now: float = 1e6) -> dict[str, A
 def simulated(scenario: Scenario) -> tuple[Tables, float]:
     """Return the tables of a scenario, and when its verdict is asked for, in s."""
     run = scenario.run()
-    return rows(run)[0], (scenario.now_ns(run) - BEGIN) / 1e9
+    return records.rows(run)[0], (scenario.now_ns(run) - BEGIN) / 1e9
 
 
 def sentences(found: Mapping[str, Any]) -> Iterator[str]:

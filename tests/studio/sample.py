@@ -14,7 +14,9 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
+
+from tests.rows import columns as of_columns
+from tests.rows import insert
 
 START_NS = 1_760_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -63,15 +65,9 @@ class _Rows:
         for name, column in self.columns.items():
             column.append(values[name])
 
-    def insert(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
+    def insert(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
         if self.columns:
-            _insert(con, table, pa.table(self.columns))
-
-
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
-    con.register("sample_rows", rows)
-    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM sample_rows")
-    con.unregister("sample_rows")
+            insert(con, {name: of_columns(name, len(next(iter(self.columns.values()))), self.columns)})
 
 
 def fill(
@@ -376,6 +372,5 @@ def _series(
         "temporality": "cumulative" if kind == "sum" else None,
         "monotonic": False if kind == "sum" else None, **service.columns(),
     }  # fmt: skip
-    columns: dict[str, Any] = {"time_ns": pa.array(ticks), "value": pa.array(values.astype(np.float64))}
-    columns |= {key: pa.array([value] * len(ticks)) for key, value in constants.items()}
-    _insert(con, "points", pa.table(columns))
+    found = of_columns("points", len(ticks), {"time_ns": ticks, "value": values.astype(np.float64), **constants})
+    insert(con, {"points": found})

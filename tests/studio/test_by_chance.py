@@ -13,6 +13,8 @@ from bulkscope_studio.store import Store
 from tests.studio.by_chance import PHASES, messes, queues, told
 from tests.studio.explaining import SILLY, Job, explain, ns, silly, stored, sums, written
 
+pytestmark = pytest.mark.slow  # a whole explanation of each draw
+
 
 @settings(max_examples=40, phases=PHASES)
 @given(queues())

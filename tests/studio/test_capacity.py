@@ -6,12 +6,10 @@ import io
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -22,105 +20,10 @@ from bulkscope_studio.analysis import queueing, simulation
 from bulkscope_studio.analysis.simulation import replay
 from bulkscope_studio.store import Store
 from tests.processes import BIN
+from tests.studio.made import MIB, Made, at_once
+from tests.studio.queues import slowing
+from tests.studio.queues import stream as crowded
 from tests.studio.serving import studio
-from tests.studio.test_crowding import slowing
-from tests.studio.test_crowding import stream as crowded
-
-START_NS = 1_760_000_000_000_000_000
-MIB = 2**20
-TYPES = {
-    "trace_id": pa.string(), "span_id": pa.string(), "kind": pa.string(), "start_ns": pa.int64(), "end_ns": pa.int64(),
-    "status": pa.string(), "outcome": pa.string(), "service_instance_id": pa.string(), "host_name": pa.string(),
-    "pid": pa.int64(), "bulk_id": pa.string(), "job_id": pa.string(), "queue": pa.string(), "wait": pa.float64(),
-    "attempt": pa.int32(), "model": pa.string(), "output_tokens": pa.int64(), "cpu_time": pa.float64(),
-    "memory_peak": pa.int64(), "memory_file": pa.int64(), "memory_limit": pa.int64(),
-}  # fmt: skip
-
-
-@dataclass
-class Made:
-    """Spans of a system, to be stored; times in s from the start."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    alive: dict[int, tuple[float, float]] = field(default_factory=dict)
-
-    def run(
-        self, arrivals: Sequence[float], services: Sequence[float], workers: int, *, bulk: str = "b", queue: str = "q",
-        models: Sequence[str] = ("m",), tokens: int | None = 10, first_pid: int = 1, load: float = 0.0,
-        gap: float = 0.0, failed: Sequence[int] = (),
-    ) -> float:  # fmt: skip
-        """First come, first served; a worker's first job takes ``load`` s more, each place stands free for ``gap``."""
-        free = [(-1.0, first_pid + n) for n in range(workers)]
-        used: set[int] = set()
-        last = 0.0
-        base = len(self.rows)
-        for n, (put, work) in enumerate(zip(arrivals, services, strict=True)):
-            free.sort()
-            ready, pid = free.pop(0)
-            start = max(put, ready)
-            end = start + work + (load if pid not in used else 0.0)
-            used.add(pid)
-            free.append((end + gap, pid))
-            last = max(last, end)
-            job = f"{bulk}-{base + n}"
-            who = {
-                "service_instance_id": f"i{pid}", "host_name": "h", "pid": pid, "bulk_id": bulk, "job_id": job,
-                "trace_id": f"t{job}",
-            }  # fmt: skip
-            self.sent(put, job, bulk, queue)
-            bad = n in failed
-            self.rows.append(
-                who | {
-                    "span_id": f"c{job}", "kind": "CONSUMER", "start_ns": ns(start), "end_ns": ns(end), "attempt": 1,
-                    "status": "ERROR" if bad else "UNSET", "outcome": "internal_error" if bad else "ok", "queue": queue,
-                    "wait": start - put,
-                }
-            )  # fmt: skip
-            model = models[n % len(models)]
-            if model:
-                self.rows.append(
-                    who | {
-                        "span_id": f"i{job}", "kind": "INTERNAL", "start_ns": ns(start), "end_ns": ns(end),
-                        "status": "UNSET", "model": model, "output_tokens": tokens, "cpu_time": work,
-                        "memory_peak": 300 * MIB, "memory_file": 100 * MIB, "memory_limit": 2000 * MIB,
-                    }
-                )  # fmt: skip
-        for _, pid in free:
-            self.alive[pid] = (min(arrivals), last)
-        return last
-
-    def sent(self, put: float, job: str, bulk: str, queue: str = "q") -> None:
-        self.rows.append(
-            {
-                "trace_id": f"t{job}", "span_id": f"p{job}", "kind": "PRODUCER", "start_ns": ns(put), "end_ns": ns(put),
-                "status": "UNSET", "bulk_id": bulk, "job_id": job, "queue": queue,
-            }
-        )  # fmt: skip
-
-    def store(self, path: Path | None = None, shift_ns: int = 0, seed: int | None = None) -> Store:
-        rows = list(self.rows)
-        if seed is not None:
-            np.random.default_rng(seed).shuffle(rows)  # type: ignore[arg-type]
-        columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in TYPES.items()}
-        for name in ("start_ns", "end_ns"):
-            columns[name] = pa.array([row[name] + shift_ns for row in rows], pa.int64())
-        store = Store(path or Path(":memory:"))
-        connection = store.connection()
-        connection.register("made", pa.table(columns))
-        connection.execute("INSERT INTO spans BY NAME SELECT * FROM made")
-        for pid, times in self.alive.items():
-            for at in times:
-                connection.execute(
-                    "INSERT INTO points BY NAME SELECT ? AS time_ns, 'process.memory.usage' AS name, 'sum' AS type,"
-                    " ? AS service_instance_id, 'h' AS host_name, ? AS pid, 1.0 AS value",
-                    [ns(at) + shift_ns, f"i{pid}", pid],
-                )
-        connection.close()
-        return store
-
-
-def ns(at: float) -> int:
-    return START_NS + round(at * 1e9)
 
 
 def asked(**given: Any) -> sustained.Asked:
@@ -139,13 +42,6 @@ def pool(made: Made, bulks: Sequence[str] = ("b",), **given: Any) -> dict[str, A
 def now(found: dict[str, Any], model: int = 0) -> dict[str, Any]:
     level: dict[str, Any] = found["models"][model]["now"]
     return level
-
-
-def at_once(jobs: int, workers: int, seed: int = 0, mean: float = 1.0, **more: Any) -> Made:
-    made = Made()
-    services = np.random.default_rng(seed).exponential(mean, jobs)
-    made.run(np.linspace(0, 0.01, jobs).tolist(), services.tolist(), workers, **more)
-    return made
 
 
 def stream(jobs: int, workers: int, rho: float, seed: int = 0, mean: float = 1.0) -> Made:
@@ -180,6 +76,7 @@ def test_equal_service_times_give_the_rate_exactly_even_in_a_short_stretch() -> 
     assert found["rate_per_s"]["high"] - found["rate_per_s"]["low"] < 1e-6
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     hits, widths, tries = 0, [], 150
     for seed in range(tries):

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.studio.browsing import quiet
+from tests.studio.made import Made, at_once
+from tests.studio.queues import slowing, stream
 from tests.studio.serving import studio
-from tests.studio.test_capacity import Made, at_once
-from tests.studio.test_crowding import slowing, stream
-from tests.studio.test_pages import browser, page, quiet  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.browser
 SLOW_MS = 120_000  # a search on this store takes longer than the 3 s in which NiceGUI wants a page, here or anywhere
 
 
@@ -28,7 +27,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.web
 
 
-def test_what_is_sustained_and_to_be_expected(page: Page, web: str) -> None:  # noqa: F811
+def test_what_is_sustained_and_to_be_expected(page: Page, web: str) -> None:
     page.goto(f"{web}/capacity?bulk=b&rate=1.5&slo=10s")
     expect(page.get_by_text("sustains")).to_be_visible(timeout=SLOW_MS)
     expect(page.get_by_text("2 places keep 95 % of the waits under 10 s")).to_be_visible()
@@ -36,7 +35,7 @@ def test_what_is_sustained_and_to_be_expected(page: Page, web: str) -> None:  # 
     quiet(page)
 
 
-def test_a_search_that_takes_longer_than_a_page_may(page: Page, web: str) -> None:  # noqa: F811
+def test_a_search_that_takes_longer_than_a_page_may(page: Page, web: str) -> None:
     page.goto(f"{web}/capacity?bulk=crowd&slo=2s")
     expect(page.get_by_text("computing")).to_be_visible()
     expect(page.get_by_text("4 places keep 95 % of the waits under 2 s")).to_be_visible(timeout=SLOW_MS)
@@ -48,7 +47,7 @@ def test_a_search_that_takes_longer_than_a_page_may(page: Page, web: str) -> Non
     ("query", "says"),
     [("bulk=crowed", "Nearest: crowd"), ("bulk=b&rate=x", "workers are a whole number"), ("slo=x", "not a duration")],
 )
-def test_what_cannot_be_answered(page: Page, web: str, query: str, says: str) -> None:  # noqa: F811
+def test_what_cannot_be_answered(page: Page, web: str, query: str, says: str) -> None:
     page.goto(f"{web}/capacity?{query}")
     expect(page.get_by_text(says)).to_be_visible(timeout=30_000)
     expect(page.get_by_text("sustains")).to_have_count(0)

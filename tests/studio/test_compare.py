@@ -89,6 +89,7 @@ TRUTHS = {"time": 1.0, "rate": 1.0, "decode_rate": 1.0, "cpu": 1.0, "memory": 1.
 SLOWER = TRUTHS | {"time": 1.5, "rate": 1 / 1.5, "decode_rate": 1 / 1.5, "cpu": 1.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
 @pytest.mark.parametrize(
     ("b", "truth", "more"),
@@ -122,6 +123,7 @@ def test_intervals_hold_what_was_planted(b: Law, truth: dict[str, float], more: 
     assert all_held >= 0.9 * DRAWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
 def test_chance_is_not_taken_for_a_difference_and_a_difference_not_for_chance(paired: bool) -> None:
     nothing = [sides_of(LAW, LAW, draw, paired) for draw in range(DRAWS)]
@@ -134,6 +136,7 @@ def test_chance_is_not_taken_for_a_difference_and_a_difference_not_for_chance(pa
     assert all(found.answer.startswith(("Take A (m): it is faster", "It depends: A (m) is faster")) for found in slower)
 
 
+@pytest.mark.slow
 def test_the_smallest_difference_is_seen_about_four_times_in_five() -> None:
     smallest = np.median([row(sides_of(LAW, LAW, d, True), "time").effect.smallest for d in range(20)])  # type: ignore[union-attr]
     seen = sum(

@@ -12,11 +12,10 @@ from playwright.sync_api import Page, expect
 
 from bulkscope_studio import comparison
 from bulkscope_studio.store import Store
+from tests.studio.browsing import quiet
 from tests.studio.sample import fill
 from tests.studio.serving import studio
-from tests.studio.test_pages import browser, empty, page, quiet  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.browser
 HTML = "<img src=x onerror=alert(1)>"
 
 
@@ -35,7 +34,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.web
 
 
-def test_two_bulks_are_chosen_and_answered(page: Page, web: str) -> None:  # noqa: F811
+def test_two_bulks_are_chosen_and_answered(page: Page, web: str) -> None:
     page.goto(web + "/compare")
     expect(page.get_by_role("cell", name="last-week")).to_be_visible()
     page.get_by_label("A", exact=True).fill("last-week")
@@ -51,21 +50,21 @@ def test_two_bulks_are_chosen_and_answered(page: Page, web: str) -> None:  # noq
     quiet(page)
 
 
-def test_an_unknown_name_is_said_with_the_nearest(page: Page, web: str) -> None:  # noqa: F811
+def test_an_unknown_name_is_said_with_the_nearest(page: Page, web: str) -> None:
     page.goto(f"{web}/compare?a=sample-001&b=sampel-002")
     expect(page.get_by_text("no bulk or run 'sampel-002'")).to_be_visible()
     expect(page.get_by_text("Nearest: sample-002")).to_be_visible()
     quiet(page)
 
 
-def test_an_id_is_text_whatever_it_holds(page: Page, web: str) -> None:  # noqa: F811
+def test_an_id_is_text_whatever_it_holds(page: Page, web: str) -> None:
     page.goto(f"{web}/compare?" + urlencode({"a": "sample-001", "b": HTML}))
     expect(page.get_by_text("Number by number")).to_be_visible()
     expect(page.get_by_text(f"B: bulk {HTML}")).to_be_visible()
     quiet(page)
 
 
-def test_an_empty_store_says_what_to_do(page: Page, empty: str) -> None:  # noqa: F811
+def test_an_empty_store_says_what_to_do(page: Page, empty: str) -> None:
     page.goto(empty + "/compare")
     expect(page.get_by_text("bulkscope run <your command>")).to_be_visible()
     quiet(page)

@@ -192,6 +192,7 @@ def test_slope_covers_where_the_scatter_grows_with_x() -> None:
     assert 0.90 <= covered(2.0, draw) <= 0.99
 
 
+@pytest.mark.slow
 def test_bootstrap_covers() -> None:
     def draw(random: np.random.Generator) -> Estimate | None:
         return estimates.bootstrap(np.mean, random.exponential(4, 60), resamples=400)

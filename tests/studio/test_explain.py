@@ -25,6 +25,7 @@ from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios
 from tests.studio import otlp
+from tests.studio.answering import studio
 from tests.studio.explaining import (
     Job,
     alive,
@@ -38,7 +39,6 @@ from tests.studio.explaining import (
     sums,
     written,
 )
-from tests.studio.test_report import studio
 
 NAN = float("nan")
 
@@ -120,6 +120,7 @@ def test_unfit_data_are_said_to_be_so_and_nothing_else_is_said() -> None:
     assert item(found, "internal_failure", "failed_jobs")["value"] > 0.1, "the numbers are there to be looked at"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_over_all_scenarios(verdict: str) -> None:
     """The verdict is right, no sentence is silly, parts make their wholes; unfit data never get another verdict."""

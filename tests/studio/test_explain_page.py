@@ -17,12 +17,11 @@ from bulkscope_studio.analysis import findings
 from bulkscope_studio.store import Store
 from tests.simulator.scenarios import scenarios
 from tests.studio import otlp
+from tests.studio.browsing import quiet
 from tests.studio.explaining import BEGIN, Job, Tables, insert, simulated, written
 from tests.studio.sample import fill
 from tests.studio.serving import Addresses, studio
-from tests.studio.test_pages import browser, empty, page, quiet  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.browser
 ODD = "a/b c?d&é<b>{{1}}"
 LONG = "night-run-of-all-prompts-with-every-model-" * 4
 NAMES = {"full": "cpu/threads/join/8x1on4", "broken": "failure/EngineError/0.3/0", "unfit": "unfit/producers/0.25/01"}
@@ -75,7 +74,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
         yield addresses
 
 
-def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page, filled: Addresses) -> None:  # noqa: F811
+def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page, filled: Addresses) -> None:
     page.goto(filled.web + "/bulk/full")
     expect(page.get_by_text("CPU saturated", exact=True)).to_be_visible()
     expect(page.get_by_text("The cores are full")).to_be_visible()
@@ -88,7 +87,7 @@ def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page,
 
 @pytest.mark.parametrize(("bulk", "title"), [("full", "CPU saturated"), ("broken", "Internal failure"),
                                              ("unfit", "Data unfit")])  # fmt: skip
-def test_the_page_shows_every_finding_in_its_order(page: Page, filled: Addresses, bulk: str, title: str) -> None:  # noqa: F811
+def test_the_page_shows_every_finding_in_its_order(page: Page, filled: Addresses, bulk: str, title: str) -> None:
     page.goto(f"{filled.web}/explain/{bulk}")
     expect(page.get_by_text(title, exact=True)).to_be_visible()
     shown = page.locator(".q-expansion-item")
@@ -106,7 +105,7 @@ def test_the_page_shows_every_finding_in_its_order(page: Page, filled: Addresses
 
 
 @pytest.mark.parametrize("bulk", list(NAMES))
-def test_evidence_leads_to_pages_that_are_there(page: Page, filled: Addresses, bulk: str) -> None:  # noqa: F811
+def test_evidence_leads_to_pages_that_are_there(page: Page, filled: Addresses, bulk: str) -> None:
     found = httpx.get(f"{filled.web}/api/bulks/{bulk}/explain").json()
     links = {item["link"] for finding in found["findings"] for item in finding["evidence"] if item["link"]}
     links |= {straggler["link"] for straggler in found["stragglers"]}
@@ -120,7 +119,7 @@ def test_evidence_leads_to_pages_that_are_there(page: Page, filled: Addresses, b
 
 
 @pytest.mark.parametrize("bulk", [ODD, LONG])
-def test_any_text_is_an_id(page: Page, filled: Addresses, bulk: str) -> None:  # noqa: F811
+def test_any_text_is_an_id(page: Page, filled: Addresses, bulk: str) -> None:
     page.goto(f"{filled.web}/explain/{quote(bulk, safe='')}")
     expect(page.get_by_role("link", name=bulk, exact=True)).to_be_visible()
     expect(page.get_by_text("Longest chain")).to_be_visible()
@@ -130,7 +129,7 @@ def test_any_text_is_an_id(page: Page, filled: Addresses, bulk: str) -> None:  #
     quiet(page)
 
 
-def test_an_unknown_bulk_is_said(page: Page, filled: Addresses, empty: str) -> None:  # noqa: F811
+def test_an_unknown_bulk_is_said(page: Page, filled: Addresses, empty: str) -> None:
     for web in (filled.web, empty):
         page.goto(web + "/explain/nobody")
         expect(page.get_by_text("No such bulk")).to_be_visible()
@@ -139,7 +138,7 @@ def test_an_unknown_bulk_is_said(page: Page, filled: Addresses, empty: str) -> N
     expect(page).to_have_url(empty + "/bulks")
 
 
-def test_a_partial_bulk_says_so_and_is_looked_at_again(page: Page, tmp_path: Path) -> None:  # noqa: F811
+def test_a_partial_bulk_says_so_and_is_looked_at_again(page: Page, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     store = Store(db)
     insert(store, running("going", 1))

@@ -121,6 +121,7 @@ def test_one_service_time_tells_nothing_on_its_spread() -> None:
     assert queueing.expected_waits(0.5, [1.0], 1).mean == Estimate(pytest.approx(0.5), 0, math.inf)
 
 
+@pytest.mark.slow
 def test_expected_waits_cover() -> None:
     truth = float(queueing.mean_wait(1.4, 1.0, 2)), float(queueing.wait_quantile(0.95, 1.4, 1.0, 2))
     hits = np.zeros(2)

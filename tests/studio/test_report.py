@@ -7,51 +7,14 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
-from bulkscope_studio import api, report, runtime
+from bulkscope_studio import report, runtime
 from bulkscope_studio.store import Store
-
-
-class _Server(uvicorn.Server):
-    """Says when it listens; signals stay with pytest."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
-@contextmanager
-def studio(db: Path) -> Iterator[None]:
-    store = Store(db)
-    app = FastAPI()
-    app.include_router(api.router(store))
-    bound = socket.create_server(("127.0.0.1", 0))
-    server = _Server(uvicorn.Config(app, log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    assert server.listening.wait(30)
-    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    runtime.write(db, runtime.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
-    try:
-        yield
-    finally:
-        runtime.remove(db)
-        server.should_exit = True
-        thread.join(30)
-        store.close()
+from tests.studio.answering import studio
 
 
 def test_file_and_running_studio_say_the_same(db: Path, capsys: pytest.CaptureFixture[str]) -> None:

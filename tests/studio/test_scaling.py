@@ -102,6 +102,7 @@ def test_order_of_measurements_does_not_change_the_fit_and_the_same_data_repeat(
     assert turned.peak.value == pytest.approx(found.peak.value, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grows", ["not", "as counts do"])
 @pytest.mark.parametrize("workers", [[1, 2, 4, 6, 8, 12, 16], [1, 1, 2, 2, 4, 4, 8, 8, 16, 16]])
 def test_intervals_cover(monkeypatch: pytest.MonkeyPatch, workers: list[int], grows: str) -> None:

@@ -295,6 +295,7 @@ def test_a_sample_that_does_not_exclude_saturation_has_no_upper_end() -> None:
     assert found.p95.high == math.inf
 
 
+@pytest.mark.slow
 def test_predicted_waits_cover() -> None:
     truth = float(queueing.mean_wait(1.4, 1.0, 2)), float(queueing.wait_quantile(0.95, 1.4, 1.0, 2))
     hits = np.zeros(2)
@@ -333,6 +334,7 @@ def test_highest_rate_keeps_the_wait_and_one_a_little_higher_does_not() -> None:
     assert simulation.predicted_waits(found.value * 1.03, services, 3).p95.value > 4.0
 
 
+@pytest.mark.slow
 def test_highest_rate_covers() -> None:
     expected = rate_by_erlang_c(1.0, 2, 2.0, 0.95)
     hits = 0

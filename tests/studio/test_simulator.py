@@ -406,6 +406,7 @@ def listed() -> tuple[Scenario, ...]:
     return tuple(scenarios())
 
 
+@pytest.mark.slow
 def test_scenarios_are_many_of_each_verdict_and_some_at_each_border() -> None:
     assert len(listed()) >= 300
     assert len({scenario.name for scenario in listed()}) == len(listed())
@@ -416,6 +417,7 @@ def test_scenarios_are_many_of_each_verdict_and_some_at_each_border() -> None:
         assert any(scenario.border for scenario in mine), verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_each_scenario_truly_is_what_it_claims(verdict: str) -> None:
     wrong = {}

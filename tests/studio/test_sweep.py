@@ -174,6 +174,7 @@ def begun(plan: Path, key: str) -> list[str]:
     return [entry["bulk"] for entry in events(plan) if entry["event"] == "begun" and entry["step"] == key]
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_the_known_service_time(parts: Parts) -> None:
     plan = parts.plan("whole")
     done = parts.sweep(plan, "--format", "json")
@@ -207,6 +208,7 @@ def test_a_sweep_finds_the_known_service_time(parts: Parts) -> None:
     assert events(plan) == before
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_leaves_no_process_and_goes_on(parts: Parts) -> None:
     plan = parts.plan("killed", PLAN.replace("rates = [8, 1000]", "rates = [4]"))
     sweep = subprocess.Popen(parts.words(plan), env=parts.env | {"MARK": "killed"}, stderr=subprocess.DEVNULL)
@@ -225,6 +227,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(parts: Parts) -> None:
     assert {key: step["jobs"] for key, step in steps.items() if key != "w2-r4"} == {"w1-closed": 40, "w2-closed": 80}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything(parts: Parts, number: signal.Signals) -> None:
     name = f"signal-{number.value}"
@@ -240,6 +243,7 @@ def test_a_signal_ends_everything(parts: Parts, number: signal.Signals) -> None:
     assert not marked(name)
 
 
+@pytest.mark.slow
 def test_a_changed_plan_is_not_mixed_with_what_was_done(parts: Parts) -> None:
     small = PLAN.replace("[1, 2]", "[1]").replace("[open]\nworkers = [2]\nrates = [8, 1000]", "")
     plan = parts.plan("changed", small)
@@ -254,6 +258,7 @@ def test_a_changed_plan_is_not_mixed_with_what_was_done(parts: Parts) -> None:
     assert (step["bulk"], step["jobs"]) == ("sweep-changed-w1-closed.2", 45)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said(parts: Parts) -> None:
     ends = parts.plan("ends", PLAN.replace('"service:jobs"', '"nowhere:jobs"'))
     done = parts.sweep(ends)

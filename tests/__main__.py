@@ -1,0 +1,97 @@
+"""``./run test``: the tests that need nothing further, with ``--all`` every test and none skipped.
+
+Tests are shared among as many processes as there are cores; those that measure their own process then run alone.
+Other words go to pytest; where they choose tests, exactly these run, one after the other, whatever their markers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.compatibility import matrix
+from tests.parts import ALONE, LEFT_OUT
+
+ROOT = Path(__file__).resolve().parents[1]
+# More processes than this want more memory than they save time: with --all each may hold an Elasticsearch of 1 GB.
+MOST = 8
+CHOICES = ("-k", "-m", "--lf", "--last-failed", "--sw", "--stepwise", "--deselect", "--pyargs")
+QUESTIONS = ("-h", "--help", "-V", "--version", "--co", "--collect-only", "--markers", "--fixtures", "--cache-show")
+PASSED, FAILED, NONE_FOUND = 0, 1, 5
+
+
+def chosen(words: Sequence[str], folder: Path) -> bool:
+    """Tell whether the words for pytest choose tests, or ask for something else than running them."""
+    return any(
+        word.partition("=")[0] in (*CHOICES, *QUESTIONS)
+        or (word[:2] in ("-k", "-m") and word[:2] != word)
+        or _is_ours(folder / word.partition("::")[0])
+        for word in words
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    found = path.resolve()
+    return path.exists() and (found == ROOT or found.is_relative_to(ROOT / "tests"))
+
+
+def passes(words: Sequence[str], everything: bool, folder: Path) -> list[tuple[str, list[str]]]:
+    """Return each run of pytest that the words ask for: what it is, and its arguments."""
+    parallel = ["--dist", "loadgroup", "-n"]
+    if chosen(words, folder):
+        return [("the tests that were asked for", [*parallel, "0", *words])]
+    some = " or ".join(LEFT_OUT)
+    found = [("what needs nothing further", f"not ({some})")]
+    if everything:
+        found.append(("the rest", some))
+    return [
+        (f"{part}, {how}", [*parallel, str(number), "-m", f"({markers}) and {which}", *words])
+        for part, markers in found
+        for how, number, which in (("side by side", _processes(), f"not {ALONE}"), ("alone", 0, ALONE))
+    ]
+
+
+def _processes() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, min(cores, MOST))
+
+
+def _pytest(arguments: Sequence[str], environment: dict[str, str]) -> int:
+    """Run pytest, which ends by itself when the terminal interrupts both; a SIGTERM is handed on."""
+    process = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env=environment)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    return process.wait()
+
+
+def main(words: list[str]) -> int:
+    everything = "--all" in words
+    words = [word for word in words if word != "--all"]
+    todo = passes(words, everything, Path.cwd())
+    codes = []
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "compatibility.jsonl"
+        environment = {**os.environ, matrix.NOTES_IN: str(notes)}
+        if everything:
+            environment.setdefault("BULKSCOPE_NO_SKIP", "1")
+        for number, (what, arguments) in enumerate(todo, 1):
+            if len(todo) > 1:
+                print(f"test: {number} of {len(todo)}: {what}", file=sys.stderr)
+            codes.append(_pytest(arguments, environment))
+            if codes[-1] not in (PASSED, FAILED, NONE_FOUND) or (FAILED in codes and number % 2 == 0):
+                break
+        if len(codes) < len(todo):
+            print(f"test: {len(todo) - len(codes)} of {len(todo)} did not run", file=sys.stderr)
+        worst = max((code for code in codes if code != NONE_FOUND), default=NONE_FOUND)
+        if worst == PASSED:
+            matrix.write(notes)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

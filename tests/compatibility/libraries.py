@@ -1,0 +1,71 @@
+"""The libraries whose oldest and newest supported versions are tested, each in an environment of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One library at one version; ``delayed`` is False where its broker cannot delay a job."""
+
+    name: str
+    age: str
+    requirements: tuple[str, ...]
+    worker: tuple[str, ...]
+    delayed: bool = True
+    # What only this library has: outcome and failure domain of the job that its application publishes last.
+    own: tuple[str, str] | None = None
+    # The broker puts a job back itself and does not say when, so that there is no wait to report.
+    wait_of_a_retry: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.age}"
+
+
+def both(name: str, old: tuple[str, ...], new: tuple[str, ...], worker: str, **rest: Any) -> tuple[Queue, Queue]:
+    words = tuple(worker.split())
+    return Queue(name, "oldest", old, words, **rest), Queue(name, "newest", new, words, **rest)
+
+
+QUEUES = [
+    # The newest with contrib's instrumentation beside it: still one span, ours.
+    *both("celery", ("celery[redis]==5.3.*", "kombu<5.4", "redis<6"),
+          ("celery[redis]", "opentelemetry-instrumentation-celery"),
+          "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO",
+          own=("internal_error", "code")),
+    *both("rq", ("rq==1.16.*", "redis<6"), ("rq", "redis"), "rq worker --with-scheduler --url $BROKER bulk"),
+    *both("dramatiq", ("dramatiq[redis]==1.15.*", "redis<6"), ("dramatiq[redis]",),
+          "dramatiq dramatiq_app -p 1 -t 1"),
+    *both("huey", ("huey==2.4.*", "redis<6"), ("huey", "redis"), "python -m huey.bin.huey_consumer huey_app.huey"),
+    *both("arq", ("arq==0.25.*", "redis<6"), ("arq",), "arq arq_app.Settings", own=("internal_error", "timeout")),
+    *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
+          "taskiq worker taskiq_app:broker --workers 1", delayed=False),
+    *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One library at one version, and which of the thirteen numbers its tests look at."""
+
+    name: str
+    age: str
+    module: str
+    requirements: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.age}"
+
+
+OWN = ("7", "8", "9", "10", "11", "12")
+ENGINES = [
+    Engine("transformers", "oldest", "engine_transformers", ("transformers==4.40.*", "torch<2.6", "numpy<2"), OWN),
+    Engine("transformers", "newest", "engine_transformers", ("transformers", "torch"), OWN),
+    Engine("llama-cpp-python", "newest", "engine_llama_cpp", ("llama-cpp-python", "gguf"), OWN),
+    Engine("openai", "oldest", "engine_openai", ("openai==1.30.*", "httpx<0.28", "xllamacpp", "gguf"),
+            ("7", "10", "11", "12")),
+    Engine("openai", "newest", "engine_openai", ("openai", "xllamacpp", "gguf"), ("7", "10", "11", "12")),
+]  # fmt: skip
