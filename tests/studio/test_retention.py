@@ -109,3 +109,73 @@ def test_over_the_size_the_oldest_goes_and_the_newest_stays(store: Store) -> Non
 
 def test_an_empty_store_larger_than_the_limit_is_left_alone(store: Store) -> None:
     assert retention.apply(store, 86400, 1) == 0
+
+
+HOUR_NS = 3600 * 10**9
+
+
+def spans(store: Store, number: int, bulk: str, last_ns: int, over_ns: int) -> None:
+    """Insert spans of a bulk, evenly over the time before ``last_ns``, whose content cannot be compressed away."""
+    with store.writing() as connection:
+        connection.execute(
+            "INSERT INTO spans (trace_id, span_id, kind, start_ns, end_ns, bulk_id, resource_id, attributes)"
+            " SELECT md5(i::VARCHAR), substr(md5($bulk || i), 17), 'CONSUMER', $last - $over + i * ($over // $n),"
+            "        $last - $over + i * ($over // $n), $bulk, $bulk, hash(i)::VARCHAR || hash(-i)::VARCHAR"
+            " FROM range($n) r(i)",
+            {"bulk": bulk, "n": number, "last": last_ns, "over": over_ns},
+        )
+        connection.execute("INSERT INTO resources VALUES ($bulk, '{}')", {"bulk": bulk})
+        connection.execute("CHECKPOINT")
+
+
+def test_one_cut_is_made_while_others_read(store: Store) -> None:
+    """Space that is not given back while somebody reads is no reason to delete more."""
+    now = time.time_ns()
+    spans(store, 240_000, "old", now - HOUR_NS, 60 * HOUR_NS)
+    used = retention.used_bytes(store)
+    kept = retention.Retention(store, 30 * 86400, int(used * 0.96))
+    reader = store.connection()
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM spans").fetchall()
+    gone = [kept.apply() for _ in range(5)]
+    reader.execute("COMMIT")
+    # Down to nine tenths of what may be held: 1 - 0.9 * 0.96 of all rows.
+    assert gone[0] == pytest.approx(0.136 * 240_000, rel=0.02)
+    assert gone[1:] == [0, 0, 0, 0]
+    assert count(store, "spans", f"start_ns > {now - 40 * HOUR_NS}") > 150_000, "the oldest went"
+
+
+def test_the_bulk_that_runs_stays_until_the_store_is_twice_too_large(store: Store) -> None:
+    now = time.time_ns()
+    spans(store, 200_000, "runs", now, 50 * HOUR_NS)
+    spans(store, 50_000, "over", now - HOUR_NS, HOUR_NS)
+    used = retention.used_bytes(store)
+    assert retention.apply(store, 30 * 86400, int(used * 0.8)) > 0
+    assert count(store, "spans", "bulk_id = 'runs'") == 200_000
+    assert count(store, "spans", "bulk_id = 'over'") < 50_000
+    used = retention.used_bytes(store)
+    assert retention.apply(store, 30 * 86400, int(used * 0.45)) > 0
+    assert 0 < count(store, "spans", "bulk_id = 'runs'") < 200_000
+    assert count(store, "spans", f"end_ns > {now - HOUR_NS}") > 0
+
+
+def test_resources_go_with_the_last_of_their_records(store: Store) -> None:
+    now = time.time_ns()
+    spans(store, 10, "old", now - 40 * 24 * HOUR_NS, HOUR_NS)
+    spans(store, 10, "new", now, HOUR_NS)
+    assert retention.apply(store, 30 * 86400, 10**12) == 10
+    assert [row["resource_id"] for row in store.query("SELECT resource_id FROM resources").to_pylist()] == ["new"]
+
+
+def test_what_was_refused_is_under_the_size_too(store: Store) -> None:
+    now = time.time_ns()
+    with store.writing() as connection:
+        connection.execute(
+            "INSERT INTO ingest SELECT $now - 40000000000000 + i, 'traces', 'http', 'refused', hash(i)::VARCHAR, 1"
+            " FROM range(300000) r(i)",
+            {"now": now},
+        )
+        connection.execute("CHECKPOINT")
+    spans(store, 10_000, "real", now - 2 * HOUR_NS, HOUR_NS)
+    assert retention.apply(store, 30 * 86400, retention.used_bytes(store) // 2) > 100_000
+    assert count(store, "spans") == 10_000, "they are younger"
