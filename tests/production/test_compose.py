@@ -98,6 +98,25 @@ def test_every_published_port_is_on_the_loopback_address_and_known_to_the_comman
     assert not any(service.get("network_mode") for service in SERVICES.values()), "host networking skips the addresses"
 
 
+def test_no_service_answers_the_pages_of_strangers() -> None:
+    """tests/engines/test_origins.py asks real servers."""
+    (option,) = (word for word in SERVICES["prometheus"]["command"] if word.startswith("--web.cors.origin="))
+    allowed = option.partition("=")[2]
+    wanted = ("http://localhost:3000", "https://localhost", "http://127.0.0.1:9090", "http://[::1]:8080")
+    assert [origin for origin in wanted if re.fullmatch(allowed, origin)] == list(wanted)
+    for strange in (
+        *("null", "https://evil.example", "http://localhost.evil.example", "http://127x0x0x1", "http://127.0.0.1.nip.io"),
+        *("http://evil.example/http://localhost", "http://localhost:80@evil.example", "http://notlocalhost"),
+    ):
+        assert not re.fullmatch(allowed, strange), strange
+    # Of the others the default is to answer none; what would change that is set nowhere.
+    cors = re.compile(r"cors", re.IGNORECASE)
+    settings = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    assert [name for name in settings if cors.search(name)] == []
+    for path in (ROOT / "collector-config.yaml", *(ROOT / "collector").glob("*.yaml")):
+        assert not cors.search(path.read_text()), path
+
+
 def test_memory_limits_fit_a_laptop_and_the_sums_that_are_told() -> None:
     limits = {name: mib(service["mem_limit"]) for name, service in SERVICES.items()}
     plain, all_of_them = sum(limits[name] for name in limits if name not in DEMO), sum(limits.values())
