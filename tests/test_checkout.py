@@ -22,7 +22,8 @@ def a_repository() -> None:
 
 def test_a_clone_that_turns_line_ends_into_crlf_starts(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
-    git("-c", "core.autocrlf=true", "-c", "core.eol=crlf", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(clone))
+    windows = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf")
+    git(*windows, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(clone))
     carrying = [
         name for name in git("-C", str(clone), "ls-files", "-z").split("\0")
         if name and not name.endswith(".png") and b"\r\n" in (clone / name).read_bytes()

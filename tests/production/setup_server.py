@@ -51,14 +51,18 @@ DATA_VIEW_UPDATE = {"title", "name", "timeFieldName", "fieldFormats"}
 
 @dataclass
 class Fault:
-    """Applied ``times`` times to requests that match; ``kind``: status, html, garbage, cut, half, slow, lost, drip."""
+    """Applied ``times`` times to requests that match, after ``skip`` of them.
 
-    server: str  # "elasticsearch" or "kibana"
+    ``kind``: status, html, garbage, cut, half, slow, lost, drip. "cut" is before the server does it, "lost" after.
+    """
+
+    server: str  # "elasticsearch", "kibana", or "" for both
     pattern: str  # of "METHOD /path"
     kind: str
     status: int = 500
     body: Any = None
     times: int = 1
+    skip: int = 0
 
 
 @dataclass
@@ -217,7 +221,7 @@ class Elasticsearch:
             (r"GET /_index_template/(.+)", self.index_template),
             (r"(GET|PUT) /_component_template/(.+)", self.component_template),
             (r"(GET|PUT) /_security/role/(.+)", self.role),
-            (r"(GET|POST) /_security/api_key", self.api_key),
+            (r"(GET|POST|DELETE) /_security/api_key", self.api_key),
             (r"PUT /_security/api_key/(.+)", self.update_key),
             (r"GET /_data_stream/([^/]+)", self.data_stream),
             (r"PUT /_data_stream/([^/]+)", self.make_stream),
@@ -283,6 +287,15 @@ class Elasticsearch:
         if match[1] == "GET":
             found = [key for key in self.stack.keys if key["name"] == query["name"]]
             return 200, {"api_keys": [{k: v for k, v in key.items() if k != "secret"} for key in found]}
+        if match[1] == "DELETE":
+            if set(body) != {"ids"}:
+                return error(400, "x_content_parse_exception", "unknown field")
+            there = [key for key in self.stack.keys if key["id"] in body["ids"]]
+            ended = [key["id"] for key in there if not key["invalidated"]]
+            for key in there:
+                key["invalidated"] = True
+            before = [key["id"] for key in there if key["id"] not in ended]
+            return 200, {"invalidated_api_keys": ended, "previously_invalidated_api_keys": before, "error_count": 0}
         if is_key:
             reason = "creating derived api keys requires an explicit role descriptor that is empty (has no privileges)"
             return error(400, "illegal_argument_exception", reason)
@@ -293,6 +306,7 @@ class Elasticsearch:
             "secret": secrets.token_urlsafe(16),
             "name": body["name"],
             "invalidated": False,
+            "metadata": body.get("metadata", {}),
             "role_descriptors": body["role_descriptors"],
             "owner_role": next(iter(body["role_descriptors"])),
         }
@@ -409,6 +423,8 @@ class Kibana:
         if identity is None:
             if any(view["name"] == spec["name"] for view in views.values()):
                 return 400, {"statusCode": 400, "message": f"Duplicate data view: {spec['name']}"}
+            if spec["id"] in views:
+                return 400, {"statusCode": 400, "message": f"Saved object [index-pattern/{spec['id']}] conflict"}
             views[spec["id"]] = copy.deepcopy(spec) | {
                 "version": "WzEsMV0=",
                 "sourceFilters": [],
@@ -507,7 +523,11 @@ def _server(stack: Stack, name: str, part: Any, tls: ssl.SSLContext | None) -> T
 
         def _fault(self, path: str) -> Fault | None:
             for fault in stack.faults:
-                if fault.server == name and fault.times and re.fullmatch(fault.pattern, f"{self.command} {path}"):
+                if fault.server not in ("", name) or not re.fullmatch(fault.pattern, f"{self.command} {path}"):
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                elif fault.times:
                     fault.times -= 1
                     return fault
             return None

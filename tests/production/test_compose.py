@@ -105,7 +105,13 @@ def test_no_service_answers_the_pages_of_strangers() -> None:
     wanted = ("http://localhost:3000", "https://localhost", "http://127.0.0.1:9090", "http://[::1]:8080")
     assert [origin for origin in wanted if re.fullmatch(allowed, origin)] == list(wanted)
     for strange in (
-        *("null", "https://evil.example", "http://localhost.evil.example", "http://127x0x0x1", "http://127.0.0.1.nip.io"),
+        *(
+            "null",
+            "https://evil.example",
+            "http://localhost.evil.example",
+            "http://127x0x0x1",
+            "http://127.0.0.1.nip.io",
+        ),
         *("http://evil.example/http://localhost", "http://localhost:80@evil.example", "http://notlocalhost"),
     ):
         assert not re.fullmatch(allowed, strange), strange

@@ -10,6 +10,8 @@ import os
 import re
 import ssl
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,10 +59,23 @@ def files(tmp_path: Path) -> Path:
 class Run:
     """Runs the command in this process; ``out`` and ``err`` are of the last run."""
 
-    def __init__(self, stack: Stack, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.stack, self.files, self.capsys = stack, files, capsys
+    def __init__(
+        self,
+        stack: Stack,
+        files: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.files, self.capsys, self.monkeypatch = files, capsys, monkeypatch
+        self.point_to(stack)
         self.key_file, self.ndjson = tmp_path / "collector.key", tmp_path / "bulkscope.ndjson"
         self.out = self.err = ""
+
+    def point_to(self, stack: Stack) -> None:
+        self.stack = stack
+        for name, url in stack.urls.items():
+            self.monkeypatch.setenv(f"{name.upper()}_URL", url)
 
     def __call__(self, *arguments: str, wait: float = 20) -> int:
         code = command(["--files", str(self.files), "--wait", str(wait), *arguments])
@@ -70,6 +85,13 @@ class Run:
     def all(self, *arguments: str, wait: float = 20) -> int:
         files = ("--collector-key-file", str(self.key_file), "--ndjson", str(self.ndjson))
         return self(*files, *arguments, wait=wait)
+
+    def apart(self, before: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a run in a process of its own, after the statements of ``before``."""
+        program = f"import sys; {before}\nfrom bulkscope_studio.setup import command; sys.exit(command(sys.argv[1:]))"
+        files = ("--files", str(self.files), "--collector-key-file", str(self.key_file), "--ndjson", str(self.ndjson))
+        command_line = (sys.executable, "-c", program, *files, *arguments)
+        return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def states(self) -> dict[str, str]:
         """What the output says of each thing: subject -> state."""
@@ -85,14 +107,12 @@ def run(
 ) -> Run:
     for name in ("ELASTICSEARCH_API_KEY", "ELASTIC_PASSWORD_FILE", "KIBANA_SYSTEM_PASSWORD_FILE", "TRACES_RETENTION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ELASTICSEARCH_URL", stack.urls["elasticsearch"])
-    monkeypatch.setenv("KIBANA_URL", stack.urls["kibana"])
     monkeypatch.setenv("ELASTIC_PASSWORD", PASSWORD)
     monkeypatch.setenv("KIBANA_SYSTEM_PASSWORD", KIBANA_PASSWORD)
     # The pauses between attempts, not their number, are made short.
     quick = functools.partial(Client, timeout=0.5, sleep=lambda seconds: time.sleep(0.01))
     monkeypatch.setattr(cli, "Client", quick)
-    return Run(stack, files, tmp_path, capsys)
+    return Run(stack, files, tmp_path, capsys, monkeypatch)
 
 
 # --- the files and the pure parts ---------------------------------------------------------------
@@ -694,6 +714,16 @@ def test_nobody_listens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
+        (
+            Fault(
+                "kibana", "PUT /api/dashboards/.*", "status", 409, {"message": "version conflict"}, times=apply.LOOKS
+            ),
+            "run it again",
+        ),
+        (
+            Fault("elasticsearch", "PUT /_security/role/.*", "status", 409, {"error": "conflict"}, times=apply.LOOKS),
+            "(409): conflict",
+        ),
         (Fault("elasticsearch", "GET /", "html", 200), "a web page"),
         (Fault("elasticsearch", "GET /", "garbage"), "not JSON"),
         (Fault("elasticsearch", "GET /", "status", 200, {"hello": 1}), "is not Elasticsearch"),
@@ -709,7 +739,6 @@ def test_nobody_listens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (Fault("elasticsearch", "PUT /_component_template/traces.*", "html", 403), "may not PUT"),
         (Fault("kibana", "GET /api/status", "html", 200), "a web page"),
         (Fault("kibana", "GET /api/status", "status", 200, {"ok": True}), "is not Kibana"),
-        (Fault("kibana", "PUT /api/dashboards/.*", "status", 409, {"message": "version conflict"}), "run it again"),
         (Fault("kibana", "POST /api/saved_objects/_export", "html", 200), "not NDJSON"),
         (
             Fault(
@@ -722,7 +751,6 @@ def test_nobody_listens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             "invalid template: mapper [x] cannot be changed",
         ),
         (Fault("elasticsearch", "PUT /_security/role/.*", "status", 500, {"error": "boom"}), "answered 500"),
-        (Fault("elasticsearch", "PUT /_security/role/.*", "status", 409, {"error": "conflict"}), "(409): conflict"),
     ],
 )
 def test_faults_say_what_is_wrong_and_a_second_run_heals(run: Run, fault: Fault, said: str) -> None:
@@ -733,6 +761,39 @@ def test_faults_say_what_is_wrong_and_a_second_run_heals(run: Run, fault: Fault,
     assert fault.times == 0
     assert run.all() == 0, run.err
     assert run.stack.snapshot() == _fresh(run)
+
+
+@pytest.mark.parametrize(
+    ("server", "pattern", "body", "said"),
+    [
+        ("elasticsearch", "GET /_license", {"license": "basic"}, "license is text, not an object"),
+        ("elasticsearch", "GET /_index_template/.*", {"index_templates": [{}]}, "index_templates[0].index_template is"),
+        ("elasticsearch", "GET /_component_template/.*", [], "it is a list, not an object"),
+        ("elasticsearch", "GET /_data_stream/traces.*", {"data_streams": [{"name": 1}]}, "[0].name is a number, not"),
+        ("elasticsearch", "GET /_security/role/.*", {"other": {}}, "is missing"),
+        ("elasticsearch", "GET /_security/api_key", {"api_keys": [{"id": "i"}]}, "api_keys[0].name is missing"),
+        ("elasticsearch", "POST /_security/api_key", {"id": "i", "encoded": None}, "encoded is null, not text"),
+        ("kibana", "GET /api/data_views/.*", {"data_view": True}, "data_view is true or false, not an object"),
+        ("kibana", "GET /api/dashboards/.*", None, "data is missing"),
+    ],
+)
+def test_an_answer_of_another_form_is_told_by_what_is_wrong_in_it(
+    run: Run, server: str, pattern: str, body: Any, said: str
+) -> None:
+    run.stack.faults.append(Fault(server, pattern, "status", 200, {} if body is None else body))
+    assert run.all() == 1
+    assert "does not have the form that is documented" in run.err
+    assert said in run.err
+    assert run.err.count("\n") == 1
+    assert run.all() == 0, run.err
+
+
+def test_a_mistake_of_ours_is_not_told_as_the_servers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (KeyError, TypeError, AttributeError, IndexError):
+        with monkeypatch.context() as patch:
+            patch.setattr(merge, "template", lambda have, ours, raised=error: (_ for _ in ()).throw(raised("ours")))
+            with pytest.raises(error, match="ours"):
+                run()
 
 
 def _fresh(run: Run) -> str:
@@ -812,16 +873,126 @@ def test_half_done_says_what_is_done(run: Run) -> None:
     assert run.states()["component template metrics-otel@custom"] == "created"
 
 
-def test_a_key_whose_making_was_not_answered_is_not_made_twice(run: Run) -> None:
+def _holds_one_key(run: Run) -> None:
+    """One key is valid, the Collector's file holds it, and nothing else is left of its making."""
+    (valid,) = (key for key in run.stack.keys if not key["invalidated"])
+    assert "expiration" not in valid
+    assert base64.b64decode(run.key_file.read_text()).decode() == f"{valid['id']}:{valid['secret']}"
+    assert [path.name for path in run.key_file.parent.glob(".collector.key*")] == [".collector.key.setup"]
+
+
+def test_a_key_whose_making_was_not_answered_is_ended_and_another_made(run: Run) -> None:
     run.stack.faults.append(Fault("elasticsearch", "POST /_security/api_key", "lost"))
+    assert run.all() == 0, run.err
+    assert run.states()["lost API key bulkscope-collector"] == "changed"
+    assert [key["invalidated"] for key in run.stack.keys] == [True, False]
+    _holds_one_key(run)
+
+
+def test_a_key_that_is_never_answered_leaves_none_that_is_valid_for_ever(run: Run) -> None:
+    run.stack.faults.append(Fault("elasticsearch", "POST /_security/api_key", "lost", times=99))
     assert run.all() == 1
-    assert len(run.stack.keys) == 1
+    assert "Running it again is safe" in run.err
+    assert len(run.stack.keys) == apply.LOOKS + 1, "that the first was lost is news once"
+    assert [key["invalidated"] for key in run.stack.keys].count(False) == 1, "the last, which the next run ends"
     assert not run.key_file.exists()
-    assert list(run.key_file.parent.glob(".collector.key*")) == []
-    assert run.all() == 1
-    assert "--rotate-keys" in run.err
-    assert run.all("--rotate-keys") == 0
+    run.stack.faults.clear()
+    assert run.all() == 0, run.err
+    _holds_one_key(run)
+
+
+def test_a_key_that_comes_to_be_after_all_is_ended(run: Run) -> None:
+    # The answer was not waited for, and the server makes the key later: after another is made and in its file.
+    assert run.all() == 0
+    run.stack.keys.append(copy.deepcopy(run.stack.keys[0]) | {"id": "late", "secret": "nobody-knows"})
+    assert run.all("--dry-run") == 0
+    assert run.states()["lost API key bulkscope-collector"] == "would change"
+    assert not run.stack.keys[1]["invalidated"]
+    assert run.all() == 0
+    _holds_one_key(run)
+
+
+def test_a_key_of_another_place_is_never_ended(run: Run) -> None:
+    assert run.all() == 0
+    elsewhere = run.key_file.with_name("another-machine.key")
+    assert run("--collector-key-file", str(elsewhere)) == 1
+    assert "does not hold it" in run.err
+    assert not elsewhere.exists()
+    _holds_one_key(run)
+    assert run("--collector-key-file", str(elsewhere), "--rotate-keys") == 0
+    assert not run.stack.keys[0]["invalidated"], "it ends in a day, as told"
+    assert run.stack.keys[0]["expiration"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--rotate-keys",)])
+def test_a_run_that_is_killed_while_it_makes_a_key_does_not_stand_in_the_way(
+    run: Run, arguments: tuple[str, ...]
+) -> None:
+    if arguments:
+        assert run.all() == 0
+    for place in ("os.replace", "os.fsync", "os.write", "keys._Place.note"):
+        program = f"import os; from bulkscope_studio.setup import keys; {place} = lambda *anything: os._exit(9)"
+        assert run.apart(program, *arguments).wait(60) == 9
+    assert run.all() == 0, run.err
+    for key in run.stack.keys[:-1]:
+        key["invalidated"] |= "expiration" in key  # of a rotation: it ends in a day
+    _holds_one_key(run)
+
+
+def test_a_rotation_that_was_cut_off_is_ended_by_the_next_run(run: Run) -> None:
+    assert run.all() == 0
+    run.stack.faults.append(Fault("elasticsearch", "PUT /_security/api_key/.*", "cut", times=client.ATTEMPTS))
+    assert run.all("--rotate-keys") == 1
     assert keys._identity(run.key_file.read_text()) == run.stack.keys[1]["id"]
+    assert "expiration" not in run.stack.keys[0]
+    assert run.all() == 0
+    assert run.stack.keys[0]["expiration"]
+    assert "expiration" not in run.stack.keys[1]
+
+
+def _number_of_requests(run: Run) -> int:
+    with serve(Stack()) as other:
+        run.point_to(other)
+        assert run.all() == 0, run.err
+        run.key_file.unlink()
+        return len(other.requests)
+
+
+@pytest.mark.parametrize("times", [1, 10_000], ids=["one", "all-from-there-on"])
+def test_after_lost_answers_a_second_run_ends_well(run: Run, times: int) -> None:
+    """Whichever request it is whose answer is lost, alone or with all that follow."""
+    requests = _number_of_requests(run)
+    assert requests > 30
+    for number in range(requests):
+        with serve(Stack()) as other:
+            run.point_to(other)
+            other.faults.append(Fault("", ".*", "lost", times=times, skip=number))
+            assert run.all(wait=20 if times == 1 else 0) == (0 if times == 1 else 1), (number, run.err)
+            other.faults.clear()
+            assert run.all() == 0, (number, run.err)
+            _holds_one_key(run)
+            before, other.requests = other.snapshot(), []
+            assert run.all() == 0
+            assert (other.writes(), other.snapshot()) == ([], before), number
+            run.key_file.unlink()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--rotate-keys",)])
+def test_four_runs_at_once_all_end_well(run: Run, arguments: tuple[str, ...]) -> None:
+    if arguments:
+        assert run.all() == 0
+    for _ in range(3):
+        started = [run.apart("", *arguments) for _ in range(4)]
+        said = [one.communicate(timeout=120)[0].decode() for one in started]
+        assert [one.returncode for one in started] == [0] * 4, said
+    if arguments:
+        for key in run.stack.keys[:-1]:
+            assert key["expiration"], "each former one ends"
+            key["invalidated"] = True
+    _holds_one_key(run)
+    run.stack.requests = []
+    assert run.all() == 0
+    assert run.stack.writes() == []
 
 
 def test_a_key_that_was_declined_is_tried_again(run: Run) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bulkscope_studio.setup.client import Client, Credentials, Trouble
+from bulkscope_studio.setup.client import Again, Client, Credentials, Trouble
 
 State = Literal["ok", "created", "changed", "unchanged", "skipped", "look at"]
 PLANNED: Mapping[str, str] = {"created": "would create", "changed": "would change"}
 CHANGING = frozenset({"created", "changed"})
+# Of one thing, one after the other. Of several runs at once, one gets on each time: five are enough for four of them.
+LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +63,42 @@ def run(session: Session, steps: Iterable[Step], report: Callable[[Outcome], Non
     done: list[Outcome] = []
     try:
         for step in steps:
-            for outcome in step(session):
+            for outcome in _outcomes(step, session):
                 done.append(outcome)
                 report(outcome)
-    except (Trouble, KeyError, IndexError, TypeError, AttributeError) as error:
-        trouble = error
-        if not isinstance(error, Trouble):  # JSON, but of another form: another server, or a later version
-            trouble = Trouble(f"an answer does not have the form that is documented ({error!r})")
+    except Trouble as error:
         changed = [outcome.subject for outcome in done if outcome.state in CHANGING]
         if changed and not session.dry_run:
             raise Trouble(
-                f"{trouble}. Half of it is done: {', '.join(changed)}. Running it again is safe, it goes on from there"
+                f"{error}. Half of it is done: {', '.join(changed)}. Running it again is safe, it goes on from there"
             ) from error
-        raise trouble from error
+        raise
     return done
+
+
+def _outcomes(step: Step, session: Session) -> Iterator[Outcome]:
+    """Run a step; after ``Again`` it is run anew, which compares anew, and goes on with what it has not said yet."""
+    said: set[str] = set()
+    looks, before = 1, 0
+    while True:
+        try:
+            for outcome in step(session):
+                if outcome.subject in said:
+                    continue
+                said.add(outcome.subject)
+                if looks > 1 and outcome.state == "unchanged":
+                    words = "so at another look: an answer to this run was lost, or another run was here"
+                    yield dataclasses.replace(outcome, details=(*outcome.details, words))
+                else:
+                    yield outcome
+                looks = 1
+            return
+        except Again:
+            looks = looks + 1 if len(said) == before else 2
+            before = len(said)
+            if looks > LOOKS:
+                raise
+            session.elasticsearch.sleep(session.pause_s)
 
 
 def lines(outcome: Outcome, dry_run: bool) -> list[str]:

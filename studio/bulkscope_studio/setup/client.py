@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from bulkscope_studio.setup import shape
+
 T = TypeVar("T")
 
 TIMEOUT_S = 10.0  # of one read or write on the connection
@@ -31,6 +33,10 @@ class Trouble(Exception):
 
 class NotReady(Trouble):
     """No answer yet, or one that says so: worth another try."""
+
+
+class Again(Trouble):
+    """It is not known whether it was done, or somebody else did something meanwhile: to look again tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,26 @@ def api_key(encoded: str, source: str) -> Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``body`` is the parsed JSON, None where the answer is empty; ``text`` what came."""
+    """``body`` is the parsed JSON, None where the answer is empty; ``text`` what came, ``source`` who answered what."""
 
     status: int
     body: Any
     text: str
+    source: str = ""
+
+    def reason(self) -> str:
+        """Return what the answer says is wrong."""
+        return _reason(self.body, self.text)
+
+    def like(self, form: Any) -> Any:
+        """Return ``body``, which is of ``form`` (see ``shape``); raises ``Trouble`` where it is not."""
+        wrong = shape.unlike(self.body, form)
+        if wrong:
+            raise Trouble(
+                f"the answer of {self.source} does not have the form that is documented ({wrong}): another server, or "
+                "a version that this command does not know"
+            )
+        return self.body
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -112,14 +133,16 @@ class Client:
     ) -> Answer:
         """Send and return the answer: one of 2xx, or a status in ``allowed``; else raises ``Trouble``.
 
-        ``once`` marks what must not happen twice: it is sent again only after an answer that says it was not done.
+        ``once`` marks what must not happen twice: it is sent again only after an answer that says it was not done;
+        else raises ``Again``.
         """
         for attempt in range(attempts):
             try:
                 return self._send(method, path, body, allowed, credentials or self.credentials)
             except NotReady as trouble:
-                unsure = once and not isinstance(trouble, _Declined)
-                if attempt + 1 == attempts or unsure:
+                if once and not isinstance(trouble, _Declined):
+                    raise Again(str(trouble)) from trouble
+                if attempt + 1 == attempts:
                     raise
                 self.sleep(0.25 * 2**attempt)
         raise AssertionError("attempts is at least 1")
@@ -153,8 +176,9 @@ class Client:
             # Plain text is what Kibana's 503 is while it starts, and lines of JSON are what its export is.
             if parsed is None and text.strip() and status != 503 and not path.endswith("/_export"):
                 raise Trouble(self._stranger(what, text))
-            return Answer(status, parsed, text)
-        raise Trouble(self._refusal(status, what, parsed, text, credentials))
+            return Answer(status, parsed, text, f"{self.name} at {self.url} to {what}")
+        kind = Again if status == 409 else Trouble
+        raise kind(self._refusal(status, what, parsed, text, credentials))
 
     def _unreachable(self, what: str, error: Exception) -> Trouble:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error

@@ -66,7 +66,8 @@ def reach(session: Session) -> Iterator[Outcome]:
 
 def licence(session: Session) -> Iterator[Outcome]:
     """Check that there is a licence that holds; basic is enough."""
-    found = session.elasticsearch.get("/_license").body["license"]
+    answer = session.elasticsearch.get("/_license").like({"license": {"status?": str, "type?": str}})
+    found = answer["license"]
     if found.get("status") != "active":
         raise Trouble(
             f"the licence of Elasticsearch ({found.get('type')}) is {found.get('status')}; basic is enough: "
@@ -99,12 +100,16 @@ def built_in_templates(session: Session) -> Iterator[Outcome]:
             raise Trouble(
                 f"Elasticsearch has no index template {name}; set xpack.otel_data.registry.enabled to true, its default"
             )
-        parts = answer.body["index_templates"][0]["index_template"].get("composed_of", [])
-        if f"{signal}-otel@custom" not in parts:
+        found = answer.like({"index_templates": [{"index_template": {"composed_of?": [str]}}]})["index_templates"]
+        if not any(f"{signal}-otel@custom" in one["index_template"].get("composed_of", ()) for one in found):
             raise Trouble(
                 f"index template {name} does not take in {signal}-otel@custom; somebody has changed it: restore it"
             )
     yield Outcome("ok", "index templates for OpenTelemetry")
+
+
+_TEMPLATE = {"settings?": dict, "mappings?": {"dynamic_templates?": [dict]}}
+COMPONENTS = {"component_templates": [{"component_template": {"template": _TEMPLATE}}]}
 
 
 def component_templates(session: Session) -> Iterator[Outcome]:
@@ -112,7 +117,8 @@ def component_templates(session: Session) -> Iterator[Outcome]:
     for name, ours in plan.component_templates(session.sources, session.retention).items():
         path = f"/_component_template/{name}"
         answer = session.elasticsearch.get(path, allowed=(404,))
-        have = None if answer.status == 404 else answer.body["component_templates"][0]["component_template"]
+        found = [] if answer.status == 404 else answer.like(COMPONENTS)["component_templates"]
+        have = found[0]["component_template"] if found else None
         want = merge.template(have, ours)
         subject = f"component template {name}"
         details = tuple(merge.differences(merge.normal(have or {}), want))
@@ -134,7 +140,7 @@ def first_streams(session: Session) -> Iterator[Outcome]:
     for name in WRITTEN:
         path = f"/_data_stream/{name}"
         found = session.elasticsearch.get(path, allowed=(404,))
-        if found.status != 404 and found.body.get("data_streams"):
+        if found.status != 404 and found.like({"data_streams?": [dict]}).get("data_streams"):
             yield Outcome("unchanged", f"data stream {name}")
             continue
         if not session.dry_run:
@@ -150,7 +156,7 @@ def roles(session: Session) -> Iterator[Outcome]:
     for name, ours in plan.roles(session.sources).items():
         path = f"/_security/role/{name}"
         answer = session.elasticsearch.get(path, allowed=(404,))
-        have = None if answer.status == 404 else answer.body[name]
+        have = None if answer.status == 404 else answer.like({name: dict})[name]
         wrong = merge.lacking(have, ours) if have is not None else []
         if have is not None and not wrong:
             yield Outcome("unchanged", f"role {name}")
@@ -163,6 +169,16 @@ def roles(session: Session) -> Iterator[Outcome]:
 
 # --- data streams that are there already -------------------------------------------------------
 
+STREAMS = {
+    "data_streams?": [
+        {
+            "name": str, "template?": str, "indices?": [{"index_name": str}], "failure_store?": {"enabled?": bool},
+            "lifecycle?": {"data_retention?": str, "enabled?": bool}, "rollover_on_write?": bool,
+        }
+    ]
+}  # fmt: skip
+CHOSEN = {"data_streams": [{"options?": {"failure_store?": {"enabled?": bool}}}]}
+
 
 def streams(session: Session) -> Iterator[Outcome]:
     """Look at the data streams that exist: templates reach only what is made after them.
@@ -173,7 +189,7 @@ def streams(session: Session) -> Iterator[Outcome]:
     client = session.elasticsearch
     wanted = plan.component_templates(session.sources, session.retention)
     found = client.get("/_data_stream/" + ",".join(f"{signal}-*.otel-*" for signal in plan.SIGNALS), allowed=(404,))
-    existing = found.body.get("data_streams", []) if found.status != 404 else []
+    existing = found.like(STREAMS).get("data_streams") or [] if found.status != 404 else []
     ours = [
         (signal, stream)
         for stream in existing
@@ -218,7 +234,7 @@ def _failure_store(session: Session, stream: plan.Json, want: plan.Json) -> Iter
     if "failure_store" not in stream or stream["failure_store"].get("enabled"):
         return
     path = f"/_data_stream/{name}/_options"
-    listed = session.elasticsearch.get(path).body["data_streams"]
+    listed = session.elasticsearch.get(path).like(CHOSEN)["data_streams"]
     chosen = (listed[0].get("options") or {}).get("failure_store") if listed else None
     if chosen is not None and chosen.get("enabled") is False:
         yield Outcome("look at", f"failure store of {name}", ("somebody has switched it off; left alone",))
@@ -233,7 +249,8 @@ def _mapping(session: Session, signal: str, stream: plan.Json) -> Iterator[Outco
     if signal == "metrics" or not stream.get("indices"):
         return
     index = stream["indices"][-1]["index_name"]
-    mappings = session.elasticsearch.get(f"/{index}/_mapping").body[index]["mappings"]
+    form = {index: {"mappings": {"dynamic_templates?": [dict], "properties?": dict}}}
+    mappings = session.elasticsearch.get(f"/{index}/_mapping").like(form)[index]["mappings"]
     wrong = conflicts(mappings)
     have = {key for entry in mappings.get("dynamic_templates", []) for key in entry}
     late = [key for entry in plan.dynamic_templates() for key in entry if key not in have]
@@ -269,7 +286,9 @@ def conflicts(mappings: plan.Json) -> list[str]:
 
 def _fields(properties: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, field in properties.items():
-        if "properties" in field:
+        if not isinstance(field, dict):
+            continue
+        if isinstance(field.get("properties"), dict):
             yield from _fields(field["properties"], f"{prefix}{key}.")
         elif "type" in field:
             yield f"{prefix}{key}", field["type"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from bulkscope_studio.setup import merge, plan
 from bulkscope_studio.setup.apply import Outcome, Session, Step
-from bulkscope_studio.setup.client import NotReady, Trouble, wait
+from bulkscope_studio.setup.client import Again, NotReady, Trouble, wait
 from bulkscope_studio.setup.elasticsearch import version
 
 DASHBOARDS_API = (9, 5)
@@ -22,8 +22,11 @@ def reach(session: Session) -> Iterator[Outcome]:
 
     def probe() -> Any:
         answer = client.get("/api/status", attempts=1, allowed=(503,))
-        overall = (answer.body or {}).get("status", {}).get("overall", {}) if isinstance(answer.body, dict) else {}
         if answer.status == 503:
+            # Plain text while it starts; later JSON, of which only the words are of use here.
+            told = answer.body.get("status") if isinstance(answer.body, dict) else None
+            told = told.get("overall") if isinstance(told, dict) else None
+            overall = told if isinstance(told, dict) else {}
             said = overall.get("summary") or overall.get("level") or " ".join(answer.text.split())[:200]
             raise NotReady(
                 f"Kibana at {client.url} says it is not ready: {said}; when that lasts, look at its log: most often "
@@ -54,11 +57,16 @@ def data_views(session: Session) -> Iterator[Outcome]:
         answer = session.kibana.get(path, allowed=(404,))
         if answer.status == 404:
             if not session.dry_run:
-                # Without `override`: that would delete another view of the same name.
-                session.kibana.request("POST", "/api/data_views/data_view", {"data_view": ours}, once=True)
+                # Without `override`: that would delete another view of the same name. Kibana says 400 where there is
+                # one of this name or id, which may be what another run has just made.
+                made = session.kibana.request(
+                    "POST", "/api/data_views/data_view", {"data_view": ours}, once=True, allowed=(400,)
+                )
+                if made.status == 400:
+                    raise Again(f"{subject} cannot be made: Kibana answered 400: {made.reason()}")
             yield Outcome("created", subject)
             continue
-        have = answer.body["data_view"]
+        have = answer.like({"data_view": {"fieldFormats?": dict}})["data_view"]
         want = {key: ours[key] for key in ("title", "name", "timeFieldName", "fieldFormats")}
         wrong = merge.lacking(have, want)
         if not wrong:
@@ -90,9 +98,9 @@ def dashboards(session: Session) -> Iterator[Outcome]:
         if answer.status == 404:
             details: tuple[str, ...] = ()
         else:
-            have = answer.body["data"]
+            have = answer.like({"data": {"description?": str}})["data"]
             differs = tuple(merge.lacking(have, dashboard.body))
-            if f"[{plan.OURS} {dashboard.mark}]" in have.get("description", "") and not (
+            if f"[{plan.OURS} {dashboard.mark}]" in (have.get("description") or "") and not (
                 differs and session.force_dashboards
             ):
                 said = ("edited in Kibana, or kept there in another form; --force-dashboards puts ours back",)
@@ -103,7 +111,7 @@ def dashboards(session: Session) -> Iterator[Outcome]:
             session.kibana.request("PUT", path, dashboard.body)
             details = tuple(
                 f"Kibana left something out: {warning.get('message', warning)}"
-                for warning in session.kibana.get(path).body.get("warnings", [])
+                for warning in session.kibana.get(path).like({"warnings?": [dict]}).get("warnings") or ()
             )
         yield Outcome("created" if answer.status == 404 else "changed", subject, details)
 

@@ -58,7 +58,7 @@ def template(have: Json | None, ours: Json) -> Json:
 def normal(body: Json) -> Json:
     """Return a component template as it is compared: the keys that may be put, settings flat."""
     kept = {key: body[key] for key in _TEMPLATE_KEYS if body.get(key) is not None}
-    inner = dict(kept.get("template", {}))
+    inner = {key: value for key, value in kept.get("template", {}).items() if value is not None}
     if "settings" in inner:
         inner["settings"] = flat(inner["settings"])
     return kept | {"template": inner}
