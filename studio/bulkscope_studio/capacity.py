@@ -107,11 +107,14 @@ def _from_elasticsearch(options: argparse.Namespace, asked: Asked) -> dict[str, 
     def read(there: elastic.Elastic, bulk: str) -> dict[str, Any] | None:
         with there.loaded(bulk) as (store, more):
             try:
-                return sustained.system_capacity(store, [bulk], None, asked, more.add_beside)
+                found = sustained.system_capacity(store, [bulk], None, asked, more.add_beside)
             except api.Unknown:
                 return None
             except ValueError as wrong:
                 raise source.Trouble(str(wrong)) from wrong
+            for pool in found["pools"][:1]:
+                pool["notes"] += more.notes()
+            return found
 
     found, near = elastic.of_bulk(client, options.bulks[0], read)
     if found is None:

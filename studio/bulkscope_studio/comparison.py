@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,12 +28,14 @@ class Place:
     """Where sides come from: ``bulk`` gives the tables of a bulk, None of an unknown one; ``run`` those of a run.
 
     ``bulks`` and ``runs`` name what there is, newest first; ``latest`` is the newest bulk that has jobs.
+    ``notes`` say what to know of what was read.
     """
 
     bulk: Callable[[str], Tables | None]
     run: Callable[[str], Tables | None]
     bulks: Callable[[], list[dict[str, Any]]]
     runs: Callable[[], list[str]]
+    notes: Callable[[], list[str]] = list
 
 
 def of_store(store: Store) -> Place:
@@ -47,11 +50,17 @@ def of_store(store: Store) -> Place:
 def of_elasticsearch(asked: elastic.Elastic) -> Place:
     """Read the bulks in Elasticsearch, which has no runs."""
 
+    repeated: dict[str, Counter[str]] = {}  # by bulk: one may be read for both sides
+
     def bulk(bulk_id: str) -> Tables | None:
-        with asked.loaded(bulk_id) as (store, _):
+        with asked.loaded(bulk_id) as (store, more):
+            repeated[bulk_id] = more.repeated
             return tables(store, bulk_id)
 
-    return Place(bulk, lambda _: None, asked.bulks, list)
+    def notes() -> list[str]:
+        return elastic.notes(sum(repeated.values(), Counter()))
+
+    return Place(bulk, lambda _: None, asked.bulks, list, notes)
 
 
 def tables(store: Store, bulk_id: str) -> Tables | None:
@@ -115,7 +124,7 @@ def compare(place: Place, a: str, b: str | None, models: bool = False) -> dict[s
     if not models:
         if b is None:
             raise Wrong("name two sides: A B, or one and --models for its two models")
-        return analysis.to_json(analysis.compare(side(place, a), side(place, b)))
+        return _noted(place, side(place, a), side(place, b))
     if b is not None:
         raise Wrong("--models compares the two models of one bulk or run; name one")
     found = _named(place, a)
@@ -126,7 +135,12 @@ def compare(place: Place, a: str, b: str | None, models: bool = False) -> dict[s
         said = f"{len(there)}: {', '.join(there)}" if there else "no inferences"
         more = f"; choose two, as in '{a}@{there[0]}' '{a}@{there[1]}'" if len(there) > 2 else ""
         raise Wrong(f"{a!r} has not two models but {said}{more}")
-    return analysis.to_json(analysis.compare(*(sides.side(f"{a}@{model}", found, model) for model in there)))
+    one, other = (sides.side(f"{a}@{model}", found, model) for model in there)
+    return _noted(place, one, other)
+
+
+def _noted(place: Place, a: Side, b: Side) -> dict[str, Any]:
+    return analysis.to_json(analysis.compare(a, b)) | {"notes": place.notes()}
 
 
 def keep(store: Store, name: str, bulks: Sequence[str], replace: bool) -> dict[str, Any]:

@@ -57,8 +57,8 @@ EVENT = {
 }  # fmt: skip
 
 Row = dict[str, Any]
-# By (time, span, event): a retried request may have stored one twice.
-Events = dict[tuple[Any, ...], Row]
+# By what tells one from another: a request that was sent again has stored its records twice.
+Events = dict[bytes, Row]
 
 
 def _rows(page: Columns, columns: Mapping[str, str]) -> Iterator[Row]:
@@ -104,13 +104,22 @@ def spans(
 
 
 def events(page: Columns, columns: Mapping[str, str]) -> Events:
-    """Return log records of jobs, rows of ``logs``."""
+    """Return log records of jobs, rows of ``logs``; those that are equal in all that is read are one."""
     found: Events = {}
     for row, time_ns in zip(_rows(page, columns), page["time_ns"], strict=True):
-        attributes = {name: row[name] for name in _EVENT_ATTRIBUTES if row.get(name) is not None}
-        row |= {"time_ns": time_ns, "attributes": orjson.dumps(attributes).decode()}
-        found[time_ns, row.get("span_id"), row.get("event_name")] = row
+        attributes = {name: row.pop(name) for name in _EVENT_ATTRIBUTES if name in row}
+        given = {name: value for name, value in attributes.items() if value is not None}
+        row |= {"time_ns": time_ns, "attributes": orjson.dumps(given).decode()}
+        found[orjson.dumps(row)] = row
     return found
+
+
+def proofs(page: Columns) -> Iterator[Row]:
+    """Yield rows of ``logs`` for when each job first and last said a count of kills for memory."""
+    for row in _rows(page, dict(zip(page, page, strict=True))):
+        said = {"event_name": c.EVENT_JOB_HEARTBEAT, "attributes": decode.dump({c.OOM_KILLS: row["kills"]})}
+        for time_ns in {row["first_ns"], row["seen_ns"]}:
+            yield row | said | {"time_ns": time_ns}
 
 
 def heard(page: Columns) -> Iterator[Row]:

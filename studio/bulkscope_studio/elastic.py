@@ -9,6 +9,7 @@ lived, what they dropped, how near they came to their limits) is in Prometheus, 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from bulkscope import conventions as c
 from bulkscope_studio import api, esql
-from bulkscope_studio.elastic_bulk import TRACES, Loader
+from bulkscope_studio.elastic_bulk import TRACES, Loader, notes
 from bulkscope_studio.setup import environment
 from bulkscope_studio.setup.client import Client, Trouble
 from bulkscope_studio.store import Store
@@ -65,17 +66,23 @@ class Elastic:
 
     @contextmanager
     def loaded(self, bulk_id: str) -> Iterator[tuple[Store, Loader]]:
-        """Give a store in memory with the spans, job events and resources of one bulk, and what can add to it."""
-        store = Store(Path(":memory:"))
-        try:
-            yield store, Loader(self._client, store, bulk_id)
-        finally:
-            store.close()
+        """Give a store in memory with the spans, job events and resources of one bulk, and what can add to it.
+
+        What does not fit into memory is in a folder of its own, which only this user can read and which ends with it:
+        DuckDB's default is a folder in the one that the command is run in.
+        """
+        with tempfile.TemporaryDirectory(prefix="bulkscope-") as folder:
+            store = Store(Path(":memory:"))
+            try:
+                store.connection().execute("SET GLOBAL temp_directory = ?", [folder])
+                yield store, Loader(self._client, store, bulk_id)
+            finally:
+                store.close()
 
     def report(self, bulk_id: str) -> dict[str, Any] | None:
         """Return the report of one bulk as ``api.bulk_report`` makes it; None when Elasticsearch has none of it."""
         with self.loaded(bulk_id) as (store, more):
-            return api.bulk_report(store, bulk_id, more.add_shares)
+            return _noted(api.bulk_report(store, bulk_id, more.add_shares), more)
 
     def explanation(self, bulk_id: str) -> dict[str, Any] | None:
         """Return why one bulk took as long as it did, as ``api.bulk_explanation`` does; None when there is none of it.
@@ -83,7 +90,13 @@ class Elastic:
         What was dropped on the way is not known here.
         """
         with self.loaded(bulk_id) as (store, more):
-            return api.bulk_explanation(store, bulk_id, before=more.add_beside, drops_known=False)
+            return _noted(api.bulk_explanation(store, bulk_id, before=more.add_beside, drops_known=False), more)
+
+
+def _noted(answer: dict[str, Any] | None, more: Loader) -> dict[str, Any] | None:
+    if answer is not None:
+        answer["notes"] = [*answer["notes"], *more.notes()]
+    return answer
 
 
 def of_bulk(
@@ -97,4 +110,4 @@ def of_bulk(
     return found, [] if found is not None else api.nearest(bulk_id, [row["id"] for row in source.bulks()])
 
 
-__all__ = ["Elastic", "Trouble", "client", "of_bulk"]
+__all__ = ["Elastic", "Trouble", "client", "notes", "of_bulk"]

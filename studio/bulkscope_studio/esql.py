@@ -56,16 +56,20 @@ def pages(
     """Yield a query's answers until one is not full.
 
     ``after`` names the parameters that say where a page begins: the column of the last row that gives each, and what
-    comes before any.
+    comes before any. Rows that are equal in these come in one answer, as long as they are fewer than a page.
     """
     last = {key: least for key, (_, least) in after.items()}
     absent = list(absent)
     while True:
         found = query(client, name, {**params, **last}, absent, rows=ROWS, **texts)
-        yield found
         if not found or len(next(iter(found.values()))) < ROWS:
+            yield found
             return
-        last = {key: found[column][-1] for key, (column, _) in after.items()}
+        keys = list(zip(*(found[column] for column, _ in after.values()), strict=True))
+        # Of the last there may be more: they come again, whole.
+        whole = next((number for number in range(len(keys), 0, -1) if keys[number - 1] != keys[-1]), len(keys))
+        yield {column: values[:whole] for column, values in found.items()}
+        last = dict(zip(after, keys[whole - 1], strict=True))
 
 
 def several(prefix: str, values: Iterable[str]) -> tuple[dict[str, str], str]:

@@ -123,12 +123,12 @@ def _times(value: float) -> str:
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """Return the notes of the rows; a note that several rows share comes once."""
+    """Return the notes of what was read, and of the rows; a note that several rows share comes once."""
     by: dict[str, list[str]] = {}
     for row in found["rows"]:
         if row["note"]:
             by.setdefault(row["note"], []).append(row["title"])
-    return [f"{', '.join(titles)}: {note}" for note, titles in by.items()]
+    return [*found.get("notes", ()), *(f"{', '.join(titles)}: {note}" for note, titles in by.items())]
 
 
 def method(found: Mapping[str, Any]) -> str:
