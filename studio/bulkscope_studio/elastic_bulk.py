@@ -47,7 +47,7 @@ _AMOUNTS = (
     _Metric(c.M_SYSTEM_PAGING_FAULTS, "type", '== "major"'),
 )
 
-# What `window_events.esql` and `kills.esql` name that no document may have yet, and the type that an absent one is given.
+# What `window_events.esql` and `kills.esql` name that no document may have yet, and the type that an absent one has.
 _HEARD = {
     f"attributes.{c.JOB_ID}": "STRING", **{
         f"resource.attributes.{name}": "STRING" for name in (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME)

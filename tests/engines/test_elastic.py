@@ -144,6 +144,18 @@ def test_without_an_id_each_attempt_is_a_job(url: str, source: elastic.Elastic) 
         assert (progress["sent"], progress["done"], progress["failed"]) == (3, 2, 1)
 
 
+def test_a_span_is_told_from_others_by_its_trace_and_its_id(url: str, source: elastic.Elastic) -> None:
+    bulk = "ids that collide"
+    spans = [span(bulk, "Consumer", START + n // 3, bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(9)]
+    for _, document, _ in spans:
+        document["span_id"] = f"{7:016x}"
+    store(url, [*spans, *spans[:4]])
+    assert listed(source, bulk) == (9, 9, 0)
+    found = report(source, bulk)
+    assert found["progress"]["done"] == 9
+    assert "Came more than once, and count once: 4 spans that were sent again." in found["notes"]
+
+
 @pytest.mark.parametrize("bulk", ['a" OR true //', "x\ny", "ü✓?bulk", "{rows}", "?after_id", "*"])
 def test_an_id_is_never_part_of_a_query(url: str, source: elastic.Elastic, bulk: str) -> None:
     store(url, [span(bulk, "Consumer", bulk__job__id="j", bulk__outcome="ok")])
@@ -172,7 +184,9 @@ def test_what_others_did_is_read_to_its_last_page(url: str, source: elastic.Elas
 def test_many_spans_of_one_millisecond_stored_twice(url: str, source: elastic.Elastic) -> None:
     spans = [span("ties", "Consumer", bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(esql.ROWS + 500)]
     store(url, spans + spans)
-    assert report(source, "ties")["progress"]["done"] == esql.ROWS + 500
+    found = report(source, "ties")
+    assert found["progress"]["done"] == esql.ROWS + 500
+    assert f"Came more than once, and count once: {len(spans):,} spans that were sent again." in found["notes"]
 
 
 def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: elastic.Elastic) -> None:
@@ -244,6 +258,36 @@ def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: e
         "one": "infra",
         "two": "resource",
     }
+
+
+def test_proofs_of_many_kills_are_asked_for_at_once(
+    url: str, source: elastic.Elastic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 jobs that went silent a minute apart, every third was killed for memory, 20 s after it was last heard of."""
+    begin, minute, late = START + 60 * 86_400_000, 60_000, 15_000
+    store(
+        url,
+        [
+            document
+            for n in range(30)
+            for document in (
+                event("silent", 11_000 + n, begin + n * minute, "started", f"s{n:02d}", n // 3),
+                *(
+                    event(
+                        "beside", 12_000, begin + n * minute + after, "heartbeat", "b", n // 3 + (after > 15_000), pid=8
+                    )
+                    for after in range(10_000, 60_000, 10_000)
+                    if n % 3 == 2
+                ),
+            )
+        ],
+    )
+    asked = []
+    whole = Client.request
+    monkeypatch.setattr(Client, "request", lambda self, *rest, **more: asked.append(rest) or whole(self, *rest, **more))
+    found = {job["job_id"]: job["domain"] for job in report(source, "silent")["lost"]}
+    assert found == {f"s{n:02d}": "resource" if n % 3 == 2 else "infra" for n in range(30)}
+    assert len(asked) < 10
 
 
 def test_an_answer_in_part_is_no_answer(source: elastic.Elastic, monkeypatch: pytest.MonkeyPatch) -> None:

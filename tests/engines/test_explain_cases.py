@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import api, capacity, decode, elastic, sustained
+from bulkscope_studio import api, capacity, compare, decode, elastic, explain, report, sustained
 from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 from tests.engines import bridge, homes, servers, templates
@@ -298,3 +299,65 @@ def test_what_a_system_sustains_is_the_same(
     homes.compare(ours, theirs, coarse={".windows.": "compared above, in ms"})
     assert capacity.command(["lien", *words]) == 2
     assert "Nearest: line" in capsys.readouterr().err
+
+
+def test_what_came_more_than_once_counts_once_in_every_answer(
+    told: Homes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A request whose answer was lost is sent again: its records are there twice, some of them three times."""
+    parts = {"mine": crowd(), "swamp-99": swamp(), "line": line()}
+    bulks = ("mine", "other", "swamp-99", "line")
+    for bulk, part in parts.items():
+        if api.bulk_explanation(told.store, bulk) is None:
+            part.to(told)
+    monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
+
+    def answers() -> tuple[dict[str, Any], dict[str, list[str]]]:
+        def asked(*words: str) -> Any:
+            command = {"capacity": capacity, "compare": compare, "explain": explain, "report": report}[words[0]].command
+            assert command([*words[1:], "--source", "elasticsearch", "--format", "json"]) == 0
+            return json.loads(capsys.readouterr().out)
+
+        found = {
+            " ".join(words): asked(*words)
+            for words in (
+                *((command, bulk) for command in ("report", "explain") for bulk in bulks),
+                ("capacity", "line"), ("capacity", "mine"), ("compare", "mine", "other"),
+            )
+        }  # fmt: skip
+        said = {
+            name: [note for holder in (answer, *answer.get("pools", ())) for note in holder.pop("notes", ())]
+            for name, answer in found.items()
+        }
+        return found | {"bulks": told.source.bulks()}, said
+
+    before, notes = answers()
+    assert not [note for said in notes.values() for note in said if "more than once" in note]
+    spans, events = Counter[str](), Counter[str]()
+    for part in parts.values():
+        for signal, copies in (("traces", spans), ("logs", events)):
+            documents = list(bridge.SIGNALS[signal][1](getattr(part, signal)))
+            again = [*documents, *documents[::3]]
+            assert bridge.store(told.url, again) == []
+            copies.update(document["attributes"].get("bulk.id", "") for _, document, _ in again)
+        # Of a series and a time there is one sample, as often as it is sent.
+        samples = list(bridge.SIGNALS["metrics"][1](part.metrics))
+        refused = bridge.store(told.url, samples)
+        assert ["version conflict" in reason for reason in refused] == [True] * len(samples)
+    servers.ask("POST", f"{told.url}/*/_refresh")
+    after, notes = answers()
+    assert [name for name in before if after[name] != before[name]] == []
+
+    def told_of(*bulks: str) -> str:
+        both = (sum(copies[bulk] for bulk in bulks) for copies in (spans, events))
+        return "Came more than once, and count once: {:,} spans and {:,} log records that were sent again.".format(
+            *both
+        )
+
+    for bulk in ("mine", "other", "line"):
+        assert told_of(bulk) in notes[f"report {bulk}"]
+    assert told_of("mine", "other") in notes["compare mine other"]
+    for name in ("explain mine", "explain other", "explain line", "capacity line", "capacity mine"):
+        assert [note for note in notes[name] if note.startswith("Came more than once")], name
+    assert compare.command(["mine", "other", "--source", "elasticsearch"]) == 0
+    assert told_of("mine", "other")[:40] in capsys.readouterr().out
