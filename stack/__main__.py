@@ -8,14 +8,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from stack import docker, envfile, preflight, status
 from stack.services import ROOT, BadPort, file_sums, port
 
 
-def say(line: str) -> None:
-    """One line to whoever started it."""
-    print(line, flush=True)
+def say(line: str, to: TextIO | None = None) -> None:
+    """One line to whoever started it. Names in it come from elsewhere: no escape of theirs reaches the terminal."""
+    print("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line), file=to, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(given)
     except (envfile.EnvFileError, BadPort) as error:
-        print(f"./run stack: {error}", file=sys.stderr)
+        say(f"./run stack: {error}", sys.stderr)
         return 1
 
 

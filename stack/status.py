@@ -37,12 +37,15 @@ class Reply:
     body: bytes = b""
     why: str = ""
 
-    def json(self) -> Any:
-        """The body as JSON; None when it is none."""
+    def at(self, *names: str) -> Any:
+        """What the body, as JSON, holds under the names, one in the other; None where it does not hold it."""
         try:
-            return json.loads(self.body)
-        except ValueError:
+            found = json.loads(self.body)
+        except (ValueError, RecursionError):
             return None
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
 
 
 def get(number: int, path: str, password: str = "", seconds: float | None = None) -> Reply:
@@ -98,9 +101,8 @@ def elasticsearch(number: int, password: str) -> State:
         )  # fmt: skip
     if reply.code != 200:
         return _broken(name, number, reply)
-    found = reply.json()
-    version = str((found.get("version") or {}).get("number", "")) if isinstance(found, dict) else ""
-    if not version:
+    version = reply.at("version", "number")
+    if not isinstance(version, str) or not version:
         return State(
             name, False, f"what answers on port {number} is not Elasticsearch",
             "end it, or set ELASTICSEARCH_PORT to another port in .env and run './run stack up'",
@@ -113,7 +115,7 @@ def elasticsearch(number: int, password: str) -> State:
             "'docker compose pull' and run './run stack up'",
         )  # fmt: skip
     health = get(number, "/_cluster/health", password)
-    status = (health.json() or {}).get("status") if health.code == 200 else None
+    status = health.at("status") if health.code == 200 else None
     if status == "red":
         return State(
             name, False, f"version {version}, but its state is red: data is missing",
@@ -134,8 +136,7 @@ def kibana(number: int) -> State:
         )  # fmt: skip
     if reply.code != 200:
         return _broken("kibana", number, reply)
-    found = reply.json()
-    level = ((found.get("status") or {}).get("overall") or {}).get("level") if isinstance(found, dict) else None
+    level = reply.at("status", "overall", "level")
     if level is None:
         return State(
             "kibana", False, f"what answers on port {number} is not Kibana",
@@ -156,11 +157,18 @@ def prometheus(number: int) -> State:
         )  # fmt: skip
     if reply.code != 200:
         return _broken("prometheus", number, reply)
-    found = get(number, "/api/v1/query?query=up%3D%3D0").json()
-    down: list[str] = []
-    if isinstance(found, dict) and found.get("status") == "success":
-        series = [entry.get("metric", {}) for entry in found.get("data", {}).get("result", [])]
-        down = sorted(f"{labels.get('job', '?')} ({labels.get('instance', '?')})" for labels in series)
+    reply = get(number, "/api/v1/query?query=up%3D%3D0")
+    if reply.code != 200:
+        return _broken("prometheus", number, reply)
+    found = reply.at("data", "result")
+    if not isinstance(found, list):
+        return State(
+            "prometheus", False, f"what answers on port {number} is not Prometheus",
+            "end it, or set PROMETHEUS_PORT to another port in .env and run './run stack up'",
+        )  # fmt: skip
+    series = [entry.get("metric") if isinstance(entry, dict) else None for entry in found]
+    labels = [each if isinstance(each, dict) else {} for each in series]
+    down = sorted(f"{each.get('job', '?')} ({each.get('instance', '?')})" for each in labels)
     if down:
         return State(
             "prometheus", False, f"ready, but cannot scrape {', '.join(down)}",
@@ -251,4 +259,4 @@ def _logs(service: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else 0 for part in version.partition("-")[0].split("."))
+    return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in version.partition("-")[0].split("."))

@@ -263,7 +263,7 @@ def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: e
 def test_proofs_of_many_kills_are_asked_for_at_once(
     url: str, source: elastic.Elastic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 30 jobs that went silent a minute apart, every third was killed for memory, 20 s after it was last heard of."""
+    """Of 30 jobs that went silent a minute apart, every third was killed for memory, 20 s after its last sign."""
     begin, minute, late = START + 60 * 86_400_000, 60_000, 15_000
     store(
         url,
@@ -274,7 +274,7 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
                 event("silent", 11_000 + n, begin + n * minute, "started", f"s{n:02d}", n // 3),
                 *(
                     event(
-                        "beside", 12_000, begin + n * minute + after, "heartbeat", "b", n // 3 + (after > 15_000), pid=8
+                        "beside", 12_000, begin + n * minute + after, "heartbeat", "b", n // 3 + (after > late), pid=8
                     )
                     for after in range(10_000, 60_000, 10_000)
                     if n % 3 == 2

@@ -25,6 +25,7 @@ import pytest
 
 from bulkscope_studio.setup import plan
 from stack import docker, envfile, preflight, retention, services, status
+from stack.__main__ import say
 from tests.engines.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,8 @@ class Server:
                 wanted = "Basic " + base64.b64encode(f"elastic:{password}".encode()).decode()
                 if password and self.headers.get("Authorization") != wanted:
                     code, body = 401, {"error": {"type": "security_exception"}}
-                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                text = body if isinstance(body, str | bytes) else json.dumps(body)
+                data = text.encode() if isinstance(text, str) else text
                 self.send_response(code)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -241,6 +243,28 @@ def test_kibana(serve: Serve, answer: tuple[int, object], ok: bool, words: str) 
     assert state.ok is ok
     assert words in state.words
     assert ok or state.todo
+
+
+ODD: tuple[object, ...] = (
+    *(None, 0, "", "words", [], [1], True, {}, {"status": "ok"}, {"status": {"overall": "ok"}}, {"version": "9.5"}),
+    *({"version": {"number": 9}}, {"version": {"number": "²"}}, {"version": None, "status": None}, "[" * 100_000),
+    *({"data": None}, {"data": {"result": None}}, {"data": {"result": [None, {"metric": None}, 7]}}, b"\xff\x00"),
+)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=map(str, range(len(ODD))))
+def test_a_stranger_on_a_port_is_told_and_not_died_of(serve: Serve, odd: object) -> None:
+    """Whatever JSON, or none, answers 200 everywhere."""
+    port = serve(dict.fromkeys(("/", "/_cluster/health", "/api/status", "/-/ready", UP), (200, odd)), "right").port
+    for state in (status.elasticsearch(port, "right"), status.kibana(port), status.prometheus(port)):
+        assert not state.ok
+        assert state.words
+        assert state.todo
+
+
+def test_what_a_stranger_names_reaches_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("!!  prometheus     cannot scrape \x1b]0;own\x07job\x9b31m (\u202eh:1)\r\n")
+    assert capsys.readouterr().out == "!!  prometheus     cannot scrape �]0;own�job�31m (�h:1)��\n"
 
 
 UP = "/api/v1/query?query=up%3D%3D0"
