@@ -912,6 +912,19 @@ def test_a_key_that_comes_to_be_after_all_is_ended(run: Run) -> None:
     _holds_one_key(run)
 
 
+def test_where_nothing_can_be_written_a_key_that_is_there_is_used_and_none_is_made(run: Run) -> None:
+    assert run.all() == 0
+    notes = run.key_file.with_name(".collector.key.setup")
+    notes.unlink()
+    notes.mkdir()  # as a read-only file system, which root would write to in a test
+    assert run.all() == 0, run.err
+    assert run.states()["API key bulkscope-collector"] == "unchanged"
+    assert run.all("--rotate-keys") == 1
+    assert "cannot be written" in run.err
+    assert "no API key was made" in run.err
+    assert len(run.stack.keys) == 1
+
+
 def test_a_key_of_another_place_is_never_ended(run: Run) -> None:
     assert run.all() == 0
     elsewhere = run.key_file.with_name("another-machine.key")
