@@ -6,28 +6,45 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
+from bulkscope_studio import decode
+from bulkscope_studio.decode import Decoded
 from bulkscope_studio.ingest import Ingest, Unwritable
-from bulkscope_studio.receiver import COMMIT_SECONDS, MAX_BODY, SIGNALS, again, response
+from bulkscope_studio.receiver import COMMIT_SECONDS, MAX_BODY, SIGNALS, Refusal, again, decoded, response
+
+_SERVICES = {
+    "/v1/traces": "opentelemetry.proto.collector.trace.v1.TraceService",
+    "/v1/logs": "opentelemetry.proto.collector.logs.v1.LogsService",
+    "/v1/metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
+}
 
 
 class _Service:
     def __init__(self, path: str, ingest: Ingest) -> None:
-        self._signal, _, self._response, self._decode, self._count_name = SIGNALS[path]
+        self._signal, self._request, self._response, self._count_name = SIGNALS[path]
         self._ingest = ingest
 
-    def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
-        decoded = self._decode(request)
+    def export(self, body: bytes, context: grpc.ServicerContext) -> Any:
+        """Take an encoded request: gRPC's own reading of it takes ten times the bytes of small records."""
+        whole, parts, stored = Decoded(), decode.parts(self._signal, body), None
         try:
-            self._ingest.submit(decoded, self._signal, "grpc").result(COMMIT_SECONDS)
+            while True:
+                part = decoded(parts, self._request)
+                if stored is not None:
+                    stored.result(COMMIT_SECONDS)
+                stored = self._ingest.submit(part, self._signal, "grpc")
+                whole.add_counts(part)
+                if part.last:
+                    break
+            stored.result(COMMIT_SECONDS)
+        except Refusal as refusal:
+            self._ingest.refuse(self._signal, "grpc", refusal.message.partition(":")[0])
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal.message)
         except Unwritable as error:
             context.abort(grpc.StatusCode.INTERNAL, f"the store could not take the data: {error}")
         except Exception as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, again(error).message)
-        return response(self._response, decoded, self._count_name)
+        return response(self._response, whole, self._count_name)
 
 
 def serve(ingest: Ingest, port: int, max_body: int = MAX_BODY) -> tuple[grpc.Server, int]:
@@ -37,13 +54,11 @@ def serve(ingest: Ingest, port: int, max_body: int = MAX_BODY) -> tuple[grpc.Ser
         options=[("grpc.max_receive_message_length", max_body), ("grpc.so_reuseport", 0)],
         compression=grpc.Compression.Gzip,
     )
-    services: tuple[tuple[str, Any], ...] = (  # the generated functions are untyped
-        ("/v1/traces", trace_service_pb2_grpc.add_TraceServiceServicer_to_server),
-        ("/v1/logs", logs_service_pb2_grpc.add_LogsServiceServicer_to_server),
-        ("/v1/metrics", metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server),
-    )
-    for path, add in services:
-        add(_Service(path, ingest), server)
+    for path, name in _SERVICES.items():
+        method = grpc.unary_unary_rpc_method_handler(
+            _Service(path, ingest).export, response_serializer=lambda answer: answer.SerializeToString()
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Export": method}),))
     try:
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
     except RuntimeError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import zlib
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import orjson
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from bulkscope_studio import decode
-from bulkscope_studio.decode import Decoded
+from bulkscope_studio.decode import Decoded, Malformed
 from bulkscope_studio.ingest import Busy, Ingest, Unwritable
 
 Scope = dict[str, Any]
@@ -34,23 +34,19 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_BODY = 64 * 1024 * 1024
+# As Python's objects JSON takes up to thirty times its bytes; protobuf is decoded in parts.
+MAX_JSON = 8 * 1024 * 1024
 # A sender waits for 10 s by default; what is committed later and comes again is known to be there.
 COMMIT_SECONDS = 30.0
 RETRY_AFTER_S = 1
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
-# path: signal, request, response, decoder, name of the count in the partial success
-SIGNALS: dict[str, tuple[str, type[Message], type[Message], Callable[[Any], Decoded], str]] = {
-    "/v1/traces": ("traces", ExportTraceServiceRequest, ExportTraceServiceResponse, decode.traces, "rejected_spans"),
-    "/v1/logs": ("logs", ExportLogsServiceRequest, ExportLogsServiceResponse, decode.logs, "rejected_log_records"),
-    "/v1/metrics": (
-        "metrics",
-        ExportMetricsServiceRequest,
-        ExportMetricsServiceResponse,
-        decode.metrics,
-        "rejected_data_points",
-    ),
-}  # fmt: skip
+# path: signal, request, response, name of the count in the partial success
+SIGNALS: dict[str, tuple[str, type[Message], type[Message], str]] = {
+    "/v1/traces": ("traces", ExportTraceServiceRequest, ExportTraceServiceResponse, "rejected_spans"),
+    "/v1/logs": ("logs", ExportLogsServiceRequest, ExportLogsServiceResponse, "rejected_log_records"),
+    "/v1/metrics": ("metrics", ExportMetricsServiceRequest, ExportMetricsServiceResponse, "rejected_data_points"),
+}
 
 _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
 
@@ -79,39 +75,70 @@ def response(kind: type[Message], decoded: Decoded, count_name: str) -> Message:
     return answer
 
 
-def unpack(body: bytes, encoding: str, limit: int) -> bytes:
+def unpack(body: bytes, encoding: str, limit: int) -> bytes | bytearray:
     """Return the body unpacked; raises ``Refusal`` when it is broken or larger than ``limit`` bytes."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise Refusal(415, f"Content-Encoding {encoding!r} is not supported; send gzip, deflate or none")
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    try:
-        plain = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Refusal(400, f"the body is not valid {encoding}: {error}") from error
-    if len(plain) > limit:
-        raise Refusal(413, f"the body is larger than {limit} bytes unpacked; send smaller batches")
-    if not unpacker.eof:
-        raise Refusal(400, f"the body is not valid {encoding}: it ends early")
-    return plain
-
-
-def parse(body: bytes, content_type: str, kind: type[Message]) -> Message:
-    """Return the request message; raises ``Refusal``."""
-    if content_type == PROTOBUF:
+    # A gzip body may have several members, one after the other; they are one text. Slices of the body, for what
+    # comes after a member is copied: members of 20 bytes would cost the square of their number.
+    plain, unpacker, view, at, members = bytearray(), zlib.decompressobj(zlib.MAX_WBITS | 32), memoryview(body), 0, 1
+    while True:
+        packed = unpacker.unconsumed_tail or view[at : at + _SLICE]
+        at += 0 if unpacker.unconsumed_tail else len(packed)
         try:
-            return kind.FromString(body)
-        except DecodeError as error:
-            raise Refusal(400, f"the body is not a protobuf {kind.DESCRIPTOR.name}: {error}") from error
+            piece = unpacker.decompress(packed, min(limit + 1 - len(plain), _UNPACKED))
+        except zlib.error as error:
+            raise Refusal(400, f"the body is not valid {encoding}: {error}") from error
+        plain += piece
+        if len(plain) > limit:
+            raise Refusal(413, f"the body is larger than {limit} bytes unpacked; send smaller batches")
+        if unpacker.eof:
+            at -= len(unpacker.unused_data)
+            if at == len(body):
+                return plain  # as it is: a copy of 64 MiB would be the peak of a large request
+            if encoding == "deflate" or body[at : at + 2] != _GZIP:
+                raise Refusal(400, f"the body is not valid {encoding}: something else follows it")
+            members += 1
+            if members > _MEMBERS:
+                raise Refusal(400, f"the body is not valid {encoding}: it has more than {_MEMBERS:,} members")
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        elif not packed and not piece:
+            raise Refusal(400, f"the body is not valid {encoding}: it ends early")
+
+
+# What is unpacked at once, and at most to how much.
+_SLICE, _UNPACKED = 16 * 1024, 1024 * 1024
+_MEMBERS = 10_000
+_GZIP = b"\x1f\x8b"
+
+
+def parse(body: bytes | bytearray, content_type: str, kind: type[Message]) -> bytes | bytearray:
+    """Return the request as protobuf, as it came or made of JSON; raises ``Refusal``."""
+    name = kind.DESCRIPTOR.name
+    if content_type == PROTOBUF:
+        return body
     if content_type == JSON:
+        if len(body) > MAX_JSON:
+            raise Refusal(413, f"JSON is larger than {MAX_JSON} bytes; send smaller batches, or protobuf")
         try:
             document = orjson.loads(body)
+            if not isinstance(document, dict):
+                raise json_format.ParseError("it is no object")
             _ids_to_base64(document)
-            return json_format.ParseDict(document, kind(), ignore_unknown_fields=True)
-        except (orjson.JSONDecodeError, json_format.ParseError, RecursionError) as error:
-            raise Refusal(400, f"the body is not a JSON {kind.DESCRIPTOR.name}: {error}") from error
+            return bytes(json_format.ParseDict(document, kind(), ignore_unknown_fields=True).SerializeToString())
+        except Exception as error:  # json_format raises what its parts raise, from KeyError to OverflowError
+            raise Refusal(400, f"the body is not a JSON {name}: {error}") from error
     raise Refusal(415, f"Content-Type {content_type!r} is not OTLP; send {PROTOBUF} or {JSON}")
+
+
+def decoded(parts: Iterator[Decoded], kind: type[Message]) -> Decoded:
+    """Return the next part of a request; raises ``Refusal`` where it cannot be read."""
+    try:
+        return next(parts)
+    except Malformed as error:
+        raise Refusal(400, f"the body is not a protobuf {kind.DESCRIPTOR.name}: {error}") from error
 
 
 def _ids_to_base64(node: object) -> None:
@@ -168,24 +195,25 @@ class OtlpHttp:
         if content_type not in (PROTOBUF, JSON):
             raise Refusal(415, f"Content-Type {content_type!r} is not OTLP; send {PROTOBUF} or {JSON}")
         body = await self._body(receive)
-        loop = asyncio.get_running_loop()
-        answer, stored = await loop.run_in_executor(
-            self._decoders,
-            self._decode,
-            scope["path"],
-            body,
-            headers.get("content-encoding", "").lower(),
-            content_type,
-        )
-        try:
-            # Shielded: who is no longer waited for is stored all the same.
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(stored)), COMMIT_SECONDS)
-        except Unwritable as error:
-            raise Refusal(500, f"the store could not take the data: {error}") from error
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            raise again(error) from error
+        encoding = headers.get("content-encoding", "").lower()
+        signal, request_kind, response_kind, count_name = SIGNALS[scope["path"]]
+        whole, parts, stored = Decoded(), None, None
+        while True:
+            # Part by part: other requests are decoded in between.
+            part, parts = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, self._decode, parts or (body, encoding, content_type), signal, request_kind
+            )
+            if stored is not None:
+                await _committed(stored)
+            try:
+                stored = self._ingest.submit(part, signal, "http")
+            except Busy as busy:
+                raise again(busy) from None
+            whole.add_counts(part)
+            if part.last:
+                break
+        await _committed(stored)
+        answer = response(response_kind, whole, count_name)
         if content_type == JSON:
             return json_format.MessageToJson(answer, indent=None).encode()
         return bytes(answer.SerializeToString())
@@ -204,14 +232,26 @@ class OtlpHttp:
             if not message.get("more_body"):
                 return b"".join(chunks)
 
-    def _decode(self, path: str, body: bytes, encoding: str, content_type: str) -> tuple[Message, Any]:
-        signal, request_kind, response_kind, decoder, count_name = SIGNALS[path]
-        decoded = decoder(parse(unpack(body, encoding, self._max_body), content_type, request_kind))
-        try:
-            stored = self._ingest.submit(decoded, signal, "http")
-        except Busy as busy:
-            raise again(busy) from None
-        return response(response_kind, decoded, count_name), stored
+    def _decode(
+        self, source: Iterator[Decoded] | tuple[bytes, str, str], signal: str, kind: type[Message]
+    ) -> tuple[Decoded, Iterator[Decoded]]:
+        """Return the first part of a body with its encoding and type, or the next of ``source``; and its source."""
+        if isinstance(source, tuple):
+            body, encoding, content_type = source
+            source = decode.parts(signal, parse(unpack(body, encoding, self._max_body), content_type, kind))
+        return decoded(source, kind), source
+
+
+async def _committed(stored: Future[None]) -> None:
+    try:
+        # Shielded: who is no longer waited for is stored all the same.
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(stored)), COMMIT_SECONDS)
+    except Unwritable as error:
+        raise Refusal(500, f"the store could not take the data: {error}") from error
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        raise again(error) from error
 
 
 def _status_message(refusal: Refusal, content_type: str) -> bytes:

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from bulkscope import conventions as c
 from bulkscope_studio import decode
-from tests.studio.otlp import logs, traces
+from tests.studio.otlp import gauge, logs, traces
 
 
 def rows(decoded: decode.Decoded, table: str) -> list[dict[str, Any]]:
@@ -236,3 +236,40 @@ def test_a_point_without_a_value_is_refused(metric: tuple[ExportMetricsServiceRe
     request, made = metric
     made.gauge.data_points.add(time_unix_nano=time.time_ns())
     assert decode.metrics(request).refused == {"point without a value": 1}
+
+
+def test_buckets_and_quantiles_are_bounded(metric: tuple[ExportMetricsServiceRequest, Any]) -> None:
+    request, made = metric
+    made.histogram.data_points.add(
+        time_unix_nano=time.time_ns(), bucket_counts=[0] * 4097, explicit_bounds=map(float, range(4096))
+    )
+    other = request.resource_metrics[0].scope_metrics[0].metrics.add(name="e")
+    point = other.exponential_histogram.data_points.add(time_unix_nano=time.time_ns(), count=4097)
+    point.negative.bucket_counts.extend([1] * 4097)
+    summary = request.resource_metrics[0].scope_metrics[0].metrics.add(name="q")
+    quantiles = summary.summary.data_points.add(time_unix_nano=time.time_ns(), count=1)
+    for _ in range(1001):
+        quantiles.quantile_values.add(quantile=0.5, value=1.0)
+    decoded = decode.metrics(request)
+    assert decoded.refused == {"histogram of more than 4,096 buckets": 2}
+    assert decoded.truncated == {"more than 1,000 quantiles": 1}
+    (row,) = rows(decoded, "points")
+    assert len(json.loads(row["detail"])) == 1000
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1e19])
+def test_a_point_that_no_sum_of_could_be_kept_is_refused(
+    value: float, metric: tuple[ExportMetricsServiceRequest, Any]
+) -> None:
+    request, made = metric
+    made.gauge.data_points.add(time_unix_nano=time.time_ns(), as_double=value)
+    assert decode.metrics(request).refused == {"value beyond 64 bits": 1}
+
+
+def test_a_metric_beyond_8_mib_is_refused_alone(metric: tuple[ExportMetricsServiceRequest, Any]) -> None:
+    request, made = metric
+    made.description = "x" * (8 << 20)
+    made.gauge.data_points.add(time_unix_nano=time.time_ns(), as_int=1)
+    request.MergeFrom(gauge(1))
+    decoded = decode.metrics(request)
+    assert (decoded.refused, decoded.accepted) == ({"metric larger than 8 MiB": 1}, 1)

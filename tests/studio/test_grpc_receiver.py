@@ -1,0 +1,43 @@
+"""OTLP over gRPC, in process: what is taken, refused and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from bulkscope_studio import grpc_receiver
+from bulkscope_studio.ingest import Ingest
+from bulkscope_studio.store import Store
+from tests.studio.otlp import traces
+
+METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+@pytest.fixture
+def ingest(tmp_path: Path) -> Iterator[Ingest]:
+    store = Store(tmp_path / "s.duckdb")
+    running = Ingest(store)
+    yield running
+    running.close()
+    store.close()
+
+
+def test_bytes_that_are_no_request_are_refused_and_counted(ingest: Ingest) -> None:
+    server, port = grpc_receiver.serve(ingest, 0)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        export = channel.unary_unary(METHOD)
+        with pytest.raises(grpc.RpcError) as refused:
+            export(b"\xff\xff\xff", timeout=30)
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "not a protobuf ExportTraceServiceRequest" in refused.value.details()
+        request = traces({"n": 1}, {"n": 2})
+        request.MergeFrom(traces({}, span_id=b""))
+        answer = ExportTraceServiceResponse.FromString(export(request.SerializeToString(), timeout=30))
+    server.stop(5).wait()
+    assert answer.partial_success.rejected_spans == 1
+    counts = ingest.status()
+    assert (counts["accepted"], counts["refused"]) == ({"traces": 2}, {"traces": 2})
