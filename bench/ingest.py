@@ -1,11 +1,13 @@
-"""The studio under load: spans a second through OTLP/HTTP on one core, and its memory while it takes them.
+"""The studio under load: CPU and memory of spans that come through OTLP/HTTP, and where the time goes.
 
-    python bench/ingest.py [--spans N]
+    python bench/ingest.py [--spans N] [--stages]
 
-A real ``bulkscope studio`` on an empty file is held to one core; a client on another core sends spans as a
-worker's exporter does, 512 to a request (the SDK's batch), four requests in flight. Every span has the
-attributes of a real one and different ids; the studio answers when they are committed to the file, so
-that the rate is of stored spans. Bodies are made before the clock starts.
+A real ``bulkscope studio`` on an empty file is held to one core; a client on another core sends spans as an
+exporter does, 512 to a request (the SDK's batch), four requests in flight. A span has eleven attributes: web
+requests, jobs and inferences of ours, and requests of a foreign instrumentation; ids and measurements differ. The
+studio answers when they are committed to the file, so that the rate is of stored spans. Bodies are made before the
+clock starts, which is when the studio has imported all it needs and does nothing. ``--stages`` measures the same
+bodies in this process instead, each stage by itself.
 """
 
 from __future__ import annotations
@@ -22,50 +24,63 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope import conventions as c
 
 BATCH = 512
+ATTRIBUTES = 11
+WARMING = 20  # requests before the clock starts
 IN_FLIGHT = 4
 HEADERS = {"content-type": "application/x-protobuf"}
+T = TypeVar("T")
 
 
 def body(rng: random.Random, start_ns: int) -> bytes:
-    """Return one request: a worker's job spans, each with its inference span."""
+    """Return one request: as many spans of a web request, a job, an inference and a foreign client each."""
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
-    for key, value in ((c.SERVICE_NAME, "worker"), (c.SERVICE_INSTANCE_ID, "w-1"), (c.HOST_NAME, "host")):
-        pair = group.resource.attributes.add()
-        pair.key, pair.value.string_value = key, value
+    put(group.resource, {c.SERVICE_NAME: "worker", c.SERVICE_INSTANCE_ID: "w-1", c.HOST_NAME: "host", c.PROCESS_PID: 7})
     scope = group.scope_spans.add()
-    for n in range(BATCH // 2):
+    scope.scope.name = "bulkscope"
+
+    def span(name: str, kind: int, parent: bytes, n: int, attributes: dict[str, object]) -> bytes:
+        made = scope.spans.add(
+            trace_id=trace_id, span_id=rng.randbytes(8), parent_span_id=parent, name=name, kind=kind,
+            start_time_unix_nano=start_ns + n, end_time_unix_nano=start_ns + n + 10**9,
+        )  # fmt: skip
+        assert len(attributes) == ATTRIBUTES
+        put(made, attributes)
+        return bytes(made.span_id)
+
+    for n in range(BATCH // 4):
         trace_id, job_id = rng.randbytes(16), rng.randbytes(16).hex()
-        outer = scope.spans.add(
-            trace_id=trace_id, span_id=rng.randbytes(8), parent_span_id=rng.randbytes(8), name="process prompts",
-            kind=5, start_time_unix_nano=start_ns + n, end_time_unix_nano=start_ns + n + 10**9,
-        )  # fmt: skip
-        inner = scope.spans.add(
-            trace_id=trace_id, span_id=rng.randbytes(8), parent_span_id=outer.span_id, name="chat model",
-            kind=1, start_time_unix_nano=start_ns + n, end_time_unix_nano=start_ns + n + 10**9,
-        )  # fmt: skip
-        shared = {c.BULK_ID: "bulk-1", c.JOB_ID: job_id}
-        put(outer, shared | {
-            c.MESSAGING_SYSTEM: "redis", c.MESSAGING_OPERATION_NAME: "process", c.MESSAGING_DESTINATION: "prompts",
-            c.MESSAGING_MESSAGE_ID: job_id, c.TASK_NAME: "generate", c.JOB_ATTEMPT: 1, c.JOB_DELAY: 0.0,
+        web = span("POST /bulk", 2, b"", n, {
+            c.BULK_ID: "bulk-1", c.BULK_ID_SOURCE: "body", c.BULK_OUTCOME: "ok", c.BULK_SIZE: 10,
+            c.HTTP_ROUTE: "/bulk", c.HTTP_REQUEST_METHOD: "POST", c.HTTP_RESPONSE_STATUS_CODE: 200,
+            c.BULK_ENQUEUE_DURATION: rng.random(), c.URL_PATH: "/bulk", c.URL_SCHEME: "http",
+            "server.address": "127.0.0.1",
+        })  # fmt: skip
+        job = span("process prompts", 5, web, n, {
+            c.BULK_ID: "bulk-1", c.JOB_ID: job_id, c.MESSAGING_SYSTEM: "redis", c.MESSAGING_OPERATION_NAME: "process",
+            c.MESSAGING_DESTINATION: "prompts", c.TASK_NAME: "generate", c.JOB_ATTEMPT: 1, c.JOB_DELAY: 0.0,
             c.TIME_IN_QUEUE: rng.random(), c.JOB_WAIT_RATIO: rng.random(), c.BULK_OUTCOME: "ok",
         })  # fmt: skip
-        put(inner, shared | {
-            c.GEN_AI_OPERATION: "chat", c.GEN_AI_PROVIDER: "llama_cpp", c.GEN_AI_MODEL: "model",
-            c.GEN_AI_MAX_TOKENS: 32, c.GEN_AI_INPUT_TOKENS: 100, c.GEN_AI_OUTPUT_TOKENS: 32,
-            c.GEN_AI_TTFT: rng.random(), c.GEN_AI_PREFILL: rng.random(), c.GEN_AI_DECODE: rng.random(),
-            c.CPU_TIME: rng.random(), c.CPU_EXACT: True, c.CPU_UTILIZATION: 0.5, c.CPU_PRESSURE: 0.1,
-            c.MEMORY_START: 3 * 10**8, c.MEMORY_PEAK: 3 * 10**8, c.MEMORY_GROWTH: 0, c.MEMORY_FILE: 10**8,
-            c.MEMORY_ANON: 2 * 10**8, c.MEMORY_LIMIT: 2**33, c.MEMORY_EXACT: True,
-            c.TOKENS_PER_SECOND: 32.0, c.DECODE_TOKENS_PER_SECOND: 64.0,
+        inference = span("chat model", 1, job, n, {
+            c.BULK_ID: "bulk-1", c.JOB_ID: job_id, c.GEN_AI_OPERATION: "chat", c.GEN_AI_PROVIDER: "llama_cpp",
+            c.GEN_AI_MODEL: "model", c.GEN_AI_INPUT_TOKENS: 100, c.GEN_AI_OUTPUT_TOKENS: 32,
+            c.GEN_AI_TTFT: rng.random(), c.CPU_TIME: rng.random(), c.CPU_EXACT: True, c.MEMORY_PEAK: 3 * 10**8,
+        })  # fmt: skip
+        span("GET", 3, inference, n, {
+            "http.request.method": "GET", "url.full": f"http://example.org/{job_id}", "server.address": "example.org",
+            "server.port": 80, "http.response.status_code": 200, "network.protocol.version": "1.1",
+            "user_agent.original": "python-httpx/0.28", "network.peer.address": "10.0.0.1", "thread.id": 139_872,
+            "thread.name": "MainThread", "peer.service": "example",
         })  # fmt: skip
     return request.SerializeToString()
 
@@ -115,22 +130,76 @@ def send(port: int, bodies: list[bytes]) -> float:
     return time.perf_counter() - began
 
 
+def settle(clock: int) -> None:
+    """Wait until a process does nothing: the studio goes on importing its pages for seconds after it takes data."""
+    while True:
+        before = time.clock_gettime(clock)
+        time.sleep(1)
+        if time.clock_gettime(clock) - before < 0.05:
+            return
+
+
 def peak_bytes(pid: int) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
 
 
+def stages(bodies: list[bytes]) -> None:
+    """Print the CPU time of each stage, in this process: all bodies through one, then through the next."""
+    import pyarrow as pa
+
+    from bulkscope_studio import decode, envelope, spans
+    from bulkscope_studio.store import Store
+
+    found: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], T]) -> T:
+        before = time.process_time()
+        done = work()
+        found[name] = (time.process_time() - before) / (len(bodies) * BATCH) * 1e6
+        return done
+
+    decode.traces(bodies[0])
+    cut = timed("envelope: bytes of each span", lambda: [list(envelope.batches(body)) for body in bodies])
+    encoded = [[record for batch in one for group in batch for record in group.records] for one in cut]
+    timed("ptars: spans to Arrow", lambda: [spans.reader().list_to_record_batch(one) for one in encoded])
+    decoded = timed("all of decoding, both included", lambda: [decode.traces(body) for body in bodies])
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "s.duckdb")
+        connection = store.connection()
+
+        def insert() -> None:
+            for at in range(0, len(decoded), IN_FLIGHT):
+                tables = [one.tables["spans"] for one in decoded[at : at + IN_FLIGHT]]
+                connection.execute("BEGIN")
+                connection.register("incoming", pa.concat_tables(tables))
+                connection.execute("INSERT INTO spans SELECT * FROM incoming")
+                connection.unregister("incoming")
+                connection.execute("COMMIT")
+
+        timed("insert and commit, four requests at a time", insert)
+        store.close()
+    print("| stage | CPU µs a span |")
+    print("|---|---:|")
+    for name, each in found.items():
+        print(f"| {name} | {each:.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spans", type=int, default=500_000)
+    parser.add_argument("--stages", action="store_true", help="measure each stage in this process")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     studio_core, client_core = {cores[0]}, {cores[-1]}
     rng = random.Random(1)
     print("making the requests", file=sys.stderr)
-    bodies = [body(rng, time.time_ns() - 10**10) for _ in range(max(1, arguments.spans // BATCH))]
-    spans = len(bodies) * BATCH
+    bodies = [body(rng, time.time_ns() - 10**10) for _ in range(max(1, arguments.spans // BATCH) + WARMING)]
+    if arguments.stages:
+        stages(bodies)
+        return
+    spans = (len(bodies) - WARMING) * BATCH
     with tempfile.TemporaryDirectory() as folder:
         words = [str(Path(sys.executable).parent / "bulkscope"), "studio", "--db", f"{folder}/s.duckdb", "--no-host"]
         words += ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
@@ -146,9 +215,11 @@ def main() -> None:
             if line.startswith("Data"):
                 break
         clock = (~process.pid << 3) | 2  # the CPU clock of another process, clock_getcpuclockid(3)
+        send(port, bodies[:WARMING])
+        settle(clock)
         print(f"sending {spans:,} spans", file=sys.stderr)
         before = time.clock_gettime(clock)
-        seconds = send(port, bodies)
+        seconds = send(port, bodies[WARMING:])
         cpu, peak = time.clock_gettime(clock) - before, peak_bytes(process.pid)
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -156,7 +227,7 @@ def main() -> None:
     print("| spans | stored spans/s on one core | CPU µs a span | peak RSS | bytes a span in the file |")
     print("|---:|---:|---:|---:|---:|")
     rate, each = spans / seconds, cpu / spans * 1e6
-    print(f"| {spans:,} | {rate:,.0f} | {each:.1f} | {peak / 2**20:.0f} MiB | {size / spans:.0f} |")
+    print(f"| {spans:,} | {rate:,.0f} | {each:.1f} | {peak / 2**20:.0f} MiB | {size / (len(bodies) * BATCH):.0f} |")
 
 
 if __name__ == "__main__":
