@@ -74,6 +74,10 @@ class Retention:
         self._settle(gone)
         held = self._held()
         if held > self._most:
+            # The log is not compressed: what it holds takes a third of its size in the file.
+            self._checkpoint()
+            held = self._held()
+        if held > self._most:
             running_since = now - RUNNING_NS if held < 2 * self._most else None
             before = _cut(self._store, 1 - AFTER_CUT * self._most / held, running_since)
             cut = _delete(self._store, before, "over the maximum size", running_since)
@@ -95,15 +99,18 @@ class Retention:
             self._deleted += deleted
         if not self._deleted:
             return
-        try:
-            with self._store.writing() as connection:
-                connection.execute("CHECKPOINT")
-        except duckdb.TransactionException as error:  # others are in a transaction: the next time, then
-            logger.info("no checkpoint after a deletion: %s", error)
+        self._checkpoint()
         # Half of what was to be expected: the rows at the border of a cut stay in their row groups.
         share = self._deleted / (_live(self._store) + self._deleted)
         if used_bytes(self._store) <= self._used_before * (1 - share / 2):
             self._deleted = 0
+
+    def _checkpoint(self) -> None:
+        try:
+            with self._store.writing() as connection:
+                connection.execute("CHECKPOINT")
+        except duckdb.TransactionException as error:  # others are in a transaction: the next time, then
+            logger.info("no checkpoint by the retention: %s", error)
 
 
 def apply(store: Store, keep_seconds: float, max_bytes: int) -> int:

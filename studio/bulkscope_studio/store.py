@@ -30,6 +30,9 @@ READ_SECONDS = 30.0
 # DuckDB's share of the machine: 1/16, for the machine is there to infer. Below 512 MB three tabs and three clients
 # on 600,000 spans left the writer without memory.
 MEMORY_SHARE, LEAST_MEMORY, MOST_MEMORY = 1 / 16, 512 * 10**6, 2 * 10**9
+# DuckDB's log, before its content is written into the file: each time the last 122,880 rows are written anew. At the
+# default of 16 MB that was 4 of 14 us that a span took.
+LOG_BYTES = 64 * 10**6
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 # A file that could not be opened again (its disk is full, say) is tried at most this often.
 REOPEN_SECONDS = 1.0
@@ -96,6 +99,7 @@ class Store:
             if self._memory_limit is None:
                 connection.execute(f"SET memory_limit = '{_share(connection)}B'")
             if not self._read_only:
+                connection.execute(f"SET checkpoint_threshold = '{LOG_BYTES}B'")
                 connection.execute(SCHEMA)
         except BaseException:
             connection.close()
