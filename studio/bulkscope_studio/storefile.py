@@ -12,14 +12,15 @@ import duckdb
 
 MEMORY = ":memory:"
 # Nothing leaves the machine and no code is loaded: without these a SQLite file lets DuckDB download an extension.
-# No SQL of ours names a file, so none may be opened but the store, its log and what DuckDB spills beside it.
 _CLOSED: Mapping[str, str] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
-    "enable_external_access": "false",
 }
+# No SQL of ours names a file, so none may be opened but the store, its log and what DuckDB spills beside it. One in
+# memory is told where to spill when it is open, which this forbids.
+_NO_FILES: Mapping[str, str] = {"enable_external_access": "false"}
 # What the tables of a store have had since the first version; DuckDB may have others of the same name.
 _COLUMNS: Mapping[str, frozenset[str]] = {
     "resources": frozenset({"resource_id", "attributes"}),
@@ -59,9 +60,9 @@ def connect(path: Path, *, read_only: bool, config: Mapping[str, object]) -> duc
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = resolved(path)
         short = _look(path)
-    connection = duckdb.connect(str(path), read_only=read_only, config={**config, **_CLOSED})
     if str(path) == MEMORY:
-        return connection
+        return duckdb.connect(MEMORY, config={**config, **_CLOSED})
+    connection = duckdb.connect(str(path), read_only=read_only, config={**config, **_CLOSED, **_NO_FILES})
     try:
         _refuse_foreign(connection)
         if short:

@@ -125,16 +125,19 @@ def test_a_file_of_which_duckdb_cut_free_blocks_off_is_whole(tmp_path: Path) -> 
 def test_no_code_is_loaded_and_nothing_else_is_opened(tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("a\n1\n")
-    for store in (Store(tmp_path / "s.duckdb"), Store(Path(storefile.MEMORY))):
-        connection = store.connection()
-        for sql in (
-            "INSTALL httpfs", "LOAD sqlite", f"FROM read_csv('{other}')", f"ATTACH '{tmp_path / 'more.duckdb'}'",
-            f"COPY spans TO '{tmp_path / 'out.csv'}'", "SET autoload_known_extensions = true",
-            "SELECT '::1'::INET",
-        ):  # fmt: skip
-            with pytest.raises(duckdb.Error):
-                connection.execute(sql)
-        store.close()
+    loading = ("LOAD sqlite", "SELECT '::1'::INET", "FROM sqlite_scan('a', 'b')", "FROM 'http://127.0.0.1:9/a.parquet'")
+    store, memory = Store(tmp_path / "s.duckdb"), Store(Path(storefile.MEMORY))
+    for sql in (
+        "INSTALL httpfs", f"FROM read_csv('{other}')", f"ATTACH '{tmp_path / 'more.duckdb'}'", *loading,
+        f"COPY spans TO '{tmp_path / 'out.csv'}'", "SET autoload_known_extensions = true",
+    ):  # fmt: skip
+        with pytest.raises(duckdb.Error):
+            store.connection().execute(sql)
+    for sql in loading:
+        with pytest.raises(duckdb.Error):
+            memory.connection().execute(sql)
+    store.close()
+    memory.close()
     assert {file.name for file in tmp_path.iterdir()} == {"s.duckdb", "other.csv"}
 
 
