@@ -97,7 +97,8 @@ class Store:
         try:
             if self._memory_limit is None:
                 connection.execute(f"SET memory_limit = '{_share(connection)}B'")
-            storefile.lock(connection)
+            if str(self.path) != storefile.MEMORY:  # which is told where to spill when it is open
+                storefile.lock(connection)
             if not self._read_only:
                 connection.execute(SCHEMA)
         except BaseException:
