@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from bulkscope_studio import sql
 from bulkscope_studio.analysis import analyse, explain, facts, thresholds, to_json
+from bulkscope_studio.anyid import any_id
 from bulkscope_studio.store import Store
 
 NEAREST = 5
@@ -50,7 +51,7 @@ class Unknown(Exception):
         self.answer: dict[str, Any] = {"error": f"unknown {what}", "id": name, "nearest": list(near)}
 
 
-class Wrong(ValueError):
+class Wrong(Exception):
     """What was asked for makes no sense; the message says what would."""
 
 
@@ -158,6 +159,11 @@ def _drops(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
     return tuple((row["signal"], row["reason"], row["records"]) for row in table.to_pylist())
 
 
+async def failed(request: Request, error: Exception) -> JSONResponse:
+    """Answer for a fault of ours; the server logs it."""
+    return JSONResponse({"error": f"the studio could not answer ({type(error).__name__}); its log says why"}, 500)
+
+
 def router(store: Store) -> APIRouter:
     """Return the routes under ``/api``."""
     routes = APIRouter(prefix="/api")
@@ -174,8 +180,8 @@ def router(store: Store) -> APIRouter:
         return JSONResponse(unknown(store, bulk_id).answer, 404) if found is None else JSONResponse(found)
 
     routes.add_api_route("/bulks", bulks)
-    routes.add_api_route("/bulks/{bulk_id:path}/report", report)
-    routes.add_api_route("/bulks/{bulk_id:path}/explain", explanation)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     # These read with what is defined above.
     from bulkscope_studio.comparison import compare_routes
     from bulkscope_studio.sustained import capacity_routes

@@ -65,7 +65,7 @@ def _capacity(options: argparse.Namespace) -> dict[str, Any]:
             return sustained.system_capacity(store, options.bulks, options.last, asked)
         except api.Unknown as unknown:
             return unknown.answer
-        except ValueError as wrong:
+        except api.Wrong as wrong:
             raise source.Trouble(str(wrong)) from wrong
 
     found = dict(source.studio(options.db, "/api/capacity?" + query(options.bulks, options.last, asked), local))
@@ -110,7 +110,7 @@ def _from_elasticsearch(options: argparse.Namespace, asked: Asked) -> dict[str, 
                 found = sustained.system_capacity(store, [bulk], None, asked, more.add_beside)
             except api.Unknown:
                 return None
-            except ValueError as wrong:
+            except api.Wrong as wrong:
                 raise source.Trouble(str(wrong)) from wrong
             for pool in found["pools"][:1]:
                 pool["notes"] += more.notes()

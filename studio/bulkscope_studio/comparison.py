@@ -17,6 +17,7 @@ from bulkscope_studio import api, elastic, runs, sql
 from bulkscope_studio.analysis import compare as analysis
 from bulkscope_studio.analysis import sides
 from bulkscope_studio.analysis.sides import Side, Tables
+from bulkscope_studio.anyid import any_id
 from bulkscope_studio.api import Unknown, Wrong
 from bulkscope_studio.store import Store
 
@@ -226,6 +227,6 @@ def compare_routes(store: Store) -> APIRouter:
     routes.add_api_route("/compare", comparison)
     routes.add_api_route("/runs", post, methods=["POST"])
     routes.add_api_route("/runs", listed)
-    routes.add_api_route("/runs/{name:path}", shown)
-    routes.add_api_route("/runs/{name:path}", dropped, methods=["DELETE"])
+    routes.add_api_route(f"/runs/{any_id('name')}", shown)
+    routes.add_api_route(f"/runs/{any_id('name')}", dropped, methods=["DELETE"])
     return routes

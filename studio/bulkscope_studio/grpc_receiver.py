@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from bulkscope_studio import decode
+from bulkscope_studio.connections import MOST
 from bulkscope_studio.decode import Decoded
 from bulkscope_studio.ingest import Ingest, Unwritable
 from bulkscope_studio.receiver import COMMIT_SECONDS, MAX_BODY, SIGNALS, Refusal, again, decoded, response
@@ -17,6 +18,20 @@ _SERVICES = {
     "/v1/logs": "opentelemetry.proto.collector.logs.v1.LogsService",
     "/v1/metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
 }
+
+# Requests that wait for a thread cost next to nothing: a message is read when its thread begins.
+_MOST_RPCS = 1024
+# A request that is begun and not finished holds one of the threads. Only the end of its connection ends it, so each
+# ends in its time: clients are told before, finish what they sent, and open the next.
+_LIMITS = (
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_connection_age_ms", 120_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+)
 
 
 class _Service:
@@ -47,11 +62,19 @@ class _Service:
         return response(self._response, whole, self._count_name)
 
 
-def serve(ingest: Ingest, port: int, max_body: int = MAX_BODY) -> tuple[grpc.Server, int]:
+def serve(
+    ingest: Ingest, port: int, connections: int = MOST, max_body: int = MAX_BODY
+) -> tuple[grpc.Server, int]:  # fmt: skip
     """Serve on 127.0.0.1; return the running server and its port. Raises ``OSError`` when it is taken."""
     server = grpc.server(
         ThreadPoolExecutor(4, "bulkscope-grpc"),
-        options=[("grpc.max_receive_message_length", max_body), ("grpc.so_reuseport", 0)],
+        options=[
+            ("grpc.max_receive_message_length", max_body),
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_allowed_incoming_connections", connections),
+            *_LIMITS,
+        ],
+        maximum_concurrent_rpcs=_MOST_RPCS,
         compression=grpc.Compression.Gzip,
     )
     for path, name in _SERVICES.items():

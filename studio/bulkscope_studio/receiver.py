@@ -26,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from bulkscope_studio import decode
+from bulkscope_studio.connections import Bodies, Full
 from bulkscope_studio.decode import Decoded, Malformed
 from bulkscope_studio.ingest import Busy, Ingest, Unwritable
 
@@ -52,11 +53,16 @@ _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span
 
 
 class Refusal(Exception):
-    """A request that cannot be taken: HTTP status, and what to do about it."""
+    """A request that cannot be taken: HTTP status, and what to do about it.
 
-    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+    ``reason`` is what is kept of it, by default the message up to its colon: never anything that the sender wrote, or
+    a sender could fill the store with reasons.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None, reason: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.retry_after = status, message, retry_after
+        self.reason = message.partition(":")[0] if reason is None else reason
 
 
 def again(error: Exception) -> Refusal:
@@ -80,7 +86,10 @@ def unpack(body: bytes, encoding: str, limit: int) -> bytes | bytearray:
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
-        raise Refusal(415, f"Content-Encoding {encoding!r} is not supported; send gzip, deflate or none")
+        raise Refusal(
+            415, f"Content-Encoding {encoding!r} is not supported; send gzip, deflate or none",
+            reason="Content-Encoding is not supported",
+        )  # fmt: skip
     # A gzip body may have several members, one after the other; they are one text. Slices of the body, for what
     # comes after a member is copied: members of 20 bytes would cost the square of their number.
     plain, unpacker, view, at, members = bytearray(), zlib.decompressobj(zlib.MAX_WBITS | 32), memoryview(body), 0, 1
@@ -130,7 +139,12 @@ def parse(body: bytes | bytearray, content_type: str, kind: type[Message]) -> by
             return bytes(json_format.ParseDict(document, kind(), ignore_unknown_fields=True).SerializeToString())
         except Exception as error:  # json_format raises what its parts raise, from KeyError to OverflowError
             raise Refusal(400, f"the body is not a JSON {name}: {error}") from error
-    raise Refusal(415, f"Content-Type {content_type!r} is not OTLP; send {PROTOBUF} or {JSON}")
+    raise _not_otlp(content_type)
+
+
+def _not_otlp(content_type: str) -> Refusal:
+    said = f"Content-Type {content_type!r} is not OTLP; send {PROTOBUF} or {JSON}"
+    return Refusal(415, said, reason="Content-Type is not OTLP")
 
 
 def decoded(parts: Iterator[Decoded], kind: type[Message]) -> Decoded:
@@ -162,12 +176,14 @@ class OtlpHttp:
     """The ASGI application of the OTLP end point."""
 
     def __init__(self, ingest: Ingest, max_body: int = MAX_BODY) -> None:
-        self._ingest, self._max_body = ingest, max_body
+        self._ingest, self._max_body, self._bodies = ingest, max_body, Bodies()
         # One decoder thread: two would only take turns on the interpreter lock, with twice the memory.
         self._decoders = ThreadPoolExecutor(1, "bulkscope-decode")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
         if scope["type"] != "http":
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
@@ -179,7 +195,7 @@ class OtlpHttp:
             status, body = 200, await self._take(scope, receive, headers, content_type)
         except Refusal as refusal:
             if refusal.status != 503:
-                self._ingest.refuse(signal, "http", refusal.message.partition(":")[0])
+                self._ingest.refuse(signal, "http", refusal.reason)
             status, body = refusal.status, _status_message(refusal, answer_type)
             if refusal.retry_after is not None:
                 extra.append((b"retry-after", str(refusal.retry_after).encode()))
@@ -193,10 +209,16 @@ class OtlpHttp:
         if scope["method"] != "POST":
             raise Refusal(405, "OTLP is sent with POST")
         if content_type not in (PROTOBUF, JSON):
-            raise Refusal(415, f"Content-Type {content_type!r} is not OTLP; send {PROTOBUF} or {JSON}")
-        body = await self._body(receive)
-        encoding = headers.get("content-encoding", "").lower()
-        signal, request_kind, response_kind, count_name = SIGNALS[scope["path"]]
+            raise _not_otlp(content_type)
+        with self._bodies.body() as reach:
+            body = await self._body(receive, reach)
+            answer = await self._store(scope["path"], body, headers.get("content-encoding", "").lower(), content_type)
+        if content_type == JSON:
+            return json_format.MessageToJson(answer, indent=None).encode()
+        return bytes(answer.SerializeToString())
+
+    async def _store(self, path: str, body: bytes, encoding: str, content_type: str) -> Message:
+        signal, request_kind, response_kind, count_name = SIGNALS[path]
         whole, parts, stored = Decoded(), None, None
         while True:
             # Part by part: other requests are decoded in between.
@@ -213,12 +235,9 @@ class OtlpHttp:
             if part.last:
                 break
         await _committed(stored)
-        answer = response(response_kind, whole, count_name)
-        if content_type == JSON:
-            return json_format.MessageToJson(answer, indent=None).encode()
-        return bytes(answer.SerializeToString())
+        return response(response_kind, whole, count_name)
 
-    async def _body(self, receive: Receive) -> bytes:
+    async def _body(self, receive: Receive, reach: Callable[[int], None]) -> bytes:
         chunks, size = [], 0
         while True:
             message = await receive()
@@ -228,6 +247,10 @@ class OtlpHttp:
             size += len(chunk)
             if size > self._max_body:
                 raise Refusal(413, f"the body is larger than {self._max_body} bytes; send smaller batches")
+            try:
+                reach(size)
+            except Full:
+                raise Refusal(503, "other senders' requests fill the memory; try again", retry_after=1) from None
             chunks.append(chunk)
             if not message.get("more_body"):
                 return b"".join(chunks)

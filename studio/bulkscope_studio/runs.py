@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bulkscope_studio import storefile
 from bulkscope_studio.analysis.sides import Tables
 
 FORMAT = "bulkscope.run/1"
@@ -60,6 +61,7 @@ class Run:
 
 def folder(db: Path) -> Path:
     """Return where the runs of a store are."""
+    db = storefile.resolved(db)
     return db.with_name(db.name + ".runs")
 
 
@@ -98,7 +100,7 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
     }
     whole = whole.replace_schema_metadata({_META: json.dumps(meta).encode()})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _partial(path) as partial:
             _write(whole, partial)
             if replace:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import duckdb
 import uvicorn
 
-from bulkscope_studio import grpc_receiver, host, retention, runtime
+from bulkscope_studio import connections, grpc_receiver, host, loopback, retention, runtime, storefile
 from bulkscope_studio.ingest import Busy, Ingest
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.receiver import OtlpHttp
@@ -70,7 +70,7 @@ class _Server(uvicorn.Server):
         return contextlib.nullcontext()
 
 
-def _server(app: Any, lifespan: Literal["on", "off"], grace: float) -> _Server:
+def _server(app: Any, lifespan: Literal["on", "off"], grace: float, most: int) -> _Server:
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -78,14 +78,28 @@ def _server(app: Any, lifespan: Literal["on", "off"], grace: float) -> _Server:
         lifespan=lifespan,
         timeout_graceful_shutdown=int(grace),
         ws_max_size=2**24,
+        http=connections.protocol(most),
+        backlog=128,
+        timeout_notify=0,
     )
-    return _Server(config)
+    server = _Server(config)
+
+    async def look() -> None:
+        connections.look(server.server_state.connections)
+
+    config.callback_notify = look
+    return server
 
 
 def command(argv: list[str]) -> int:
     """Run the studio until it is told to end; 2 when it cannot start."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    to_terminal = logging.StreamHandler()
+    to_terminal.addFilter(connections.Seldom())
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s", handlers=[to_terminal]
+    )
+    os.umask(0o077)  # logs of every service come in: file, log and runs are this user's alone
     try:
         keep, limit = retention.duration(options.retention), retention.size(options.max_size)
         web_socket = _listen(options.port, "--port")
@@ -97,11 +111,12 @@ def command(argv: list[str]) -> int:
             running = runtime.read(db)
             where = f", a studio at {running.web}" if running else ""
             raise SystemExit2(f"{db} is held by {locked.holder}{where}; end it, or choose another --db") from locked
-        except (OSError, duckdb.Error) as error:
+        except (OSError, duckdb.Error, storefile.Unfit) as error:
             raise SystemExit2(f"{db} cannot be opened as a store ({error}); choose another --db") from error
         ingest = Ingest(store)
         try:
-            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port)
+            most = connections.most(connections.descriptors())
+            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port, most)
         except OSError as error:
             store.close()
             raise SystemExit2(
@@ -121,7 +136,7 @@ def command(argv: list[str]) -> int:
         stops.append(host.start(ingest.submit_tables))
     stops.append(_keep_small(ingest, retention.Retention(store, keep, limit)))
     try:
-        asyncio.run(_serve(store, ingest, note, web_socket, http_socket))
+        asyncio.run(_serve(store, ingest, note, web_socket, http_socket, most))
     finally:
         for stop in stops:
             stop()
@@ -139,8 +154,9 @@ def command(argv: list[str]) -> int:
 
 
 async def _serve(
-    store: Store, ingest: Ingest, note: runtime.Runtime, web_socket: socket.socket, http_socket: socket.socket
-) -> None:
+    store: Store, ingest: Ingest, note: runtime.Runtime, web_socket: socket.socket, http_socket: socket.socket,
+    most: int,
+) -> None:  # fmt: skip
     from bulkscope_studio import web
 
     def status() -> dict[str, Any]:
@@ -148,8 +164,9 @@ async def _serve(
         found["db_bytes"] = store.path.stat().st_size if store.path.exists() else 0
         return found
 
-    receiver = _server(OtlpHttp(ingest), "off", CLOSE_SECONDS + 3)
-    pages = _server(web.build(store, status), "on", 2)
+    guarded = loopback.Guard(OtlpHttp(ingest), loopback.is_sender_host, loopback.SENDER_SAID)
+    receiver = _server(guarded, "off", CLOSE_SECONDS + 3, most)
+    pages = _server(web.build(store, status), "on", 2, most)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -168,7 +185,10 @@ async def _serve(
         if any(task.done() for task in tasks):
             break
         await asyncio.sleep(0.01)
-    runtime.write(store.path, note)
+    try:
+        runtime.write(store.path, note)
+    except OSError as error:
+        logger.warning("'bulkscope report' and the others cannot find this studio: %s", error)
     print(f"Studio       {note.web}", flush=True)
     print(f"OTLP/HTTP    {note.otlp_http}", flush=True)
     print(f"OTLP/gRPC    {note.otlp_grpc}", flush=True)

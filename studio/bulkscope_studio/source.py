@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 from rich.console import Console
 
-from bulkscope_studio import api, elastic, runtime, unwell
+from bulkscope_studio import api, elastic, runtime, storefile, unwell
 from bulkscope_studio.analysis.wording import printable
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store, StoreLocked, TooLong, Unavailable
@@ -175,7 +175,7 @@ def _open(db: Path) -> Store:
         raise Trouble(
             f"{db} is held by {locked.holder}, which does not say where it answers; stop it, or wait until it is up"
         ) from locked
-    except duckdb.Error as error:
+    except (duckdb.Error, storefile.Unfit) as error:
         raise Trouble(f"{db} cannot be read as a store: {error}") from error
 
 

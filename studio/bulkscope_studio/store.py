@@ -18,6 +18,8 @@ from typing import TypeVar
 import duckdb
 import pyarrow as pa
 
+from bulkscope_studio import storefile
+
 T = TypeVar("T")
 logger = logging.getLogger("bulkscope.studio")
 
@@ -65,15 +67,15 @@ class Store:
     ``memory_limit`` bounds DuckDB's own memory (default: by the machine's); ``threads`` its worker threads. After a
     fatal error of the database the file is opened again by whoever needs it next; ``opened`` counts the openings.
     ``trouble`` says why data cannot be taken or read now, None while all is well.
+
+    Raises ``StoreLocked``, ``storefile.Unfit`` for a file that is no store, and what DuckDB raises.
     """
 
     def __init__(
         self, path: Path, *, read_only: bool = False, memory_limit: str | None = None, threads: int = 2
     ) -> None:
-        self.path = path
+        self._given, self.path = path, storefile.resolved(path)
         self._read_only, self._memory_limit, self._threads = read_only, memory_limit, threads
-        if not read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
         self.opened = 0
         self.trouble: str | None = None
         self._gate = threading.Condition()
@@ -89,7 +91,7 @@ class Store:
         if self._memory_limit is not None:
             config["memory_limit"] = self._memory_limit
         try:
-            connection = duckdb.connect(str(self.path), read_only=self._read_only, config=config)
+            connection = storefile.connect(self._given, read_only=self._read_only, config=config)
         except duckdb.IOException as error:
             if "lock" not in str(error).lower():
                 raise
@@ -98,6 +100,8 @@ class Store:
         try:
             if self._memory_limit is None:
                 connection.execute(f"SET memory_limit = '{_share(connection)}B'")
+            if str(self.path) != storefile.MEMORY:  # which is told where to spill when it is open
+                storefile.lock(connection)
             if not self._read_only:
                 connection.execute(f"SET checkpoint_threshold = '{LOG_BYTES}B'")
                 connection.execute(SCHEMA)
@@ -199,7 +203,7 @@ class Store:
                 raise Unavailable(self.trouble)
             try:
                 self._connection = self._open()
-            except (duckdb.Error, OSError, StoreLocked) as error:
+            except (duckdb.Error, OSError, StoreLocked, storefile.Unfit) as error:
                 self._failed_at = time.monotonic()
                 self.trouble = f"the store cannot be opened: {first_line(error)}"
                 logger.error("%s", self.trouble)

@@ -57,7 +57,11 @@ def system_capacity(
     first, until = min(window[0] for window in windows), max(window[1] for window in windows)
     if before is not None:
         before(first, until)
-    return analysis.to_json(analysis.capacity(_seen(store, windows, bulks), asked or Asked()), first)
+    try:
+        found = analysis.capacity(_seen(store, windows, bulks), asked or Asked())
+    except analysis.UnknownModel as unknown:
+        raise Wrong(str(unknown)) from unknown
+    return analysis.to_json(found, first)
 
 
 def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
@@ -144,7 +148,7 @@ def capacity_routes(store: Store) -> APIRouter:
             return JSONResponse(system_capacity(store, bulk or (), last, wanted))
         except Unknown as unknown:
             return JSONResponse(unknown.answer, 404)
-        except ValueError as wrong:
+        except Wrong as wrong:
             return JSONResponse({"error": str(wrong)}, 400)
 
     def progress(bulk: str) -> JSONResponse:

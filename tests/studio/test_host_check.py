@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -59,10 +60,73 @@ def test_a_socket_is_refused_before_it_is_open(addresses: Addresses) -> None:
     assert status("evil.example") == 400
 
 
-def test_senders_may_call_the_receiver_by_any_name(addresses: Addresses) -> None:
-    """It takes telemetry and tells nothing."""
-    answer = httpx.post(
+def test_a_socket_of_another_page_is_refused(addresses: Addresses) -> None:
+    own = addresses.web.removeprefix("http://")
+    for transport in ("websocket", "polling"):
+        for origin, status in (
+            (None, (101, 200)), (f"http://{own}", (101, 200)), ("https://evil.example", (403,)), ("null", (403,)),
+            (addresses.otlp_http, (403,)), (f"http://{own}.evil.example", (403,)), ("", (403,)),
+        ):  # fmt: skip
+            headers = (UPGRADE if transport == "websocket" else {}) | ({} if origin is None else {"Origin": origin})
+            with httpx.stream("GET", addresses.web + SOCKET + transport, headers=headers) as answer:
+                assert answer.status_code in status, (transport, origin)
+                if status == (403,):
+                    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_what_another_page_asks_is_refused(addresses: Addresses) -> None:
+    with httpx.Client(headers={"Origin": "https://evil.example"}) as http:
+        for answer in (
+            http.get(f"{addresses.web}/api/bulks"), http.get(addresses.web), http.delete(f"{addresses.web}/api/runs/x"),
+            http.options(f"{addresses.web}/api/runs/x"), sent(http, addresses),
+            http.options(f"{addresses.otlp_http}/v1/traces"),
+        ):  # fmt: skip
+            assert answer.status_code == 403
+            assert "Only the studio's own pages may ask this" in answer.text
+    with httpx.Client(headers=[("Origin", addresses.web), ("Origin", "https://evil.example")]) as http:
+        assert http.get(f"{addresses.web}/api/bulks").status_code == 403
+    with httpx.Client(headers={"Origin": addresses.web.upper().replace("HTTP", "http")}) as http:
+        assert http.get(f"{addresses.web}/api/bulks").status_code == 200
+
+
+def sent(http: httpx.Client, addresses: Addresses) -> httpx.Response:
+    return http.post(
         f"{addresses.otlp_http}/v1/traces", content=ExportTraceServiceRequest().SerializeToString(),
-        headers={"Host": "host.docker.internal:4318", "Content-Type": "application/x-protobuf"},
+        headers={"Content-Type": "application/x-protobuf"},
     )  # fmt: skip
-    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "localhost:4318", "[::1]:4318", "host.docker.internal:4318", "host.containers.internal",
+        "studio:4318", "172.17.0.1:4318", "[fd00::1]",
+    ],
+)  # fmt: skip
+def test_senders_call_the_receiver_by_names_that_nobody_elses_dns_gives_out(addresses: Addresses, host: str) -> None:
+    """Those in a container have the name of the port that was forwarded for them."""
+    with httpx.Client(headers={"Host": host}) as http:
+        assert sent(http, addresses).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", [*STRANGERS, "127.0.0.1.internal.evil.example", "1.2.3", "[evil.example]", "[::1", "a:b"]
+)
+def test_a_name_that_may_be_a_page_s_is_refused_by_the_receiver_too(addresses: Addresses, host: str) -> None:
+    with httpx.Client(headers={"Host": host}) as http:
+        answer = sent(http, addresses)
+    assert answer.status_code == 400
+    assert "names that end in .internal" in answer.text
+
+
+def test_two_hosts_are_none(addresses: Addresses) -> None:
+    for url in (addresses.web, addresses.otlp_http):
+        name, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((name, int(port)), timeout=30) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+            assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_socket_to_the_receiver_is_refused(addresses: Addresses) -> None:
+    with httpx.stream("GET", f"{addresses.otlp_http}/v1/traces", headers=UPGRADE) as answer:
+        assert answer.status_code == 403

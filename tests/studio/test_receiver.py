@@ -318,3 +318,31 @@ async def test_senders_at_once_lose_nothing(studio: Receiver) -> None:
     assert studio.rows(
         "SELECT count(DISTINCT bulk_id) AS b, count(DISTINCT (bulk_id, attributes)) AS n FROM spans"
     ) == [{"b": 30, "n": 30 * 40}]
+
+
+async def test_reasons_that_are_kept_never_hold_what_a_sender_wrote(studio: Receiver) -> None:
+    """A sender that writes something else each time would fill the store with reasons."""
+    for n in range(50):
+        for headers, body in (
+            ({"content-type": f"text/x{n}"}, BODY),
+            ({"content-type": f"a:b{n}"}, BODY),
+            (PROTOBUF | {"content-encoding": f"x{n}:y"}, BODY),
+            (PROTOBUF | {"content-encoding": "gzip"}, b"%d no gzip" % n),
+            (PROTOBUF | {"content-encoding": "deflate"}, zlib.compress(BODY)[: 5 + n % 3]),
+            (PROTOBUF, b"\xff" * (n + 1)),
+            (JSON, b"[%d" % n),
+            (JSON, b'{"resourceSpans": "%d: x"}' % n),
+        ):
+            answer = await studio.http.post("/v1/traces", content=body, headers=headers)
+            assert answer.status_code in (400, 415)
+        await studio.http.post(f"/v1/x{n}", content=BODY, headers=PROTOBUF)
+        await studio.http.request(f"M{n}", "/v1/traces", content=BODY, headers=PROTOBUF)
+    assert {reason for _, reason in await studio.refused()} == {
+        "Content-Type is not OTLP", "Content-Encoding is not supported", "the body is not valid gzip",
+        "the body is not valid deflate", "the body is not a protobuf ExportTraceServiceRequest",
+        "the body is not a JSON ExportTraceServiceRequest", "OTLP is sent with POST",
+        "no such path; OTLP goes to /v1/traces, /v1/logs and /v1/metrics",
+    }  # fmt: skip
+    # And the sender learns what it was.
+    said = await studio.http.post("/v1/traces", content=BODY, headers={"content-type": "text/x7"})
+    assert "text/x7" in Status.FromString(said.content).message

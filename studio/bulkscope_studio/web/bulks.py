@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from bulkscope_studio.anyid import any_id
 from bulkscope_studio.api import SILENT_NS
 from bulkscope_studio.web import charts, explain, fmt, layout
 from bulkscope_studio.web.data import Data, Row
@@ -67,7 +68,7 @@ def register(data: Data) -> None:
 
             layout.live(show, box, 2.0)
 
-    @ui.page("/bulk/{bulk_id:path}")
+    @ui.page(f"/bulk/{any_id('bulk_id')}")
     async def bulk(bulk_id: str) -> None:
         with layout.frame(data, "Bulk", ""):
             found = await data.row("bulk_numbers", bulk_id=bulk_id)

@@ -39,7 +39,7 @@ def register(data: Data) -> None:
                     ui.label(str(unknown)).classes("bs-wrap")
                     ui.label("Nearest: " + ", ".join(near) if near else "The store holds no bulk yet.")
                 return
-            except ValueError as wrong:
+            except api.Wrong as wrong:
                 with layout.card("Nothing to be said").mark("problem"):
                     ui.label(str(wrong)).classes("bs-wrap bs-error")
                 return

@@ -10,6 +10,7 @@ from nicegui import ui
 
 from bulkscope_studio import api, explained
 from bulkscope_studio.analysis.wording import percent
+from bulkscope_studio.anyid import any_id
 from bulkscope_studio.web import fmt, layout
 from bulkscope_studio.web.data import Data
 
@@ -47,7 +48,7 @@ def card(data: Data, bulk_id: str) -> None:
 def register(data: Data) -> None:
     """Add the page."""
 
-    @ui.page("/explain/{bulk_id:path}")
+    @ui.page(f"/explain/{any_id('bulk_id')}")
     async def explain(bulk_id: str) -> None:
         with layout.frame(data, "Explanation", ""):
             first = await layout.computed(lambda: api.bulk_explanation(data.store, bulk_id))
