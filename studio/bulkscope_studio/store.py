@@ -100,10 +100,11 @@ class Store:
         try:
             if self._memory_limit is None:
                 connection.execute(f"SET memory_limit = '{_share(connection)}B'")
+            if not self._read_only:
+                connection.execute(f"SET checkpoint_threshold = '{LOG_BYTES}B'")
             if str(self.path) != storefile.MEMORY:  # which is told where to spill when it is open
                 storefile.lock(connection)
             if not self._read_only:
-                connection.execute(f"SET checkpoint_threshold = '{LOG_BYTES}B'")
                 connection.execute(SCHEMA)
         except BaseException:
             connection.close()
