@@ -18,6 +18,7 @@ from bulkscope_studio.analysis import crowding, measures, scaling, thresholds, t
 from bulkscope_studio.analysis import forecast as waits
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
+from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.saturation import LEAST_COMPLETIONS, Jobs, Level, Saturation
 from bulkscope_studio.analysis.simulation import Slowing
 
@@ -531,7 +532,7 @@ def to_json(found: Capacity, origin_ns: int) -> dict[str, Any]:
             "rate_per_s": asked.rate, "slo_s": asked.slo, "quantile": asked.quantile, "model": asked.model,
             "workers": asked.workers,
         },
-        "pools": [_pool_json(pool) for pool in found.pools],
+        "pools": plain([_pool_json(pool) for pool in found.pools]),
     }  # fmt: skip
 
 

@@ -17,11 +17,18 @@ Row = dict[str, Any]
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Return the table with decimals as int64: DuckDB's sum of integers is one of 38 digits."""
+    """Return the table with decimals as int64, or as doubles beyond: DuckDB's sum of integers is one of 38 digits."""
     for n, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type):
-            table = table.set_column(n, field.name, table.column(n).cast(pa.int64()))
+            table = table.set_column(n, field.name, _number(table.column(n)))
     return table
+
+
+def _number(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column.cast(pa.float64())
 
 
 @dataclass(frozen=True)
