@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import uvicorn
 
 from bulkscope_studio import grpc_receiver, host, retention, runtime
 from bulkscope_studio.ingest import Busy, Ingest
+from bulkscope_studio.output import say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.receiver import OtlpHttp
 from bulkscope_studio.store import Store, StoreLocked
@@ -108,7 +108,7 @@ def command(argv: list[str]) -> int:
                 f"port {options.otlp_grpc_port} cannot be used ({error}); choose another with --otlp-grpc-port, or 0"
             ) from error
     except (SystemExit2, ValueError) as error:
-        print(f"bulkscope studio: {error}", file=sys.stderr)
+        say(f"bulkscope studio: {error}", error=True)
         return 2
     note = runtime.Runtime(
         pid=os.getpid(),
@@ -169,10 +169,10 @@ async def _serve(
             break
         await asyncio.sleep(0.01)
     runtime.write(store.path, note)
-    print(f"Studio       {note.web}", flush=True)
-    print(f"OTLP/HTTP    {note.otlp_http}", flush=True)
-    print(f"OTLP/gRPC    {note.otlp_grpc}", flush=True)
-    print(f"Data         {store.path}", flush=True)
+    say(f"Studio       {note.web}")
+    say(f"OTLP/HTTP    {note.otlp_http}")
+    say(f"OTLP/gRPC    {note.otlp_grpc}")
+    say(f"Data         {store.path}")
     await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     receiver.should_exit = pages.should_exit = True
     # Requests that were taken are answered before their connections are closed; questions are not waited for.

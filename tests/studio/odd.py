@@ -7,18 +7,16 @@ import io
 import json
 import random
 import re
-import time
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-from rich.console import Console
 
 from bulkscope_studio import api, comparison, decode, render, render_capacity, render_compare, render_explain, sustained
 from bulkscope_studio.analysis.capacity import UnknownModel
 from bulkscope_studio.api import Unknown, Wrong
+from bulkscope_studio.output import Output
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
 from bulkscope_studio.web.data import Data
@@ -26,7 +24,7 @@ from bulkscope_studio.web.data import Data
 SECOND = 10**9
 MINUTE = 60 * SECOND
 Row = dict[str, Any]
-Text = Callable[[Any, Console], None]
+Text = Callable[[Any, Output], None]
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> None:
@@ -34,7 +32,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> N
     listed = list(rows)
     if not listed:
         return
-    names = {name: kind for name, kind in decode.TABLES[table]}
+    names = dict(decode.TABLES[table])
     types = {"s": "VARCHAR", "i": "BIGINT", "n": "INTEGER", "d": "DOUBLE", "b": "BOOLEAN"}
     used = [name for name in names if any(name in row for row in listed)]
     marks = ", ".join(f"CAST(? AS {types[names[name]]})" for name in used)
@@ -104,12 +102,12 @@ def page(store: Store, name: str, given: Row) -> list[Row]:
     return rows
 
 
-def console() -> Console:
-    return Console(file=io.StringIO(), width=120)
+def console() -> Output:
+    return Output(file=io.StringIO(), width=120)
 
 
 def spoken(found: Any, text: Text, markdown: Callable[[Any], str]) -> Any:
-    """Return an answer of the API, once it has been written as JSON, as text and as markdown; None of what is unknown."""
+    """Return an answer of the API once it has been written as JSON, text and markdown; None of what is unknown."""
     if found is None:
         return None
     json.dumps(found, allow_nan=False)

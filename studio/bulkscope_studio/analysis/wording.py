@@ -65,6 +65,8 @@ def unended(left: int, sent: int) -> str:
 
 def printable(text: str) -> str:
     """Ids and names come from outside: no escape of theirs may reach a terminal."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
