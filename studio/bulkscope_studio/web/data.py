@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from bulkscope_studio.api import CLOCKS_NS
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
 
@@ -39,8 +41,12 @@ class Data:
     status: Callable[[], Mapping[str, object]]
 
     async def rows(self, name: str, **params: object) -> list[Row]:
-        """Return the rows of ``queries/page_<name>.sql``; parameters it does not use are left out."""
+        """Return the rows of ``queries/page_<name>.sql``; parameters it does not use are left out.
+
+        ``$credible_ns`` is given: up to when a record can have been made by now.
+        """
         sql = load(f"page_{name}")
+        params = {"credible_ns": time.time_ns() + CLOCKS_NS, **params}
         used = {key: params[key] for key in set(re.findall(r"\$([a-z]\w*)", sql)) if key in params}
 
         def run() -> list[Row]:
