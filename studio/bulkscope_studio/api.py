@@ -23,8 +23,8 @@ _ALIKE = 0.6  # of the similarity of Jaro and Winkler, which is 1 for the same
 SILENT_NS = int(thresholds.QUIET_S.value * 1e9)
 # Counts and samples that tell of a bulk come up to an export interval after its end.
 AFTER_NS = 10_000_000_000
-# Clocks of machines without NTP are seconds apart. A record from later than this is of a clock that is wrong: the receiver
-# takes up to a day, in which the newest record would be no measure of what is new.
+# Clocks of machines without NTP are seconds apart. A record from later than this is of a clock that is wrong: up to a
+# day ahead is taken, and for that day the newest record would be no measure of what is new.
 CLOCKS_NS = 60_000_000_000
 # Of each host over a bulk's time: a bulk of a day is no better known by 86,400.
 MOST_SAMPLES = 4000
@@ -51,8 +51,8 @@ def nearest(bulk_id: str, known: Sequence[str]) -> list[str]:
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("known", pa.table({"id": pa.array(known, pa.string()), "place": range(len(known))}))
         found = connection.execute(
-            "SELECT id FROM (SELECT *, jaro_winkler_similarity(left(id, $most), left($name, $most)) AS alike FROM known) "
-            "WHERE alike >= $least ORDER BY alike DESC, place LIMIT $count",
+            "SELECT id FROM (SELECT *, jaro_winkler_similarity(left(id, $most), left($name, $most)) AS alike "
+            "FROM known) WHERE alike >= $least ORDER BY alike DESC, place LIMIT $count",
             {"name": bulk_id, "most": _LOOKED_AT, "least": _ALIKE, "count": NEAREST},
         ).fetchall()
     return [row[0] for row in found] or list(known[:NEAREST])

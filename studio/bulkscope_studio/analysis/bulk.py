@@ -126,7 +126,10 @@ def _groups(
     for number, value in enumerate(table[column].to_pylist()):
         of.get(value, []).append(number)
     table = table.combine_chunks()
-    return tuple(Group(name, _jobs(mine[name], decided[name]), _inferences(table.take(of[name]))) for name in names)
+    return tuple(
+        Group(name, _jobs(mine[name], decided[name]), _inferences(table.take(pa.array(of[name], pa.int64()))))
+        for name in names
+    )
 
 
 def _jobs(rows: list[Row], last: Mapping[str, Row]) -> Jobs:

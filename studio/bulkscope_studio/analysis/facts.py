@@ -220,7 +220,7 @@ def firsts(start: Floats, *of: Codes) -> Flags:
 
 
 def by_code(codes: Codes, rows: Codes) -> dict[int, Codes]:
-    """Return those of ``rows`` that have each code of ``codes``, in their order: one sort instead of a look for each."""
+    """Return those of ``rows`` that have each code of ``codes``, in their order; by one sort, not a look for each."""
     order = rows[np.argsort(codes[rows], kind="stable")]
     names, begins = np.unique(codes[order], return_index=True)
     return dict(zip(names.tolist(), np.split(order, begins[1:]), strict=True)) if len(names) else {}

@@ -150,7 +150,7 @@ class Saturation:
 
     def usual(self, places: int) -> Flags:
         """Tell which jobs began with so many places, and loaded no model."""
-        return (self._begun == places) & ~self._warm
+        return np.asarray((self._begun == places) & ~self._warm)
 
     @property
     def begun(self) -> Floats:
@@ -177,7 +177,7 @@ class Saturation:
 
     def at(self, places: int, times: Floats) -> Flags:
         """Tell of each time whether it lies in the windows, with so many places and no warm-up."""
-        return self._there(times) == places
+        return np.asarray(self._there(times) == places)
 
     def _there(self, times: Floats) -> Floats:
         begin, until, there, _ = self._pieces
