@@ -175,7 +175,7 @@ def _ask(running: runtime.Runtime, path: str, body: object, method: str) -> Any:
         with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
             trouble = unwell.told(answer.headers.get(unwell.HEADER))
             if trouble is not None:
-                print(f"bulkscope: the studio has trouble: {lines(trouble)}", file=sys.stderr)
+                say(f"bulkscope: the studio has trouble: {trouble}", error=True)
             return json.load(answer)
     except urllib.error.HTTPError as error:
         try:

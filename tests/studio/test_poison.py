@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio import api, credible, decode, sustained
+from bulkscope_studio import api, credible, decode, documents, sustained
 from bulkscope_studio.analysis.bulk import analyse
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
@@ -24,10 +24,10 @@ from tests.studio import odd, otlp
 NOW = time.time_ns() // odd.SECOND * odd.SECOND - odd.MINUTE
 HUGE = {
     "output_tokens": 2**62, "input_tokens": -(2**63), "cached_tokens": 2**63 - 1, "cpu_time": 1.7e308,
-    "cpu_wait": 1e300, "cpu_utilization": float("inf"), "cpu_pressure": float("nan"), "cpu_throttled": -1e300, "prefill": 1.7e308,
-    "decode": float("-inf"), "ttft": 1e300, "memory_peak": 2**63 - 1, "memory_start": -(2**63), "memory_limit": 2**62,
-    "memory_growth": -(2**63), "memory_file": 2**63 - 1, "memory_anon": 2**63 - 1, "tokens_per_second": 1.7e308,
-    "decode_tokens_per_second": float("nan"),
+    "cpu_wait": 1e300, "cpu_utilization": float("inf"), "cpu_pressure": float("nan"), "cpu_throttled": -1e300,
+    "prefill": 1.7e308, "decode": float("-inf"), "ttft": 1e300, "memory_peak": 2**63 - 1, "memory_start": -(2**63),
+    "memory_limit": 2**62, "memory_growth": -(2**63), "memory_file": 2**63 - 1, "memory_anon": 2**63 - 1,
+    "tokens_per_second": 1.7e308, "decode_tokens_per_second": float("nan"),
 }  # fmt: skip
 JOB = {"attempt": 2**31 - 1, "wait": 1e300, "delay": float("nan"), "wait_ratio": float("inf")}
 REQUEST = {"bulk_size": 2**63 - 1, "enqueue_duration": 1.7e308, "http_status": -5}
@@ -244,6 +244,17 @@ def test_every_query_reads_credible_numbers() -> None:
     assert "output_tokens BETWEEN 0 AND 1000000000000" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at
     assert load("page_ingest").startswith("--")
+
+
+def test_a_document_beyond_the_columns_is_taken(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    rows = [row | OF_KIND.get(row["kind"], {}) for row in odd.bulk("good", NOW)]
+    rows[0] |= {"attempt": 2**40, "output_tokens": [1, 2], "enqueue_duration": 2**62}
+    documents.insert(store, "spans", rows)
+    found = store.query("SELECT count(*) AS n, count(output_tokens) AS tokens, count(attempt) AS attempts FROM spans")
+    assert found.to_pylist() == [{"n": len(rows), "tokens": 0, "attempts": 0}]
+    odd.answers(store, "good", NOW)
+    store.close()
 
 
 def test_a_table_is_made_credible() -> None:
