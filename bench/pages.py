@@ -70,6 +70,7 @@ def main() -> None:
         store.close()
         common: dict[str, object] = {
             **job, "from_ns": extent["a"], "to_ns": extent["b"], "bin_ns": (extent["b"] - extent["a"]) // 150,
+            "credible_ns": extent["b"],
             "limit": 3000, "text": None, "severity": None, "service": None, "offset": 0, "failed": False,
         }  # fmt: skip
         for queries in PAGES.values():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from bulkscope_studio import api, elastic, render_capacity, source, sustained, sweep
 from bulkscope_studio.analysis.capacity import Asked
+from bulkscope_studio.output import Output, say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store
 
@@ -22,14 +22,14 @@ def command(argv: list[str]) -> int:
             "capacity",
             options,
             lambda: _swept(options) if options.sweep is not None else _capacity(options),
-            lambda found: render_capacity.text(found, source.console()),
+            lambda found: render_capacity.text(found, Output()),
             render_capacity.markdown,
         )
     except sweep.Failed as failed:
-        print(f"bulkscope capacity: {failed}", file=sys.stderr)
+        say(f"bulkscope capacity: {failed}", error=True)
         return 1
     except sweep.Stopped:
-        print("bulkscope capacity: stopped; the same command goes on with the next step", file=sys.stderr)
+        say("bulkscope capacity: stopped; the same command goes on with the next step", error=True)
         return 130
 
 

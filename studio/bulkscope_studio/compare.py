@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkscope_studio import api, comparison, elastic, render_compare, runs, source
+from bulkscope_studio.output import Output, say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store
 
@@ -30,7 +31,7 @@ def command(argv: list[str]) -> int:
         "compare",
         options,
         lambda: _compared(options),
-        lambda found: render_compare.text(found, source.console()),
+        lambda found: render_compare.text(found, Output()),
         render_compare.markdown,
     )
 
@@ -106,15 +107,15 @@ def runs_command(argv: list[str]) -> int:
 
     def text(found: Any) -> None:
         if options.action == "drop":
-            print(f"Dropped {options.name}.")
+            say(f"Dropped {options.name}.")
         elif options.action == "keep":
-            print(render_compare.kept(found))
+            say(render_compare.kept(found))
         elif options.action == "show":
-            print(render_compare.run(found))
+            say(render_compare.run(found))
         elif found:
-            render_compare.runs(found, source.console())
+            render_compare.runs(found, Output())
         else:
-            print("No run is kept yet: bulkscope runs keep NAME BULK")
+            say("No run is kept yet: bulkscope runs keep NAME BULK")
 
     return source.printed("runs", options, lambda: _run_action(options), text)
 

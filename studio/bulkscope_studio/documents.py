@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from bulkscope import conventions as c
-from bulkscope_studio import decode
+from bulkscope_studio import credible, decode
 from bulkscope_studio.esql import Columns
 from bulkscope_studio.store import Store
 
@@ -148,9 +148,18 @@ def begun(rows: Iterable[Row]) -> dict[str, list[int]]:
     return found
 
 
+def _number(value: Any, within: credible.Range | None) -> Any:
+    if within is None or value is None:
+        return value
+    return value if isinstance(value, int | float) and within[0] <= value <= within[1] else None
+
+
 def insert(store: Store, table: str, rows: Iterable[Row]) -> None:
-    """Add rows to a table of a store; a resource that is there already stays."""
-    values = [[row.get(name) for name, _ in decode.TABLES[table]] for row in rows]
+    """Add rows to a table of a store, with credible numbers alone; a resource that is there already stays."""
+    # Elasticsearch's long and double hold what the store's columns do not.
+    bounds = credible.SPANS if table == "spans" else {}
+    columns = [(name, bounds.get(name)) for name, _ in decode.TABLES[table]]
+    values = [[_number(row.get(name), within) for name, within in columns] for row in rows]
     if values:
         cursor = store.connection().register("incoming", decode.to_arrow(table, values))
         into = "INSERT OR IGNORE INTO" if table == "resources" else "INSERT INTO"

@@ -54,6 +54,7 @@ class Elastic:
         for row in pa.table(found).to_pylist():
             models = row["models"] if isinstance(row["models"], list) else [row["models"]]
             start_ns = row["start_ms"] * 10**6
+            row["end_ns"] = max(row["end_ns"] or start_ns, start_ns)  # a duration beyond 64 bits makes none
             rows.append(
                 {
                     "id": row["bulk"], "start_ns": start_ns, "end_ns": row["end_ns"], "jobs": row["jobs"],

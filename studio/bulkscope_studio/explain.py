@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bulkscope_studio import api, elastic, render_explain, source
+from bulkscope_studio.output import Output
 
 
 def command(argv: list[str]) -> int:
@@ -23,6 +24,6 @@ def command(argv: list[str]) -> int:
         "explain",
         options,
         lambda: source.of_bulk(options, "explain", api.bulk_explanation, elastic.Elastic.explanation),
-        lambda found: render_explain.text(found, source.console(), everything=options.all),
+        lambda found: render_explain.text(found, Output(), everything=options.all),
         render_explain.markdown,
     )

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from bulkscope_studio.analysis.wording import printable
+from bulkscope_studio.output import Output, inline
 
 ABSENT = "–"
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
 
 
-def text(report: Mapping[str, Any], console: Console) -> None:
+def text(report: Mapping[str, Any], console: Output) -> None:
     """Print the report; tables of many workers are cut into as many as the width holds."""
-    console.print(f"[bold]Bulk {safe(report['id'])}[/bold]  {_state(report)}", highlight=False)
+    console.print(Text.assemble((f"Bulk {report['id']}", "bold"), f"  {_state(report)}"))
     for line in _head(report):
-        console.print(safe(line), highlight=False)
+        console.print(line)
     groups = _groups(report)
     fit = max(1, (console.width - 30) // 24)
     for first in range(0, len(groups), fit):
@@ -29,31 +29,31 @@ def text(report: Mapping[str, Any], console: Console) -> None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("", overflow="fold")
         for label, _ in part:
-            table.add_column(safe(label), justify="right", overflow="fold")
+            table.add_column(label, justify="right", overflow="fold")
         for number, (title, rows) in enumerate(_sections([group for _, group in part])):
             if number:
                 table.add_section()
-            table.add_row(f"[bold]{title}[/bold]")
+            table.add_row(title, style="bold")
             for label, cells in rows:
-                table.add_row(f"  {label}", *map(safe, cells))
-        console.print(table, highlight=False)
-    console.print(f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.", highlight=False)
+                table.add_row(f"  {label}", *cells)
+        console.print(table)
+    console.print(f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as markdown."""
-    lines = [f"# Bulk {cell(report['id'])}", "", _state(report), ""]
-    lines += [f"- {cell(line)}" for line in _head(report)]
+    lines = [f"# Bulk {inline(report['id'])}", "", _state(report), ""]
+    lines += [f"- {inline(line)}" for line in _head(report)]
     groups = _groups(report)
     for title, rows in _sections([group for _, group in groups]):
-        lines += ["", f"## {title}", "", "| | " + " | ".join(cell(label) for label, _ in groups) + " |"]
+        lines += ["", f"## {title}", "", "| | " + " | ".join(inline(label) for label, _ in groups) + " |"]
         lines.append("|---|" + "---:|" * len(groups))
-        lines += [f"| {cell(label)} | " + " | ".join(map(cell, cells)) + " |" for label, cells in rows]
+        lines += [f"| {inline(label)} | " + " | ".join(map(inline, cells)) + " |" for label, cells in rows]
     lines += ["", f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.", ""]
     return "\n".join(lines)
 
 
-def bulks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+def bulks(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
     """Print the list of bulks."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("bulk", overflow="fold")
@@ -64,13 +64,13 @@ def bulks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     for row in rows:
         counts = (str(row[name]) for name in ("jobs", "done", "failed"))
         models = ", ".join(row["models"]) or ABSENT
-        table.add_row(safe(row["id"]), _when(row["start_ns"]), *counts, number(row["duration_s"]), safe(models))
-    console.print(table, highlight=False)
+        table.add_row(row["id"], _when(row["start_ns"]), *counts, number(row["duration_s"]), models)
+    console.print(table)
 
 
 def number(value: float | None) -> str:
     """Three significant digits, whole numbers whole, absent as a dash."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return ABSENT
     if value == int(value) or abs(value) >= 1000:
         return f"{value:.0f}"
@@ -83,16 +83,6 @@ def _percent(value: float | None) -> str:
 
 def _mib(value: float | None) -> str:
     return ABSENT if value is None else f"{value / 2**20:.0f} MiB"
-
-
-def safe(value: str) -> str:
-    """Ids and names come from outside: neither markup nor terminal escapes of theirs may take effect."""
-    return escape(printable(value))
-
-
-def cell(value: str) -> str:
-    """Markdown is printed too: no terminal escape from outside may take effect, nor end a row of a table."""
-    return printable(value.replace("\n", " ")).replace("|", "\\|")
 
 
 def _when(ns: int | None) -> str:

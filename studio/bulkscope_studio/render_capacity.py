@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from bulkscope_studio.analysis.wording import ABSENT, count, number, percent, seconds, size
-from bulkscope_studio.render import cell, safe
+from bulkscope_studio.output import Output, inline
 
 # Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
 ENOUGH = 0.95
@@ -20,34 +19,34 @@ STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "p95", "expec
 BULKS: Columns = ("bulk", "workers", "jobs/s", "jobs", "wait p50", "p95", "mean")
 
 
-def text(found: Mapping[str, Any], console: Console) -> None:
+def text(found: Mapping[str, Any], console: Output) -> None:
     """Print a capacity, or what a sweep found."""
     for title, lines, tables in _parts(found):
-        console.print(f"[bold]{safe(title)}[/bold]", highlight=False)
+        console.print(title, style="bold")
         for line in lines:
-            console.print(safe(line), highlight=False)
+            console.print(line)
         for heading, columns, rows in tables:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading, title_justify="left", title_style="bold")
             for n, name in enumerate(columns):
                 table.add_column(name, justify="left" if n == 0 else "right", overflow="fold")
             for row in rows:
-                table.add_row(*(safe(value) for value in row))
-            console.print(table, highlight=False)
+                table.add_row(*row)
+            console.print(table)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the same as markdown."""
     out: list[str] = []
     for n, (title, lines, tables) in enumerate(_parts(found)):
-        out += ["#" * min(n + 1, 2) + " " + cell(title), "", *(f"- {cell(line)}" for line in lines), ""]
+        out += ["#" * min(n + 1, 2) + " " + inline(title), "", *(f"- {inline(line)}" for line in lines), ""]
         for heading, columns, rows in tables:
             out += [
-                f"### {cell(heading)}",
+                f"### {inline(heading)}",
                 "",
                 "| " + " | ".join(columns) + " |",
                 "|---" + "|---:" * (len(columns) - 1) + "|",
             ]
-            out += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows] + [""]
+            out += ["| " + " | ".join(inline(value) for value in row) + " |" for row in rows] + [""]
     return "\n".join(out)
 
 

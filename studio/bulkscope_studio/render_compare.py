@@ -7,44 +7,43 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from bulkscope_studio.analysis import wording
-from bulkscope_studio.render import cell, safe
+from bulkscope_studio.output import Output, inline
 
 HEADS = ("number", "A", "B", "B against A", "B is", "jobs A, B")
 FOOT = "Nothing here says which answers are better. ~: estimate. –: not recorded."
 
 
-def text(found: Mapping[str, Any], console: Console) -> None:
+def text(found: Mapping[str, Any], console: Output) -> None:
     """Print the comparison."""
-    console.print(f"[bold]{safe(found['answer'])}[/bold]", highlight=False)
+    console.print(found["answer"], style="bold")
     for line in [*sides(found), *pairing(found)]:
-        console.print(safe(line), highlight=False)
+        console.print(line)
     for caution in found["cautions"]:
-        console.print(f"Caution: {safe(caution['text'])}", highlight=False)
+        console.print(f"Caution: {caution['text']}")
     if not found["rows"]:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(HEADS):
         table.add_column(name, justify="right" if number in (1, 2) else "left", overflow="fold")
     for row in found["rows"]:
-        table.add_row(*map(safe, cells(row)))
-    console.print(table, highlight=False)
+        table.add_row(*cells(row))
+    console.print(table)
     for line in [*notes(found), method(found), FOOT]:
-        console.print(safe(line), highlight=False)
+        console.print(line)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the comparison as markdown."""
-    lines = ["# Comparison", "", f"**{cell(found['answer'])}**", ""]
-    lines += [f"- {cell(line)}" for line in [*sides(found), *pairing(found)]]
-    lines += [f"- Caution: {cell(caution['text'])}" for caution in found["cautions"]]
+    lines = ["# Comparison", "", f"**{inline(found['answer'])}**", ""]
+    lines += [f"- {inline(line)}" for line in [*sides(found), *pairing(found)]]
+    lines += [f"- Caution: {inline(caution['text'])}" for caution in found["cautions"]]
     if found["rows"]:
         lines += ["", "| " + " | ".join(HEADS) + " |", "|---|---:|---:|---|---|---|"]
-        lines += ["| " + " | ".join(map(cell, cells(row))) + " |" for row in found["rows"]]
-        lines += ["", *(f"- {cell(line)}" for line in notes(found)), "", method(found), "", FOOT]
+        lines += ["| " + " | ".join(map(inline, cells(row))) + " |" for row in found["rows"]]
+        lines += ["", *(f"- {inline(line)}" for line in notes(found)), "", method(found), "", FOOT]
     return "\n".join([*lines, ""])
 
 
@@ -146,7 +145,7 @@ def when(ns: int | None) -> str:
     return wording.ABSENT if ns is None else f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M}"
 
 
-def runs(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+def runs(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
     """Print the list of kept runs."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, justify in (("run", "left"), ("ran (UTC)", "left"), ("kept (UTC)", "left"), ("jobs", "right"),
@@ -154,14 +153,14 @@ def runs(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
     for row in rows:
         if row["damaged"] is not None:
-            table.add_row(safe(row["name"]), "", "", "", wording.size(row["bytes"]), "", safe(row["damaged"]))
+            table.add_row(row["name"], "", "", "", wording.size(row["bytes"]), "", row["damaged"])
             continue
         names = ", ".join(row["models"]) or wording.ABSENT, ", ".join(row["bulks"])
         table.add_row(
-            safe(row["name"]), when(row["start_ns"]), when(row["kept_ns"]), f"{row['jobs']:,}",
-            wording.size(row["bytes"]), *map(safe, names),
+            row["name"], when(row["start_ns"]), when(row["kept_ns"]), f"{row['jobs']:,}",
+            wording.size(row["bytes"]), *names,
         )  # fmt: skip
-    console.print(table, highlight=False)
+    console.print(table)
 
 
 def kept(row: Mapping[str, Any]) -> str:
@@ -171,14 +170,9 @@ def kept(row: Mapping[str, Any]) -> str:
 
 def run(row: Mapping[str, Any]) -> str:
     """Return one run as a line."""
-    bulks = ", ".join(plain(name) for name in row["bulks"])
-    models = ", ".join(plain(name) for name in row["models"]) or "no inferences"
+    bulks = ", ".join(row["bulks"])
+    models = ", ".join(row["models"]) or "no inferences"
     return (
         f"{row['name']}: {wording.count(row['jobs'], 'job')} of {bulks}; {models}; ran {when(row['start_ns'])} UTC, "
         f"kept {when(row['kept_ns'])} UTC, {wording.size(row['bytes'])}"
     )
-
-
-def plain(value: str) -> str:
-    """Return a name from outside without what a terminal would take for a command."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value)

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from bulkscope_studio import api, elastic, render, source
+from bulkscope_studio.output import Output, say
 
 
 def command(argv: list[str]) -> int:
@@ -19,7 +20,7 @@ def command(argv: list[str]) -> int:
         "report",
         options,
         lambda: source.of_bulk(options, "report", api.bulk_report, elastic.Elastic.report),
-        lambda report: render.text(report, source.console()),
+        lambda report: render.text(report, Output()),
         render.markdown,
     )
 
@@ -33,8 +34,8 @@ def bulks_command(argv: list[str]) -> int:
 
     def text(rows: list[dict[str, Any]]) -> None:
         if rows:
-            render.bulks(rows, source.console())
+            render.bulks(rows, Output())
         else:
-            print(source.known(rows))
+            say(source.known(rows))
 
     return source.printed("bulks", options, lambda: source.bulks(options), text)

@@ -9,17 +9,18 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import pyarrow as pa
 import uvicorn
 
 from bulkscope_studio import connections, grpc_receiver, host, loopback, retention, runtime, storefile
 from bulkscope_studio.ingest import Busy, Ingest
+from bulkscope_studio.output import say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.receiver import OtlpHttp
 from bulkscope_studio.store import Store, StoreLocked
@@ -68,6 +69,11 @@ class _Server(uvicorn.Server):
 
     def capture_signals(self) -> Any:
         return contextlib.nullcontext()
+
+    async def until_told(self, listener: socket.socket) -> None:
+        """Serve until ``should_exit``. A start that fails is in the log, and ends this alone."""
+        with contextlib.suppress(SystemExit):
+            await self.serve(sockets=[listener])
 
 
 def _server(app: Any, lifespan: Literal["on", "off"], grace: float, most: int) -> _Server:
@@ -123,7 +129,7 @@ def command(argv: list[str]) -> int:
                 f"port {options.otlp_grpc_port} cannot be used ({error}); choose another with --otlp-grpc-port, or 0"
             ) from error
     except (SystemExit2, ValueError) as error:
-        print(f"bulkscope studio: {error}", file=sys.stderr)
+        say(f"bulkscope studio: {error}", error=True)
         return 2
     note = runtime.Runtime(
         pid=os.getpid(),
@@ -133,10 +139,16 @@ def command(argv: list[str]) -> int:
     )
     stops: list[Callable[[], Any]] = []
     if not options.no_host:
-        stops.append(host.start(ingest.submit_tables))
+
+        def sampled(tables: dict[str, pa.Table]) -> None:
+            with contextlib.suppress(Busy):  # the next second's sample comes
+                ingest.submit_tables(tables)
+
+        stops.append(host.start(sampled))
     stops.append(_keep_small(ingest, retention.Retention(store, keep, limit)))
+    served = False
     try:
-        asyncio.run(_serve(store, ingest, note, web_socket, http_socket, most))
+        served = asyncio.run(_serve(store, ingest, note, web_socket, http_socket, most))
     finally:
         for stop in stops:
             stop()
@@ -150,13 +162,16 @@ def command(argv: list[str]) -> int:
             )
             os._exit(1)
         store.close()
-    return 0
+    if not served:
+        say("bulkscope studio: a server could not be started, or ended by itself; the log above says why", error=True)
+    return 0 if served else 1
 
 
 async def _serve(
     store: Store, ingest: Ingest, note: runtime.Runtime, web_socket: socket.socket, http_socket: socket.socket,
     most: int,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Serve until a signal comes; False when a server could not be started, or ended by itself."""
     from bulkscope_studio import web
 
     def status() -> dict[str, Any]:
@@ -178,28 +193,30 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end, number)
     tasks = [
-        asyncio.create_task(receiver.serve(sockets=[http_socket])),
-        asyncio.create_task(pages.serve(sockets=[web_socket])),
+        asyncio.create_task(receiver.until_told(http_socket)),
+        asyncio.create_task(pages.until_told(web_socket)),
     ]
     while not (receiver.started and pages.started) and not ended.is_set():
         if any(task.done() for task in tasks):
             break
         await asyncio.sleep(0.01)
-    try:
-        runtime.write(store.path, note)
-    except OSError as error:
-        logger.warning("'bulkscope report' and the others cannot find this studio: %s", error)
-    print(f"Studio       {note.web}", flush=True)
-    print(f"OTLP/HTTP    {note.otlp_http}", flush=True)
-    print(f"OTLP/gRPC    {note.otlp_grpc}", flush=True)
-    print(f"Data         {store.path}", flush=True)
-    await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+    else:
+        try:
+            runtime.write(store.path, note)
+        except OSError as error:
+            logger.warning("'bulkscope report' and the others cannot find this studio: %s", error)
+        say(f"Studio       {note.web}")
+        say(f"OTLP/HTTP    {note.otlp_http}")
+        say(f"OTLP/gRPC    {note.otlp_grpc}")
+        say(f"Data         {store.path}")
+        await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     receiver.should_exit = pages.should_exit = True
     # Requests that were taken are answered before their connections are closed; questions are not waited for.
     closed = asyncio.create_task(asyncio.to_thread(ingest.close, CLOSE_SECONDS))
     store.interrupt()
     await closed
     await asyncio.wait(tasks, timeout=5)
+    return ended.is_set()
 
 
 def _keep_small(ingest: Ingest, kept: retention.Retention) -> Callable[[], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,21 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from rich.console import Console
 
 from bulkscope_studio import api, elastic, runtime, storefile, unwell
 from bulkscope_studio.analysis.wording import printable
+from bulkscope_studio.output import as_json, lines, say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.store import Store, StoreLocked, TooLong, Unavailable
 
 TIMEOUT_S = 60.0
 # Asked on the machine itself: a proxy from the environment must not come between.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def lines(message: str) -> str:
-    """Return a message for a terminal: what ids and answers in it could do there is taken out, its lines stay."""
-    return "\n".join(map(printable, message.split("\n")))
 
 
 class Trouble(Exception):
@@ -64,21 +58,15 @@ def printed(
     try:
         found = ask()
     except TROUBLES as trouble:
-        print(f"bulkscope {command}: {lines(str(trouble))}", file=sys.stderr)
+        say(f"bulkscope {command}: {trouble}", error=True)
         return 2
     if options.format == "json":
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        say(as_json(found))
     elif options.format == "md" and markdown is not None:
-        print(markdown(found), end="")
+        say(markdown(found), end="")
     else:
         text(found)
     return 0
-
-
-def console() -> Console:
-    """Return where text goes."""
-    # A pipe has no width of its own; 80 columns would cut a table that a file has room for.
-    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def known(rows: list[dict[str, Any]]) -> str:
@@ -187,7 +175,7 @@ def _ask(running: runtime.Runtime, path: str, body: object, method: str) -> Any:
         with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
             trouble = unwell.told(answer.headers.get(unwell.HEADER))
             if trouble is not None:
-                print(f"bulkscope: the studio has trouble: {lines(trouble)}", file=sys.stderr)
+                say(f"bulkscope: the studio has trouble: {trouble}", error=True)
             return json.load(answer)
     except urllib.error.HTTPError as error:
         try:

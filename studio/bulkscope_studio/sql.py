@@ -5,8 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from bulkscope_studio import credible
+
 
 @cache
 def load(name: str) -> str:
-    """Return the text of ``queries/<name>.sql``; an unknown name raises FileNotFoundError."""
-    return files("bulkscope_studio").joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")
+    """Return the text of ``queries/<name>.sql``, reading credible numbers only; an unknown name raises
+    FileNotFoundError."""
+    text = files("bulkscope_studio").joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")
+    return credible.reading(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -81,7 +82,7 @@ def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
 
 
 def _of_time(store: Store, last: str) -> list[tuple[int, int]]:
-    heard = store.query(sql.load("explain_heard"))["last_ns"][0].as_py()
+    _, heard = api.heard(store, time.time_ns())
     if heard is None:
         raise Wrong("the store is empty: run a service with 'bulkscope run <command>' and send it a bulk")
     return [(heard - round(seconds(last) * 1e9), heard)]

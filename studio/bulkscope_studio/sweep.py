@@ -29,6 +29,7 @@ import numpy as np
 from bulkscope_studio import runtime, source, sweep_plan
 from bulkscope_studio.analysis.wording import count, number, percent, printable, seconds
 from bulkscope_studio.children import Children, Ended, Stopped
+from bulkscope_studio.output import lines, say
 from bulkscope_studio.render_capacity import enough, interval
 from bulkscope_studio.store import Store
 from bulkscope_studio.sweep_plan import Plan, Step
@@ -49,7 +50,7 @@ class Failed(Exception):
     """The sweep could not go on; the message says why, and what is done stays done."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(source.lines(message))
+        super().__init__(lines(message))
 
 
 def run(
@@ -386,7 +387,7 @@ def _arrivals(seed: int, step: Step, length: float) -> list[float]:
 
 
 def _tell(line: str) -> None:
-    print(f"sweep: {line}", file=sys.stderr, flush=True)
+    say(f"sweep: {line}", error=True)
 
 
 def _ask(db: Path, bulks: Sequence[str], given: dict[str, object]) -> dict[str, Any]:

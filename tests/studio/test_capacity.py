@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from rich.console import Console
 
 from bulkscope_studio import api, render_capacity, sustained
 from bulkscope_studio.analysis import queueing, simulation
 from bulkscope_studio.analysis.simulation import replay
+from bulkscope_studio.output import Output
 from bulkscope_studio.store import Store
 from tests.processes import BIN
 from tests.studio.made import MIB, Made, at_once
@@ -472,16 +472,16 @@ def test_the_api_answers_and_says_what_is_wrong() -> None:
 def test_the_words_hold_the_numbers() -> None:
     made, bulks = counts({1: 1.0, 2: 2.0})
     found = sustained.system_capacity(made.store(), bulks, asked=asked(rate=1.0, slo="5s"))
-    console = Console(width=200, record=True, file=io.StringIO())
-    render_capacity.text(found, console)
-    said = console.export_text()
+    written = io.StringIO()
+    render_capacity.text(found, Output(file=written, width=200))
+    said = written.getvalue()
     rate = found["pools"][0]["models"][0]["now"]["rate_per_s"]["value"]
     assert f"sustains {rate:.3g}" in said
     assert "Up to" in said
     assert "workers fit" in said
-    written = render_capacity.markdown(found)
-    assert written.startswith("# Queue q")
-    assert "| w1 | 1 | at once | 150 |" in written
+    marked = render_capacity.markdown(found)
+    assert marked.startswith("# Queue q")
+    assert "| w1 | 1 | at once | 150 |" in marked
 
 
 @pytest.mark.parametrize(

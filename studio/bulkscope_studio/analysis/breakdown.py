@@ -9,7 +9,7 @@ import numpy as np
 from bulkscope_studio.analysis import simulation, thresholds
 from bulkscope_studio.analysis.facts import Codes, Facts, Floats, firsts
 from bulkscope_studio.analysis.measures import Load
-from bulkscope_studio.analysis.timeline import Timeline
+from bulkscope_studio.analysis.timeline import Timeline, first_and_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +227,16 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
 
 def _presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[float, float]]:
     """Return from when to when each place was there: to the end, unless its worker fell silent long before."""
-    a = facts.attempts
     said = {worker.name: worker for worker in facts.workers}
+    begun, ended = first_and_last(facts, timeline.end, rows)
     found = []
-    for code in np.unique(a.worker[rows]).tolist():
-        own = rows[a.worker[rows] == code]
+    for code in np.unique(facts.attempts.worker[rows]).tolist():
         worker = said.get(facts.worker_names[code] if code >= 0 else "")
-        begin, end = float(np.min(a.start[own])), np.inf
+        begin, end = float(begun[code]), np.inf
         if worker is not None and np.isfinite(worker.first):
             begin = min(worker.first, begin)
             if worker.last < timeline.last - thresholds.QUIET_S.value:
-                end = max(worker.last, float(np.max(timeline.end[own])))
+                end = max(worker.last, float(ended[code]))
         # Ready before its first job and with no other sign of it: it may have been there all the time.
         found += [(begin, end)] * timeline.places.places.get(code, 1)
     return found

@@ -41,10 +41,8 @@ def analyse(
         requests=_requests(requests),
         progress=progress,
         total=Group("total", _jobs(rows, last), _inferences(inferences)),
-        models=tuple(
-            _group(name, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"])) for name in models
-        ),
-        workers=tuple(_group(name, rows, last, inferences, "worker", lambda row: row["worker"]) for name in workers),
+        models=_groups(models, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"])),
+        workers=_groups(workers, rows, last, inferences, "worker", lambda row: row["worker"]),
         hosts=_hosts(hosts.to_pylist()),
         lost=tuple(
             Lost(
@@ -109,18 +107,29 @@ def _requests(table: pa.Table) -> Requests:
     )
 
 
-def _group(
-    name: str,
+def _groups(
+    names: list[str],
     rows: list[Row],
     last: Mapping[str, Row],
     table: pa.Table,
     column: str,
     belongs: Callable[[Row], object],
-) -> Group:
-    mine = [row for row in rows if belongs(row) == name]
-    decided = {job_id: row for job_id, row in last.items() if belongs(row) == name}
-    mask = pa.array([value == name for value in table[column].to_pylist()], pa.bool_())
-    return Group(name, _jobs(mine, decided), _inferences(table.filter(mask)))
+) -> tuple[Group, ...]:
+    mine: dict[object, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        mine.get(belongs(row), []).append(row)
+    decided: dict[object, dict[str, Row]] = {name: {} for name in names}
+    for job_id, row in last.items():
+        decided.get(belongs(row), {})[job_id] = row
+    # Rows of the table by name, in their order: to look through the table for each of 10,000 workers takes minutes.
+    of: dict[object, list[int]] = {name: [] for name in names}
+    for number, value in enumerate(table[column].to_pylist()):
+        of.get(value, []).append(number)
+    table = table.combine_chunks()
+    return tuple(
+        Group(name, _jobs(mine[name], decided[name]), _inferences(table.take(pa.array(of[name], pa.int64()))))
+        for name in names
+    )
 
 
 def _jobs(rows: list[Row], last: Mapping[str, Row]) -> Jobs:

@@ -18,12 +18,15 @@ from bulkscope_studio.analysis import crowding, measures, scaling, thresholds, t
 from bulkscope_studio.analysis import forecast as waits
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats
+from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.saturation import LEAST_COMPLETIONS, Jobs, Level, Saturation
 from bulkscope_studio.analysis.simulation import Slowing
 
 SCHEMA = "bulkscope.capacity/1"
 # Worker counts for which a fitted law or its bounds are told: up to twice the most that were seen, and no more than 64.
 _MOST_COUNTS = 64
+# Numbers of places of which the rates are told, each by itself.
+_MOST_LEVELS = 64
 _FEWEST_WAITS = 5
 # Share of a full host's work that is the inferences' own: more workers take from what else runs there, and a host that
 # others filled says nothing (one worker with a quarter of it was a third of what two did).
@@ -214,13 +217,15 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     counts = found.counts()
     if not counts:
         return None
-    at = {n: int(np.sum(found.at(n, jobs.start))) for n in counts}
-    enough = [n for n in counts if at[n] >= LEAST_COMPLETIONS]
-    last = {n: float(np.max(jobs.start[found.at(n, jobs.start)], initial=-math.inf)) for n in counts}
-    places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at[n], n))
-    models = tuple(_model(facts, line, found, code, counts, places) for code in _models(facts, jobs, asked.model))
+    at, last = _begun(found, jobs)
+    enough = [n for n in counts if at.get(n, 0) >= LEAST_COMPLETIONS]
+    places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at.get(n, 0), n))
+    told = _told(at, counts, places)
+    models = tuple(_model(facts, line, found, code, told, places) for code in _models(facts, jobs, asked.model))
     workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
     notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
+    if len(told) < len(counts):
+        notes += (f"Of {len(counts):,} numbers of places those {len(told)} are told with which most jobs began.",)
     return Pool(
         queues=tuple(seen.queue_names[code] for code in np.unique(seen.queue[seen.queue >= 0]).tolist()),
         workers=len(np.unique(facts.attempts.worker[facts.attempts.worker >= 0])),
@@ -233,6 +238,24 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
         bulks=_bulks(seen, facts, line),
         notes=notes,
     )
+
+
+def _begun(found: Saturation, jobs: Jobs) -> tuple[dict[int, int], dict[int, float]]:
+    """Return by number of places how many jobs began with it, and when the last of them did."""
+    there = np.isfinite(found.begun)
+    numbers, where, counted = np.unique(found.begun[there], return_inverse=True, return_counts=True)
+    latest = np.full(len(numbers), -math.inf)
+    np.maximum.at(latest, where, jobs.start[there])
+    names = [int(number) for number in numbers]
+    return dict(zip(names, counted.tolist(), strict=True)), dict(zip(names, latest.tolist(), strict=True))
+
+
+def _told(at: dict[int, int], counts: tuple[int, ...], places: int) -> tuple[int, ...]:
+    """Return the numbers of places that are looked at one by one: each takes a pass over all jobs."""
+    if len(counts) <= _MOST_LEVELS:
+        return counts
+    most = sorted(counts, key=lambda n: (n != places, -at.get(n, 0), n))[:_MOST_LEVELS]
+    return tuple(sorted(most))
 
 
 def _taken(seen: Seen) -> Facts:
@@ -429,9 +452,9 @@ def _speeds(
     """
     if len(_worker_hosts(facts)) != 1:
         return None
-    usual = [found.usual(n) & of_model & jobs.ok & (jobs.model >= 0) for n in found.counts()]
-    chosen = np.any(usual, axis=0)
-    varied = sum(int(rows.sum()) >= crowding.LEAST_BEGUN for rows in usual) > 1
+    begun = found.usually()
+    chosen = np.isin(begun, found.counts()) & of_model & jobs.ok & (jobs.model >= 0)
+    varied = int(np.sum(np.unique(begun[chosen], return_counts=True)[1] >= crowding.LEAST_BEGUN)) > 1
     start, end = jobs.start[chosen], jobs.end[chosen]
     return crowding.speeds(start, end, _expected(jobs, chosen), line.every, within=not varied)
 
@@ -454,7 +477,9 @@ def _expected(jobs: Jobs, chosen: Flags) -> Floats:
 def _nearest(found: Saturation, jobs: Jobs, wanted: int) -> int:
     """Return the number of places nearest to ``wanted`` with enough jobs; the higher of two."""
     counts = found.counts()
-    enough = [n for n in counts if int(np.sum(found.usual(n))) >= waits.LEAST_JOBS] or list(counts)
+    begun = found.usually()
+    numbers, jobs_of = np.unique(begun[np.isfinite(begun)], return_counts=True)
+    enough = sorted(set(counts) & set(numbers[jobs_of >= waits.LEAST_JOBS].astype(int).tolist())) or list(counts)
     return min(enough, key=lambda n: (abs(n - wanted), -n))
 
 
@@ -531,7 +556,7 @@ def to_json(found: Capacity, origin_ns: int) -> dict[str, Any]:
             "rate_per_s": asked.rate, "slo_s": asked.slo, "quantile": asked.quantile, "model": asked.model,
             "workers": asked.workers,
         },
-        "pools": [_pool_json(pool) for pool in found.pools],
+        "pools": plain([_pool_json(pool) for pool in found.pools]),
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.analysis import effects, wording
 from bulkscope_studio.analysis.effects import AtEqualTokens, Effect
+from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.sides import Setting, Side
 
 Floats = NDArray[np.float64]
@@ -490,17 +491,20 @@ def _list(texts: Sequence[str]) -> str:
 
 def to_json(found: Comparison) -> dict[str, Any]:
     """Return plain values with stable keys; absent is null. ``effect`` is of B against A."""
-    return {
-        "schema": SCHEMA,
-        "answer": found.answer,
-        "a": _side(found.a),
-        "b": _side(found.b),
-        "pairing": dataclasses.asdict(found.pairing),
-        "equal_job": found.equal_job,
-        "intervals": {"family": FAMILY, "tests": list(TESTS), "each": LEVEL, "method": "Bonferroni"},
-        "rows": [dataclasses.asdict(row) | {"jobs": list(row.jobs)} for row in found.rows],
-        "cautions": [dataclasses.asdict(caution) for caution in found.cautions],
-    }
+    tree: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "answer": found.answer,
+            "a": _side(found.a),
+            "b": _side(found.b),
+            "pairing": dataclasses.asdict(found.pairing),
+            "equal_job": found.equal_job,
+            "intervals": {"family": FAMILY, "tests": list(TESTS), "each": LEVEL, "method": "Bonferroni"},
+            "rows": [dataclasses.asdict(row) | {"jobs": list(row.jobs)} for row in found.rows],
+            "cautions": [dataclasses.asdict(caution) for caution in found.cautions],
+        }
+    )
+    return tree
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from bulkscope_studio.analysis import progress as progress_of
 from bulkscope_studio.analysis.evidence import Finding
 from bulkscope_studio.analysis.facts import Facts
 from bulkscope_studio.analysis.findings import View
+from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.queueing import Little, little
 from bulkscope_studio.analysis.thresholds import QUIET_S
@@ -184,21 +184,9 @@ def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | 
 
 def to_json(found: Explanation) -> dict[str, Any]:
     """Return plain values with stable keys; absent is null, units stand in the names."""
-    tree = {"schema": SCHEMA, **_plain(dataclasses.asdict(found))}
+    tree = {"schema": SCHEMA, **plain(dataclasses.asdict(found))}
     for finding in (tree["verdict"], *tree["findings"]):
         finding["title"] = findings.TITLES[finding["code"]]
     if found.wait is not None:
-        tree["wait"]["ratio"] = _plain(found.wait.ratio)
+        tree["wait"]["ratio"] = plain(found.wait.ratio)
     return tree
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

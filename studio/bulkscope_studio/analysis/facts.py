@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bulkscope_studio import credible
+
 # As Celery's parent process names what its children have come to.
 _KILLED = r"WorkerLost|^billiard\.exceptions\.(TimeLimitExceeded|Terminated)$"
 
@@ -217,6 +219,13 @@ def firsts(start: Floats, *of: Codes) -> Flags:
     return found
 
 
+def by_code(codes: Codes, rows: Codes) -> dict[int, Codes]:
+    """Return those of ``rows`` that have each code of ``codes``, in their order; by one sort, not a look for each."""
+    order = rows[np.argsort(codes[rows], kind="stable")]
+    names, begins = np.unique(codes[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, begins[1:]), strict=True)) if len(names) else {}
+
+
 class Reader:
     """Turns tables into columns; one a bulk, since it gives names their numbers."""
 
@@ -229,14 +238,19 @@ class Reader:
         # Subtracted as integers: a double holds the nanoseconds of today only to 256.
         return floats(pc.subtract(pc.cast(column, pa.int64()), self._origin)) / 1e9
 
+    def _span(self, table: pa.Table) -> tuple[Floats, Floats]:
+        # The decoder takes none that ends before it starts; in a store of another's it has taken no time.
+        start, end = self._time(table["start_ns"]), self._time(table["end_ns"])
+        return start, np.maximum(start, end)
+
     def attempts(self, own: pa.Table, others: pa.Table, silent: set[str]) -> Attempts:
         """Join the bulk's attempts and the others'."""
         table = pa.concat_tables([own.select(others.column_names), others], promote_options="permissive")
-        start, end, delay = self._time(table["start_ns"]), self._time(table["end_ns"]), amounts(table["delay"])
+        start, end, delay = *self._span(table), amounts(table["delay"])
         enqueue = self._time(table["enqueue_ns"])
         is_silent = np.zeros(len(table), np.bool_)
         if silent:
-            is_silent = pc.is_in(table["span_id"], value_set=pa.array(sorted(silent))).to_numpy()
+            is_silent = pc.is_in(table["span_id"], value_set=pa.array(sorted(silent), pa.string())).to_numpy()
         return Attempts(
             mine=np.arange(len(table)) < len(own),
             job=self._jobs.codes(table["job_id"]),
@@ -272,14 +286,15 @@ class Reader:
                 "memory_limit",
             )
         }  # fmt: skip
+        start, end = self._span(table)
         return Inferences(
             mine=flags(table["mine"]),
             job=self._jobs.codes(table["job_id"]),
             model=self._models.codes(table["model"]),
             worker=self._workers.codes(table["worker"]),
             host=self._hosts.codes(table["host_name"]),
-            start=self._time(table["start_ns"]),
-            end=self._time(table["end_ns"]),
+            start=start,
+            end=end,
             ok=flags(table["ok"]),
             trace=table["trace_id"],
             **numbers,
@@ -288,8 +303,7 @@ class Reader:
     def requests(self, table: pa.Table) -> Requests:
         """Read ``report_requests.sql``."""
         return Requests(
-            self._time(table["start_ns"]), self._time(table["end_ns"]), floats(table["bulk_size"]),
-            tuple(table["outcome"].to_pylist()),
+            *self._span(table), floats(table["bulk_size"]), tuple(table["outcome"].to_pylist()),
         )  # fmt: skip
 
     def hosts(self, table: pa.Table) -> Hosts:
@@ -305,13 +319,12 @@ class Reader:
         """Read ``explain_workers.sql``."""
         first, last = self._time(table["first_ns"]), self._time(table["last_ns"])
         hosts = self._hosts.codes(table["host_name"])
-        nan = float("nan")
+        cpus = floats(credible.numbers(pc.cast(table["cpus"], pa.float64()), credible.CORES))
+        memory = floats(table["memory_utilization"])
         return tuple(
             Worker(
                 row["worker"], int(hosts[number]), float(first[number]), float(last[number]),
-                nan if row["cpus"] is None else row["cpus"], row["cpu_set"],
-                nan if row["memory_utilization"] is None else row["memory_utilization"],
-                row["container_id"],
+                float(cpus[number]), row["cpu_set"], float(memory[number]), row["container_id"],
             )
             for number, row in enumerate(table.to_pylist())
         )  # fmt: skip

@@ -14,6 +14,8 @@ from bulkscope_studio.analysis.wording import number, percent
 
 # Below it neither a variance nor a percentile of the service times is known.
 LEAST_JOBS = 20
+# A simulation's time grows with the places: with so many, nine in ten of them busy, one takes 1.2 CPU-s.
+MOST_PLACES = 1000
 # Times between arrivals of half the mean and more, and service times that all of them last: with fewer, jobs came in
 # a few bulks and not in a stream.
 LEAST_BURSTS = 10
@@ -159,6 +161,9 @@ def forecast(
     if len(services) < LEAST_JOBS or not np.any(services > 0):
         problem = f"{len(services)} jobs with so many places tell too little of the service time; {LEAST_JOBS} do"
         return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
+    if places > MOST_PLACES:
+        problem = f"{places:,} places are more than the {MOST_PLACES:,} up to which waits are played through"
+        return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
     service = float(np.mean(services))
     asked = conditions(starts, services, arrivals, slowing)
     gaps = None if arrivals is None else arrivals.gaps
@@ -206,7 +211,7 @@ def highest(
     slowing: simulation.Slowing | None = None,
 ) -> Highest | None:  # fmt: skip
     """Search it by simulation; None where there are too few jobs to tell."""
-    if len(services) < LEAST_JOBS or not np.any(services > 0):
+    if len(services) < LEAST_JOBS or not np.any(services > 0) or places > MOST_PLACES:
         return None
     room = slo - dispatch
     gaps = None if arrivals is None else arrivals.gaps

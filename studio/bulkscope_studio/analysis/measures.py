@@ -8,7 +8,7 @@ import numpy as np
 
 from bulkscope_studio.analysis import estimates, thresholds
 from bulkscope_studio.analysis.estimates import Estimate
-from bulkscope_studio.analysis.facts import Codes, Facts, Floats, Worker, firsts
+from bulkscope_studio.analysis.facts import Codes, Facts, Floats, Worker, by_code, firsts
 from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
@@ -117,9 +117,8 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     # The first of a worker and model reads the weights from disk.
     kept = i.ok[of] & (i.start[of] >= a.start[rows]) & ~firsts(i.start, i.worker, i.model)[of]
     beside = np.full(len(rows), np.nan)
-    for host, busy in timeline.host_busy.items():
-        here = a.host[rows] == host
-        beside[here] = busy.mean(a.start[rows[here]], a.end[rows[here]])
+    for host, here in by_code(a.host[rows], np.arange(len(rows))).items():
+        beside[here] = timeline.host_busy[host].mean(a.start[rows[here]], a.end[rows[here]])
     kept &= beside >= 0.5  # fewer than half of itself: the records do not fit
     own = beside[kept & a.mine[rows]]
     if len(own):  # what the hour before did with more workers than this bulk ever had busy is not this bulk's
@@ -240,12 +239,11 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
     idle = []
     said = {worker.name: worker.last for worker in facts.workers}
     dead = set(a.worker[progress.lost_attempts].tolist()) | set(a.worker[a.killed].tolist())
-    for code in np.unique(a.worker[timeline.ours]).tolist():
-        rows = timeline.ours & (a.worker == code)
+    for code, rows in by_code(a.worker, np.flatnonzero(timeline.ours)).items():
         sign = said.get(facts.worker_names[code], np.nan)
         if code in dead or sign < facts.now - thresholds.QUIET_S.value:
             continue  # it is gone: what it could have done is no free place
-        busy = int(np.sum(rows & ~a.ended & ~a.silent & np.isfinite(a.start)))
+        busy = int(np.sum(~a.ended[rows] & ~a.silent[rows] & np.isfinite(a.start[rows])))
         free = timeline.places.places.get(code, 1) - busy
         freed = float(np.max(timeline.end[rows]))
         idle += [max(0.0, until - max(since, freed))] * max(0, free)

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.queueing import Expected, Little
 from bulkscope_studio.analysis.stats import QUANTILE_METHOD, Distribution
 
@@ -156,5 +157,5 @@ def to_json(report: BulkReport) -> dict[str, Any]:
             "cpu_utilization": "0..1 of the cores",
             "expected": "seconds and 0..1", "little.rate": "jobs per second", "little.time": "seconds",
         },
-        **dataclasses.asdict(report),
+        **plain(dataclasses.asdict(report)),
     }  # fmt: skip

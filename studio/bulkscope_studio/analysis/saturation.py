@@ -97,6 +97,8 @@ class Saturation:
         self._places = line.capacity
         self._warm = _warm_ups(jobs)
         self._pieces = _pieces(jobs, line, windows, self._warm)
+        # Places as each job began: with thousands of them one look for each number of places would take minutes.
+        self._begun = self._there(jobs.start)
 
     def counts(self) -> tuple[int, ...]:
         """Return the numbers of places there have been while something was worked on."""
@@ -148,7 +150,16 @@ class Saturation:
 
     def usual(self, places: int) -> Flags:
         """Tell which jobs began with so many places, and loaded no model."""
-        return self.at(places, self._jobs.start) & ~self._warm
+        return np.asarray((self._begun == places) & ~self._warm)
+
+    @property
+    def begun(self) -> Floats:
+        """Return how many places there were as each job began (jobs,); NaN outside of the windows, and in a warm-up."""
+        return self._begun
+
+    def usually(self) -> Floats:
+        """Return ``begun`` of jobs that loaded no model, NaN of the others."""
+        return np.where(self._warm, np.nan, self._begun)
 
     def gap(self, places: int) -> float:
         """Return the seconds that a place stands free between two jobs though others wait; NaN where none was seen."""
@@ -166,10 +177,15 @@ class Saturation:
 
     def at(self, places: int, times: Floats) -> Flags:
         """Tell of each time whether it lies in the windows, with so many places and no warm-up."""
+        return np.asarray(self._there(times) == places)
+
+    def _there(self, times: Floats) -> Floats:
         begin, until, there, _ = self._pieces
+        if not len(begin):
+            return np.full(len(times), np.nan)
         index = np.searchsorted(begin, times, "right") - 1
-        inside = (index >= 0) & (times <= until[np.maximum(index, 0)]) if len(begin) else np.zeros(len(times), np.bool_)
-        return inside & (there[np.maximum(index, 0)] == places) if len(begin) else inside
+        inside = (index >= 0) & (times <= until[np.maximum(index, 0)])
+        return np.where(inside, there[np.maximum(index, 0)], np.nan)
 
     def _batches(self, places: int, usual: float) -> tuple[Floats, Floats]:
         """Return begins and ends of the parts of the saturated time in which the places worked, all about as long."""
@@ -199,9 +215,10 @@ class Saturation:
         """
         begin, until, _, _ = self._pieces
         edges = np.unique(np.concatenate([begin, until, self._busy.at]))
-        for least in range(places, 0, -1):
-            middle = (edges[:-1] + edges[1:]) / 2
-            chosen = (self._busy.value(middle) >= least) & self.at(places, middle)
+        middle = (edges[:-1] + edges[1:]) / 2
+        busy, there = self._busy.value(middle), self.at(places, middle)
+        for least in range(_enough(busy[there], work.over(edges[:-1][there], edges[1:][there]).jobs, places), 0, -1):
+            chosen = (busy >= least) & there
             found = work.over(edges[:-1][chosen], edges[1:][chosen])
             done = float(np.sum(found.jobs))
             if done >= LEAST_COMPLETIONS or (least == 1 and done >= 2):
@@ -265,6 +282,14 @@ class _Work:
         jobs = self.jobs.integral(until) - self.jobs.integral(begin)
         tokens = self.tokens.integral(until) - self.tokens.integral(begin)
         return _Done(length, length * share, share, busy, np.maximum(jobs, 0.0), tokens)
+
+
+def _enough(busy: Floats, jobs: Floats, places: int) -> int:
+    """Return the most busy places, up to ``places``, beside which enough jobs were done; 1 where they never were."""
+    order = np.argsort(-busy, kind="stable")
+    # Sums in another order than the one that decides may differ by their rounding.
+    reached = np.flatnonzero(np.cumsum(jobs[order]) >= LEAST_COMPLETIONS - 1e-6)
+    return max(1, min(places, int(busy[order[reached[0]]]))) if len(reached) else 1
 
 
 def _weighted(start: Floats, end: Floats, weight: Floats) -> Steps:

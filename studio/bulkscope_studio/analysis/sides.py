@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bulkscope_studio import credible
 from bulkscope_studio.analysis import stats
 
 Floats = NDArray[np.float64]
@@ -106,6 +107,7 @@ def side(label: str, tables: Tables, model: str | None = None) -> Side:
     A job counts by its last attempt: the highest number, of equal ones the latest start. Where nothing was queued,
     each inference counts as a job.
     """
+    tables = Tables(*(credible.table(each) for each in (tables.attempts, tables.inferences, tables.requests)))
     inferences = tables.inferences
     if model is not None:
         inferences = inferences.filter(
@@ -264,7 +266,7 @@ def _facts(
 
 def _cores(inferences: pa.Table) -> tuple[float, ...]:
     """Return the cores that a worker may use; where its resource does not tell, from CPU time and utilisation."""
-    told = {value for value in inferences["cpus"].to_pylist() if value is not None}
+    told = set(stats.present(inferences["cpus"]))
     if told:
         return tuple(sorted(told))
     columns = (inferences[name].to_pylist() for name in ("cpu_time", "cpu_utilization", "seconds"))

@@ -45,9 +45,9 @@ def size(value: float) -> str:
     """Bytes in binary units."""
     if not math.isfinite(value):
         return ABSENT
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    for unit, scale in (("PiB", 2**50), ("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(value) >= scale:
-            return f"{value / scale:.3g} {unit}"
+            return f"{number(float(f'{value / scale:.3g}'))} {unit}"
     return f"{value:.0f} B"
 
 
@@ -65,6 +65,8 @@ def unended(left: int, sent: int) -> str:
 
 def printable(text: str) -> str:
     """Ids and names come from outside: no escape of theirs may reach a terminal."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 

@@ -3,9 +3,7 @@
 WITH windows AS (
     SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
 ), done AS (
-    -- What no clock can have measured (a sender's error) would not even fit the nanoseconds of a date.
-    SELECT * REPLACE (CASE WHEN abs(wait) < 1e9 THEN wait END AS wait, CASE WHEN abs(delay) < 1e9 THEN delay END AS delay)
-    FROM spans s
+    SELECT * FROM spans s
     WHERE kind = 'CONSUMER' AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
 ), sent AS (
     SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue, min(bulk_id) AS bulk_id
@@ -18,7 +16,7 @@ WITH windows AS (
            coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
            coalesce(min(host_name), '') AS host_name, min(pid) AS pid
     FROM logs l
-    WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
+    WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL
       AND EXISTS (SELECT 1 FROM windows w WHERE l.time_ns BETWEEN w.first_ns AND w.last_ns)
     GROUP BY span_id
 ), killed AS (
@@ -36,7 +34,7 @@ SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        CASE WHEN coalesce(d.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns,
        -- The PRODUCER's start is the enqueue of a first attempt; a retry was put later, so its wait tells.
        CASE WHEN coalesce(d.attempt, 1) = 1 AND s.enqueue_ns IS NOT NULL THEN s.enqueue_ns
-            ELSE d.start_ns - TRY_CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
+            ELSE d.start_ns - CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
        d.start_ns, d.end_ns, d.end_ns AS seen_ns, d.wait, d.delay,
        coalesce(d.outcome, '') = 'retry' AS retried,
        d.status IS DISTINCT FROM 'ERROR' AND d.failure_domain IS NULL AND coalesce(d.outcome, 'ok') = 'ok' AS ok,

@@ -22,7 +22,7 @@ WITH windows AS (
     GROUP BY p.service_instance_id
 )
 SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
-       CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
+       TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id
 FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id

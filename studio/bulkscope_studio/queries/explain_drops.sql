@@ -1,6 +1,6 @@
 -- Records that did not arrive in the window: refused here, or counted as lost by their senders. A count goes on from
 -- one that was seen before the window, from nothing where it began in it, and else from the first that was seen.
-SELECT signal, reason, CAST(sum(records) AS BIGINT) AS records FROM (
+SELECT signal, reason, CAST(least(sum(records), 9e18) AS BIGINT) AS records FROM (
     SELECT signal, 'refused: ' || reason AS reason, records FROM ingest
     WHERE outcome = 'refused' AND time_ns BETWEEN $first AND $last
     UNION ALL

@@ -1,8 +1,7 @@
 -- What the workers did for other bulks, and for no bulk, from $first to $last: ended attempts, and begun ones that
 -- have not ended. Columns as in report_attempts.
 WITH done AS (
-    SELECT span_id, job_id, attempt, start_ns, end_ns, CASE WHEN abs(wait) < 1e9 THEN wait END AS wait,
-           CASE WHEN abs(delay) < 1e9 THEN delay END AS delay, queue,
+    SELECT span_id, job_id, attempt, start_ns, end_ns, wait, delay, queue,
            coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
            coalesce(host_name, '') AS host_name
     FROM spans
@@ -13,7 +12,7 @@ WITH done AS (
            coalesce(min(host_name), '') AS host_name, min(pid) AS pid
     FROM logs
     WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND bulk_id IS DISTINCT FROM $bulk
-      AND time_ns BETWEEN $first AND $last
+      AND span_id IS NOT NULL AND time_ns BETWEEN $first AND $last
     GROUP BY span_id
 ), killed AS (
     -- A parent has told of their ends.
@@ -21,7 +20,7 @@ WITH done AS (
     FROM spans WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
 )
 SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
-       start_ns - TRY_CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
+       start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
        end_ns AS seen_ns, wait, delay, CAST(NULL AS BOOLEAN) AS retried, CAST(NULL AS BOOLEAN) AS ok,
        CAST(NULL AS VARCHAR) AS failure_domain, CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue,
        CAST(NULL AS BIGINT) AS put_ns

@@ -8,13 +8,15 @@ WITH begun AS (
     SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
            coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
            min(host_name) AS host_name, min(pid) AS pid, min(service_name) AS service_name,
-           max(CAST(json_extract(attributes, '$."bulk.job.attempt"') AS BIGINT)) AS attempt,
-           max(CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DOUBLE)) AS elapsed,
-           arg_max(CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns) AS memory,
+           max(TRY_CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
+           -- Not straight to DOUBLE: that takes "nan" for a number.
+           CAST(max(TRY_CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DECIMAL(18, 9))) AS DOUBLE) AS elapsed,
+           arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns) AS memory,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
-           arg_max(CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
+           arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
     FROM logs ANTI JOIN (SELECT span_id FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER') ended USING (span_id)
     WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
+      AND span_id IS NOT NULL
     GROUP BY span_id
 ), killed AS (
     -- What a parent tells of a killed process has that process' pid, and no instance.
@@ -34,7 +36,7 @@ SELECT l.trace_id, l.span_id, l.job_id, coalesce(l.attempt, 1) AS attempt, l.sta
            WHERE g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND g.host_name = l.host_name
              AND g.service_name IS NOT DISTINCT FROM l.service_name
              AND g.time_ns BETWEEN l.seen_ns + 1 AND l.seen_ns + 60000000000
-             AND CAST(json_extract(g.attributes, '$."bulk.worker.oom_kills"') AS BIGINT) > l.kills
+             AND TRY_CAST(json_extract(g.attributes, '$."bulk.worker.oom_kills"') AS BIGINT) > l.kills
        ) OR (
            SELECT max(p.value) FROM points p
            WHERE p.name = 'bulk.system.oom_kills' AND p.host_name = l.host_name

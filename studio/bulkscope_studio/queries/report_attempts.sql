@@ -6,20 +6,19 @@ WITH sent AS (
     SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
 ), done AS (
-    -- What no clock can have measured (a sender's error) would not even fit the nanoseconds of a date.
-    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, CASE WHEN abs(wait) < 1e9 THEN wait END AS wait,
-           CASE WHEN abs(delay) < 1e9 THEN delay END AS delay, wait_ratio, status, outcome,
-           failure_domain, error_type, service_name, service_instance_id, host_name, pid, queue
+    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, wait, delay, wait_ratio, status, outcome, failure_domain,
+           error_type, service_name, service_instance_id, host_name, pid, queue
     FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
 ), told AS (
     SELECT span_id, job_id, trace_id, time_ns, attributes, service_instance_id, service_name, host_name, pid
     FROM logs
     WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
+      AND span_id IS NOT NULL
 ), open AS (
     -- Of the few that have not ended: to parse the attributes of all would take longer than the rest.
     SELECT t.span_id, min(t.trace_id) AS trace_id, min(t.job_id) AS job_id, min(time_ns) AS start_ns,
            max(time_ns) AS seen_ns,
-           max(CAST(json_extract(t.attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
+           max(TRY_CAST(json_extract(t.attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            min(t.service_instance_id) AS service_instance_id, min(t.service_name) AS service_name,
            min(t.host_name) AS host_name, min(t.pid) AS pid
     FROM told t ANTI JOIN done d ON d.span_id = t.span_id GROUP BY t.span_id
@@ -30,7 +29,7 @@ WITH sent AS (
 SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        -- The PRODUCER's start is the enqueue of a first attempt; a retry was put later, so its wait tells.
        CASE WHEN coalesce(d.attempt, 1) = 1 AND s.enqueue_ns IS NOT NULL THEN s.enqueue_ns
-            ELSE d.start_ns - TRY_CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
+            ELSE d.start_ns - CAST(round((d.wait + coalesce(d.delay, 0)) * 1e9) AS BIGINT) END AS enqueue_ns,
        d.start_ns, d.end_ns, d.end_ns AS seen_ns,
        coalesce(d.wait, CASE WHEN coalesce(d.attempt, 1) = 1
                 THEN (d.start_ns - s.enqueue_ns) / 1e9 - coalesce(d.delay, 0) END) AS wait,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import ssl
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bulkscope_studio.output import say
 from bulkscope_studio.setup import elasticsearch, environment, kibana, plan
 from bulkscope_studio.setup.apply import CHANGING, Outcome, Session, lines, run
 from bulkscope_studio.setup.client import Client, Trouble, basic
@@ -120,7 +120,7 @@ def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Sessio
         rollover=options.rollover,
         force_dashboards=options.force_dashboards,
         ndjson=options.ndjson,
-        say=lambda text: print(text, flush=True),
+        say=say,
     )
     # All files are read before the first change: a mistake in the last must not be found half-way.
     plan.component_templates(found.sources, found.retention)
@@ -142,19 +142,19 @@ def command(argv: list[str]) -> int:
     try:
         made = session(options, variables)
     except (Usage, environment.BadEnvironment, plan.BadPlan) as error:
-        print(f"bulkscope setup: {error}", file=sys.stderr)
+        say(f"bulkscope setup: {error}", error=True)
         return 2
 
     def report(outcome: Outcome) -> None:
         for line in lines(outcome, made.dry_run):
-            print(line, flush=True)
+            say(line)
 
     try:
         done = run(made, steps, report)
     except (Trouble, plan.BadPlan) as error:
-        print(f"bulkscope setup: {error}", file=sys.stderr)
+        say(f"bulkscope setup: {error}", error=True)
         return 1
-    print(summary(done, made.dry_run), flush=True)
+    say(summary(done, made.dry_run))
     return 0
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
+from typing import TypeGuard
 from urllib.parse import quote
 
-ABSENT = "–"
+from bulkscope_studio.analysis import wording
+
+ABSENT = wording.ABSENT
+
+
+def _known(value: float | int | None) -> TypeGuard[float | int]:
+    return value is not None and math.isfinite(value)
 
 
 def number(value: float | int | None, unit: str = "", digits: int = 1) -> str:
     """Return a count or rate with thousands separated."""
-    if value is None:
+    if not _known(value):
         return ABSENT
     text = f"{value:,.{digits}f}" if isinstance(value, float) and value != int(value) else f"{int(value):,}"
     return f"{text} {unit}".strip()
@@ -18,7 +26,7 @@ def number(value: float | int | None, unit: str = "", digits: int = 1) -> str:
 
 def seconds(value: float | None) -> str:
     """Return a duration given in seconds."""
-    if value is None:
+    if not _known(value):
         return ABSENT
     size = abs(value)
     if size >= 120:
@@ -30,9 +38,9 @@ def seconds(value: float | None) -> str:
 
 def size(value: float | int | None) -> str:
     """Return bytes in binary units."""
-    if value is None:
+    if not _known(value):
         return ABSENT
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    for unit, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(value) >= scale:
             return f"{value / scale:.1f} {unit}"
     return f"{int(value)} B"
@@ -40,7 +48,7 @@ def size(value: float | int | None) -> str:
 
 def share(value: float | None) -> str:
     """Return a ratio 0..1 in per cent."""
-    return ABSENT if value is None else f"{value * 100:.1f} %"
+    return f"{value * 100:.1f} %" if _known(value) else ABSENT
 
 
 def local(ns: int | None) -> str:

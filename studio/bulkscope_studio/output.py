@@ -1,0 +1,80 @@
+"""Everything that a command writes. Names come from senders: none may take effect where it is shown.
+
+``say``, ``Output``, ``as_json`` and ``inline`` are the only ways out; `tests/studio/test_output.py` looks for others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from bulkscope_studio.analysis.wording import printable
+
+# A pipe has no width of its own; 80 columns would cut a table that a file has room for.
+_WIDE = 120
+
+
+def lines(message: str) -> str:
+    """Return a message for a terminal: what ids and answers in it could do there is taken out, its lines stay."""
+    return message if message.isprintable() else "\n".join(map(printable, message.split("\n")))
+
+
+def say(message: str, *, error: bool = False, end: str = "\n") -> None:
+    """Print a message at once, to the standard output or where errors go."""
+    print(lines(message), file=sys.stderr if error else sys.stdout, end=end, flush=True)
+
+
+class Output(Console):
+    """Where text goes, with rich's tables and styles, and without its markup: a model may be named ``[/bold]``.
+
+    Strings, in tables and titles too, become text through ``render_str``, and whatever is written passes ``render``.
+    """
+
+    def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
+        if width is None and not (file or sys.stdout).isatty():
+            width = _WIDE
+        super().__init__(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return ``text`` as it is, whatever markup or emoji it names."""
+        shape = {name: how[name] for name in ("style", "justify", "overflow") if name in how}
+        return Text(printable(text), **shape)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is written, nothing of which is an escape but rich's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(lines(segment.text), segment.style)
+
+
+def as_json(found: object) -> str:
+    """Return JSON in which what is not printable, C1 controls and bidirectional overrides too, is escaped."""
+    return _FOREIGN.sub(
+        lambda each: each[0] if each[0].isprintable() else json.dumps(each[0])[1:-1],
+        json.dumps(found, indent=2, ensure_ascii=False),
+    )
+
+
+_FOREIGN = re.compile(r"[^\n -~]")
+
+
+# What begins a construct of Markdown inside a line: code, emphasis, links and images, HTML, entities, cells, lines
+# through. A bracket alone is none, and an underscore within a word.
+_INLINE = re.compile(r"\\|\||`|\*|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)")
+# And at the beginning of one: headings, lists, quotations, rules.
+_FIRST = re.compile(r"(?=(?:#{1,6}|[-+])(?:\s|$)|>|[-=]+\s*$)")
+_NUMBERED = re.compile(r"(\d{1,9})(?=[.)](?:\s|$))")
+
+
+def inline(text: str) -> str:
+    """Return a text for Markdown, in a line or in a cell of a table, that shows as it is."""
+    escaped = _INLINE.sub(lambda found: "\\" + found[0], printable(text.replace("\n", " ")).strip())
+    if _FIRST.match(escaped):
+        return "\\" + escaped
+    return _NUMBERED.sub(r"\1\\", escaped, count=1) if _NUMBERED.match(escaped) else escaped

@@ -1,0 +1,164 @@
+"""Stores with records that nothing sane has sent, and every answer of a store at once."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import re
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+
+from bulkscope_studio import api, comparison, decode, render, render_capacity, render_compare, render_explain, sustained
+from bulkscope_studio.analysis.capacity import UnknownModel
+from bulkscope_studio.api import Unknown, Wrong
+from bulkscope_studio.output import Output
+from bulkscope_studio.sql import load
+from bulkscope_studio.store import Store
+from bulkscope_studio.web.data import Data
+
+SECOND = 10**9
+MINUTE = 60 * SECOND
+Row = dict[str, Any]
+Text = Callable[[Any, Output], None]
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> None:
+    """Insert rows as they are, past the decoder; columns that a row does not name are NULL."""
+    listed = list(rows)
+    if not listed:
+        return
+    names = dict(decode.TABLES[table])
+    types = {"s": "VARCHAR", "i": "BIGINT", "n": "INTEGER", "d": "DOUBLE", "b": "BOOLEAN"}
+    used = [name for name in names if any(name in row for row in listed)]
+    marks = ", ".join(f"CAST(? AS {types[names[name]]})" for name in used)
+    ignore = "OR IGNORE " if table == "resources" else ""
+    con.executemany(
+        f"INSERT {ignore}INTO {table} ({', '.join(used)}) VALUES ({marks})",
+        [[row.get(name) for name in used] for row in listed],
+    )
+
+
+def bulk(name: str, now_ns: int, jobs: int = 12, workers: int = 2, seed: int = 1, resource: str = "r") -> list[Row]:
+    """Return the spans of a healthy bulk that was put at once and ended 20 s before ``now_ns``, one inference a job."""
+    rng = random.Random(f"{name}{seed}")
+    begin = now_ns - 20 * SECOND - jobs * SECOND // workers - 3 * SECOND
+    trace = f"{rng.getrandbits(128):032x}"
+
+    def span(kind: str, start: int, end: int, **more: Any) -> Row:
+        return {
+            "trace_id": trace, "span_id": f"{rng.getrandbits(64):016x}", "name": kind.lower(), "kind": kind,
+            "start_ns": start, "end_ns": end, "status": "UNSET", "scope": "s", "service_name": "svc", "bulk_id": name,
+            "resource_id": resource, **more,
+        }  # fmt: skip
+
+    found = [
+        span("SERVER", begin, begin + 10**7, http_method="POST", http_status=200, http_route="/b", outcome="ok",
+             bulk_size=jobs, enqueue_duration=0.005, host_name="api", pid=1, service_instance_id="api")
+    ]  # fmt: skip
+    free = [begin + 2 * 10**7] * workers
+    for number in range(jobs):
+        job, place = f"{name}-{number}", min(range(workers), key=lambda n: free[n])
+        put = begin + 10**6 * (number + 1)
+        start = max(free[place], put) + 2 * 10**6
+        end = start + SECOND // 2 + rng.randrange(SECOND // 2)
+        free[place] = end
+        at = {"host_name": "h", "pid": 100 + place, "service_instance_id": f"{name}-w{place}"}
+        found.append(span("PRODUCER", put, put + 10**5, job_id=job, queue="q", host_name="api", pid=1))
+        work = span("CONSUMER", start, end, job_id=job, queue="q", attempt=1, wait=(start - put) / 1e9,
+                    wait_ratio=(start - put) / (end - put), **at)  # fmt: skip
+        tokens = rng.randrange(20, 60)
+        found += [work, span(
+            "INTERNAL", start + 10**6, end - 10**6, parent_span_id=work["span_id"], job_id=job, model="m",
+            input_tokens=30, output_tokens=tokens, ttft=0.05, prefill=0.05, decode=0.3, cpu_time=0.4,
+            cpu_utilization=0.5, cpu_exact=True, cpu_wait=0.01, memory_start=10**8, memory_peak=2 * 10**8,
+            memory_growth=10**6, memory_file=10**7, memory_anon=10**8, memory_limit=10**10, memory_exact=True,
+            tokens_per_second=tokens / 0.5, decode_tokens_per_second=tokens / 0.3, **at,
+        )]  # fmt: skip
+    return found
+
+
+def pages(bulk_id: str, trace_id: str, span_id: str, first_ns: int, last_ns: int) -> dict[str, Row]:
+    """Return what every page asks, by the name of its query."""
+    given: Row = {
+        "bulk_id": bulk_id, "bulk": bulk_id, "limit": 3000, "failed": False, "silent_ns": last_ns, "offset": 0,
+        "text": None, "severity": None, "service": None, "trace_id": trace_id, "span_id": span_id,
+        "from_ns": first_ns, "to_ns": last_ns, "bin_ns": SECOND, "credible_ns": last_ns,
+    }  # fmt: skip
+    folder = files("bulkscope_studio").joinpath("queries")
+    names = sorted(each.name.removesuffix(".sql") for each in folder.iterdir() if each.name.startswith("page_"))
+    return {name.removeprefix("page_"): given for name in names}
+
+
+def page(store: Store, name: str, given: Row) -> list[Row]:
+    """Return the rows of a page's query, as JSON would hold them."""
+    named = set(re.findall(r"\$([a-z]\w*)", load(f"page_{name}")))
+    rows = asyncio.run(Data(store, dict).rows(name, **{key: given[key] for key in named if key in given}))
+    json.dumps(rows, allow_nan=True)
+    return rows
+
+
+def console() -> Output:
+    return Output(file=io.StringIO(), width=120)
+
+
+def spoken(found: Any, text: Text, markdown: Callable[[Any], str]) -> Any:
+    """Return an answer of the API once it has been written as JSON, text and markdown; None of what is unknown."""
+    if found is None:
+        return None
+    json.dumps(found, allow_nan=False)
+    text(found, console())
+    markdown(found)
+    return found
+
+
+ANSWERS = ("report", "explain", "capacity", "compare")
+
+
+def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterable[str] = ANSWERS) -> dict[str, Any]:
+    """Return every answer on one bulk; what it cannot answer from is told in words, anything else raises."""
+    place = comparison.of_store(store)
+    asked: dict[str, Callable[[], Any]] = {
+        "report": lambda: spoken(api.bulk_report(store, bulk_id), render.text, render.markdown),
+        "explain": lambda: spoken(
+            api.bulk_explanation(store, bulk_id, now_ns), render_explain.text, render_explain.markdown
+        ),
+        "capacity": lambda: spoken(
+            sustained.system_capacity(store, [bulk_id]), render_capacity.text, render_capacity.markdown
+        ),
+        "compare": lambda: spoken(
+            comparison.compare(place, bulk_id, bulk_id), render_compare.text, render_compare.markdown
+        ),
+    }
+    return {name: told(ask) for name, ask in asked.items() if name in only}
+
+
+def told(ask: Callable[[], Any]) -> Any:
+    """Return the answer, or what is said where there is none to give."""
+    try:
+        return ask()
+    except (Unknown, Wrong, UnknownModel) as refusal:
+        return str(refusal)
+
+
+def everything(store: Store) -> dict[str, Any]:
+    """Return the answers that are of no one bulk."""
+    rows = api.list_bulks(store)
+    render.bulks(rows, console())
+    capacity = told(
+        lambda: spoken(sustained.system_capacity(store), render_capacity.text, render_capacity.markdown)
+    )  # fmt: skip
+    return {"bulks": rows, "capacity": capacity}
+
+
+def decoded(store: Store, found: decode.Decoded) -> None:
+    """Store what the decoder made of a request."""
+    con = store.connection()
+    for name, table in found.arrow().items():
+        con.register("incoming", table)
+        con.execute(f"INSERT {'OR IGNORE ' if name == 'resources' else ''}INTO {name} SELECT * FROM incoming")
+        con.unregister("incoming")

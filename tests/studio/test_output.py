@@ -1,0 +1,198 @@
+"""Whatever a name holds, it shows as it is and does nothing: on the terminal, in JSON and in Markdown."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.table import Table
+from rich.text import Text
+
+import bulkscope_studio
+from bulkscope_studio import capacity, compare, explain, output, report
+from bulkscope_studio.output import Output, as_json, inline, lines
+from bulkscope_studio.store import Store
+from tests.studio import odd
+
+# An escape and an operating system command, markup of rich's that closes what was not opened, its emoji, a C1 control,
+# a bidirectional override, a line's end, and Markdown: a cell's end, an image, HTML, an entity.
+HOSTILE = (
+    "m\x1b[31m\x1b]0;own\x07", "llama[/bold]3", "models/[red]q4", ":smile:", "c1\x9b31m", "bidi\u202eexe.\u2066",
+    "two\nlines\r", "a|b\\|c", "![p](http://evil.example/p.png)", "<img src=http://evil.example/q.png>", "&lt;b&gt;",
+    "**bold** _slanted_ `code`", "# head", "1. one", "[a]: http://evil.example", "~~gone~~",
+)  # fmt: skip
+NAMES = (" ".join(HOSTILE[:7]), HOSTILE[1], " ".join(HOSTILE[7:]))
+# What a terminal takes for a command, or for a turn of the direction.
+LIVE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+STUDIO = Path(bulkscope_studio.__file__).parent
+
+
+def shown(name: str) -> str:
+    """Return a name as it is to be read."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in name)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store in which every name is hostile, with a bulk of each of them."""
+    db = tmp_path_factory.mktemp("hostile") / "s.duckdb"
+    store = Store(db)
+    now = time.time_ns()
+    names = ("model", "queue", "task", "error_type", "failure_domain", "outcome", "provider", "status_message", "name")
+    for number, name in enumerate(NAMES):
+        rows = odd.bulk(name, now - number * odd.MINUTE, jobs=10, resource=f"r{number}")
+        for row in rows:
+            row.update({key: name for key in names if key in row and key != "outcome"})
+            row.update(
+                {key: f"{row[key]}{name}" for key in ("host_name", "service_instance_id", "job_id") if row.get(key)}
+            )
+            if row["kind"] == "CONSUMER" and row["job_id"].startswith(f"{name}-3"):
+                row.update(status="ERROR", error_type=name, failure_domain=name)
+        odd.insert(store.connection(), "spans", rows)
+        limits = json.dumps({"bulk.worker.cpu.set": name, "bulk.worker.cpus": 2})
+        odd.insert(store.connection(), "resources", [{"resource_id": f"r{number}", "attributes": limits}])
+        odd.insert(store.connection(), "ingest", [
+            {"time_ns": now - number * odd.MINUTE - 21 * odd.SECOND, "signal": "traces", "transport": "http",
+             "outcome": "refused", "reason": name, "records": 3}
+        ])  # fmt: skip
+    store.close()
+    return db
+
+
+Command = Callable[[list[str]], int]
+COMMANDS: dict[str, tuple[Command, Callable[[str], list[str]], tuple[str, ...]]] = {
+    "bulks": (report.bulks_command, lambda name: [], ("text", "json")),
+    "report": (report.command, lambda name: [name], ("text", "json", "md")),
+    "explain": (explain.command, lambda name: [name, "--all"], ("text", "json", "md")),
+    "capacity": (capacity.command, lambda name: [name], ("text", "json", "md")),
+    "compare": (compare.command, lambda name: [name, NAMES[0]], ("text", "json", "md")),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "form"), [(name, form) for name, (_, _, forms) in COMMANDS.items() for form in forms]
+)
+def test_names_from_outside_show_as_they_are(
+    hostile: Path, command: str, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, words, _ = COMMANDS[command]
+    for name in NAMES:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(output, "_WIDE", 4000)  # else a table folds what is long
+            assert run([*words(name), "--db", str(hostile), "--format", form]) == 0
+        out, err = capsys.readouterr()
+        assert not LIVE.search(out + err), (name, LIVE.findall(out + err))
+        if form == "text":
+            assert shown(name) in out
+        elif form == "json":
+            assert name in strings(json.loads(out))
+        else:
+            assert shown(name.replace("\n", " ")).strip() in prose(out)
+
+
+def strings(found: object) -> str:
+    """Return all strings of an answer."""
+    if isinstance(found, dict):
+        return "\0".join(strings(each) for each in found.values())
+    return "\0".join(map(strings, found)) if isinstance(found, list) else str(found)
+
+
+def test_unknown_names_are_told_harmlessly(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, words, _ in list(COMMANDS.values())[1:]:
+        for name in NAMES:
+            assert run(["--db", str(hostile), *words(f"x{name}y")]) == 2
+            out, err = capsys.readouterr()
+            assert not LIVE.search(out + err)
+
+
+def tokens(text: str) -> list[Token]:
+    """Return what a text of Markdown is made of, tables included."""
+    found: list[Token] = []
+    for token in MarkdownIt("commonmark").enable("table").enable("strikethrough").parse(text):
+        found += [token, *(token.children or [])]
+    return found
+
+
+def prose(text: str) -> str:
+    """Return what a reader of Markdown sees; it may not hold anything live."""
+    found = tokens(text)
+    assert {each.type for each in found} & {"image", "link_open", "html_inline", "html_block", "code_inline"} == set()
+    return "\n".join("".join(part.content for part in each.children or []) for each in found if each.type == "inline")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_markdown_shows_a_name_as_it_is(name: str) -> None:
+    wanted = shown(name.replace("\n", " ")).strip()
+    assert prose(inline(name)) == wanted
+    assert prose(f"- {inline(name)}") == wanted
+    cells = [
+        each for each in tokens(f"| a | b |\n|---|---|\n| {inline(name)} | {inline(name)} |") if each.type == "inline"
+    ]
+    assert ["".join(part.content for part in each.children or []) for each in cells] == ["a", "b", wanted, wanted]
+
+
+def test_markdown_of_random_punctuation_shows_as_it_is() -> None:
+    rng = random.Random(5)
+    for _ in range(3000):
+        name = "".join(rng.choice("\\|`*_[]()<>!&;#~-+=.1:a/ \"'") for _ in range(rng.randrange(1, 12))).strip()
+        if not name:
+            continue
+        # Runs of spaces are one to a reader.
+        row = [each for each in tokens(f"| a |\n|---|\n| {inline(name)} |") if each.type == "inline"]
+        assert ["".join(part.content for part in each.children or []) for each in row] == ["a", name], repr(name)
+        assert prose(f"x\n\n- {inline(name)}") == f"x\n{name}", repr(name)
+
+
+def test_no_style_of_a_sender_reaches_the_terminal() -> None:
+    written = io.StringIO()
+    console = Output(file=written, width=200)
+    table = Table(title=HOSTILE[0])
+    table.add_column(HOSTILE[1])
+    for name in HOSTILE:
+        table.add_row(name)
+        console.print(name, Text(name), style="bold")
+    console.print(table)
+    said = written.getvalue()
+    assert not LIVE.search(said)
+    for name in HOSTILE:
+        assert said.count(shown(name)) >= 2, name
+
+
+def test_styles_of_ours_do_on_a_terminal() -> None:
+    written = io.StringIO()
+    console = Output(file=written, width=80)
+    console._force_terminal = True
+    console.print("[/bold]\x1b[31mx", style="bold")
+    assert "[/bold]\ufffd[31mx" in written.getvalue()
+
+
+def test_json_holds_the_name_and_no_command() -> None:
+    text = as_json({"names": list(HOSTILE), "more": "\U000e0001 é 批"})
+    assert not LIVE.search(text)
+    assert json.loads(text)["names"] == list(HOSTILE)
+    assert "é 批" in text
+    assert "\U000e0001" not in text
+
+
+def test_a_message_keeps_its_lines() -> None:
+    assert lines("one\x1b[31m\ntwo") == "one\ufffd[31m\ntwo"
+
+
+def test_there_is_no_other_way_out() -> None:
+    """A ``print`` or a console of its own would write what a sender named."""
+    for path in STUDIO.rglob("*.py"):
+        if path.name == "output.py":
+            continue
+        called = {
+            ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        }
+        assert called & {"print", "Console", "sys.stdout.write", "sys.stderr.write", "rich.print"} == set(), path
