@@ -292,13 +292,15 @@ class Ingest:
                 conflict = "OR IGNORE " if name == "resources" else ""
                 identity = repeated.IDENTITY.get(name)
                 returning = f" RETURNING {identity} AS key" if identity else ""
-                # DuckDB finds `rows` by its name, here; to register it first costs 3 us a span more.
-                done = connection.execute(f"INSERT {conflict}INTO {name} BY NAME SELECT * FROM rows{returning}")
+                # To let DuckDB find `rows` by its name would save 2.5 us a span, and open it to files too (storefile).
+                connection.register("incoming", rows)
+                done = connection.execute(f"INSERT {conflict}INTO {name} BY NAME SELECT * FROM incoming{returning}")
                 if identity:
                     keys = np.asarray(done.fetchnumpy()["key"], np.uint64)
                     if check and (len(np.unique(keys)) < len(keys) or self._recent.known(keys).any()):
                         raise _Repeated
                     found.append(keys)
+                connection.unregister("incoming")
             connection.execute("COMMIT")
         except BaseException:
             with suppress(duckdb.Error):  # there may be no transaction left; what went wrong is what is raised
