@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio import decode, repeated
+from bulkscope_studio import decode, repeated, summaries
 from bulkscope_studio.decode import Decoded
 from bulkscope_studio.store import Store, Unavailable, first_line
 
@@ -299,6 +299,7 @@ class Ingest:
                     if check and (len(np.unique(keys)) < len(keys) or self._recent.known(keys).any()):
                         raise _Repeated
                     found.append(keys)
+                summaries.note(connection, name, rows)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(duckdb.Error):  # there may be no transaction left; what went wrong is what is raised

@@ -4,7 +4,7 @@ WITH its AS (
     SELECT bulk_id, kind, start_ns, end_ns, CASE WHEN abs(wait) < 1e9 THEN wait ELSE 0 END AS wait,
            CASE WHEN abs(delay) < 1e9 THEN delay ELSE 0 END AS delay
     FROM spans
-    WHERE bulk_id IN (SELECT unnest($bulks)) AND kind IN ('PRODUCER', 'CONSUMER')
+    WHERE bulk_id IN (SELECT unnest($bulks)) AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind IN ('PRODUCER', 'CONSUMER')
 )
 SELECT bulk_id AS bulk,
        min(CASE WHEN kind = 'CONSUMER' THEN start_ns - TRY_CAST(round((wait + delay) * 1e9) AS BIGINT)

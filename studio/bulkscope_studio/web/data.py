@@ -10,10 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from bulkscope_studio import summaries
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
+from bulkscope_studio.summaries import Extent
 
 Row = dict[str, Any]
+SAMPLE = "/*sample*/"
+# Queries of pages that read the list of bulks.
+LISTS = ("bulks", "bulk_progress")
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -31,16 +36,27 @@ class Data:
     store: Store
     status: Callable[[], Mapping[str, object]]
 
-    async def rows(self, name: str, **params: object) -> list[Row]:
+    async def rows(self, name: str, /, **params: object) -> list[Row]:
         """Return the rows of ``queries/page_<name>.sql``; parameters it does not use are left out."""
+        return await self.sampled(name, 1.0, **params)
+
+    async def sampled(self, name: str, share: float, /, **params: object) -> list[Row]:
+        """Return as ``rows``. Of a ``share`` below 1 the query reads a sample, blocks of 2,048 rows, where it says ``/*sample*/``."""
         sql = load(f"page_{name}")
+        if share < 1:
+            sql = sql.replace(SAMPLE, f"TABLESAMPLE SYSTEM({100 * share:.6f} PERCENT) REPEATABLE (1)")
         used = {key: params[key] for key in set(re.findall(r"\$([a-z]\w*)", sql)) if key in params}
 
         def run() -> list[Row]:
-            found: list[Row] = _plain(self.store.query(sql, used)).to_pylist()
+            ask = summaries.query if name in LISTS else Store.query
+            found: list[Row] = _plain(ask(self.store, sql, used)).to_pylist()
             return found
 
         return await asyncio.to_thread(run)
+
+    async def extent(self, bulk_id: str) -> Extent | None:
+        """Return where the records of a bulk are; None when there are none."""
+        return await asyncio.to_thread(summaries.extent, self.store, bulk_id)
 
     async def row(self, name: str, **params: object) -> Row:
         """Return the only row."""
