@@ -41,7 +41,7 @@ class Data:
         return await self.sampled(name, 1.0, **params)
 
     async def sampled(self, name: str, share: float, /, **params: object) -> list[Row]:
-        """Return as ``rows``. Of a ``share`` below 1 the query reads a sample, blocks of 2,048 rows, where it says ``/*sample*/``."""
+        """Return as ``rows``; with a ``share`` below 1, of a sample of blocks of the table before ``/*sample*/``."""
         sql = load(f"page_{name}")
         if share < 1:
             sql = sql.replace(SAMPLE, f"TABLESAMPLE SYSTEM({100 * share:.6f} PERCENT) REPEATABLE (1)")
