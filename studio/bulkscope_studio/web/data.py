@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from bulkscope_studio.store import Store
 from bulkscope_studio.summaries import Extent
 
 Row = dict[str, Any]
+# Seconds of CPU of the threads that asked for what is being shown; DuckDB's own thread takes about as much.
+SPENT: ContextVar[list[float] | None] = ContextVar("spent", default=None)
 SAMPLE = "/*sample*/"
 # Queries of pages that read the list of bulks.
 LISTS = ("bulks", "bulk_progress")
@@ -47,9 +51,14 @@ class Data:
             sql = sql.replace(SAMPLE, f"TABLESAMPLE SYSTEM({100 * share:.6f} PERCENT) REPEATABLE (1)")
         used = {key: params[key] for key in set(re.findall(r"\$([a-z]\w*)", sql)) if key in params}
 
+        spent = SPENT.get()
+
         def run() -> list[Row]:
             ask = summaries.query if name in LISTS else Store.query
+            began = time.thread_time()
             found: list[Row] = _plain(ask(self.store, sql, used)).to_pylist()
+            if spent is not None:
+                spent.append(time.thread_time() - began)
             return found
 
         return await asyncio.to_thread(run)
