@@ -25,6 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import duckdb  # noqa: E402
+
 from bulkscope_studio import api, summaries, sustained  # noqa: E402
 from bulkscope_studio.store import Store  # noqa: E402
 from bulkscope_studio.web.data import Data  # noqa: E402
@@ -50,11 +52,11 @@ _COPY = {
 
 def make(path: Path, spans: int) -> None:
     """Write a store of about so many spans, whose table of bulks is summed up."""
-    store = Store(path, memory_limit="2GB")
+    Store(path).close()
     bulks = max(1, min(spans, PART) // (3 * JOBS + 1))
-    with store.writing() as connection:
+    # Not by the store, whose settings are locked and keep no order.
+    with duckdb.connect(str(path), config={"memory_limit": "2GB"}) as connection:
         fill(connection, bulks, JOBS)
-        connection.execute("SET preserve_insertion_order = true")
         first, last, held = connection.execute("SELECT min(start_ns), max(end_ns), count(*) FROM spans").fetchone() or (
             0,
             0,
@@ -75,6 +77,8 @@ def make(path: Path, spans: int) -> None:
                 connection.execute(
                     f"INSERT INTO {table} SELECT * REPLACE ({replaced}) FROM base_{table} ORDER BY {order}"
                 )
+    store = Store(path)
+    with store.writing() as connection:
         summaries.ensure(connection)
         while summaries.refresh(connection):
             pass
