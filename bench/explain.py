@@ -40,18 +40,20 @@ def fill(path: Path, jobs: int) -> None:
 
 def measure(path: Path, what: str) -> None:
     """Print the seconds and the peak of RUNS answers, as JSON."""
-    from bulkscope_studio import api, sql
+    from bulkscope_studio import api, sql, summaries
     from bulkscope_studio.store import Store
 
     store = Store(path, read_only=True)
 
     def queries() -> None:
+        known = summaries.extent(store, BULK)
+        assert known is not None
         extent = store.query("SELECT min(start_ns) AS a, max(end_ns) AS b FROM spans WHERE bulk_id = $b", {"b": BULK})
         window = {"first": extent["a"][0].as_py(), "last": extent["b"][0].as_py()}
         for name in ("attempts", "inferences", "requests"):
-            store.query(sql.load(f"report_{name}"), {"bulk": BULK})
+            store.query(sql.load(f"report_{name}"), {"bulk": BULK, **known.bounds})
         store.query(sql.load("report_host"), window)
-        store.query(sql.load("page_lost"), {"bulk": BULK, "silent_ns": window["last"]})
+        store.query(sql.load("page_lost"), {"bulk": BULK, "silent_ns": window["last"], **known.bounds})
 
     def explain() -> None:
         found = api.bulk_explanation(store, BULK)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from bulkscope_studio import sql
+from bulkscope_studio import sql, storefile, summaries
 from bulkscope_studio.analysis import analyse, explain, facts, thresholds, to_json
 from bulkscope_studio.anyid import any_id
 from bulkscope_studio.store import Store
@@ -31,9 +31,9 @@ CLOCKS_NS = 60_000_000_000
 MOST_SAMPLES = 4000
 
 
-def list_bulks(store: Store) -> list[dict[str, Any]]:
-    """Return every bulk, newest first."""
-    rows: list[dict[str, Any]] = store.query(sql.load("report_bulks")).to_pylist()
+def list_bulks(store: Store, most: int | None = None) -> list[dict[str, Any]]:
+    """Return every bulk, or the newest ``most``, newest first."""
+    rows: list[dict[str, Any]] = summaries.query(store, sql.load("report_bulks"), {"most": most}).to_pylist()
     for row in rows:
         row["duration_s"] = (row["end_ns"] - row["start_ns"]) / 1e9
     return rows
@@ -44,12 +44,17 @@ def newest(rows: Sequence[Mapping[str, Any]]) -> str:
     return next((str(row["id"]) for row in rows if row["jobs"]), "latest")
 
 
+def latest(store: Store) -> str:
+    """Return the id of the newest bulk that has jobs; of none ``latest``, as ``newest``."""
+    return summaries.newest(store) or "latest"
+
+
 def nearest(bulk_id: str, known: Sequence[str]) -> list[str]:
     """Return the known ids that look like ``bulk_id``, the likest first, else the first (newest) ones."""
     if not known:
         return []
     # In DuckDB, outside of the interpreter's lock: 0.1 CPU-s of 100,000 ids, of which difflib makes 5 inside it.
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with storefile.connect(Path(storefile.MEMORY), read_only=False, config={"threads": 1}) as connection:
         connection.register("known", pa.table({"id": pa.array(known, pa.string()), "place": range(len(known))}))
         found = connection.execute(
             "SELECT id FROM (SELECT *, jaro_winkler_similarity(left(id, $most), left($name, $most)) AS alike "
@@ -73,7 +78,7 @@ class Wrong(Exception):
 
 def unknown(store: Store, bulk_id: str) -> Unknown:
     """Return what says that there is no such bulk."""
-    return Unknown(bulk_id, nearest(bulk_id, [row["id"] for row in list_bulks(store)]))
+    return Unknown(bulk_id, nearest(bulk_id, summaries.ids(store)))
 
 
 def _window(jobs: pa.Table, requests: pa.Table) -> tuple[int, int] | None:
@@ -103,8 +108,11 @@ def bulk_report(
     ``hosts_between`` is called with the bulk's window, in ns, before the hosts' samples are read from the store.
     """
     if bulk_id == "latest":
-        bulk_id = newest(list_bulks(store))
-    bulk = {"bulk": bulk_id}
+        bulk_id = latest(store)
+    known = summaries.extent(store, bulk_id)
+    if known is None:
+        return None
+    bulk = {"bulk": bulk_id, **known.bounds}
     jobs, inferences, requests = (
         store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")
     )
@@ -131,8 +139,11 @@ def bulk_explanation(
     the store holds what its senders counted as dropped.
     """
     if bulk_id == "latest":
-        bulk_id = newest(list_bulks(store))
-    bulk = {"bulk": bulk_id}
+        bulk_id = latest(store)
+    known = summaries.extent(store, bulk_id)
+    if known is None:
+        return None
+    bulk = {"bulk": bulk_id, **known.bounds}
     own, requests = (store.query(sql.load(f"report_{name}"), bulk) for name in ("attempts", "requests"))
     window = _window(own, requests)
     if window is None:
@@ -156,7 +167,7 @@ def bulk_explanation(
     def rows(name: str, **given: object) -> pa.Table:
         return store.query(sql.load(f"explain_{name}"), times | given)
 
-    others = rows("others", **bulk)
+    others = rows("others", bulk=bulk_id)
     mute = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
     silent = {row["span_id"] for row in lost} | set(others.filter(mute)["span_id"].to_pylist())
     found = facts.Facts(

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from bulkscope_studio import api, elastic, runs, sql
+from bulkscope_studio import api, elastic, runs, sql, summaries
 from bulkscope_studio.analysis import compare as analysis
 from bulkscope_studio.analysis import sides
 from bulkscope_studio.analysis.sides import Side, Tables
@@ -28,13 +28,14 @@ _TABLES = ("attempts", "inferences", "requests")
 class Place:
     """Where sides come from: ``bulk`` gives the tables of a bulk, None of an unknown one; ``run`` those of a run.
 
-    ``bulks`` and ``runs`` name what there is, newest first; ``latest`` is the newest bulk that has jobs.
+    ``bulks`` and ``runs`` name what there is, newest first; ``latest`` names the newest bulk that has jobs.
     ``notes`` say what to know of what was read.
     """
 
     bulk: Callable[[str], Tables | None]
     run: Callable[[str], Tables | None]
-    bulks: Callable[[], list[dict[str, Any]]]
+    latest: Callable[[], str]
+    bulks: Callable[[], list[str]]
     runs: Callable[[], list[str]]
     notes: Callable[[], list[str]] = list
 
@@ -45,7 +46,10 @@ def of_store(store: Store) -> Place:
     def run(name: str) -> Tables | None:
         return runs.load(store.path, name) if runs.exists(store.path, name) else None
 
-    return Place(lambda bulk: tables(store, bulk), run, lambda: api.list_bulks(store), lambda: runs.names(store.path))
+    return Place(
+        lambda bulk: tables(store, bulk), run, lambda: api.latest(store), lambda: summaries.ids(store),
+        lambda: runs.names(store.path),
+    )  # fmt: skip
 
 
 def of_elasticsearch(asked: elastic.Elastic) -> Place:
@@ -61,14 +65,20 @@ def of_elasticsearch(asked: elastic.Elastic) -> Place:
     def notes() -> list[str]:
         return elastic.notes(sum(repeated.values(), Counter()))
 
-    return Place(bulk, lambda _: None, asked.bulks, list, notes)
+    def latest() -> str:
+        return api.newest(asked.bulks())
+
+    return Place(bulk, lambda _: None, latest, lambda: [row["id"] for row in asked.bulks()], list, notes)
 
 
 def tables(store: Store, bulk_id: str) -> Tables | None:
     """Return what a comparison reads of one bulk; None when nothing is known of it."""
+    known = summaries.extent(store, bulk_id)
+    if known is None:
+        return None
     found = {}
     for name in _TABLES:
-        table = store.query(sql.load(f"report_{name}"), {"bulk": bulk_id})
+        table = store.query(sql.load(f"report_{name}"), {"bulk": bulk_id, **known.bounds})
         found[name] = table.append_column("bulk_id", pa.array([bulk_id] * len(table), pa.string()))
     return Tables(**found) if any(len(table) for table in found.values()) else None
 
@@ -85,7 +95,7 @@ def _joined(parts: Sequence[Tables]) -> Tables:
 def _named(place: Place, name: str) -> Tables | None:
     """Return what a name without a model stands for; a run goes before a bulk of the same name."""
     if name == "latest":
-        name = api.newest(place.bulks())
+        name = place.latest()
     found = place.run(name)
     return place.bulk(name) if found is None else found
 
@@ -114,7 +124,7 @@ def side(place: Place, text: str) -> Side:
                 raise Unknown(model, api.nearest(model, there), f"model in {name!r}:")
             return sides.side(text, found, model)
     name = next((name for name, _ in _splits(text)), text)
-    raise Unknown(name, api.nearest(name, [*place.runs(), *(row["id"] for row in place.bulks())]), "bulk or run")
+    raise Unknown(name, api.nearest(name, [*place.runs(), *place.bulks()]), "bulk or run")
 
 
 def compare(place: Place, a: str, b: str | None, models: bool = False) -> dict[str, Any]:
@@ -130,7 +140,7 @@ def compare(place: Place, a: str, b: str | None, models: bool = False) -> dict[s
         raise Wrong("--models compares the two models of one bulk or run; name one")
     found = _named(place, a)
     if found is None:
-        raise Unknown(a, api.nearest(a, [*place.runs(), *(row["id"] for row in place.bulks())]), "bulk or run")
+        raise Unknown(a, api.nearest(a, [*place.runs(), *place.bulks()]), "bulk or run")
     there = sides.models(found)
     if len(there) != 2:
         said = f"{len(there)}: {', '.join(there)}" if there else "no inferences"
@@ -149,12 +159,11 @@ def keep(store: Store, name: str, bulks: Sequence[str], replace: bool) -> dict[s
     if not bulks:
         raise Wrong("name at least one bulk to keep")
     parts: dict[str, Tables] = {}
-    known = api.list_bulks(store)
     for bulk in bulks:
-        wanted = api.newest(known) if bulk == "latest" else bulk
+        wanted = api.latest(store) if bulk == "latest" else bulk
         found = tables(store, wanted)
         if found is None:
-            raise Unknown(bulk, api.nearest(bulk, [row["id"] for row in known]))
+            raise api.unknown(store, bulk)
         parts[wanted] = found
     return dataclasses.asdict(runs.keep(store.path, name, _joined(list(parts.values())), replace=replace))
 

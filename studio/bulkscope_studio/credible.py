@@ -91,9 +91,15 @@ def reading(text: str) -> str:
         return text
     start = _HEAD.match(text)
     body = text[start.end() if start is not None else 0 :]
+    if SAMPLE in body and views[0].startswith(
+        "spans "
+    ):  # of the table's blocks, which a sample of the view would all read
+        body, views[0] = body.replace(SAMPLE, ""), views[0].replace("main.spans", f"main.spans {SAMPLE}")
     rest = body.removeprefix("WITH ")
     return f"WITH {', '.join(views)}{',' if rest != body else ''}\n{rest}"
 
 
+# Where a query says that a sample of the blocks of spans may do.
+SAMPLE = "/*sample*/"
 # Comments and space before the first word.
 _HEAD = re.compile(r"(?:\s|--[^\n]*\n)*")

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from bulkscope import conventions as c
-from bulkscope_studio import documents, esql, sql
+from bulkscope_studio import documents, esql, sql, summaries
 from bulkscope_studio.analysis import facts, wording
 from bulkscope_studio.documents import MILLISECOND_NS, Events, Row
 from bulkscope_studio.setup.client import Client
@@ -153,7 +153,7 @@ class Loader:
 
     def _silent(self) -> set[tuple[str, int]]:
         """Return (host, last heard of, ms) of jobs that began and have not ended."""
-        lost = self._store.query(sql.load("page_lost"), {"bulk": self._bulk, "silent_ns": 2**62})
+        lost = self._store.query(sql.load("page_lost"), {"bulk": self._bulk, "silent_ns": 2**62, **summaries.EVER})
         hosts = self._store.query("SELECT span_id, max(host_name) AS host FROM logs GROUP BY span_id").to_pydict()
         of = dict(zip(hosts["span_id"], hosts["host"], strict=True))
         found = zip(lost["span_id"].to_pylist(), lost["seen_ns"].to_pylist(), strict=True)

@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio import decode, repeated
+from bulkscope_studio import decode, repeated, summaries
 from bulkscope_studio.decode import Decoded
 from bulkscope_studio.store import Store, Unavailable, first_line
 
@@ -301,6 +301,7 @@ class Ingest:
                         raise _Repeated
                     found.append(keys)
                 connection.unregister("incoming")
+                summaries.note(connection, name, rows)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(duckdb.Error):  # there may be no transaction left; what went wrong is what is raised

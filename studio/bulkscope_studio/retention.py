@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import duckdb
 
+from bulkscope_studio import summaries
 from bulkscope_studio.store import Store
 
 logger = logging.getLogger("bulkscope.studio")
@@ -186,9 +187,9 @@ def _delete(store: Store, before_ns: int, reason: str, running_since: int | None
         connection.execute("BEGIN")
         try:
             for table, column in _TABLES.items():
-                row = connection.execute(
-                    f"DELETE FROM {table} WHERE {column} < $before AND {_old(table)}", {"before": before_ns}
-                ).fetchone()
+                gone = f"{column} < $before AND {_old(table)}"
+                summaries.forget(connection, table, gone, {"before": before_ns})
+                row = connection.execute(f"DELETE FROM {table} WHERE {gone}", {"before": before_ns}).fetchone()
                 count = int(row[0]) if row else 0
                 if count and table != "ingest":
                     connection.execute(

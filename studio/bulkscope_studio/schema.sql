@@ -1,4 +1,4 @@
--- One file, four tables. What pages and reports read often is a column of its own (columnar scans of
+-- One file. What pages and reports read often is a column of its own (columnar scans of
 -- 1 million rows take milliseconds); everything else stays in `attributes` as JSON.
 -- Ids are lower-case hex. Times are nanoseconds since the Unix epoch. Absent is NULL, never 0.
 
@@ -58,4 +58,17 @@ CREATE TABLE IF NOT EXISTS ingest (
     time_ns BIGINT NOT NULL, signal VARCHAR NOT NULL, transport VARCHAR NOT NULL,
     outcome VARCHAR NOT NULL,                     -- refused truncated expired
     reason VARCHAR NOT NULL, records BIGINT NOT NULL
+);
+
+-- One row a bulk, so that listing them reads no span (`summaries.py`). A bulk that `bulk_changes` names has changed
+-- since its row was made. Records without a bulk are counted in rows without an id.
+CREATE TABLE IF NOT EXISTS bulks (
+    bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT,   -- of its spans and log records
+    spans BIGINT, logs BIGINT,                          -- records that are stored
+    start_ns BIGINT, end_ns BIGINT, sent BIGINT, jobs BIGINT, done BIGINT, failed BIGINT, domains VARCHAR,
+    models VARCHAR[], tokens BIGINT, wait DOUBLE        -- columns of queries/bulk_summary.sql
+);
+CREATE TABLE IF NOT EXISTS bulk_changes (
+    bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT, spans BIGINT, logs BIGINT,   -- that came; below 0: that went
+    noted_ns BIGINT NOT NULL
 );

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,16 @@ import duckdb
 import pyarrow as pa
 import uvicorn
 
-from bulkscope_studio import connections, grpc_receiver, host, loopback, retention, runtime, storefile
+from bulkscope_studio import (
+    connections,
+    grpc_receiver,
+    host,
+    loopback,
+    retention,
+    runtime,
+    storefile,
+    summaries,
+)
 from bulkscope_studio.ingest import Busy, Ingest
 from bulkscope_studio.output import say
 from bulkscope_studio.paths import default_db
@@ -119,6 +129,8 @@ def command(argv: list[str]) -> int:
             raise SystemExit2(f"{db} is held by {locked.holder}{where}; end it, or choose another --db") from locked
         except (OSError, duckdb.Error, storefile.Unfit) as error:
             raise SystemExit2(f"{db} cannot be opened as a store ({error}); choose another --db") from error
+        with store.writing() as connection:
+            summaries.ensure(connection)
         ingest = Ingest(store)
         try:
             most = connections.most(connections.descriptors())
@@ -146,6 +158,7 @@ def command(argv: list[str]) -> int:
 
         stops.append(host.start(sampled))
     stops.append(_keep_small(ingest, retention.Retention(store, keep, limit)))
+    stops.append(_sum_up(ingest, store))
     served = False
     try:
         served = asyncio.run(_serve(store, ingest, note, web_socket, http_socket, most))
@@ -235,5 +248,33 @@ def _keep_small(ingest: Ingest, kept: retention.Retention) -> Callable[[], None]
                 return
 
     thread = threading.Thread(target=run, name="bulkscope-retention", daemon=True)
+    thread.start()
+    return stopped.set
+
+
+def _sum_up(ingest: Ingest, store: Store) -> Callable[[], None]:
+    """Sum up the bulks that have come to rest, by the thread that writes; return what stops it."""
+    stopped = threading.Event()
+
+    def work() -> int:
+        with store.writing() as connection:
+            return summaries.refresh(connection)
+
+    def run() -> None:
+        rest = summaries.REST_S / 2
+        while not stopped.wait(rest):
+            rest = summaries.REST_S / 2
+            try:
+                if summaries.waits(store):
+                    began = time.monotonic()
+                    if ingest.call(work).result():
+                        # A store of before the table has many: one part after the other, and other work between them.
+                        rest = time.monotonic() - began
+            except Busy:
+                pass  # readers sum up what they ask for
+            except Exception:
+                logger.warning("the table of bulks could not be kept up", exc_info=True)
+
+    thread = threading.Thread(target=run, name="bulkscope-bulks", daemon=True)
     thread.start()
     return stopped.set

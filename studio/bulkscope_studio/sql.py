@@ -10,7 +10,11 @@ from bulkscope_studio import credible
 
 @cache
 def load(name: str) -> str:
-    """Return the text of ``queries/<name>.sql``, reading credible numbers only; an unknown name raises
-    FileNotFoundError."""
-    text = files("bulkscope_studio").joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")
-    return credible.reading(text)
+    """Return the text of ``queries/<name>.sql``, reading credible numbers only; FileNotFoundError of an unknown name."""
+    return credible.reading(part(name))
+
+
+@cache
+def part(name: str) -> str:
+    """Return the text of ``queries/<name>.sql`` as it stands there, for a statement that is put together of several."""
+    return files("bulkscope_studio").joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")

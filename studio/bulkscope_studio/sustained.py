@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from bulkscope_studio import api, retention, sql
+from bulkscope_studio import api, retention, sql, summaries
 from bulkscope_studio.analysis import capacity as analysis
 from bulkscope_studio.analysis import facts
 from bulkscope_studio.analysis.capacity import Asked
@@ -53,7 +53,7 @@ def system_capacity(
     """
     if bulks and last is not None:
         raise Wrong("give bulks or a time, not both")
-    bulks = [api.newest(api.list_bulks(store)) if bulk == "latest" else bulk for bulk in bulks]
+    bulks = [api.latest(store) if bulk == "latest" else bulk for bulk in bulks]
     windows = _of_bulks(store, bulks) if bulks else _of_time(store, LAST if last is None else last)
     first, until = min(window[0] for window in windows), max(window[1] for window in windows)
     if before is not None:
@@ -66,7 +66,9 @@ def system_capacity(
 
 
 def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
-    rows = store.query(sql.load("capacity_windows"), {"bulks": bulks}).to_pylist()
+    known = [found for bulk in bulks if (found := summaries.extent(store, bulk)) is not None]
+    bounds = summaries.Extent.around(known).bounds if known else summaries.EVER
+    rows = store.query(sql.load("capacity_windows"), {"bulks": bulks, **bounds}).to_pylist()
     there = {row["bulk"] for row in rows}
     for name in bulks:
         if name not in there:
@@ -93,7 +95,7 @@ def _seen(store: Store, windows: list[tuple[int, int]], bulks: Sequence[str]) ->
     listed = {"firsts": [window[0] for window in windows], "lasts": [window[1] for window in windows]}
     attempts = store.query(sql.load("capacity_attempts"), listed)
     if not pc.any(pc.is_valid(attempts["end_ns"])).as_py():
-        newest = next((row["id"] for row in api.list_bulks(store) if row["done"]), None)
+        newest = summaries.newest_done(store)
         hint = "send a bulk first" if newest is None else f"the newest bulk with jobs is {newest!r}"
         raise Wrong(f"no job ended in that time; {hint}")
     silent_ns = last - api.SILENT_NS
@@ -116,7 +118,7 @@ def _seen(store: Store, windows: list[tuple[int, int]], bulks: Sequence[str]) ->
         unheard=0.0,
         attempts=reader.attempts(attempts, empty, set(silent)),
         inferences=reader.inferences(store.query(sql.load("capacity_inferences"), listed)),
-        requests=reader.requests(store.query(sql.load("report_requests"), {"bulk": ""})),
+        requests=reader.requests(store.query(sql.load("report_requests"), {"bulk": "", **summaries.EVER})),
         workers=reader.workers(store.query(sql.load("capacity_workers"), listed)),
         hosts=reader.hosts(rows("hosts", bin_ns=max(10**9, (last - first) // api.MOST_SAMPLES))),
         drops=None,
@@ -162,5 +164,7 @@ def capacity_routes(store: Store) -> APIRouter:
 
 def bulk_progress(store: Store, bulk: str) -> dict[str, Any]:
     """Return how many jobs of a bulk were ``sent`` and have ``ended``, from their spans alone: made to be polled."""
-    found: dict[str, Any] = store.query(sql.load("capacity_progress"), {"bulk": bulk}).to_pylist()[0]
+    known = summaries.extent(store, bulk)
+    bounds = summaries.EVER if known is None else known.bounds
+    found: dict[str, Any] = store.query(sql.load("capacity_progress"), {"bulk": bulk, **bounds}).to_pylist()[0]
     return found

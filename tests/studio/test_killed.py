@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bulkscope import conventions as c
-from bulkscope_studio import api, documents, sql
+from bulkscope_studio import api, documents, sql, summaries
 from tests.studio.explaining import Job, alive, explain, insert, ns, silly, stored, sums, table, written
 
 WORKER_LOST, TIME_LIMIT = (f"billiard.exceptions.{name}" for name in ("WorkerLostError", "TimeLimitExceeded"))
@@ -42,6 +42,11 @@ def rows(query: str, jobs: list[Job], **given: Any) -> list[dict[str, Any]]:
     with stored(written(jobs)) as store:
         found: list[dict[str, Any]] = store.query(sql.load(query), given).to_pylist()
         return found
+
+
+def lost(jobs: list[Job]) -> list[bool]:
+    """Return of each attempt that was lost whether the worker's parent told of it."""
+    return [each["told"] for each in rows("page_lost", jobs, bulk="bulk", silent_ns=ns(1e4), **summaries.EVER)]
 
 
 def test_one_of_five_hundred_is_an_internal_failure() -> None:
@@ -93,13 +98,13 @@ def test_one_that_was_lost_with_its_parent_is_lost_though_another_was_told_of(wo
     found = explain(written(jobs))
     assert (found["progress"]["done"], found["progress"]["lost"]) == (51, 0)
     assert item(found, "lost_workers")["value"] == 2
-    assert [each["told"] for each in rows("page_lost", jobs, bulk="bulk", silent_ns=ns(1e4))] == [False, True]
+    assert lost(jobs) == [False, True]
 
 
 def test_another_process_of_that_number_is_another() -> None:
     """The same pid began the job an hour before: of that nobody has told."""
     jobs = [Job("x", 0.0, 5.0, None, 2, seen=6.0), killed("x", 0.0, 3600.0, 3601.0, 2)]
-    assert [each["told"] for each in rows("page_lost", jobs, bulk="bulk", silent_ns=ns(1e4))] == [False, True]
+    assert lost(jobs) == [False, True]
 
 
 def test_the_next_attempt_in_the_same_process_is_at_work() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bulkscope_studio import sql
+from bulkscope_studio import sql, summaries
 from bulkscope_studio.store import Store
 from tests.processes import BIN, environment
 from tests.sink import Sink, serve
@@ -46,7 +46,7 @@ def lost(db: Path) -> list[dict[str, Any]]:
     store = Store(db, read_only=True)
     try:
         rows: list[dict[str, Any]] = store.query(
-            sql.load("page_lost"), {"bulk": "b", "silent_ns": time.time_ns()}
+            sql.load("page_lost"), {"bulk": "b", "silent_ns": time.time_ns(), **summaries.EVER}
         ).to_pylist()
         return rows
     finally:

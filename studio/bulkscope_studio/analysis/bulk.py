@@ -72,7 +72,9 @@ def _last(rows: Iterable[Row]) -> dict[str, Row]:
 
 def _rank(row: Row) -> tuple[bool, int, int]:
     began = row["start_ns"] is not None
-    return began and row["end_ns"] is None and not row["lost"], row["attempt"] or 0, row["start_ns"] or 0
+    # Without a number it is the first, as in `queries/bulk_summary.sql`.
+    attempt = 1 if row["attempt"] is None else row["attempt"]
+    return began and row["end_ns"] is None and not row["lost"], attempt, row["start_ns"] or 0
 
 
 def _progress(last: Mapping[str, Row], requests: list[Row]) -> Progress:

@@ -154,7 +154,7 @@ def _jobs(attempts: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _rank(row: dict[str, Any]) -> tuple[int, int]:
-    return row["attempt"] or 0, row["start_ns"] or 0
+    return 1 if row["attempt"] is None else row["attempt"], row["start_ns"] or 0
 
 
 def _add(jobs: dict[tuple[str, str], dict[str, Any]], inferences: Iterator[dict[str, Any]]) -> int:

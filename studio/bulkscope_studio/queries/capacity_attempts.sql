@@ -1,14 +1,16 @@
 -- Every attempt at a job in one of the windows (lists $firsts and $lasts, ns): ended ones, begun ones that have not
--- ended, and sent jobs that nobody has taken. Columns as in report_attempts, and bulk_id.
+-- ended, and sent jobs that nobody has taken. Columns as in report_attempts, and bulk_id. The windows' own bounds come
+-- first: DuckDB leaves out row groups of other times. What a process logged and its span are told an hour apart at most.
 WITH windows AS (
     SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
 ), done AS (
     SELECT * FROM spans s
-    WHERE kind = 'CONSUMER' AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
+    WHERE kind = 'CONSUMER' AND s.end_ns >= list_min($firsts) AND s.start_ns <= list_max($lasts)
+      AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
 ), sent AS (
     SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue, min(bulk_id) AS bulk_id
     FROM spans s
-    WHERE kind = 'PRODUCER' AND job_id IS NOT NULL
+    WHERE kind = 'PRODUCER' AND job_id IS NOT NULL AND s.start_ns BETWEEN list_min($firsts) AND list_max($lasts)
       AND EXISTS (SELECT 1 FROM windows w WHERE s.start_ns BETWEEN w.first_ns AND w.last_ns)
     GROUP BY job_id
 ), told AS (
@@ -17,18 +19,24 @@ WITH windows AS (
            coalesce(min(host_name), '') AS host_name, min(pid) AS pid
     FROM logs l
     WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL
+      AND l.time_ns BETWEEN list_min($firsts) AND list_max($lasts)
       AND EXISTS (SELECT 1 FROM windows w WHERE l.time_ns BETWEEN w.first_ns AND w.last_ns)
     GROUP BY span_id
 ), killed AS (
     -- A parent has told of their ends.
     SELECT job_id, coalesce(host_name, '') AS host_name, pid, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
-    FROM spans WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
+    FROM spans
+    WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
+      AND end_ns >= list_min($firsts) - 2000000000 AND start_ns <= list_max($lasts) + 2000000000
 ), begun AS (
     SELECT t.*, s.enqueue_ns, s.queue
     FROM told t LEFT JOIN sent s ON s.job_id = t.job_id
          ANTI JOIN killed k ON k.job_id = t.job_id AND k.pid = t.pid AND k.host_name = t.host_name
               AND k.first_ns <= t.start_ns AND k.last_ns >= t.start_ns
-    WHERE NOT EXISTS (SELECT 1 FROM spans c WHERE c.span_id = t.span_id AND c.kind = 'CONSUMER')
+    WHERE NOT EXISTS (
+        SELECT 1 FROM spans c
+        WHERE c.span_id = t.span_id AND c.kind = 'CONSUMER'
+          AND c.end_ns >= list_min($firsts) - 3600000000000 AND c.start_ns <= list_max($lasts) + 3600000000000)
 )
 SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        CASE WHEN coalesce(d.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns,
@@ -50,6 +58,9 @@ UNION ALL
 SELECT job_id, NULL, NULL, NULL, enqueue_ns, enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, queue,
        bulk_id
 FROM sent s
-WHERE NOT EXISTS (SELECT 1 FROM spans c WHERE c.job_id = s.job_id AND c.kind = 'CONSUMER')
+-- A job may be taken long after the windows, but not before it was sent, give or take two hosts' clocks.
+WHERE NOT EXISTS (
+    SELECT 1 FROM spans c
+    WHERE c.job_id = s.job_id AND c.kind = 'CONSUMER' AND c.end_ns >= list_min($firsts) - 3600000000000)
   AND NOT EXISTS (SELECT 1 FROM told t WHERE t.job_id = s.job_id)
 ORDER BY enqueue_ns, start_ns, job_id

@@ -2,7 +2,7 @@
 WITH its AS (
     SELECT bulk_id, kind, start_ns, end_ns, coalesce(wait, 0) AS wait, coalesce(delay, 0) AS delay
     FROM spans
-    WHERE bulk_id IN (SELECT unnest($bulks)) AND kind IN ('PRODUCER', 'CONSUMER')
+    WHERE bulk_id IN (SELECT unnest($bulks)) AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind IN ('PRODUCER', 'CONSUMER')
 )
 SELECT bulk_id AS bulk,
        min(CASE WHEN kind = 'CONSUMER' THEN start_ns - CAST(round((wait + delay) * 1e9) AS BIGINT)

@@ -7,7 +7,8 @@ WITH windows AS (
            coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
            coalesce(host_name, '') AS host_name
     FROM spans s
-    WHERE kind = 'CONSUMER' AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
+    WHERE kind = 'CONSUMER' AND s.end_ns >= list_min($firsts) AND s.start_ns <= list_max($lasts)
+      AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
     GROUP BY ALL
 ), worked AS (
     -- As in explain_workers.
@@ -18,6 +19,8 @@ WITH windows AS (
            max(p.value) FILTER (p.name = 'bulk.worker.memory.utilization') AS memory_utilization
     FROM points p
     WHERE p.name IN ('process.memory.usage', 'bulk.worker.memory.utilization')
+      -- Of a process that lives before and after an hour around the windows it is known that it lived in them.
+      AND p.time_ns BETWEEN list_min($firsts) - 3600000000000 AND list_max($lasts) + 3600000000000
       AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
     GROUP BY p.service_instance_id
 )

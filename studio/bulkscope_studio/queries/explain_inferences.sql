@@ -1,7 +1,7 @@
 -- Inferences from $first to $last: the bulk's own, and others of the same models, which show how the time of one
 -- depends on how many run beside it.
 WITH models AS (
-    SELECT DISTINCT model FROM spans WHERE bulk_id = $bulk AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
+    SELECT DISTINCT model FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
 )
 SELECT bulk_id IS NOT DISTINCT FROM $bulk AS mine, trace_id, job_id, model, coalesce(host_name, '') AS host_name,
        coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
@@ -10,5 +10,7 @@ SELECT bulk_id IS NOT DISTINCT FROM $bulk AS mine, trace_id, job_id, model, coal
        memory_anon, memory_limit
 FROM spans
 WHERE kind IN ('INTERNAL', 'CLIENT') AND model IN (SELECT model FROM models)
-  AND (bulk_id = $bulk OR end_ns BETWEEN $first AND $last)
+  -- What began before the window and before the bulk is left out at the first look at a row group.
+  AND (bulk_id = $bulk OR end_ns BETWEEN $first AND $last) AND end_ns >= least($first, $bulk_first)
+  AND start_ns <= greatest($last, $bulk_last)
 ORDER BY start_ns, span_id

@@ -17,7 +17,9 @@ WITH done AS (
 ), killed AS (
     -- A parent has told of their ends.
     SELECT job_id, coalesce(host_name, '') AS host_name, pid, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
-    FROM spans WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
+    FROM spans
+    WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
+      AND end_ns >= $first - 2000000000 AND start_ns <= $last + 2000000000
 )
 SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
        start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT) AS enqueue_ns, start_ns, end_ns,
@@ -30,5 +32,9 @@ SELECT b.job_id, NULL, span_id, NULL, NULL, start_ns, NULL, seen_ns, NULL, NULL,
        NULL, NULL
 FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name = b.host_name
              AND k.first_ns <= b.start_ns AND k.last_ns >= b.start_ns
-WHERE NOT EXISTS (SELECT 1 FROM spans s WHERE s.span_id = b.span_id AND s.kind = 'CONSUMER')
+-- What a process logged and its span are told an hour apart at most.
+WHERE NOT EXISTS (
+    SELECT 1 FROM spans s
+    WHERE s.span_id = b.span_id AND s.kind = 'CONSUMER'
+      AND s.end_ns >= $first - 3600000000000 AND s.start_ns <= $last + 3600000000000)
 ORDER BY start_ns, span_id

@@ -1,24 +1,15 @@
--- The thirteen numbers of one bulk, one row; rows = 0 when nothing is known of it. Requests that only ask for
+-- The numbers of one bulk but those of page_bulk_progress, one row; rows = 0 when nothing is known of it. Requests that only ask for
 -- progress are left out of the API's numbers and of the time axis.
 WITH s AS (
-    SELECT * FROM spans WHERE bulk_id = $bulk_id
+    SELECT * FROM spans WHERE bulk_id = $bulk_id AND start_ns BETWEEN $bulk_first AND $bulk_last
         AND NOT (kind = 'SERVER' AND coalesce(http_method, '') IN ('GET', 'HEAD', 'OPTIONS') AND coalesce(bulk_size, 0) = 0)
-),
-jobs AS (
-    -- Without an id each attempt is a job.
-    SELECT arg_max(coalesce(status, 'UNSET'), (coalesce(attempt, 1), end_ns)) AS status,
-           arg_max(coalesce(failure_domain, 'unknown'), (coalesce(attempt, 1), end_ns)) AS domain
-    FROM s WHERE kind = 'CONSUMER' GROUP BY coalesce(job_id, span_id)
 )
 SELECT count(*) AS rows, min(start_ns) AS from_ns, max(end_ns) AS to_ns, arg_min(trace_id, start_ns) AS trace_id,
        count(*) FILTER (kind = 'SERVER') AS hits,
        count(*) FILTER (kind = 'SERVER' AND outcome = 'client_error') AS client_error,
        count(*) FILTER (kind = 'SERVER' AND outcome = 'overload') AS overload,
        count(*) FILTER (kind = 'SERVER' AND outcome = 'internal_error') AS internal,
-       sum(enqueue_duration) AS enqueue, greatest(max(bulk_size), count(*) FILTER (kind = 'PRODUCER')) AS sent,
-       (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM jobs WHERE status = 'ERROR') AS failed,
-       (SELECT string_agg(domain || ' ' || n, ', ' ORDER BY domain) FROM (
-           SELECT domain, count(*) AS n FROM jobs WHERE status = 'ERROR' GROUP BY domain)) AS domains,
+       sum(enqueue_duration) AS enqueue,
        avg(wait) FILTER (kind = 'CONSUMER' AND wait >= 0) AS wait_mean,
        quantile_cont(wait, 0.5) FILTER (kind = 'CONSUMER' AND wait >= 0) AS wait_p50,
        quantile_cont(wait, 0.95) FILTER (kind = 'CONSUMER' AND wait >= 0) AS wait_p95,

@@ -1,6 +1,6 @@
 -- Host and per-worker CPU and memory while the bulk ran: mean by bin.
 WITH workers AS (
-    SELECT DISTINCT coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker FROM spans WHERE bulk_id = $bulk_id AND kind = 'CONSUMER'
+    SELECT DISTINCT coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker FROM spans WHERE bulk_id = $bulk_id AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER'
 )
 SELECT (time_ns // $bin_ns) * $bin_ns // 1000000 AS t_ms,
        CASE WHEN name LIKE 'system.%' THEN 'host' ELSE coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') END AS who,

@@ -14,15 +14,15 @@ WITH begun AS (
            arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns) AS memory,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
-    FROM logs ANTI JOIN (SELECT span_id FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER') ended USING (span_id)
-    WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
-      AND span_id IS NOT NULL
+    FROM logs ANTI JOIN (SELECT span_id FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER') ended USING (span_id)
+    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last
+      AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL
     GROUP BY span_id
 ), killed AS (
     -- What a parent tells of a killed process has that process' pid, and no instance.
     SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, host_name, pid, failure_domain, error_type,
            coalesce(host_name || ':' || pid, service_name, 'worker') AS worker
-    FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
+    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
 ), lost AS (
     SELECT b.*
     FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name IS NOT DISTINCT FROM b.host_name
@@ -36,14 +36,17 @@ SELECT l.trace_id, l.span_id, l.job_id, coalesce(l.attempt, 1) AS attempt, l.sta
            WHERE g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND g.host_name = l.host_name
              AND g.service_name IS NOT DISTINCT FROM l.service_name
              AND g.time_ns BETWEEN l.seen_ns + 1 AND l.seen_ns + 60000000000
+             AND g.time_ns BETWEEN $bulk_first AND $bulk_last + 60000000000
              AND TRY_CAST(json_extract(g.attributes, '$."bulk.worker.oom_kills"') AS BIGINT) > l.kills
        ) OR (
            SELECT max(p.value) FROM points p
            WHERE p.name = 'bulk.system.oom_kills' AND p.host_name = l.host_name
              AND p.time_ns BETWEEN l.seen_ns AND l.seen_ns + 10000000000
+             AND p.time_ns BETWEEN $bulk_first AND $bulk_last + 10000000000
        ) > (
            SELECT arg_max(p.value, p.time_ns) FROM points p
            WHERE p.name = 'bulk.system.oom_kills' AND p.host_name = l.host_name AND p.time_ns <= l.seen_ns
+             AND p.time_ns BETWEEN $bulk_first - 86400000000000 AND $bulk_last
        ) THEN 'resource' ELSE 'infra' END AS domain, false AS told
 FROM lost l
 UNION ALL

@@ -4,16 +4,16 @@
 -- up to 2 s before or after it by their accounts.
 WITH sent AS (
     SELECT job_id, min(start_ns) AS enqueue_ns, min(queue) AS queue
-    FROM spans WHERE bulk_id = $bulk AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
+    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'PRODUCER' AND job_id IS NOT NULL GROUP BY job_id
 ), done AS (
     SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, wait, delay, wait_ratio, status, outcome, failure_domain,
            error_type, service_name, service_instance_id, host_name, pid, queue
-    FROM spans WHERE bulk_id = $bulk AND kind = 'CONSUMER'
+    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER'
 ), told AS (
     SELECT span_id, job_id, trace_id, time_ns, attributes, service_instance_id, service_name, host_name, pid
     FROM logs
-    WHERE bulk_id = $bulk AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL
-      AND span_id IS NOT NULL
+    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last
+      AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL
 ), open AS (
     -- Of the few that have not ended: to parse the attributes of all would take longer than the rest.
     SELECT t.span_id, min(t.trace_id) AS trace_id, min(t.job_id) AS job_id, min(time_ns) AS start_ns,

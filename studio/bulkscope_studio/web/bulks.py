@@ -12,10 +12,16 @@ from nicegui import ui
 
 from bulkscope_studio.anyid import any_id
 from bulkscope_studio.api import SILENT_NS
+from bulkscope_studio.summaries import Extent
 from bulkscope_studio.web import charts, explain, fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
 MOST_JOBS = 3000
+# A bulk of which nothing has come for so long is at rest (host samples of its end come up to 10 s later, lost jobs are
+# told after 15 s), and is read again so rarely.
+RESTS_S, RESTING_S = 30.0, 60.0
+# How far the jobs of a bulk are of which there are only log records.
+NOTHING: Row = {"sent": 0, "jobs": 0, "done": 0, "failed": 0, "domains": None}
 # In a worker's lane, above: one thin line a job while it waits, in the order of their starts, so that the queue
 # is seen to drain. Below: a solid bar while it works, the inference as a line inside. A failed job differs by
 # colour and by a dashed dark border.
@@ -71,8 +77,9 @@ def register(data: Data) -> None:
     @ui.page(f"/bulk/{any_id('bulk_id')}")
     async def bulk(bulk_id: str) -> None:
         with layout.frame(data, "Bulk", ""):
-            found = await data.row("bulk_numbers", bulk_id=bulk_id)
-            if not found["rows"]:
+            known = await data.extent(bulk_id)
+            found = known and await data.row("bulk_numbers", bulk_id=bulk_id, **known.bounds)
+            if not found or not found["rows"]:
                 with layout.card("No such bulk"):
                     ui.label(bulk_id).classes("bs-wrap")
                     ui.label("It may not have arrived yet, or was deleted by the retention.")
@@ -124,17 +131,31 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
     ):
         gone = layout.table(gone_columns, [], "key", "attempt elapsed memory")
 
+    last: Extent | None = None
+    changed = read = 0.0
+
     async def show() -> None:
-        total = await data.row("bulk_numbers", bulk_id=bulk_id)
+        nonlocal last, changed, read
+        known, now = await data.extent(bulk_id), time.monotonic()
+        if known != last:
+            last, changed = known, now
+        elif now - changed > RESTS_S and now - read < RESTING_S:
+            return
+        read = now
+        if known is None:  # the retention has deleted it: what was read last stays
+            return
+        at = {"bulk_id": bulk_id, **known.bounds}
+        total, listed = await asyncio.gather(data.row("bulk_numbers", **at), data.rows("bulk_progress", **at))
+        total |= listed[0] if listed else NOTHING
         span = total["to_ns"] - total["from_ns"]
         bin_ns = max(10**9, span // 300 // 10**9 * 10**9)
         jobs, points, split, slowest, failed, lost = await asyncio.gather(
-            data.rows("bulk_jobs", bulk_id=bulk_id, limit=MOST_JOBS),
-            data.rows("bulk_points", bulk_id=bulk_id, from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns),
-            data.rows("models", bulk_id=bulk_id),
-            data.rows("bulk_worst", bulk_id=bulk_id, failed=False),
-            data.rows("bulk_worst", bulk_id=bulk_id, failed=True),
-            data.rows("lost", bulk=bulk_id, silent_ns=time.time_ns() - SILENT_NS),
+            data.rows("bulk_jobs", limit=MOST_JOBS, **at),
+            data.rows("bulk_points", from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns, **at),
+            data.rows("models", **at),
+            data.rows("bulk_worst", failed=False, **at),
+            data.rows("bulk_worst", failed=True, **at),
+            data.rows("lost", bulk=bulk_id, silent_ns=time.time_ns() - SILENT_NS, **at),
         )
         cut = jobs[0]["total"] - len(jobs) if jobs else 0
         note.set_text(
@@ -227,7 +248,7 @@ def thirteen(t: Row) -> list[dict[str, Any]]:
         ("API requests", fmt.number(t["hits"])),
         ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
         ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.number(t['sent'])} jobs"),
-        ("jobs", f"{fmt.number(t['sent'])} sent, {t['jobs'] - t['failed']:,} done"),
+        ("jobs", f"{fmt.number(t['sent'])} sent, {t['done']:,} done"),
         ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
         (
             "queue wait",

@@ -25,7 +25,9 @@ def register(data: Data) -> None:
     @ui.page("/compare")
     async def page(a: str = "", b: str = "") -> None:
         with layout.frame(data, "Compare", "/compare"):
-            bulks, kept = await asyncio.to_thread(lambda: (api.list_bulks(data.store), comparison.every(data.store)))
+            bulks, kept = await asyncio.to_thread(
+                lambda: (api.list_bulks(data.store, CHOICES), comparison.every(data.store))
+            )
             if not bulks and not kept:
                 layout.hint(data)
             _form(a, b, names(bulks, kept))
@@ -37,7 +39,7 @@ def register(data: Data) -> None:
 
 def names(bulks: list[Row], kept: list[Row]) -> list[str]:
     """Return what can be compared, runs first; of several models each by itself too."""
-    all_of = [(row["name"], row["models"]) for row in kept] + [(row["id"], row["models"]) for row in bulks[:CHOICES]]
+    all_of = [(row["name"], row["models"]) for row in kept] + [(row["id"], row["models"]) for row in bulks]
     found = []
     for name, models in all_of:
         found.append(name)

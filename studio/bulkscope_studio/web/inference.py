@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from nicegui import ui
 
+from bulkscope_studio import summaries
 from bulkscope_studio.web import bulks, charts, layout
 from bulkscope_studio.web.data import Data, Row
 
+# So many inferences give times and rates to 1 %.
+MOST = 300_000
+NOTHING: Row = dict.fromkeys(("time_p50", "time_p95", "rate", "decode_rate", "cpu_per_token", "estimated"))
 # What is plotted: names of the axes, then the columns.
 CLOUDS = (
     ("output tokens", "inference, s", "output_tokens", "seconds"),
@@ -49,13 +54,22 @@ def register(data: Data) -> None:
                 layout.hint(data)
             box = layout.card("Models side by side", "Estimated: share whose CPU or memory could not be read exactly.")
             with box:
+                about = ui.label().classes("bs-mute")
                 table = layout.table(bulks.MODEL_COLUMNS, [], "model", bulks.MODEL_NUMERIC)
             cloud = layout.card("Time against tokens", "A sample of at most 2,000 inferences.")
             with cloud, ui.element("div").classes("bs-pair"):
                 made = [(_scatter(x_name, y_name), x, y) for x_name, y_name, x, y in CLOUDS]
 
             async def show() -> None:
-                found, sample = await data.rows("models", bulk_id=None), await data.rows("scatter")
+                found = await data.rows("model_counts")
+                share = min(1.0, MOST / max(1, sum(row["n"] for row in found)))
+                measured, sample = await asyncio.gather(
+                    data.sampled("models", share, bulk_id=None, **summaries.EVER), data.sampled("scatter", share)
+                )
+                of = {row["model"]: row for row in measured}
+                # A model may be too rare for the sample; what is counted is counted of all.
+                found = [of.get(row["model"], NOTHING) | row for row in found]
+                about.set_text(f"Times, rates and shares are from a sample, {share:.1%} of them." if share < 1 else "")
                 empty.set_visibility(not found)
                 box.set_visibility(bool(found))
                 cloud.set_visibility(bool(sample))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakSet
 
-from nicegui import ui
+from nicegui import Client, ui
 
 from bulkscope_studio.web import fmt
-from bulkscope_studio.web.data import Data
+from bulkscope_studio.web.data import SPENT, Data
 
 T = TypeVar("T")
+# Of a core, for each part of a page that refreshes itself, by the clocks of the threads that ask: DuckDB's second
+# thread takes as much again. And of the time, whoever else kept the machine busy.
+MOST_CPU, MOST_TIME = 0.01, 0.1
 CONNECTED_S = 30.0  # until a browser has loaded the page and opened its socket
 logger = logging.getLogger("bulkscope.studio.web")
 PAGES = (
@@ -53,6 +58,10 @@ body{font-family:system-ui,sans-serif;font-size:14px;background:#f5f6f8;color:#1
   opacity:1!important;color:#808a96;text-align:left;white-space:nowrap}
 }
 """
+VISIBLE = """<script>document.addEventListener('visibilitychange',
+() => emitEvent('bulkscope_visible', document.visibilityState === 'visible'));</script>"""
+# Pages whose tabs are hidden.
+_hidden: WeakSet[Client] = WeakSet()
 CELL = r"""
 <q-td :props="props" role="cell" :title="props.row[props.col.name + '_tip']" :data-label="props.col.label"
   :class="props.col.long ? 'bs-long' : ''">
@@ -74,6 +83,9 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
     """Lay out one page around what the block adds."""
     ui.page_title(f"{title} – Bulkscope")
     ui.add_css(CSS)
+    ui.add_body_html(VISIBLE)
+    client = ui.context.client
+    ui.on("bulkscope_visible", lambda event: _hidden.discard(client) if event.args else _hidden.add(client))
     dark = ui.dark_mode(None)
     with ui.header(elevated=False).classes("bs-head"):
         ui.label("Bulkscope").classes("bs-title")
@@ -127,18 +139,27 @@ async def computed(work: Callable[[], T]) -> T:
 
 
 def live(show: Callable[[], Awaitable[None]], place: ui.element, every: float | None) -> None:
-    """Run ``show`` now and every so many seconds; its failure is said in ``place``, and does not end the page."""
+    """Run ``show`` now and every so many seconds; its failure is said in ``place``, and does not end the page.
+
+    Less often where it takes more than ``MOST_CPU`` of a core or ``MOST_TIME`` of the time; not while the page's tab is
+    hidden.
+    """
     with place:
         pass
     problem = ui.label().classes("bs-error bs-wrap")
     problem.set_visibility(False)
     busy = False
+    due = 0.0
+    client = ui.context.client
 
     async def guarded() -> None:
-        nonlocal busy
-        if busy:  # a query slower than the timer must not pile up
+        nonlocal busy, due
+        began = time.monotonic()
+        if busy or began < due or client in _hidden:  # a query slower than the timer must not pile up
             return
         busy = True
+        spent: list[float] = []
+        SPENT.set(spent)
         try:
             await show()
             problem.set_visibility(False)
@@ -148,6 +169,7 @@ def live(show: Callable[[], Awaitable[None]], place: ui.element, every: float | 
             problem.set_visibility(True)
         finally:
             busy = False
+            due = began + max(sum(spent) / MOST_CPU, (time.monotonic() - began) / MOST_TIME)
 
     if every:
         ui.timer(every, guarded)

@@ -20,6 +20,8 @@ PANELS = [
     "workers busy",
     "host, %",
 ]
+# A sample of so many attempts gives the quantiles of their waits in 150 bins to 1 %.
+MOST_WAITS = 500_000
 _C, _N = charts.COLOURS, charts.CYCLE
 KEYS = {
     0: [("ok", _C["ok"]), ("client error", _C["client_error"]), ("overload", _C["overload"]),
@@ -66,16 +68,17 @@ def register(data: Data) -> None:
                 if not known["n"]:
                     return
                 from_ns, to_ns, bin_ns = window(known, RANGES[choice.value], time.time_ns())
-                names = ("requests", "jobs", "tokens", "points", "tiles")
-                found = await asyncio.gather(
-                    *(data.rows(n, from_ns=from_ns, to_ns=to_ns, bin_ns=bin_ns) for n in names)
+                at = {"from_ns": from_ns, "to_ns": to_ns, "bin_ns": bin_ns}
+                requests, jobs, tokens, points = await asyncio.gather(
+                    *(data.rows(n, **at) for n in ("requests", "jobs", "tokens", "points"))
                 )
-                requests, jobs, tokens, points, (total,) = found
-                chart.options["series"] = _series(requests, jobs, tokens, points)
+                ended = sum(row["done"] + row["failed"] for row in jobs)
+                waits = await data.sampled("waits", MOST_WAITS / max(1, ended), **at)
+                chart.options["series"] = _series(requests, jobs, waits, tokens, points, bin_ns / 1e9)
                 for axis in chart.options["xAxis"]:
                     axis["min"], axis["max"] = from_ns // 10**6, to_ns // 10**6
                 chart.update()
-                _tiles(tiles, total, points, (to_ns - from_ns) / 1e9)
+                _tiles(tiles, totals(requests, jobs, tokens), points, (to_ns - from_ns) / 1e9)
 
             layout.live(show, box, 2.0)
             choice.on_value_change(show)
@@ -85,25 +88,40 @@ def _pairs(rows: list[Row], key: str, scale: float = 1.0) -> list[list[float]]:
     return [[row["t_ms"], row[key] * scale] for row in rows if row[key] is not None]
 
 
-def _series(requests: list[Row], jobs: list[Row], tokens: list[Row], points: list[Row]) -> list[dict[str, object]]:
+def totals(requests: list[Row], jobs: list[Row], tokens: list[Row]) -> Row:
+    """Return what was counted in all bins; tokens are None where no inference told of any."""
+    by = {name: sum(row["n"] for row in requests if row["series"] == name) for name in ("overload", "internal_error")}
+    failed = sum(row["failed"] for row in jobs)
+    return {
+        "requests": sum(row["n"] for row in requests), "overload": by["overload"], "internal": by["internal_error"],
+        "attempts": sum(row["done"] for row in jobs) + failed, "failed": failed,
+        "tokens": sum(row["n"] for row in tokens) if tokens else None,
+    }  # fmt: skip
+
+
+def _series(
+    requests: list[Row], jobs: list[Row], waits: list[Row], tokens: list[Row], points: list[Row], bin_s: float
+) -> list[dict[str, object]]:
+    rate = 1 / bin_s
+
     def of(name: str, rows: list[Row] = points) -> list[Row]:
         return [row for row in rows if row["series"] == name]
 
     colour = charts.COLOURS
     made = [
         charts.series(
-            0, f"{name.replace('_', ' ')} /s", _pairs(of(name, requests), "value"), colour[name], "bar", "api"
+            0, f"{name.replace('_', ' ')} /s", _pairs(of(name, requests), "n", rate), colour[name], "bar", "api"
         )
         for name in ("ok", "client_error", "overload", "internal_error")
     ]
     made += [
         charts.series(1, "waiting jobs", _pairs(of("depth"), "value"), charts.CYCLE[0]),
         charts.series(1, "oldest, s", _pairs(of("age"), "value"), charts.CYCLE[3]),
-        charts.series(2, "done /s", _pairs(jobs, "done"), colour["done"], "bar", "jobs"),
-        charts.series(2, "failed /s", _pairs(jobs, "failed"), colour["failed"], "bar", "jobs"),
-        charts.series(3, "tokens /s", _pairs(tokens, "value"), charts.CYCLE[2], "bar", "tokens"),
-        charts.series(4, "wait p50, s", _pairs(jobs, "wait_p50"), charts.CYCLE[4]),
-        charts.series(4, "wait p95, s", _pairs(jobs, "wait_p95"), charts.CYCLE[0]),
+        charts.series(2, "done /s", _pairs(jobs, "done", rate), colour["done"], "bar", "jobs"),
+        charts.series(2, "failed /s", _pairs(jobs, "failed", rate), colour["failed"], "bar", "jobs"),
+        charts.series(3, "tokens /s", _pairs(tokens, "n", rate), charts.CYCLE[2], "bar", "tokens"),
+        charts.series(4, "wait p50, s", _pairs(waits, "wait_p50"), charts.CYCLE[4]),
+        charts.series(4, "wait p95, s", _pairs(waits, "wait_p95"), charts.CYCLE[0]),
         charts.series(5, "busy workers", _pairs(of("busy"), "value"), charts.CYCLE[2]),
         charts.series(6, "CPU %", _pairs(of("cpu"), "value", 100), charts.CYCLE[0]),
         charts.series(6, "RAM %", _pairs(of("ram"), "value", 100), charts.CYCLE[2]),
