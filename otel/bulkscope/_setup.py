@@ -16,7 +16,7 @@ import wrapt
 from opentelemetry import trace
 
 import bulkscope
-from bulkscope import _defaults, _drops, _lifecycle, _pipeline, _process_metrics, _resource
+from bulkscope import _defaults, _drops, _green, _lifecycle, _pipeline, _process_metrics, _resource
 from bulkscope._processor import BulkSpanProcessor
 from bulkscope._safe import report, say_once
 
@@ -58,6 +58,7 @@ def pre_instrument() -> None:
         return
     _done = True  # an application may initialise a second time what `bulkscope run` has
     try:
+        _green.patch_early(sys.orig_argv)  # where OpenTelemetry's own launcher was used
         bulkscope.resolve()
         say_once("opentelemetry.baggage.propagation")
         _defaults.apply(os.environ)
