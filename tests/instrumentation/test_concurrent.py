@@ -165,7 +165,7 @@ def test_a_thread_that_could_not_be_started_can_be_tried_again(here: Where, monk
     found: list[Where] = []
     thread = threading.Thread(target=lambda: found.append(where()))
     with monkeypatch.context() as without:
-        without.setattr(threading, "_start_new_thread", _no_more)
+        without.setattr(threading, "_start_new_thread", _no_more, raising=False)
         without.setattr(threading, "_start_joinable_thread", _no_more, raising=False)
         with pytest.raises(RuntimeError, match="can't start"):
             thread.start()

@@ -102,6 +102,32 @@ def test_a_final_answer_is_not_asked_again(server: sink.Sink, status: int, caplo
     assert server.url in caplog.text
 
 
+def test_scopes_that_are_seen_at_the_same_moment_have_a_number_each(server: sink.Sink) -> None:
+    records = _exporters.BulkscopeSpanExporter().records
+    both, numbers = threading.Barrier(2), dict[str, bytes | None]()
+
+    class Slow(list[Any]):
+        def append(self, item: Any) -> None:
+            super().append(item)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.3)  # until the other one has come as far, which it must not
+
+    records._groups = Slow()
+    resource, scopes = object(), {"one": object(), "two": object()}
+    threads = [
+        threading.Thread(target=lambda name=name: numbers.update({name: records._number(resource, scopes[name])}))
+        for name in scopes
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for name, scope in scopes.items():
+        number = numbers[name]
+        assert number is not None
+        assert records._groups[int.from_bytes(number, "big")] == (resource, scope)
+
+
 def test_an_outage_is_said_once_and_so_is_its_end(server: sink.Sink, caplog: pytest.LogCaptureFixture) -> None:
     exporter = _exporters.BulkscopeSpanExporter()
     server.answers += [(400, {}, b"")] * 3

@@ -102,7 +102,7 @@ print("noticed:", [name for name, _ in imported], flush=True)
 
 
 def test_nothing_is_imported_after_set_up(sink: Sink, spawn: Spawn) -> None:
-    sink.answers += [(503, {"Retry-After": "0.01"}, b"busy"), (413, {}, b"")]
+    sink.answers += [(503, {"Retry-After": "0.01"}, b"busy")]
     process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", PATHS, env=environment(sink.url))
     output = process.communicate(timeout=120)[0]
     assert output.count("child ended with 0") == 2, output

@@ -141,7 +141,9 @@ def test_forked_child_lets_go_of_every_connection(sink: Sink, spawn: Spawn, tmp_
         "    os._exit(0)\n"
         "os.waitpid(pid, 0)\n"
     )
-    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "fork.py", env=environment(sink.url))
+    process = spawn(
+        str(BIN / "bulkscope"), "run", sys.executable, "fork.py", env=environment(sink.url, PYTHONWARNINGS="ignore")
+    )
     assert process.communicate(timeout=60)[0].splitlines() == ["parent 3", "child 0"]
 
 
