@@ -18,6 +18,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 from bulkscope import _bulk
 from bulkscope._bulk import Bulk
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._safe import report
 
 
 class ConcurrentInstrumentor(Instrumentor):
@@ -91,7 +92,11 @@ def _start(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> 
     target = getattr(thread, "_target", None)
     if not context or target is pool_threads._worker or thread.name.startswith(("Otel", "bulkscope")):
         return wrapped(*args, **kwargs)
-    thread.run = ours = _Run(context, thread)
+    try:
+        thread.run = ours = _Run(context, thread)
+    except Exception:
+        report("the start of a thread")
+        return wrapped(*args, **kwargs)
     try:
         return wrapped(*args, **kwargs)
     except BaseException:

@@ -36,11 +36,23 @@ OK, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short waits; and what was made is closed, lest its thread stay with the tests that follow."""
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_outbox, "_FIRST_WAIT", 0.01)
     monkeypatch.setattr(_outbox, "_PATIENCE", 30.0)
+    made: list[_outbox.Outbox] = []
+
+    class Noted(_outbox.Outbox):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(_exporters, "Outbox", Noted)
+    yield
+    for outbox in made:
+        outbox.close()
 
 
 @pytest.fixture
