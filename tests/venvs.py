@@ -21,10 +21,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bulkscope" / "venvs"
 
 
-def venv(name: str, requirements: list[str]) -> Path:
-    """Return the Python of an environment with exactly ``requirements`` (made on first use)."""
+def venv(name: str, requirements: list[str], base: Path = Path(sys.executable)) -> Path:
+    """Return the Python of an environment with exactly ``requirements`` (made on first use, by ``base``)."""
     demand("compat")
-    key = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()[:12]
+    made_by = [] if base == Path(sys.executable) else [str(base)]
+    key = hashlib.sha256("\n".join([sys.version, *made_by, *requirements]).encode()).hexdigest()[:12]
     root = cache_root() / f"{name}-{key}"
     python, complete = root / "bin" / "python", root / "complete"
     if complete.exists():
@@ -33,19 +34,19 @@ def venv(name: str, requirements: list[str]) -> Path:
     with root.with_name(f"{root.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making the same one
         if not complete.exists():
-            _make(root, python, requirements)
+            _make(root, python, requirements, base)
             complete.touch()
     return python
 
 
-def _make(root: Path, python: Path, requirements: list[str]) -> None:
+def _make(root: Path, python: Path, requirements: list[str], base: Path) -> None:
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         raise Unavailable("uv is not on the PATH (python -m pip install uv)")
     shutil.rmtree(root, ignore_errors=True)
     environment = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
     for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, str(root)],
+        [uv, "venv", "--quiet", "--python", str(base), str(root)],
         [uv, "pip", "install", "--quiet", "--no-config", "--python", str(python), *requirements],
     ):
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

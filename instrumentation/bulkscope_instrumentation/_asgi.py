@@ -312,7 +312,8 @@ def _authority(host: bytes | None, scheme: str) -> tuple[str, int | None] | None
     name, colon, port = host.decode("latin-1").rpartition(":")
     if not colon or port.endswith("]"):
         return (name + colon + port).strip("[]"), _DEFAULT_PORTS.get(scheme)
-    return name.strip("[]"), int(port) if port.isdecimal() else None
+    number = int(port) if port.isdecimal() and len(port) <= 5 else 0
+    return name.strip("[]"), number if 0 < number <= 65_535 else None
 
 
 _OLD_NAMES = {

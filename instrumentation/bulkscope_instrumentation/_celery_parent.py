@@ -12,7 +12,8 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from bulkscope._job import Work, oom_kills
 from bulkscope._safe import guarded
@@ -35,6 +36,32 @@ class _Loss:
     domain: str | None
     again: bool
     done: bool = False
+
+
+class _Kinds(NamedTuple):
+    wrapped: Any
+    lost: Any
+    gone: tuple[Any, ...]
+    exits_are_told: bool
+
+
+@cache
+def _kinds() -> _Kinds:
+    import billiard.common
+    from billiard.einfo import ExceptionWithTraceback
+    from celery.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+
+    return _Kinds(
+        ExceptionWithTraceback,
+        WorkerLostError,
+        (WorkerLostError, TimeLimitExceeded, Terminated),
+        hasattr(billiard.common, "terminate_handler_fired"),
+    )
+
+
+def prepare() -> None:
+    """Import what a loss will be held against, before there are jobs: a pool forks in any moment."""
+    _kinds()
 
 
 class Parent:
@@ -61,21 +88,15 @@ class Parent:
         """Return what has befallen the process of a job; None where the process has told of it by itself."""
         if return_ok:
             return None
-        import billiard.common
-        from billiard.einfo import ExceptionWithTraceback
-        from celery.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-
-        error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):
+        kinds, error = _kinds(), exc_info.exception
+        if isinstance(error, kinds.wrapped):
             error = error.exc
         # A job that exits (SystemExit) ends its span, and then its process: billiard before 4.3 calls that lost.
-        if not isinstance(error, (WorkerLostError, TimeLimitExceeded, Terminated)) or (
-            "exitcode" in str(error) and not hasattr(billiard.common, "terminate_handler_fired")
-        ):
+        if not isinstance(error, kinds.gone) or ("exitcode" in str(error) and not kinds.exits_are_told):
             return None
         if request.time_start is None or request.worker_pid in (None, os.getpid()):
             return None  # no child had it
-        domain = "resource" if isinstance(error, WorkerLostError) and self._killed_for_memory(error) else None
+        domain = "resource" if isinstance(error, kinds.lost) and self._killed_for_memory(error) else None
         # Cancelled for want of a connection, or with its worker: if the broker has the message still, the next gets it.
         again = bool(getattr(request, "_already_cancelled", False)) and not request.acknowledged
         loss = vars(request)[_KEPT] = _Loss(error, time.time_ns(), domain, again)

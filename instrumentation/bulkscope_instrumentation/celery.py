@@ -86,6 +86,7 @@ class CeleryInstrumentor(Instrumentor):
             signal.connect(handler, weak=False)
 
     def _patch_request(self, request: Any) -> None:
+        _celery_parent.prepare()
         self.wrap(request, "on_failure", self._parent.on_failure)
         self.wrap(request, "reject", _celery_parent.reject)
         # Celery 5.3 has neither.

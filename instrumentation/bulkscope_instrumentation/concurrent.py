@@ -1,7 +1,8 @@
 """Threads and executors: what is started goes on in the context of who started it.
 
 A thread, a call in a ``ThreadPoolExecutor`` (``loop.run_in_executor`` and ``asyncio.to_thread`` are such calls)
-and one in a ``ProcessPoolExecutor`` see the caller's span and bulk. Tasks of asyncio do so by themselves.
+and one in a ``ProcessPoolExecutor`` see the caller's span and bulk. Tasks of asyncio do so by themselves. Calls in an
+``InterpreterPoolExecutor`` do not: nothing is recorded in other interpreters.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 from bulkscope import _bulk
 from bulkscope._bulk import Bulk
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._safe import report
 
 
 class ConcurrentInstrumentor(Instrumentor):
@@ -53,20 +55,68 @@ class _In:
             detach(token)
 
 
+class _Run:
+    """A thread's ``run`` in a context; at its end the thread is as it was.
+
+    The two hold each other, with the request's span and bulk: 2,000 threads that had ended stayed in memory until the
+    garbage collector came by.
+    """
+
+    __slots__ = ("_context", "_own", "_run", "_thread")
+
+    def __init__(self, context: Context, thread: Any) -> None:
+        self._context, self._thread = context, thread
+        self._run, self._own = thread.run, vars(thread).get("run")
+
+    def __call__(self) -> None:
+        token = attach(self._context)
+        try:
+            self._run()
+        finally:
+            detach(token)
+            self.put_back()
+
+    def put_back(self) -> None:
+        """Give the thread its own ``run`` again."""
+        if vars(self._thread).get("run") is self:
+            if self._own is None:
+                del self._thread.run
+            else:
+                self._thread.run = self._own
+        self._thread = self._run = None
+
+
 def _start(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> Any:
     context = get_current()
     # A pool's thread outlives the call it was started for, and a library's own is nobody's.
     target = getattr(thread, "_target", None)
-    if context and target is not pool_threads._worker and not thread.name.startswith(("Otel", "bulkscope")):
-        thread.run = _In(context, thread.run)
-    return wrapped(*args, **kwargs)
+    if not context or target is pool_threads._worker or thread.name.startswith(("Otel", "bulkscope")):
+        return wrapped(*args, **kwargs)
+    try:
+        thread.run = ours = _Run(context, thread)
+    except Exception:
+        report("the start of a thread")
+        return wrapped(*args, **kwargs)
+    try:
+        return wrapped(*args, **kwargs)
+    except BaseException:
+        if not thread.is_alive():  # not begun: it may be tried again
+            ours.put_back()
+        raise
 
 
 def _submit(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
     context = get_current()
-    if not context or not args:
+    if not context or not args or _of_interpreters(type(pool)):
         return wrapped(*args, **kwargs)
     return wrapped(_In(context, args[0]), *args[1:], **kwargs)
+
+
+def _of_interpreters(kind: type) -> bool:
+    """Tell whether a pool's calls go to other interpreters (Python 3.14), which take no object of ours."""
+    return kind is not pool_threads.ThreadPoolExecutor and any(
+        base.__module__ == "concurrent.futures.interpreter" for base in kind.__mro__
+    )
 
 
 class _InProcess:

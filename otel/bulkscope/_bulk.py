@@ -79,13 +79,14 @@ def from_baggage(context: Context | None = None) -> str | None:
 
 
 def clean(value: object) -> str | None:
-    """Return ``value`` as an id: a non-empty string or an integer; anything else is None."""
-    if isinstance(value, str):
-        value = value.strip()
-        return value if 0 < len(value) <= MAX_ID_LENGTH else None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return None
+    """Return ``value`` as an id: a non-empty string or an integer; anything else, or a longer one, is None."""
+    # Of an integer the bits are looked at first: from 4,300 digits on Python refuses to write it.
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 4 * MAX_ID_LENGTH:
+        value = str(value)
+    if not isinstance(value, str):
+        return None
+    value = value.strip()
+    return value if 0 < len(value) <= MAX_ID_LENGTH else None
 
 
 def find_in_call(args: Sequence[object], kwargs: object) -> str | None:

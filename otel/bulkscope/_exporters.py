@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPException
 from importlib import import_module
 from typing import Any
 
@@ -19,12 +20,11 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, E
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from bulkscope import _drops, _otlp, _otlp_metrics, _pipeline
-from bulkscope._otlp_http import Client, RefusedError
+from bulkscope._otlp_http import Client
+from bulkscope._outbox import Outbox
 from bulkscope._safe import report
 
 logger = logging.getLogger("bulkscope")
-
-_TOO_LARGE = 413
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -72,43 +72,43 @@ def _official(where: str, records: Any) -> bytes:
 
 
 class _Sender:
-    """Delivers requests of one signal. An outage is said once, and once that it is over."""
+    """Delivers the records of one signal. An outage is said once, and once that it is over.
 
-    def __init__(self, signal: str) -> None:
-        self.signal = signal
+    ``encode`` makes a request of items; ``newest_only`` as of ``Outbox``.
+    """
+
+    def __init__(self, signal: str, encode: Callable[[list[bytes]], bytes], *, newest_only: bool = False) -> None:
+        self.signal, self._encode, self._newest_only = signal, encode, newest_only
         self.client = Client(signal)
         self.down = False
+        self.outbox = Outbox(self._deliver, self._dropped, self._failed, self._delivered, newest_only=newest_only)
 
-    def send(self, request: bytes) -> bool:
-        """Deliver a request; False when it was not. Raises ``RefusedError`` for one that is too large."""
-        try:
-            answer = self.client.post(request)
-        except RefusedError as refused:
-            if refused.status == _TOO_LARGE:
-                raise
-            return self.failed(refused)
-        except (OSError, HTTPException) as error:
-            return self.failed(error)
-        if self.down:
-            self.down = False
-            logger.warning("%s are delivered again to %s", self.signal, self.client.shown)
+    def _deliver(self, items: list[bytes]) -> None:
+        answer = self.client.post(self._encode(items))
         lost, reason = rejected(answer)
         if lost:
             _drops.count(self.signal, lost, "rejected")
             logger.warning("%s rejected %d records of %s: %s", self.client.shown, lost, self.signal, reason)
-        return True
 
-    def failed(self, error: Exception) -> bool:
-        """Say that something was not delivered, once an outage; returns False."""
+    def _dropped(self, records: int, reason: str) -> None:
+        if not self._newest_only:  # sums that go on come again with the next collection
+            _drops.count(self.signal, records, reason)
+
+    def _delivered(self) -> None:
+        if self.down:
+            self.down = False
+            logger.warning("%s are delivered again to %s", self.signal, self.client.shown)
+
+    def _failed(self, error: Exception) -> None:
         logger.log(
             logging.DEBUG if self.down else logging.WARNING,
-            "%s could not be delivered to %s: %s; what is dropped is counted, and said when it answers again",
+            "%s could not be delivered to %s: %s; what may still be taken is kept and tried again, what is dropped is "
+            "counted, and said when it answers again",
             self.signal,
             self.client.shown,
             error,
         )
         self.down = True
-        return False
 
 
 class _Records:
@@ -119,96 +119,143 @@ class _Records:
     no request is served, p99 of the empty application under ``wrk``; 5 ms with bytes, which it need not visit.
     """
 
-    _MOST_GROUPS = 1 << 16
+    # The number of what was encoded by OpenTelemetry's encoder: such an item is a request of its own.
+    _WHOLE = b"\xff\xff"
+    _MOST_GROUPS = 0xFFFF
 
     def __init__(self, signal: str, field: Callable[[Any], bytes], official: str) -> None:
-        self.sender = _Sender(signal)
+        self.sender = _Sender(signal, self._request)
         self._field, self._official = field, official
         # What each record belongs to, (resource, scope), and by their identities its number as two bytes.
         self._groups: list[tuple[Any, Any]] = []
         self._numbers: dict[tuple[int, int], bytes] = {}
+        self._adding = threading.Lock()
 
     def early(self, record: Any) -> Any:
         """Return the record as bytes; the record itself when it cannot be encoded here."""
         try:
             resource, scope = record.resource, record.instrumentation_scope
-            number = self._numbers.get((id(resource), id(scope)))
-            if number is None:
-                if len(self._groups) == self._MOST_GROUPS:
-                    return record
-                self._groups.append((resource, scope))  # kept, so that the identities stay taken
-                number = self._numbers[id(resource), id(scope)] = (len(self._groups) - 1).to_bytes(2, "big")
-            return number + self._field(record)
+            number = self._numbers.get((id(resource), id(scope))) or self._number(resource, scope)
+            return number + self._field(record) if number else record
         except Exception:
             report(f"encoding {self.sender.signal}, which go through the official encoder")
             return record
 
-    def _encoded(self, batch: Sequence[Any]) -> bytes:
-        items = [item if type(item) is bytes else self.early(item) for item in batch]
+    def _number(self, resource: Any, scope: Any) -> bytes | None:
+        # Two threads with the same number for two scopes would send spans under another's name for good.
+        with self._adding:
+            key = id(resource), id(scope)
+            if key not in self._numbers and len(self._groups) < self._MOST_GROUPS:
+                self._groups.append((resource, scope))  # kept, so that the identities stay taken
+                self._numbers[key] = (len(self._groups) - 1).to_bytes(2, "big")
+            return self._numbers.get(key)
+
+    def _item(self, record: Any) -> bytes:
+        item = record if type(record) is bytes else self.early(record)
+        return item if type(item) is bytes else self._WHOLE + _official(self._official, [item])
+
+    def _request(self, items: list[bytes]) -> bytes:
         ours = _otlp.request(
-            (*self._groups[int.from_bytes(item[:2], "big")], item[2:]) for item in items if type(item) is bytes
+            (*self._groups[int.from_bytes(item[:2], "big")], item[2:]) for item in items if item[:2] != self._WHOLE
         )
-        others = [item for item in items if type(item) is not bytes]
-        # Two requests on end are one request with the records of both: all that is in them is a repeated field.
-        return ours + (_official(self._official, others) if others else b"")
+        # Requests on end are one request with the records of all: all that is in them is a repeated field.
+        return ours + b"".join(item[2:] for item in items if item[:2] == self._WHOLE)
 
     def send(self, batch: Sequence[Any]) -> bool:
-        """Deliver a batch, in halves where it is too large; False when not all of it was. Counts what was not."""
-        try:
-            delivered = self.sender.send(self._encoded(batch))
-        except RefusedError as refused:
-            half = len(batch) // 2
-            if half:
-                return all([self.send(batch[:half]), self.send(batch[half:])])
-            delivered = self.sender.failed(refused)
-        if not delivered:
-            _drops.count(self.sender.signal, len(batch), "export_failed")
-        return delivered
+        """Hand a batch over; False when not all of it is delivered yet. Counts what will not be."""
+        items = []
+        for record in batch:
+            try:
+                items.append(self._item(record))
+            except Exception:
+                report(f"encoding {self.sender.signal}")
+        if len(items) < len(batch):
+            _drops.count(self.sender.signal, len(batch) - len(items), "export_failed")
+        return (not items or self.sender.outbox.send(items)) and len(items) == len(batch)
+
+    def renew(self) -> None:
+        """Free a forked child of a lock that a thread of its parent held."""
+        self._adding = threading.Lock()
 
 
 class _Exporter:
-    """What the SDK asks of an exporter beside exporting."""
+    """What the SDK, and the end of a process, ask of an exporter beside exporting."""
 
     counts_drops = True
 
-    client: Client
+    sender: _Sender
+
+    @property
+    def client(self) -> Client:
+        """Where to."""
+        return self.sender.client
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
-        """Close the connection, and give up what is being tried again."""
+        """Give up what is not delivered yet."""
+        self._said_left(self.sender.outbox.close())
         self.client.close()
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
-        """Nothing is held back here."""
-        return True
+        """Deliver what waits; False when that took too long."""
+        return self.drain(time.monotonic() + timeout_millis / 1e3)
+
+    def drain(self, deadline: float) -> bool:
+        """As ``force_flush``, until ``deadline`` (``time.monotonic``)."""
+        return self.sender.outbox.drain(deadline)
+
+    def left(self) -> None:
+        """Say how much the process takes with it at its end: nothing will carry the count of it."""
+        self._said_left(self.sender.outbox.waiting())
+
+    def _said_left(self, records: int) -> None:
+        if records:
+            logger.warning(
+                "%s lost at the end of the process, not delivered to %s: %d",
+                self.sender.signal,
+                self.client.shown,
+                records,
+            )
 
     def renew(self) -> None:
-        """Start without the connection that a forked child has inherited."""
+        """Start without the connection that a forked child has inherited, and without what its parent will send."""
         self.client.renew()
+        self.sender.outbox.renew()
+        self.sender.down = False
 
 
-class BulkscopeSpanExporter(_Exporter, SpanExporter):
+class _RecordExporter(_Exporter):
+    """An exporter of what ends one by one."""
+
+    records: _Records
+
+    def renew(self) -> None:
+        super().renew()
+        self.records.renew()
+
+
+class BulkscopeSpanExporter(_RecordExporter, SpanExporter):
     """Sends spans."""
 
     def __init__(self) -> None:
         encoder = "opentelemetry.exporter.otlp.proto.common.trace_encoder:encode_spans"
         self.records = _Records("traces", _otlp.span_field, encoder)
-        self.client = self.records.sender.client
+        self.sender = self.records.sender
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        """Send ``spans``; FAILURE when the end point did not take them in time."""
+        """Hand ``spans`` over; FAILURE when they are not delivered yet, or never will be."""
         return SpanExportResult.SUCCESS if self.records.send(spans) else SpanExportResult.FAILURE
 
 
-class BulkscopeLogExporter(_Exporter, logs_export.LogRecordExporter):
+class BulkscopeLogExporter(_RecordExporter, logs_export.LogRecordExporter):
     """Sends log records."""
 
     def __init__(self) -> None:
         encoder = "opentelemetry.exporter.otlp.proto.common._log_encoder:encode_logs"
         self.records = _Records("logs", _otlp.log_field, encoder)
-        self.client = self.records.sender.client
+        self.sender = self.records.sender
 
     def export(self, batch: Sequence[Any]) -> logs_export.LogRecordExportResult:
-        """Send log records; FAILURE when the end point did not take them in time."""
+        """Hand log records over; FAILURE when they are not delivered yet, or never will be."""
         result = logs_export.LogRecordExportResult
         return result.SUCCESS if self.records.send(batch) else result.FAILURE
 
@@ -243,32 +290,26 @@ class BulkscopeMetricExporter(_Exporter, MetricExporter):
 
     def __init__(self) -> None:
         super().__init__(_temporality(), _aggregation())
-        self._sender = _Sender("metrics")
-        self.client = self._sender.client
+        # Of sums that go on the newest collection says all that the ones before it would have.
+        self.sender = _Sender("metrics", b"".join, newest_only=not self._preferred_temporality)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        """Send one collection; FAILURE when the end point did not take it in time."""
+        """Hand one collection over; FAILURE when it is not delivered yet, or never will be."""
         try:
             request = _otlp_metrics.encode_metrics(metrics_data)
         except Exception:
             report("encoding metrics, which go through the official encoder")
             request = _official("opentelemetry.exporter.otlp.proto.common.metrics_encoder:encode_metrics", metrics_data)
-        try:
-            delivered = self._sender.send(request)
-        except RefusedError as refused:
-            delivered = self._sender.failed(refused)
-        if not delivered and self._preferred_temporality:
-            # Sums that go on come again with the next interval; of an interval's own, delta, nothing does.
-            groups = (scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics)
-            points = sum(len(metric.data.data_points) for scope in groups for metric in scope.metrics)
-            _drops.count("metrics", points, "export_failed")
+        groups = (scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics)
+        points = sum(len(metric.data.data_points) for scope in groups for metric in scope.metrics)
+        delivered = self.sender.outbox.send([request], points)
         return MetricExportResult.SUCCESS if delivered else MetricExportResult.FAILURE
 
 
 def encode_early() -> None:
     """Let the batch queues of our exporters hold bytes."""
     for _, processor, exporter in _pipeline.exporters():
-        if isinstance(exporter, BulkscopeSpanExporter | BulkscopeLogExporter) and hasattr(processor, "emit"):
+        if isinstance(exporter, _RecordExporter) and hasattr(processor, "emit"):
             _encode_early(processor, exporter.records)
 
 

@@ -34,10 +34,9 @@ def environment(command: Sequence[str], environ: MutableMapping[str, str]) -> No
     disabled += sorted(_defaults.superseded_names() - set(disabled))
     environ["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(disabled)
     # Found, not imported: importing it takes 0.1 s, and only the command's own process needs it.
-    found = find_spec("opentelemetry.instrumentation.auto_instrumentation")
-    if found is None or not found.submodule_search_locations:
+    if find_spec("opentelemetry.instrumentation.auto_instrumentation") is None:
         raise SystemExit("bulkscope run: opentelemetry-instrumentation is not installed (pip install bulkscope)")
-    hook = str(Path(found.submodule_search_locations[0]))
+    hook = str(Path(__file__).resolve().with_name("_hook"))
     paths = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != hook]
     # opentelemetry-instrument puts the working directory on the path as well; so do we, for the same result.
     if os.getcwd() not in paths:

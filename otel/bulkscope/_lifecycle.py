@@ -35,33 +35,49 @@ def flush_seconds() -> float:
     return 5.0 if seconds != seconds else min(max(0.0, seconds), threading.TIMEOUT_MAX)  # nan is no number
 
 
+class _Flush:
+    """Sending what one signal has recorded, in a thread of its own."""
+
+    def __init__(self, signal_name: str, provider: Any, deadline: float) -> None:
+        self._signal, self._provider, self._deadline = signal_name, provider, deadline
+        self.over, self.delivered = threading.Event(), True
+
+    def __call__(self) -> None:
+        try:
+            guarded(self._provider.force_flush)()
+            for signal_name, _, exporter in _pipeline.exporters():
+                if signal_name == self._signal and hasattr(exporter, "drain"):
+                    self.delivered = bool(guarded(exporter.drain)(self._deadline)) and self.delivered
+        finally:
+            self.over.set()
+
+
 def flush(timeout: float | None = None) -> bool:
     """Send what is recorded, all signals at once; False when ``timeout`` seconds were not enough.
 
-    Each provider is flushed in a thread of its own, because the SDK's flush takes no deadline: its
-    retries against an end point that is down go on for as long as the exporter's time-out.
+    Each provider is flushed in a thread of its own, because the SDK's flush takes no deadline: of exporters
+    that are not ours, the retries against an end point that is down go on for as long as their time-out.
     """
     deadline = time.monotonic() + (flush_seconds() if timeout is None else timeout)
-    over = []
+    flushes = []
     for signal_name, provider in _pipeline.providers().items():
-        done = threading.Event()
+        flushing = _Flush(signal_name, provider, deadline)
         try:
-            threading.Thread(target=_flush, args=(provider, done), name="bulkscope-flush", daemon=True).start()
+            threading.Thread(target=flushing, name="bulkscope-flush", daemon=True).start()
         except RuntimeError:
             # Python >= 3.12 starts no thread once the interpreter is going down; one is waiting for this.
-            _parked[signal_name].put((provider, done))
-        over.append(done)
-    return all(done.wait(max(0.0, deadline - time.monotonic())) for done in over)
-
-
-def _flush(provider: Any, done: threading.Event) -> None:
-    guarded(provider.force_flush)()
-    done.set()
+            if signal_name not in _parked:
+                continue
+            _parked[signal_name].put(flushing)
+        flushes.append(flushing)
+    for each in flushes:
+        each.over.wait(max(0.0, deadline - time.monotonic()))
+    return all(each.over.is_set() and each.delivered for each in flushes)
 
 
 # By signal: where a thread waits that was started in time. Without, an exit on Python 3.12 flushed one signal after the
 # other, each for as long as its exporter tries: 55 s with 2,000 spans and an end point that never answers.
-_parked: dict[str, SimpleQueue[tuple[Any, threading.Event]]] = {}
+_parked: dict[str, SimpleQueue[_Flush]] = {}
 
 
 def _park() -> None:
@@ -69,9 +85,7 @@ def _park() -> None:
         return
     for signal_name in _pipeline.providers():
         waiting = _parked[signal_name] = SimpleQueue()
-        threading.Thread(
-            target=lambda waiting=waiting: _flush(*waiting.get()), name="bulkscope-parked", daemon=True
-        ).start()
+        threading.Thread(target=lambda waiting=waiting: waiting.get()(), name="bulkscope-parked", daemon=True).start()
 
 
 _ended_pid: int | None = None
@@ -92,7 +106,10 @@ def flush_at_end() -> None:
     for callback in _at_end:
         guarded(callback)()
     try:
-        flush()
+        if not flush():
+            for _, _, exporter in _pipeline.exporters():
+                if hasattr(exporter, "left"):
+                    exporter.left()
     except Exception:
         report("the flush at the end of the process")
 
@@ -134,16 +151,31 @@ def _watch_exit() -> None:
     atexit.register(flush_at_end)
 
 
-@guarded
-def _after_fork_in_child() -> None:
+def _new_identity() -> None:
+    _pipeline.update_resource(_resource.process_attributes())
+
+
+def _may_end_again() -> None:
     global _ended_pid
     _ended_pid = None
-    _pipeline.renew_locks()
-    _pipeline.renew_connections()
-    _instruments.forget()
-    _pipeline.forget_metrics()
-    _pipeline.update_resource(_resource.process_attributes())
-    _park()
+
+
+# In this order, and each whether the ones before it went well or not: without the connections of its own a child
+# sends in pieces what its parent sends, whatever became of the locks.
+_REPAIRS: tuple[Callable[[], None], ...] = (
+    _may_end_again,
+    _pipeline.renew_locks,
+    _pipeline.renew_connections,
+    _instruments.forget,
+    _pipeline.forget_metrics,
+    _new_identity,
+    _park,
+)
+
+
+def _after_fork_in_child() -> None:
+    for repair in _REPAIRS:
+        guarded(repair)()
 
 
 def _imported_late() -> Iterator[str]:

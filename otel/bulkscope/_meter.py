@@ -182,7 +182,7 @@ class Meter:
         threads: dict[int, int] = {}
         if sys.platform.startswith("linux"):
             for thread in threading.enumerate():
-                number = thread.native_id
+                number = getattr(thread, "native_id", None)  # eventlet's main thread has none
                 used = None if number is None else _thread_clock_ns(number)
                 if number is not None and used is not None:
                     threads[number] = used

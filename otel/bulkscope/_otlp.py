@@ -11,12 +11,11 @@ A batch with a record that this one cannot encode goes through the official one 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
-logger = logging.getLogger("bulkscope")
+from bulkscope._safe import log_once
 
 _DOUBLE = Struct("<d").pack
 _FIXED64 = Struct("<Q").pack
@@ -72,7 +71,7 @@ def _value(value: Any) -> bytes:
         return b"\x10\x01" if value else b"\x10\x00"
     if kind is int:
         if not -(2**63) <= value < 2**63:
-            raise ValueError(f"{value} does not fit 64 bits")
+            raise ValueError("the number does not fit 64 bits")
         return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
     if kind is float:
         return b"\x21" + _DOUBLE(value)
@@ -117,7 +116,8 @@ def attributes_field(tag: bytes, attributes: Mapping[str, Any] | None) -> bytes:
         try:
             content = _value(value)
         except ValueError as error:
-            logger.warning("attribute %s is not exported: %s", key, error)
+            # At the first only: whoever sends requests may bring about one with each.
+            log_once("an attribute is not exported", "attribute %s is not exported: %s", key, error)
             continue
         # Written out: two calls less for each attribute are a quarter of a span's time.
         size = len(content)

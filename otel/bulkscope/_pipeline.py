@@ -6,6 +6,7 @@ clean start after a fork), never the telemetry.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -94,9 +95,8 @@ def renew_connections() -> None:
 
 def update_resource(attributes: dict[str, Any]) -> None:
     """Merge ``attributes`` over the resource of every provider."""
-    from opentelemetry.sdk.resources import Resource
-
-    extra = Resource(attributes)
+    # Not imported: a forked child does this, and where the SDK's providers are its module is.
+    extra = sys.modules["opentelemetry.sdk.resources"].Resource(attributes)
     for provider in providers().values():
         if hasattr(provider, "_update_resource"):  # from SDK 1.44 on
             provider._update_resource(extra)

@@ -27,14 +27,19 @@ def report(where: str) -> None:
     error = sys.exc_info()[1]
     if error is not None and _TIME_LIMITS.intersection(kind.__name__ for kind in type(error).__mro__):
         raise error
-    level = logging.DEBUG if where in _reported else logging.WARNING
-    _reported.add(where)
-    logger.log(
-        level,
+    log_once(
+        where,
         "Bulkscope could not record telemetry in %s; the application is not affected",
         where,
         exc_info=True,
     )
+
+
+def log_once(where: str, message: str, *arguments: object, exc_info: bool = False) -> None:
+    """Log a warning the first time at a place, then at debug level."""
+    level = logging.DEBUG if where in _reported else logging.WARNING
+    _reported.add(where)
+    logger.log(level, message, *arguments, exc_info=exc_info)
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
@@ -49,3 +54,25 @@ def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
             return None
 
     return call
+
+
+class _Once(logging.Filter):
+    """Lets a logger say each of its messages once, whatever is filled in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is the first of its message."""
+        new = str(record.msg) not in self._said
+        self._said.add(str(record.msg))
+        return new
+
+
+def say_once(name: str) -> None:
+    """Let the logger ``name`` say each of its messages once.
+
+    For one that quotes what whoever sends a request has sent, with each request.
+    """
+    logging.getLogger(name).addFilter(_Once())

@@ -6,6 +6,7 @@ is; without one it is configured here, from the same ``OTEL_*`` variables.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 from types import ModuleType
@@ -14,9 +15,10 @@ from typing import Any
 import wrapt
 from opentelemetry import trace
 
-from bulkscope import _defaults, _drops, _lifecycle, _pipeline, _process_metrics, _resource
+import bulkscope
+from bulkscope import _defaults, _drops, _green, _lifecycle, _pipeline, _process_metrics, _resource
 from bulkscope._processor import BulkSpanProcessor
-from bulkscope._safe import report
+from bulkscope._safe import report, say_once
 
 
 def _configure_sdk() -> None:
@@ -48,10 +50,17 @@ _done = False
 def pre_instrument() -> None:
     """Set defaults, configure the SDK if nobody has, and put Bulkscope's parts into it."""
     global _done
+    # Where no daemon threads may be, an interpreter beside the main one (concurrent.futures.InterpreterPoolExecutor),
+    # nothing could be sent.
+    if not getattr(_thread, "daemon_threads_allowed", lambda: True)():
+        return
     if _done or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return
     _done = True  # an application may initialise a second time what `bulkscope run` has
     try:
+        _green.patch_early(sys.orig_argv)  # where OpenTelemetry's own launcher was used
+        bulkscope.resolve()
+        say_once("opentelemetry.baggage.propagation")
         _defaults.apply(os.environ)
         for module in _defaults.superseded():
             wrapt.register_post_import_hook(_silence, module)

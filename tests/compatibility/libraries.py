@@ -19,6 +19,10 @@ class Queue:
     own: tuple[str, str] | None = None
     # The broker puts a job back itself and does not say when, so that there is no wait to report.
     wait_of_a_retry: bool = True
+    # Its application also publishes this many jobs that ask a model, beside each other in one thread.
+    greenlets: int = 0
+    package: str = ""
+    application: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.age}"
@@ -35,6 +39,12 @@ QUEUES = [
           ("celery[redis]", "opentelemetry-instrumentation-celery"),
           "celery -A celery_app worker -P prefork -c 1 --without-mingle -Q bulk -l INFO",
           own=("internal_error", "code")),
+    *(
+        Queue(f"celery -P {pool}", "newest", ("celery[redis]", pool),
+              tuple(f"celery -A celery_greenlets_app worker -P {pool} -c 4 --without-mingle -Q bulk -l INFO".split()),
+              own=("internal_error", "code"), greenlets=4, package="celery", application="celery_greenlets_app")
+        for pool in ("gevent", "eventlet")
+    ),
     *both("rq", ("rq==1.16.*", "redis<6"), ("rq", "redis"), "rq worker --with-scheduler --url $BROKER bulk"),
     *both("dramatiq", ("dramatiq[redis]==1.15.*", "redis<6"), ("dramatiq[redis]",),
           "dramatiq dramatiq_app -p 1 -t 1"),

@@ -24,11 +24,18 @@ NUMBERS = {
 # The part of a bulk's way that a kind of library sees; the other numbers are another kind's to deliver.
 KINDS = {
     "API": (("1", "2"), ("fastapi", "starlette")),
-    "queue": (("3", "4", "5", "6", "13"), ("celery", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq")),
+    "queue": (
+        ("3", "4", "5", "6", "13"),
+        ("celery", "celery -P gevent", "celery -P eventlet", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq"),
+    ),
     "engine": (("7", "8", "9", "10", "11", "12"), ("xllamacpp", "llama-cpp-python", "transformers", "openai")),
 }
 
 NOTES = {
+    "celery -P gevent": "As `-P eventlet`: Celery's patches are made before telemetry is set up, by `bulkscope run`, "
+    "and by `opentelemetry-instrument` where no distribution has set up the SDK before that. Inferences of greenlets "
+    "take turns in one thread: those that overlap share its CPU time as an estimate, and nothing is sent while one "
+    "computes.",
     "openai": "Any server with OpenAI's, llama-server's or Ollama's paths, through `openai`, `httpx` or `httpx2`. "
     "The engine is another process, whose CPU and RAM are not this one's to measure. A stream has tokens when the "
     "server says them (`stream_options`, or llama.cpp's timings).",

@@ -60,12 +60,12 @@ def broker() -> Iterator[str]:
 def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
     try:
-        python = venv(f"queue-{library.name}-{library.age}", ["-e", str(ROOT), *library.requirements])
+        python = venv(f"queue-{library}".replace(" ", "-"), ["-e", str(ROOT), *library.requirements])
     except Unavailable as reason:
         if os.environ.get("BULKSCOPE_NO_SKIP") == "1":
             raise
         pytest.skip(f"no environment with {library}: {reason}")
-    folder = tmp_path_factory.mktemp(library.name) / "app"
+    folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
     shutil.copytree(APPS, folder)
     url = f"{broker}/{QUEUES.index(library)}"
     with serve() as sink:
@@ -75,7 +75,7 @@ def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.Te
         )  # fmt: skip
         start = [str(python.parent / "bulkscope"), "run"]
         publish = subprocess.run(
-            [*start, "python", "publish.py", f"{library.name}_app"],
+            [*start, "python", "publish.py", library.application or f"{library.name}_app"],
             cwd=folder, env=env, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert publish.returncode == 0, publish.stdout + publish.stderr
@@ -85,10 +85,11 @@ def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.Te
         )  # fmt: skip
         try:
             # The jobs themselves, the second try, and the one that was published by another.
-            expected = 6 + library.delayed + (library.own is not None)
+            expected = 6 + library.delayed + (library.own is not None) + library.greenlets
             enough = sink.wait(lambda s: len(_finished(s)) >= expected)
             worker.send_signal(signal.SIGTERM)
             output = worker.communicate(timeout=60)[0]
+            assert worker.returncode == 0 or not library.greenlets, output
         finally:
             if worker.poll() is None:
                 os.killpg(worker.pid, signal.SIGKILL)
@@ -96,7 +97,7 @@ def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.Te
     assert enough, f"{len(_finished(sink))} of {expected} jobs ended:\n{output}"
     assert "Bulkscope could not" not in output + publish.stderr, output + publish.stderr
     version = subprocess.run(
-        [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.name}'))"],
+        [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.package or library.name}'))"],
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
     return Run(library, version, sink, output)
@@ -186,6 +187,26 @@ def test_what_only_this_library_has(run: Run) -> None:
         for span in run.processed("b-own")
     ]
     assert found == ([] if run.library.own is None else [(*run.library.own, ERROR)])
+
+
+def test_inferences_of_greenlets(run: Run) -> None:
+    """They take turns in one thread: each has its own job, tokens, CPU time and memory, and the CPU is an estimate."""
+    jobs = {span["span_id"]: span for span in run.processed("b-infers")}
+    inferences = [span for span in run.sink.spans if span["name"] == "chat tiny"]
+    assert len(jobs) == len(inferences) == run.library.greenlets
+    assert sorted(span["parent"] for span in inferences) == sorted(jobs)
+    for span in inferences:
+        found = span["attributes"]
+        assert found["bulk.job.id"] == jobs[span["parent"]]["attributes"]["bulk.job.id"]
+        assert found["bulk.id"] == "b-infers"
+        assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (3, 5)
+        assert found["bulk.inference.cpu.time"] >= 0
+        assert found["bulk.inference.memory.peak"] > 0
+    if run.library.greenlets:
+        names = {point["name"] for point in run.sink.points}
+        assert names >= {"gen_ai.client.operation.duration", "bulk.queue.depth", "bulk.inference.cpu.time"}
+        assert "Exception while exporting" not in run.output
+        assert "Cannot switch to a different thread" not in run.output
 
 
 def test_every_job_is_in_the_metrics(run: Run) -> None:

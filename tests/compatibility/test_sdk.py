@@ -14,7 +14,7 @@ import pytest
 from tests.venvs import Unavailable, venv
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("exporters", "instruments", "launcher", "lifecycle", "otlp", "otlp_metrics", "resource", "scrape")
+TESTS = ("exporters", "instruments", "launcher", "lifecycle", "otlp", "otlp_metrics", "outbox", "resource", "scrape")
 TOOLS = (
     "pytest", "pytest-asyncio", "pytest-timeout", "trustme", "numpy",
     "fastapi", "uvicorn", "gunicorn", "uvicorn-worker",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -130,3 +132,48 @@ def test_outside_of_everything_nothing_is_wrapped(telemetry: Telemetry) -> None:
 def test_arguments_that_are_wrong_stay_the_callers_error(here: Where) -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError):
         pool.submit()  # type: ignore[call-arg]
+
+
+def test_a_thread_that_has_ended_is_freed_without_the_garbage_collector(here: Where) -> None:
+    class Mine(threading.Thread):
+        def run(self) -> None:
+            self.found = where()
+
+    class Owns(threading.Thread):
+        def __init__(self) -> None:
+            super().__init__()
+            self.run = lambda: None  # type: ignore[method-assign]
+
+    gc.collect()
+    gc.disable()
+    try:
+        seen = []
+        for make in (lambda: threading.Thread(target=where), Mine, Owns):
+            thread = make()
+            own = vars(thread).get("run")
+            thread.start()
+            thread.join()
+            assert vars(thread).get("run") is own
+            seen.append(weakref.ref(thread))
+            del thread, own
+        assert [ref() is None for ref in seen] == [True, True, True]
+    finally:
+        gc.enable()
+
+
+def test_a_thread_that_could_not_be_started_can_be_tried_again(here: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Where] = []
+    thread = threading.Thread(target=lambda: found.append(where()))
+    with monkeypatch.context() as without:
+        without.setattr(threading, "_start_new_thread", _no_more, raising=False)
+        without.setattr(threading, "_start_joinable_thread", _no_more, raising=False)
+        with pytest.raises(RuntimeError, match="can't start"):
+            thread.start()
+    assert "run" not in vars(thread)
+    thread.start()
+    thread.join()
+    assert found == [here]
+
+
+def _no_more(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError("can't start new thread")

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
-from bulkscope import _bulk, conventions
+from bulkscope import _bulk, _otlp, conventions
 from bulkscope_instrumentation import _asgi
 from bulkscope_instrumentation.fastapi import FastAPIInstrumentor
 
@@ -687,3 +687,17 @@ async def test_a_malformed_host_does_not_cost_the_span(telemetry: Any, instrumen
     first, second = telemetry.spans()
     assert first.attributes["http.response.status_code"] == 200
     assert (second.attributes["server.address"], second.attributes["server.port"]) == ("::1", 8080)
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-1", "9" * 20, "9" * 5000, "65536", "\xb2", "x"])
+async def test_a_port_that_is_none_costs_neither_the_span_nor_a_line_in_the_log(
+    telemetry: Any, instrumented: None, caplog: pytest.LogCaptureFixture, port: str
+) -> None:
+    for _ in range(2):
+        await request(make_app(), "GET", "/items/1", headers={"host": f"a:{port}".encode("latin-1")})
+    for span in telemetry.spans():
+        assert span.attributes["server.address"] == "a"
+        assert "server.port" not in span.attributes
+        _otlp.span_field(span)
+    assert len(telemetry.spans()) == 2
+    assert [record for record in caplog.records if record.name.startswith(("bulkscope", "opentelemetry"))] == []

@@ -4,6 +4,7 @@ processors' delay is ten minutes, so only a flush at the end can deliver anythin
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -140,7 +141,9 @@ def test_forked_child_lets_go_of_every_connection(sink: Sink, spawn: Spawn, tmp_
         "    os._exit(0)\n"
         "os.waitpid(pid, 0)\n"
     )
-    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "fork.py", env=environment(sink.url))
+    process = spawn(
+        str(BIN / "bulkscope"), "run", sys.executable, "fork.py", env=environment(sink.url, PYTHONWARNINGS="ignore")
+    )
     assert process.communicate(timeout=60)[0].splitlines() == ["parent 3", "child 0"]
 
 
@@ -152,6 +155,79 @@ def test_nothing_listens(spawn: Spawn, tmp_path: Path) -> None:
     output = process.communicate(timeout=30)[0]
     assert process.returncode == 0
     assert "done" in output
+    assert f"logs lost at the end of the process, not delivered to {env['OTEL_EXPORTER_OTLP_ENDPOINT']}: 1" in output
+
+
+AWAY = """
+import os, sys
+import bulkscope
+
+pid = os.fork()
+if pid == 0:
+    for n in range(3):
+        with bulkscope.dequeue("q", job_id=str(n)):
+            pass
+    os._exit(7)
+print("child ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("away", ["nobody listens", "nobody answers", "503"])
+def test_a_work_horse_says_what_it_takes_with_it(away: str, sink: Sink, spawn: Spawn) -> None:
+    """A child that leaves by ``os._exit`` while the end point is away ends in bounded time, with its own status."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sink.answers += [(503, {"Retry-After": "60"}, b"")] * 100
+        url = {
+            "nobody listens": f"http://127.0.0.1:{free_port()}",
+            "nobody answers": f"http://127.0.0.1:{listener.getsockname()[1]}",
+            "503": sink.url,
+        }[away]
+        env = environment(url, BULKSCOPE_FLUSH_TIMEOUT="1", OTEL_EXPORTER_OTLP_TIMEOUT="3600")
+        process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", AWAY, env=env)
+        output = process.communicate(timeout=60)[0]
+    assert "child ended with 7" in output
+    assert f"traces lost at the end of the process, not delivered to {url}: 3" in output
+    assert sink.spans == []
+
+
+REPAIRS = """
+import os, sys
+import bulkscope
+from bulkscope import _lifecycle
+
+broken = int(sys.argv[1])
+
+def fails():
+    raise RuntimeError("a repair that fails")
+
+done = []
+def noted(repair):
+    def run():
+        done.append(repair)
+        repair()
+    return run
+
+_lifecycle._REPAIRS = tuple(fails if n == broken else noted(repair) for n, repair in enumerate(_lifecycle._REPAIRS))
+pid = os.fork()
+if pid == 0:
+    with bulkscope.dequeue("q", job_id="child"):
+        pass
+    print("repairs", len(done), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("broken", range(len(_lifecycle._REPAIRS)))
+def test_one_repair_that_fails_after_a_fork_leaves_the_others(broken: int, sink: Sink, spawn: Spawn) -> None:
+    process = spawn(
+        str(BIN / "bulkscope"), "run", sys.executable, "-c", REPAIRS, str(broken), env=environment(sink.url)
+    )
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert f"repairs {len(_lifecycle._REPAIRS) - 1}" in output
+    assert "a repair that fails" in output
+    assert [span["attributes"]["bulk.job.id"] for span in sink.spans] == ["child"]
 
 
 LATE = """

@@ -16,7 +16,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from bulkscope import _otlp
+from bulkscope import _otlp, _safe
 from tests.otel.records import RESOURCES, SCOPES, VALUES, attributes
 
 
@@ -97,13 +97,20 @@ def test_what_dropped_is_counted_stays_counted(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("value", [2**63, object(), [object()]], ids=["large", "object", "inside a list"])
-def test_an_attribute_that_otlp_cannot_hold_is_left_out_alone(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_attribute_that_otlp_cannot_hold_is_left_out_alone(
+    value: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_safe, "_reported", set())
     rng = random.Random(3)
     one = ReadableSpan("s", context(rng), attributes={"bad": value, "good": 1}, start_time=1, end_time=2)
     decoded = ExportTraceServiceRequest.FromString(encode_spans([one]))
     (found,) = decoded.resource_spans[0].scope_spans[0].spans
     assert [pair.key for pair in found.attributes] == ["good"]
     assert "bad" in caplog.text
+    assert str(2**63) not in caplog.text
+    caplog.clear()
+    encode_spans([one])
+    assert caplog.text == "", "said once: whoever sends requests may bring it about with each"
 
 
 def test_a_lone_surrogate_is_replaced() -> None:

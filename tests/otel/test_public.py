@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -392,3 +393,22 @@ def test_a_job_that_is_not_sampled_announces_nothing(telemetry: Telemetry) -> No
     work._announce()
     assert telemetry.logs() == []
     assert not _job._heartbeat._running
+
+
+def test_the_names_are_there_after_set_up() -> None:
+    """A look-up that imports holds a lock, which a child that is forked meanwhile never gets back."""
+    code = (
+        "import bulkscope\n"
+        "print(all(name in vars(bulkscope) for name in ('enqueue', 'dequeue', 'inference')))\n"
+        "from bulkscope import _setup\n"
+        "_setup.pre_instrument()\n"
+        "print(all(name in vars(bulkscope) for name in ('enqueue', 'dequeue', 'inference')))\n"
+    )
+    nowhere = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | nowhere,
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'dequeues'"):
+        bulkscope.dequeues  # type: ignore[attr-defined]  # noqa: B018
