@@ -23,9 +23,10 @@ def covered(truth: float, draw: Callable[[np.random.Generator], Estimate | None]
 
 
 @pytest.mark.parametrize("probability", [0.8, 0.975, 0.9958])
-@pytest.mark.parametrize("degrees", [*range(1, 80), 120, 500, 10_000])
-def test_student_is_that_of_scipy(degrees: int, probability: float) -> None:
-    assert estimates.student(degrees, probability) == pytest.approx(stats.t.ppf(probability, degrees), abs=2e-5)
+def test_student_is_that_of_scipy(probability: float) -> None:
+    for degrees in (*range(1, 80), 120, 500, 10_000):
+        expected = pytest.approx(stats.t.ppf(probability, degrees), abs=2e-5)
+        assert estimates.student(degrees, probability) == expected, degrees
 
 
 def test_no_degree_of_freedom_tells_nothing() -> None:
