@@ -27,6 +27,7 @@ from bulkscope_studio.setup import plan
 from stack import docker, envfile, preflight, retention, services, status
 from stack.__main__ import say
 from tests.engines.binaries import binary
+from tests.processes import PATIENCE_S
 from tests.production.secrets import SECRETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -829,7 +830,7 @@ def post(number: int, path: str, body: bytes) -> None:
     connection.close()
 
 
-def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert process.poll() is None, log.read_text(errors="replace")
