@@ -818,7 +818,7 @@ def test_the_collector_sends_the_key_that_the_file_holds(tmp_path: Path, serve: 
         wait(lambda: any(path == "/_otlp/v1/traces" for path, _ in backend.requests), collector, log)
     finally:
         collector.terminate()
-        collector.wait(20)
+        collector.wait(PATIENCE_S)
     headers = next(headers for path, headers in backend.requests if path == "/_otlp/v1/traces")
     assert headers["Authorization"] == f"ApiKey {key}"
 

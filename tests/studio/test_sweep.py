@@ -133,7 +133,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
             wait_for_listener(port)
             yield Parts(folder, db, f"http://127.0.0.1:{port}", env)
             api.terminate()
-            api.wait(30)
+            api.wait(PATIENCE_S)
     finally:
         for process in (api, server):
             if process is not None and process.poll() is None:
