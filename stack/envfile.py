@@ -43,8 +43,6 @@ VARIABLES: Mapping[str, tuple[Callable[[], str], str]] = {
     "HOST_NAME": (_host_name, "this machine, as spans, logs and metrics call it"),
     **{setting.variable: (_always(setting), setting.meaning) for setting in SETTINGS},
 }
-# Not to be shown, and not to be on a command line.
-SECRETS = frozenset(name for name, (make, _) in VARIABLES.items() if make is _secret)
 
 _HEAD = """\
 # Passwords and keys of the stack in docker-compose.yml, made by `./run stack init`. Keep this file to yourself, and

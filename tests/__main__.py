@@ -77,6 +77,9 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "compatibility.jsonl"
         environment = {**os.environ, matrix.NOTES_IN: str(notes)}
+        # Images of Python set it; without its files each of the hundreds of processes compiles all that it imports.
+        # To start a studio takes 1.7 s of CPU instead of 0.7 s then, to collect the tests 13 s instead of 4 s.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if everything:
             environment.setdefault("BULKSCOPE_NO_SKIP", "1")
         for number, (what, arguments) in enumerate(todo, 1):

@@ -13,6 +13,9 @@ import urllib.request
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+# How long a test waits for what must come. Nothing is slower for it: it ends the test when the thing never comes. On a
+# machine with nine others at work an Elasticsearch has taken more than 60 s to start.
+PATIENCE_S = 180.0
 
 
 def free_port() -> int:
@@ -56,7 +59,7 @@ def get(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def wait_for_listener(port: int, seconds: float = 60.0) -> None:
+def wait_for_listener(port: int, seconds: float = PATIENCE_S) -> None:
     """Poll until something accepts connections on ``port``."""
     deadline = time.monotonic() + seconds
     while True:

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests import serving
+from tests.processes import PATIENCE_S
 
 DECODERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}
 
@@ -52,7 +53,7 @@ class Sink:
     hangs_up: bool = False  # after each answer, without a word: a server that has lost patience, or restarts
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def wait(self, ready: Callable[[Sink], bool], seconds: float = 60.0) -> bool:
+    def wait(self, ready: Callable[[Sink], bool], seconds: float = PATIENCE_S) -> bool:
         """Block until ``ready(self)``; False when ``seconds`` went by without."""
         with self.changed:
             return self.changed.wait_for(lambda: ready(self), seconds)

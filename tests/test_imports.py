@@ -75,6 +75,26 @@ def test_the_studio_shares_only_the_names() -> None:
     assert wrong == []
 
 
+def test_no_module_imports_a_test_module() -> None:
+    """What two of them need stands in a module of its own: a test, and its fixtures, belong to one module."""
+    modules = [path for folder in ("tests", "bench") for path in files(folder)]
+    assert [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules
+        for name in imports(path, lazy=True)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ] == []
+
+
+def test_our_tests_are_imported_by_their_full_names() -> None:
+    """The rule above reads these only."""
+    for path in [*files("tests"), *files("bench")]:
+        relative = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.level
+        ]
+        assert not relative, path
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

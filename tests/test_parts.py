@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -120,6 +121,17 @@ def test_what_is_set_up_once_for_several_tests_is_set_up_in_one_process(tmp_path
     assert process["test_of_a_server[a]"] == process["test_of_a_server_again[a]"]
     assert process["test_of_a_server[b]"] == process["test_of_a_server_again[b]"]
     assert process["test_of_a_server[a]"] != process["test_of_a_server[b]"], "each value has a server of its own"
+
+
+def test_what_is_compiled_is_kept_whatever_the_image_of_python_says(tmp_path: Path) -> None:
+    test = "import sys\n\ndef test_kept(): assert sys.dont_write_bytecode is False\n"
+    (tmp_path / "test_kept.py").write_text(test)
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = {OTHERS}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests", "-c", str(tmp_path / "pytest.ini"), "-k", "kept", str(tmp_path)],
+        cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout
 
 
 def test_the_markers_are_explained() -> None:

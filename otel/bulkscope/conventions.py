@@ -76,9 +76,7 @@ DECODE_TOKENS_PER_SECOND = "bulk.inference.decode_tokens_per_second"
 
 # --- resource ------------------------------------------------------------------------------
 SERVICE_NAME = "service.name"
-SERVICE_VERSION = "service.version"
 SERVICE_INSTANCE_ID = "service.instance.id"
-DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
 HOST_NAME = "host.name"
 PROCESS_PID = "process.pid"
 CONTAINER_ID = "container.id"

@@ -20,7 +20,7 @@ import pytest
 
 from demo import valkey
 from tests.gguf_tiny import make
-from tests.processes import BIN, free_port
+from tests.processes import BIN, PATIENCE_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -44,7 +44,7 @@ def call(url: str, body: object = None) -> Answer:
         return Answer(error.code, dict(error.headers), json.load(error))
 
 
-def until(ready: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def until(ready: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
     """Poll until ``ready``; fails naming ``what`` when the time is over."""
     deadline = time.monotonic() + seconds
     while not ready():
@@ -94,7 +94,7 @@ class Service:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
             try:
-                process.wait(20)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -111,7 +111,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from tests.demo.faults import (
     words,
 )
 
-pytestmark = [pytest.mark.demo, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.demo
 
 
 @pytest.fixture

@@ -1,15 +1,18 @@
-"""One stack of real servers for the tests of a module: Elasticsearch, Prometheus, and the Collector between."""
+"""One stack of real servers for the tests of a module, Elasticsearch, Prometheus and the Collector; and its traffic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.demo.conftest import broker, service, tiny  # noqa: F401 (fixtures)
-from tests.engines import bridge, servers, templates
+from bulkscope_studio.store import Store
+from tests import sink
+from tests.demo.conftest import Service, broker, call, service, tiny, until  # noqa: F401 (fixtures)
+from tests.engines import bridge, homes, servers, templates
+from tests.engines.traffic import DATABASES, JOBS, documents, instrumented
 
 PROMETHEUS = """
 global: {scrape_interval: 1s}
@@ -41,3 +44,24 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         backends = {"ELASTICSEARCH_ENDPOINT": otlp, "PROMETHEUS_ENDPOINT": metrics.url}
         with servers.collector(folder / "collector", backends) as collector:
             yield Stack(collector.url, store.url, metrics.url, collector)
+
+
+@pytest.fixture(scope="module")
+def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]:  # noqa: F811
+    """What the demo's processes have sent to the Collector, all of it: they have ended by now."""
+    with sink.serve() as between:
+        between.forward = stack.otlp
+        demo = service(next(DATABASES), worker=True, **instrumented(between.url, "uvicorn", "demo.app:app"))
+        for model in ("tiny", "unknown"):
+            call(f"{demo.url}/bulks", {"model": model, "prompts": ["a b c"] * JOBS, "max_tokens": 4, "bulkId": model})
+        until(lambda: call(f"{demo.url}/bulks/tiny").body.get("done") == JOBS, "the bulk is done")
+        demo.end()
+        yield between
+
+
+@pytest.fixture
+def studio(stack: Stack, sent: sink.Sink, tmp_path: Path) -> Store:
+    """A studio's store with the same spans and log records as Elasticsearch, which has them all by now."""
+    servers.eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
+    servers.eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
+    return homes.store(tmp_path / "studio.duckdb", sent.bodies, "traces", "logs")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope_studio import decode
 from bulkscope_studio.store import Store
 
+KINDS: dict[str, tuple[Any, Callable[[Any], decode.Decoded]]] = {
+    "traces": (ExportTraceServiceRequest, decode.traces),
+    "logs": (ExportLogsServiceRequest, decode.logs),
+    "metrics": (ExportMetricsServiceRequest, decode.metrics),
+}
 # "under 0.1 %" is what becomes of a smaller number.
 NUMBER = re.compile(r"(?:under )?(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 # Elasticsearch keeps the start of a span in milliseconds: what lies between two of them is up to two off.
@@ -18,6 +27,16 @@ MILLISECOND_S = 0.002
 CLOSE = 0.02
 SHARES = (".busy_low.", ".idle_beside_jobs.", ".stalled.", ".room.")  # of the workers' time
 OF_INTERVAL = 0.15  # an estimate from jobs of tens of milliseconds
+
+
+def store(path: Path, bodies: Sequence[tuple[str, bytes]], *signals: str) -> Store:
+    """Return a store with what requests of these signals, each (path of the URL, body), held."""
+    made = Store(path)
+    for to, body in bodies:
+        if (signal := to.rpartition("/")[2]) in signals:
+            request, rows = KINDS[signal]
+            keep(made, rows(request.FromString(body)))
+    return made
 
 
 def keep(store: Store, found: decode.Decoded) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.engines.binaries import binary, cache
 from tests.parts import demand
-from tests.processes import free_port
+from tests.processes import PATIENCE_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def ask(method: str, url: str, body: Any = None) -> Any:
     return json.loads(http(method, url, body))
 
 
-def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
     """Return the first true value of ``what``; an error while it is asked counts as not yet."""
     deadline = time.monotonic() + seconds
     while True:

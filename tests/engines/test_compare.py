@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import compare, comparison, decode
+from bulkscope_studio import compare, comparison
 from bulkscope_studio.store import Store
-from tests import sink
 from tests.engines import homes
 from tests.engines.conftest import Stack
-from tests.engines.servers import eventually
-from tests.engines.test_pipeline import JOBS, documents, sent  # noqa: F401 (fixture)
-
-
-@pytest.fixture
-def studio(stack: Stack, sent: sink.Sink, tmp_path: Path) -> Store:  # noqa: F811
-    eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
-    eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
-    store = Store(tmp_path / "studio.duckdb")
-    kinds: dict[str, tuple[Any, Callable[[Any], decode.Decoded]]] = {
-        "traces": (ExportTraceServiceRequest, decode.traces),
-        "logs": (ExportLogsServiceRequest, decode.logs),
-    }
-    for path, body in sent.bodies:
-        if (kind := path.rpartition("/")[2]) in kinds:
-            request, rows = kinds[kind]
-            homes.keep(store, rows(request.FromString(body)))
-    return store
+from tests.engines.traffic import JOBS
 
 
 def test_every_number_is_the_same(

@@ -22,9 +22,8 @@ from tests import sink
 from tests.engines import bridge, servers, templates
 from tests.engines.conftest import Stack
 from tests.engines.servers import ask, eventually
-from tests.engines.test_pipeline import JOBS, documents, sent  # noqa: F401 (fixture)
-from tests.engines.test_report import studio  # noqa: F401 (fixture)
-from tests.production.test_dashboards import BUILT, fields
+from tests.engines.traffic import JOBS, documents
+from tests.production.dashboards import BUILT, fields
 
 Rows = list[dict[str, Any]]
 
@@ -123,7 +122,7 @@ def check(types: dict[str, str], dashboard: str, title: str) -> None:
 
 
 @pytest.fixture
-def traffic(stack: Stack, sent: sink.Sink) -> tuple[str, tuple[int, int]]:  # noqa: F811
+def traffic(stack: Stack, sent: sink.Sink) -> tuple[str, tuple[int, int]]:
     """Base URL of the Elasticsearch that has all of it, and a time range around it, in ms."""
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
@@ -172,7 +171,7 @@ def test_all_queries_answer_on_traffic(traffic: tuple[str, tuple[int, int]]) -> 
 
 def test_a_bulk_is_what_the_report_says(
     traffic: tuple[str, tuple[int, int]],
-    studio: Store,  # noqa: F811
+    studio: Store,
 ) -> None:
     url, window = traffic
     report = api.bulk_report(studio, "tiny")

@@ -12,9 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope_studio import api, decode, elastic, explain
 from bulkscope_studio.setup.client import Client
@@ -24,7 +21,7 @@ from tests.demo.conftest import Service, call, until
 from tests.engines import homes
 from tests.engines.conftest import Stack
 from tests.engines.servers import eventually
-from tests.engines.test_pipeline import DATABASES, documents, instrumented
+from tests.engines.traffic import DATABASES, documents, instrumented
 
 JOBS = 30
 BULKS = ("left", "right")
@@ -102,16 +99,8 @@ def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]:
 def studio(stack: Stack, sent: sink.Sink, tmp_path_factory: pytest.TempPathFactory) -> Store:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
-    store = Store(tmp_path_factory.mktemp("studio") / "studio.duckdb")
-    kinds: dict[str, tuple[Any, Callable[[Any], decode.Decoded]]] = {
-        "traces": (ExportTraceServiceRequest, decode.traces),
-        "logs": (ExportLogsServiceRequest, decode.logs),
-        "metrics": (ExportMetricsServiceRequest, decode.metrics),
-    }
-    for path, body in sent.bodies:
-        request, rows = kinds[path.rpartition("/")[2]]
-        homes.keep(store, rows(request.FromString(body)))
-    return store
+    path = tmp_path_factory.mktemp("studio") / "studio.duckdb"
+    return homes.store(path, sent.bodies, "traces", "logs", "metrics")
 
 
 def hosts(stack: Stack) -> pa.Table:

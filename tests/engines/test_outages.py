@@ -157,7 +157,6 @@ def missing(load: Load, store: Backend, metrics: Backend) -> int:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("ill", ["down", "slow", "429", "503"])
 @pytest.mark.parametrize("which", ["elasticsearch", "prometheus"])
 def test_nothing_is_missing_after_an_outage_with_the_collector_killed(
@@ -291,7 +290,6 @@ def losing() -> str:
     raise AssertionError("there is no such alert")
 
 
-@pytest.mark.timeout(240)
 def test_with_its_disk_full_it_refuses_says_so_and_delivers_what_waited_when_there_is_room(
     tmp_path: Path, disk: Disk
 ) -> None:
@@ -328,7 +326,6 @@ def test_with_its_disk_full_it_refuses_says_so_and_delivers_what_waited_when_the
             eventually(lambda: missing(load, store, metrics) == 0, 120)
 
 
-@pytest.mark.timeout(240)
 def test_with_its_disk_full_and_the_backends_well_it_recovers_by_itself(
     tmp_path: Path, disk: Disk, record_property: Any
 ) -> None:

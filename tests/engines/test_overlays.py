@@ -286,7 +286,6 @@ class Load:
         self._thread.join()
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("killed", ["nothing", "gateway", "gateway, then agent"])
 def test_what_services_send_comes_through_agent_and_gateway_once(killed: str, tmp_path: Path) -> None:
     with sink.serve() as store, sink.serve() as metrics:

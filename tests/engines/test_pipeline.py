@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import urllib.parse
 from collections import Counter
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
-from bulkscope import _launcher
 from tests import sink
-from tests.demo.conftest import Service, call, until
 from tests.engines.conftest import Stack
 from tests.engines.servers import ask, eventually, http
-
-JOBS = 12
-DATABASES = itertools.count(9)  # of the broker, for each module that uses `sent`: a bulk is accepted once
-
-
-def instrumented(endpoint: str, *command: str) -> dict[str, str]:
-    """Return what ``bulkscope run`` would add to the environment of ``command``."""
-    before = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    environment = before | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
-        "OTEL_SERVICE_NAME": "demo",
-        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
-    }
-    _launcher.environment(command, environment)
-    return {name: value for name, value in environment.items() if before.get(name) != value}
-
-
-@pytest.fixture(scope="module")
-def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]:
-    """What the demo's processes have sent to the Collector, all of it: they have ended by now."""
-    with sink.serve() as between:
-        between.forward = stack.otlp
-        demo = service(next(DATABASES), worker=True, **instrumented(between.url, "uvicorn", "demo.app:app"))
-        for model in ("tiny", "unknown"):
-            call(f"{demo.url}/bulks", {"model": model, "prompts": ["a b c"] * JOBS, "max_tokens": 4, "bulkId": model})
-        until(lambda: call(f"{demo.url}/bulks/tiny").body.get("done") == JOBS, "the bulk is done")
-        demo.end()
-        yield between
-
-
-def documents(stack: Stack, pattern: str) -> list[dict[str, Any]]:
-    ask("POST", f"{stack.elasticsearch}/{pattern}/_refresh")
-    found = ask("POST", f"{stack.elasticsearch}/{pattern}/_search", {"size": 10_000, "query": {"match_all": {}}})
-    return [hit["_source"] for hit in found["hits"]["hits"]]
+from tests.engines.traffic import JOBS, documents
 
 
 def prometheus(stack: Stack, query: str) -> list[dict[str, Any]]:

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import api, decode, elastic, report
+from bulkscope_studio import api, elastic, report
 from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 from tests import sink
 from tests.engines.conftest import Stack
 from tests.engines.servers import ask, eventually
-from tests.engines.test_pipeline import JOBS, documents, sent  # noqa: F401 (fixture)
+from tests.engines.traffic import JOBS, documents
 from tests.processes import free_port
-
-
-@pytest.fixture
-def studio(sent: sink.Sink, tmp_path: Path) -> Store:  # noqa: F811
-    store = Store(tmp_path / "studio.duckdb")
-    for path, body in sent.bodies:
-        if path.endswith("/traces"):
-            found = decode.traces(ExportTraceServiceRequest.FromString(body))
-        elif path.endswith("/logs"):
-            found = decode.logs(ExportLogsServiceRequest.FromString(body))
-        else:
-            continue
-        for table in ("spans", "logs"):
-            if table in found.arrow():
-                incoming = store.connection().register("incoming", found.arrow()[table])
-                incoming.execute(f"INSERT INTO {table} SELECT * FROM incoming")
-    return store
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -47,7 +27,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("bulk", ["tiny", "unknown"])
-def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, bulk: str) -> None:  # noqa: F811
+def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, bulk: str) -> None:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
     ours = api.bulk_report(studio, bulk)
@@ -73,7 +53,7 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
             assert found[name] == value, name
 
 
-def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) -> None:  # noqa: F811
+def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) -> None:
     hosts = {span["resource"]["host.name"] for span in sent.spans}
 
     def shares() -> Any:
@@ -86,7 +66,7 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
     assert 0 < host["cpu_mean_share"] <= host["cpu_max_share"] <= 1
 
 
-def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:  # noqa: F811
+def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     client = Client("Elasticsearch", stack.elasticsearch)
     rows = elastic.Elastic(client).bulks()
@@ -105,7 +85,7 @@ def test_an_empty_store_has_no_bulk(stack: Stack) -> None:
 
 def test_the_command_reads_elasticsearch(
     stack: Stack,
-    sent: sink.Sink,  # noqa: F811
+    sent: sink.Sink,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

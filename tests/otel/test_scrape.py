@@ -81,7 +81,7 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next(spawn: Spawn, tmp
         wait_for_line(process, "up")
         assert set(targets(folder)) == {process.pid}
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait()
 
 
 def test_a_taken_range_is_said(

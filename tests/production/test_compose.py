@@ -21,6 +21,7 @@ import yaml
 from stack import envfile, retention, services
 from tests.engines.binaries import binary
 from tests.parts import demand
+from tests.production.secrets import SECRETS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -214,7 +215,7 @@ def test_secrets_are_not_on_the_command_line_that_docker_shows() -> None:
     for name, service in SERVICES.items():
         words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
         put_in = {variable for word in words for variable, _, _ in SETTING.findall(word)}
-        assert not put_in & envfile.SECRETS, f"{name}: Compose would put a secret into {words}"
+        assert not put_in & SECRETS, f"{name}: Compose would put a secret into {words}"
         assert put_in <= {setting.variable for setting in retention.SETTINGS}
 
 

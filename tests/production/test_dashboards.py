@@ -16,9 +16,8 @@ import yaml
 from bulkscope import conventions as c
 from bulkscope_studio.setup import plan
 from kibana import build
+from tests.production.dashboards import BUILT, ROOT, fields
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILT = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "kibana" / "dashboards").glob("*.json"))}
 SOURCES = dict(build.sources())
 SCHEMA = json.loads((Path(__file__).parent / "dashboard-schema.json").read_text())
 # People keep links to a dashboard, and setup would put a renamed one beside the old.
@@ -58,12 +57,6 @@ def queries(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield config["title"], source["query"]
         if "esql_query" in config:
             yield config["title"], config["esql_query"]
-
-
-def fields(query: str) -> set[str]:
-    """Return the attributes and metrics that a query names, with their prefix."""
-    bare = re.sub(r"//[^\n]*|\"[^\"]*\"", "", query).replace("`", "")
-    return set(re.findall(r"\b(?:resource\.attributes|attributes|metrics)(?:\.\w+)+", bare))
 
 
 def test_the_built_files_are_what_the_source_says() -> None:

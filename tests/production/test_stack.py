@@ -27,6 +27,8 @@ from bulkscope_studio.setup import plan
 from stack import docker, envfile, preflight, retention, services, status
 from stack.__main__ import say
 from tests.engines.binaries import binary
+from tests.processes import PATIENCE_S
+from tests.production.secrets import SECRETS
 
 ROOT = Path(__file__).resolve().parents[2]
 WANTED = services.elasticsearch_version()
@@ -113,7 +115,7 @@ def test_init_writes_a_file_for_its_owner_only(tmp_path: Path) -> None:
     assert str(path) in line
     found = envfile.read(path)
     assert set(found) == set(envfile.VARIABLES)
-    secrets = [value for name, value in found.items() if name in envfile.SECRETS]
+    secrets = [value for name, value in found.items() if name in SECRETS]
     assert len(set(secrets)) == len(secrets) == 5
     for value in secrets:
         assert re.fullmatch(r"[0-9a-f]{32}", value), "Kibana wants 32 characters, Compose and curl harmless ones"
@@ -124,7 +126,7 @@ def test_two_machines_have_no_secret_in_common(tmp_path: Path) -> None:
     for name in ("one", "two"):
         envfile.init(tmp_path / name)
     one, two = (envfile.read(tmp_path / name) for name in ("one", "two"))
-    assert not {value for name, value in one.items() if name in envfile.SECRETS} & set(two.values())
+    assert not {value for name, value in one.items() if name in SECRETS} & set(two.values())
     for setting in retention.SETTINGS:
         assert one[setting.variable] == two[setting.variable] == setting.default
 
@@ -487,7 +489,7 @@ def test_up_makes_the_passwords_checks_and_starts(command: Command) -> None:
     assert command.asked("up") == [[*command.begins(), "up", "--detach", "--wait", "--build"]]
     assert f"http://localhost:{command.ports['KIBANA_PORT']}" in done.stdout
     for name, value in envfile.read(command.env_file).items():
-        assert name not in envfile.SECRETS or value not in done.stdout + done.stderr, f"{name} was shown"
+        assert name not in SECRETS or value not in done.stdout + done.stderr, f"{name} was shown"
 
 
 def test_up_with_the_demo(command: Command) -> None:
@@ -816,7 +818,7 @@ def test_the_collector_sends_the_key_that_the_file_holds(tmp_path: Path, serve: 
         wait(lambda: any(path == "/_otlp/v1/traces" for path, _ in backend.requests), collector, log)
     finally:
         collector.terminate()
-        collector.wait(20)
+        collector.wait(PATIENCE_S)
     headers = next(headers for path, headers in backend.requests if path == "/_otlp/v1/traces")
     assert headers["Authorization"] == f"ApiKey {key}"
 
@@ -828,7 +830,7 @@ def post(number: int, path: str, body: bytes) -> None:
     connection.close()
 
 
-def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert process.poll() is None, log.read_text(errors="replace")

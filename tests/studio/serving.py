@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import BIN, wait_for_line
+from tests.processes import BIN, PATIENCE_S, wait_for_line
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,4 @@ def studio(db: Path, *options: str) -> Iterator[Addresses]:
         yield Addresses(*where)
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0

@@ -125,7 +125,7 @@ def test_keys_are_remembered_as_a_set_does() -> None:
     table, known = repeated.Recent(generation=10**6), set[int]()
     for _ in range(300):
         some = np.array(
-            [draw.choice((0, 1, draw.getrandbits(64), draw.getrandbits(12))) for _ in range(200)], np.uint64
+            [draw.choice((0, 1, draw.getrandbits(64), draw.getrandbits(10))) for _ in range(200)], np.uint64
         )
         assert [bool(there) for there in table.known(some)] == [(int(key) or 1) in known for key in some]
         table.add(some)

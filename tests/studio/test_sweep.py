@@ -22,7 +22,7 @@ from bulkscope_studio import runtime, sweep, sweep_plan
 from bulkscope_studio.children import Children
 from bulkscope_studio.sweep_plan import Bad, Step, fill
 from demo import valkey
-from tests.processes import BIN, free_port, wait_for_listener
+from tests.processes import BIN, PATIENCE_S, free_port, wait_for_listener
 from tests.studio.serving import Addresses, studio
 
 SERVICE_S = 0.1
@@ -133,7 +133,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
             wait_for_listener(port)
             yield Parts(folder, db, f"http://127.0.0.1:{port}", env)
             api.terminate()
-            api.wait(30)
+            api.wait(PATIENCE_S)
     finally:
         for process in (api, server):
             if process is not None and process.poll() is None:
@@ -157,7 +157,7 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def until(ready: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def until(ready: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, f"{what}: not after {seconds:.0f} s"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,31 +163,3 @@ def percentiles(value: float, draws: Floats) -> Estimate:
     """
     low, high = np.quantile(draws, 0.025, method="lower"), np.quantile(draws, 0.975, method="higher")
     return Estimate(value, min(value, float(low)), max(value, float(high)))
-
-
-def bootstrap(statistic: Callable[..., Any], *columns: Floats, resamples: int = RESAMPLES) -> Estimate | None:
-    """``statistic(*columns)`` with the percentile interval of resampled rows (Efron 1979); None without rows.
-
-    The columns, each (rows,), are resampled together, row by row, with a fixed seed. Resamples for which the statistic
-    is not finite are left out; when they are the majority, or there is one row, the interval is infinite. It is too
-    narrow below some 20 rows, and for extremes (a maximum never exceeds the greatest value seen).
-    """
-    rows = len(columns[0]) if columns else 0
-    if any(len(column) != rows for column in columns):
-        raise ValueError(f"columns of one table must be of one length, not {[len(column) for column in columns]}")
-    if rows == 0:
-        return None
-    value = float(statistic(*columns))
-    if rows == 1:
-        return Estimate(value, -math.inf, math.inf)
-    random = np.random.default_rng(SEED)
-    drawn = np.array(
-        [
-            float(statistic(*(column[index] for column in columns)))
-            for index in (random.integers(0, rows, rows) for _ in range(resamples))
-        ]
-    )
-    finite = drawn[np.isfinite(drawn)]
-    if not math.isfinite(value) or len(finite) * 2 <= len(drawn):
-        return Estimate(value, -math.inf, math.inf)
-    return percentiles(value, finite)

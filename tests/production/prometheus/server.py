@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from tests.engines.binaries import binary
-from tests.processes import free_port
+from tests.processes import PATIENCE_S, free_port
 
 FOLDER = Path(__file__).resolve().parents[3] / "prometheus"
 Sample = tuple[dict[str, str], float]
@@ -59,7 +59,7 @@ class Prometheus:
         ]
 
     def wait(
-        self, expression: str, ready: Callable[[list[Sample]], bool] = bool, seconds: float = 60.0
+        self, expression: str, ready: Callable[[list[Sample]], bool] = bool, seconds: float = PATIENCE_S
     ) -> list[Sample]:
         """Ask until ``ready`` is content with the answer; fails with the last one when it never is."""
         deadline = time.monotonic() + seconds
