@@ -10,7 +10,10 @@ from bulkscope_studio import credible
 
 @cache
 def load(name: str) -> str:
-    """Return the text of ``queries/<name>.sql``, reading credible numbers only; FileNotFoundError of an unknown name."""
+    """Return the text of ``queries/<name>.sql``, reading credible numbers only.
+
+    An unknown name raises FileNotFoundError.
+    """
     return credible.reading(part(name))
 
 
