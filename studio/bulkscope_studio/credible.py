@@ -1,8 +1,8 @@
 """What a recorded number can be. Beyond it nothing can have measured it: to every reader such a number is absent.
 
-The decoder refuses it as well, but stores of before hold it, and so does Elasticsearch. The bounds are wide on purpose:
-30 years of seconds, 10^12 tokens, 2^60 bytes. Their sums over 10^6 rows fit a double, and seconds as nanoseconds, added
-to a time of today, fit 64 bits.
+The decoder leaves its column empty, and readers check again: stores of before hold such numbers, and so does
+Elasticsearch. The bounds are wide on purpose: 30 years of seconds, 2^40 tokens, 2^53 bytes (the last integer that a
+double holds exactly). Sums of 10^6 of them fit 64 bits, and seconds as nanoseconds, added to a time of today, do too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 Range = tuple[float, float]
 
 SECONDS: Range = (0.0, 1e9)
-TOKENS: Range = (0, 10**12)
-BYTES: Range = (0, 2**60)
+TOKENS: Range = (0, 2**40)
+BYTES: Range = (0, 2**53)
 # Of cores that are counted apart from the time, and of counters that are not read in one moment.
 SHARE: Range = (-0.1, 1.1)
 CORES: Range = (1e-3, 1e6)
@@ -25,7 +25,7 @@ _UTILIZATION: Range = (0.0, 1e3)
 ANY: Range = (-1e18, 1e18)
 
 SPANS: dict[str, Range] = {
-    "bulk_size": (0, 10**9), "enqueue_duration": SECONDS, "http_status": (100, 999),
+    "bulk_size": (0, 10**9), "enqueue_duration": SECONDS, "http_status": (0, 999),
     # A skewed clock makes a wait negative, which is told, not hidden.
     "wait": (-1e9, 1e9), "delay": SECONDS, "attempt": (0, 10**6), "wait_ratio": (-1e9, 1e9),
     "input_tokens": TOKENS, "output_tokens": TOKENS, "cached_tokens": TOKENS,

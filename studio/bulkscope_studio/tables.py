@@ -1,7 +1,7 @@
 """The tables of ``schema.sql`` as the receiver fills them: columns, their types, the attributes that have one.
 
-A number has a column only within the range that a clock or a counter can have measured; sums over any bulk
-then stay within 64 bits. Beyond it the column is NULL and the value stays among the attributes as it came.
+A number has a column only where it is credible (``credible.py``). Beyond it the column is NULL, and the value stays
+among the attributes as it came.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from bulkscope import conventions as c
+from bulkscope_studio import credible
 
 TYPES = {"s": pa.string(), "i": pa.int64(), "n": pa.int32(), "d": pa.float64(), "b": pa.bool_(),
          "D": pa.list_(pa.float64()), "I": pa.list_(pa.int64())}  # fmt: skip
@@ -63,19 +64,7 @@ SPAN_ATTRIBUTES = {
 }  # fmt: skip
 LOG_ATTRIBUTES = {c.BULK_ID: "bulk_id", c.JOB_ID: "job_id"}
 
-# What a column takes, both ends included. 1e9 s are 31 years; 2**53 bytes are 9 PB, the last integer that a double
-# holds exactly; 2**40 tokens are more than a core makes in 300 years, and 2**23 rows of them fit into 64 bits.
-_SECONDS, _SIGNED_SECONDS = (0, 1e9), (-1e9, 1e9)
-_BYTES, _COUNT, _RATIO, _RATE = (0, 2**53), (0, 2**40), (0, 1e6), (0, 1e9)
-_RANGES: dict[str, tuple[float, float]] = {
-    "bulk_size": _COUNT, "enqueue_duration": _SECONDS, "http_status": (0, 999), "wait": _SIGNED_SECONDS,
-    "delay": _SIGNED_SECONDS, "attempt": (0, 2**20), "wait_ratio": _RATIO, "input_tokens": _COUNT,
-    "output_tokens": _COUNT, "cached_tokens": _COUNT, "ttft": _SECONDS, "prefill": _SECONDS, "decode": _SECONDS,
-    "cpu_time": _SECONDS, "cpu_utilization": _RATIO, "cpu_pressure": _RATIO, "cpu_throttled": _SECONDS,
-    "cpu_wait": _SECONDS, "memory_start": _BYTES, "memory_peak": _BYTES, "memory_growth": (-(2**53), 2**53),
-    "memory_file": _BYTES, "memory_anon": _BYTES, "memory_limit": _BYTES, "tokens_per_second": _RATE,
-    "decode_tokens_per_second": _RATE, "pid": (0, 2**32),
-}  # fmt: skip
+_RANGES: dict[str, credible.Range] = {**credible.SPANS, "pid": (0, 2**32)}
 OUT_OF_RANGE = "number out of range"
 
 

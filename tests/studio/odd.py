@@ -13,7 +13,17 @@ from typing import Any
 
 import duckdb
 
-from bulkscope_studio import api, comparison, decode, render, render_capacity, render_compare, render_explain, sustained
+from bulkscope_studio import (
+    api,
+    comparison,
+    decode,
+    render,
+    render_capacity,
+    render_compare,
+    render_explain,
+    summaries,
+    sustained,
+)
 from bulkscope_studio.analysis.capacity import UnknownModel
 from bulkscope_studio.api import Unknown, Wrong
 from bulkscope_studio.output import Output
@@ -97,7 +107,8 @@ def pages(bulk_id: str, trace_id: str, span_id: str, first_ns: int, last_ns: int
 def page(store: Store, name: str, given: Row) -> list[Row]:
     """Return the rows of a page's query, as JSON would hold them."""
     named = set(re.findall(r"\$([a-z]\w*)", load(f"page_{name}")))
-    rows = asyncio.run(Data(store, dict).rows(name, **{key: given[key] for key in named if key in given}))
+    known = summaries.EVER | given
+    rows = asyncio.run(Data(store, dict).rows(name, **{key: known[key] for key in named if key in known}))
     json.dumps(rows, allow_nan=True)
     return rows
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio import api, credible, decode, documents, sustained
+from bulkscope_studio import api, credible, decode, documents, summaries, sustained
 from bulkscope_studio.analysis.bulk import analyse
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
@@ -241,7 +241,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 def test_every_query_reads_credible_numbers() -> None:
     text = load("report_inferences")
     assert "FROM main.spans" in text
-    assert "output_tokens BETWEEN 0 AND 1000000000000" in text
+    assert "output_tokens BETWEEN 0 AND 1099511627776" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at
     assert load("page_ingest").startswith("--")
 
@@ -272,9 +272,10 @@ def test_a_table_is_made_credible() -> None:
 def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
     """Groups are those of looking through all rows for each name."""
     store = healthy(tmp_path / "s.duckdb")
-    tables = [store.query(load(f"report_{name}"), {"bulk": "good"}) for name in ("attempts", "inferences", "requests")]
+    bulk = {"bulk": "good"} | summaries.EVER
+    tables = [store.query(load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")]
     empty = store.query(load("report_host"), {"first": 0, "last": 0})
-    lost = store.query(load("page_lost"), {"bulk": "good", "silent_ns": 0})
+    lost = store.query(load("page_lost"), bulk | {"silent_ns": 0})
     found = analyse("good", *tables, empty, lost)
     for group in found.workers:
         names = tables[0]["worker"].to_pylist()

@@ -143,6 +143,7 @@ def test_groups_that_come_in_parts() -> None:
         b"\x0a" + b"\xff" * 11, with_field(b"\x2a\x02\xff\xfe"), with_field(b"\x2a\x10ab"),
         with_field(field(9, KEY + field(2, field(1, b"\xff")))), with_field(field(11, b"\x12\x01\xff")),
     ],
+    ids=lambda body: f"{len(body)} bytes from {body[:2].hex()}",
 )  # fmt: skip
 def test_bytes_that_are_no_request(body: bytes) -> None:
     with pytest.raises(DecodeError):
