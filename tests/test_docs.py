@@ -45,15 +45,16 @@ def test_every_variable_of_ours_is_in_the_readme() -> None:
 
 
 def test_every_link_and_image_of_the_documents_is_there() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "bench/README.md", "docs/telemetry.md", "docs/analysis.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "SECURITY.md", "bench/README.md", "docs/telemetry.md", "docs/analysis.md"):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
                 assert ((ROOT / document).parent / target).exists(), f"{document}: {target}"
 
 
-def test_files_that_architecture_md_names_are_there() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text()
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "SECURITY.md"])
+def test_files_that_a_document_names_are_there(document: str) -> None:
+    text = (ROOT / document).read_text()
     for name in re.findall(r"`((?:tests|bench|studio|otel|instrumentation|demo)/[\w./]+)`", text):
         assert (ROOT / name).exists(), name
 
