@@ -213,6 +213,10 @@ class Ingest:
             self._resources.clear()  # some may have been deleted
 
     def _commit(self, group: list[_Batch]) -> None:
+        if self._store.trouble is not None and time.monotonic() - self._failed_at < REST_SECONDS:
+            for one in group:  # which makes the rest no longer: senders that ask more often would never end it
+                _fail(one.future, Unavailable(self._store.trouble))
+            return
         try:
             self._stored(group)
         except _OF_THE_DATA as error:
@@ -239,8 +243,6 @@ class Ingest:
 
     def _stored(self, group: list[_Batch]) -> None:
         """Commit a group, once more after what can be mended."""
-        if self._store.trouble is not None and time.monotonic() - self._failed_at < REST_SECONDS:
-            raise Unavailable(self._store.trouble)
         try:
             self._store_once(group)
         except duckdb.OutOfMemoryException:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import grpc
@@ -19,8 +20,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from bulkscope_studio import decode
-from bulkscope_studio.ingest import MAX_WAITING, Busy, Ingest
+from bulkscope_studio import decode, serve
+from bulkscope_studio.ingest import MAX_WAITING, REST_SECONDS, Busy, Ingest
 from bulkscope_studio.store import MAX_READS, Store, TooLong, Unavailable
 from tests.processes import BIN, wait_for_line
 from tests.studio.otlp import PROTOBUF, traces
@@ -34,6 +35,25 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path / "s.duckdb")
     yield opened
     opened.close()
+
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Start a command whose output can be read; one that has not ended with the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen([str(word) for word in words], text=True, stdout=subprocess.PIPE, **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def spans(store: Store) -> int:
@@ -188,6 +208,29 @@ def test_a_full_queue_refuses_and_an_end_answers_all_who_wait(store: Store) -> N
     free.set()
 
 
+def test_senders_that_ask_often_do_not_keep_the_store_at_rest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **options: object) -> None:
+        raise duckdb.IOException("no space left")
+
+    ingest, now = Ingest(store), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(ingest, "_transaction", full)
+        with pytest.raises(Unavailable, match="no space left"):
+            ingest.submit(decode.traces(traces({})), "traces", "http").result(30)
+    refused = 0
+    for _ in range(20):
+        now[0] += REST_SECONDS / 5
+        try:
+            ingest.submit(decode.traces(traces({})), "traces", "http").result(30)
+            break
+        except Unavailable:
+            refused += 1
+    assert refused == 4, "it is tried again after the rest, and not before"
+    assert spans(store) == 1
+    assert store.trouble is None
+
+
 SLOW = """
 import sys, time
 from bulkscope_studio import ingest, serve
@@ -198,18 +241,19 @@ def slow(self, connection, batches, **options):
         time.sleep(float(sys.argv[1]))
     return original(self, connection, batches, **options)
 ingest.Ingest._transaction = slow
+serve.CLOSE_SECONDS = float(sys.argv[3])
 ports = ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
 sys.exit(serve.command(["--no-host", *ports, "--db", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize(("seconds", "stored"), [(2, True), (60, False)])
-def test_an_end_while_requests_wait_for_a_slow_disk(seconds: int, stored: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seconds", "patience", "stored"), [(2, serve.CLOSE_SECONDS, True), (60, 2, False)])
+def test_an_end_while_requests_wait_for_a_slow_disk(
+    seconds: int, patience: float, stored: bool, spawn: Spawn, tmp_path: Path
+) -> None:
     """What was taken is committed and answered when the disk allows it, and kept by its sender when it does not."""
     db = tmp_path / "s.duckdb"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(seconds), str(db)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = spawn(sys.executable, "-c", SLOW, seconds, db, patience, stderr=subprocess.STDOUT)
     lines = wait_for_line(process, "Data  ").splitlines()
     _, otlp_http, otlp_grpc = (line.split()[-1] for line in lines if " http://" in line)
 
@@ -244,12 +288,12 @@ def test_an_end_while_requests_wait_for_a_slow_disk(seconds: int, stored: bool, 
         assert read.execute("SELECT count(*) FROM spans").fetchone() == (answers.count(True),)
 
 
-def test_a_full_disk_is_said_and_survived(tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_survived(spawn: Spawn, tmp_path: Path) -> None:
     """The studio may write no file beyond 6 MB for a while, which fails as a full disk does."""
     db = tmp_path / "s.duckdb"
     words = [BIN / "bulkscope", "studio", "--no-host", "--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
-    process = subprocess.Popen(
-        [*words, "--db", db], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    process = spawn(
+        *words, "--db", db, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 10**6, resource.RLIM_INFINITY)),
     )  # fmt: skip
     lines = wait_for_line(process, "Data  ").splitlines()
