@@ -120,7 +120,7 @@ def test_absent_is_none() -> None:
     assert found["requests"]["latency_s"] is None
     assert found["little"] is None
     assert not found["complete"]
-    assert found["notes"] == ("no job was recorded for this bulk",)
+    assert found["notes"] == ["no job was recorded for this bulk"]
 
 
 def test_negative_wait_is_counted_and_left_out() -> None:
