@@ -45,7 +45,14 @@ def test_every_variable_of_ours_is_in_the_readme() -> None:
 
 
 def test_every_link_and_image_of_the_documents_is_there() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "SECURITY.md", "bench/README.md", "docs/telemetry.md", "docs/analysis.md"):
+    for document in (
+        "README.md",
+        "ARCHITECTURE.md",
+        "SECURITY.md",
+        "bench/README.md",
+        "docs/telemetry.md",
+        "docs/analysis.md",
+    ):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
