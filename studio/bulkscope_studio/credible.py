@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 Range = tuple[float, float]
 
-SECONDS: Range = (0.0, 1e9)
+SECONDS: Range = (0.0, 999_999_999.0)
 TOKENS: Range = (0, 2**40)
 BYTES: Range = (0, 2**53)
 # Of cores that are counted apart from the time, and of counters that are not read in one moment.
@@ -27,7 +27,7 @@ ANY: Range = (-1e18, 1e18)
 SPANS: dict[str, Range] = {
     "bulk_size": (0, 10**9), "enqueue_duration": SECONDS, "http_status": (0, 999),
     # A skewed clock makes a wait negative, which is told, not hidden.
-    "wait": (-1e9, 1e9), "delay": SECONDS, "attempt": (0, 10**6), "wait_ratio": (-1e9, 1e9),
+    "wait": (-SECONDS[1], SECONDS[1]), "delay": SECONDS, "attempt": (0, 10**6), "wait_ratio": (-1e9, 1e9),
     "input_tokens": TOKENS, "output_tokens": TOKENS, "cached_tokens": TOKENS,
     "ttft": SECONDS, "prefill": SECONDS, "decode": SECONDS,
     "cpu_time": SECONDS, "cpu_utilization": _UTILIZATION, "cpu_pressure": _UTILIZATION, "cpu_throttled": SECONDS,

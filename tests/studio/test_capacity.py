@@ -422,7 +422,7 @@ def test_one_of_two_models() -> None:
     found = pool(made, model="short", rate=4.0)
     assert [model["model"] for model in found["models"]] == ["short"]
     assert found["forecast"]["service_s"] == pytest.approx(0.5, rel=0.05)
-    with pytest.raises(ValueError, match="short"):
+    with pytest.raises(api.Wrong, match="short"):
         pool(made, model="nobody")
 
 

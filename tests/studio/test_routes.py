@@ -97,7 +97,7 @@ def served(db: Path) -> Iterator[TestClient]:
         (sustained, "_seen", "/api/capacity?bulk=sample-001"),
         (api, "analyse", "/api/bulks/sample-001/report"),
         (api, "list_bulks", "/api/bulks"),
-        (api, "list_bulks", "/api/compare?a=latest&b=sample-001"),
+        (api, "latest", "/api/compare?a=latest&b=sample-001"),
     ],
 )
 def test_a_fault_of_ours_is_no_mistake_of_the_users(
