@@ -15,12 +15,12 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 from opentelemetry import _logs, propagate, trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util import http as http_util
 
-from bulkscope import _bulk, _instruments, _pipeline, conventions
+from bulkscope import _bulk, _context, _instruments, _pipeline, conventions
 from bulkscope._safe import report
 
 Scope = MutableMapping[str, Any]
@@ -134,7 +134,7 @@ class ServerRequest:
             self._attributes(scope, first),
         )
         self.context = trace.set_span_in_context(self.span, context)
-        self.token = attach(self.context)
+        self.token = _context.enter(self.context)
 
     def _attributes(self, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
         # No url.query: it may carry a prompt or a secret.
@@ -196,7 +196,7 @@ class ServerRequest:
         what was current before the request.
         """
         if self.bulk.learn(bulk_id, source):
-            attach(_bulk.bind(self.bulk))
+            _context.enter(_bulk.bind(self.bulk))
 
     def end(self, error: BaseException | None) -> None:
         """End the span, count the request. ``error`` is what the application raised, if it did."""
@@ -208,7 +208,7 @@ class ServerRequest:
             self.span.end()
         except Exception:
             report("the end of an http span")
-        detach(self.token)
+        _context.leave(self.token)
 
     def _finish(self, error: BaseException | None) -> None:
         outcome, error_type = _outcome(self.status, error, self.bulk.overload)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import thread as pool_threads
+from contextvars import Token
 from types import ModuleType
 from typing import Any
 
 from opentelemetry import propagate
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context, get_current
 
-from bulkscope import _bulk
+from bulkscope import _bulk, _context
 from bulkscope._bulk import Bulk
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import report
+from bulkscope._safe import guarded
 
 
 class ConcurrentInstrumentor(Instrumentor):
@@ -48,11 +49,11 @@ class _In:
         self._context, self._function = context, function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        token = attach(self._context)
+        token = _context.enter(self._context)
         try:
             return self._function(*args, **kwargs)
         finally:
-            detach(token)
+            _context.leave(token)
 
 
 class _Run:
@@ -69,13 +70,14 @@ class _Run:
         self._run, self._own = thread.run, vars(thread).get("run")
 
     def __call__(self) -> None:
-        token = attach(self._context)
+        token = _context.enter(self._context)
         try:
             self._run()
         finally:
-            detach(token)
+            _context.leave(token)
             self.put_back()
 
+    @guarded
     def put_back(self) -> None:
         """Give the thread its own ``run`` again."""
         if vars(self._thread).get("run") is self:
@@ -86,16 +88,24 @@ class _Run:
         self._thread = self._run = None
 
 
-def _start(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> Any:
+@guarded
+def _carried(thread: Any) -> _Run | None:
+    """Let a thread that is about to start run in the current context; None where it is to run as it is."""
     context = get_current()
     # A pool's thread outlives the call it was started for, and a library's own is nobody's.
     target = getattr(thread, "_target", None)
-    if not context or target is pool_threads._worker or thread.name.startswith(("Otel", "bulkscope")):
-        return wrapped(*args, **kwargs)
-    try:
-        thread.run = ours = _Run(context, thread)
-    except Exception:
-        report("the start of a thread")
+    # One whose class did not make it has no name to ask for: starting it raises, and says why.
+    if not context or target is pool_threads._worker or not getattr(thread, "_initialized", False):
+        return None
+    if thread.name.startswith(("Otel", "bulkscope")):
+        return None
+    thread.run = ours = _Run(context, thread)
+    return ours
+
+
+def _start(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> Any:
+    ours = _carried(thread)
+    if ours is None:
         return wrapped(*args, **kwargs)
     try:
         return wrapped(*args, **kwargs)
@@ -105,11 +115,17 @@ def _start(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> 
         raise
 
 
-def _submit(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
+@guarded
+def _in_thread(pool: Any, function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return a function of a pool's call in the current context; None where it is to run as it is."""
     context = get_current()
-    if not context or not args or _of_interpreters(type(pool)):
-        return wrapped(*args, **kwargs)
-    return wrapped(_In(context, args[0]), *args[1:], **kwargs)
+    return _In(context, function) if context and not _of_interpreters(type(pool)) else None
+
+
+def _submit(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
+    if args and (function := _in_thread(pool, args[0])) is not None:
+        args = function, *args[1:]
+    return wrapped(*args, **kwargs)
 
 
 def _of_interpreters(kind: type) -> bool:
@@ -126,20 +142,32 @@ class _InProcess:
         self._headers, self._job_id, self._function = headers, job_id, function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        context = propagate.extract(self._headers)
-        bulk = Bulk(job_id=self._job_id)
-        bulk.learn(_bulk.from_baggage(context), "baggage")
-        token = attach(_bulk.bind(bulk, context))
+        token = self._arrive()
         try:
             return self._function(*args, **kwargs)
         finally:
-            detach(token)
+            _context.leave(token)
+
+    @guarded
+    def _arrive(self) -> Token[Context] | None:
+        context = propagate.extract(self._headers)
+        bulk = Bulk(job_id=self._job_id)
+        bulk.learn(_bulk.from_baggage(context), "baggage")
+        return _context.enter(_bulk.bind(bulk, context))
+
+
+@guarded
+def _in_process(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """As ``_in_thread``, for a call in another process."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    if not headers:
+        return None
+    bulk = _bulk.current()
+    return _InProcess(headers, bulk.job_id if bulk else None, function)
 
 
 def _submit_to_process(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
-    if not headers or not args:
-        return wrapped(*args, **kwargs)
-    bulk = _bulk.current()
-    return wrapped(_InProcess(headers, bulk.job_id if bulk else None, args[0]), *args[1:], **kwargs)
+    if args and (function := _in_process(args[0])) is not None:
+        args = function, *args[1:]
+    return wrapped(*args, **kwargs)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from opentelemetry.sdk import metrics
@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from bulkscope import _drops, _otlp, _otlp_metrics, _pipeline
 from bulkscope._otlp_http import Client
 from bulkscope._outbox import Outbox
-from bulkscope._safe import report
+from bulkscope._safe import log, report
 
 logger = logging.getLogger("bulkscope")
 
@@ -88,7 +88,7 @@ class _Sender:
         lost, reason = rejected(answer)
         if lost:
             _drops.count(self.signal, lost, "rejected")
-            logger.warning("%s rejected %d records of %s: %s", self.client.shown, lost, self.signal, reason)
+            log(logging.WARNING, "%s rejected %d records of %s: %s", self.client.shown, lost, self.signal, reason)
 
     def _dropped(self, records: int, reason: str) -> None:
         if not self._newest_only:  # sums that go on come again with the next collection
@@ -97,10 +97,10 @@ class _Sender:
     def _delivered(self) -> None:
         if self.down:
             self.down = False
-            logger.warning("%s are delivered again to %s", self.signal, self.client.shown)
+            log(logging.WARNING, "%s are delivered again to %s", self.signal, self.client.shown)
 
     def _failed(self, error: Exception) -> None:
-        logger.log(
+        log(
             logging.DEBUG if self.down else logging.WARNING,
             "%s could not be delivered to %s: %s; what may still be taken is kept and tried again, what is dropped is "
             "counted, and said when it answers again",
@@ -126,10 +126,10 @@ class _Records:
     def __init__(self, signal: str, field: Callable[[Any], bytes], official: str) -> None:
         self.sender = _Sender(signal, self._request)
         self._field, self._official = field, official
-        # What each record belongs to, (resource, scope), and by their identities its number as two bytes.
-        self._groups: list[tuple[Any, Any]] = []
+        # What each record belongs to, (resource, scope), by its number; by their identities its number as two bytes.
+        self._groups: dict[int, tuple[Any, Any]] = {}
         self._numbers: dict[tuple[int, int], bytes] = {}
-        self._adding = threading.Lock()
+        self._next = count()
 
     def early(self, record: Any) -> Any:
         """Return the record as bytes; the record itself when it cannot be encoded here."""
@@ -142,13 +142,12 @@ class _Records:
             return record
 
     def _number(self, resource: Any, scope: Any) -> bytes | None:
-        # Two threads with the same number for two scopes would send spans under another's name for good.
-        with self._adding:
-            key = id(resource), id(scope)
-            if key not in self._numbers and len(self._groups) < self._MOST_GROUPS:
-                self._groups.append((resource, scope))  # kept, so that the identities stay taken
-                self._numbers[key] = (len(self._groups) - 1).to_bytes(2, "big")
-            return self._numbers.get(key)
+        # No lock: the application's thread may be stopped here by a signal whose handler logs, and a child forked.
+        # Two threads have two numbers, of which the first to arrive is kept.
+        if len(self._groups) >= self._MOST_GROUPS or (number := next(self._next)) >= self._MOST_GROUPS:
+            return None
+        self._groups[number] = resource, scope  # kept, so that the identities stay taken
+        return self._numbers.setdefault((id(resource), id(scope)), number.to_bytes(2, "big"))
 
     def _item(self, record: Any) -> bytes:
         item = record if type(record) is bytes else self.early(record)
@@ -172,10 +171,6 @@ class _Records:
         if len(items) < len(batch):
             _drops.count(self.sender.signal, len(batch) - len(items), "export_failed")
         return (not items or self.sender.outbox.send(items)) and len(items) == len(batch)
-
-    def renew(self) -> None:
-        """Free a forked child of a lock that a thread of its parent held."""
-        self._adding = threading.Lock()
 
 
 class _Exporter:
@@ -209,7 +204,8 @@ class _Exporter:
 
     def _said_left(self, records: int) -> None:
         if records:
-            logger.warning(
+            log(
+                logging.WARNING,
                 "%s lost at the end of the process, not delivered to %s: %d",
                 self.sender.signal,
                 self.client.shown,
@@ -227,10 +223,6 @@ class _RecordExporter(_Exporter):
     """An exporter of what ends one by one."""
 
     records: _Records
-
-    def renew(self) -> None:
-        super().renew()
-        self.records.renew()
 
 
 class BulkscopeSpanExporter(_RecordExporter, SpanExporter):

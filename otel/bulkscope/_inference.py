@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from bulkscope import _bulk, _instruments
+from bulkscope import _bulk, _context, _instruments
 from bulkscope import conventions as c
 from bulkscope._failure import failure_domain
 from bulkscope._job import error_type
@@ -80,7 +79,7 @@ class Inference:
                 meter().end(self._window)
             raise
         # Last: a context that was attached and never detached would stay with everything after it.
-        self._token: Any = otel_context.attach(trace.set_span_in_context(self._span))
+        self._token: Any = _context.enter(trace.set_span_in_context(self._span))
         return self
 
     def elapsed(self) -> float:
@@ -89,9 +88,8 @@ class Inference:
 
     def release(self) -> None:
         """Make the caller's context current again before the end, which may come elsewhere: a stream's."""
-        if self._token is not None:
-            otel_context.detach(self._token)
-            self._token = None
+        token, self._token = self._token, None
+        _context.leave(token)
 
     def answered_by(self, provider: str) -> None:
         """Say which engine it is, where only its answer tells."""

@@ -19,9 +19,7 @@ from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from bulkscope import _defaults
-from bulkscope._safe import report
-
-logger = logging.getLogger("bulkscope")
+from bulkscope._safe import log, report
 
 # In place of an original that the class does not define itself.
 _INHERITED = object()
@@ -68,17 +66,21 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrapped = []
 
     def _imported(self, module: ModuleType) -> None:
+        # All of it: what is raised here would be raised by the application's import.
+        try:
+            self._patch_if_wanted(module)
+        except Exception:
+            report(f"patching {self.module}")
+
+    def _patch_if_wanted(self, module: ModuleType) -> None:
         self._awaited.discard(module.__name__)
         if not self._active or _defaults.left_to_others(self.name or self.module):
             return
         conflict = get_dependency_conflicts(self.requires)
         if conflict:
-            logger.warning("%s is not instrumented by Bulkscope: %s", self.module, conflict)
-            return
-        try:
+            log(logging.WARNING, "%s is not instrumented by Bulkscope: %s", self.module, conflict)
+        else:
             self.patch(module)
-        except Exception:
-            report(f"patching {self.module}")
 
     @abstractmethod
     def patch(self, module: ModuleType) -> None:

@@ -22,7 +22,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
-from bulkscope import _bulk, _instruments, _pipeline
+from bulkscope import _bulk, _context, _instruments, _pipeline
 from bulkscope import conventions as c
 from bulkscope._bulk import Bulk
 from bulkscope._failure import failure_domain
@@ -214,7 +214,7 @@ class Send:
         self._span.set_attributes({c.MESSAGING_MESSAGE_ID: job_id, c.JOB_ID: job_id})
 
     def __enter__(self) -> Send:
-        self._token = otel_context.attach(self._context)
+        self._token = _context.enter(self._context)
         self._started = time.perf_counter()
         return self
 
@@ -224,7 +224,7 @@ class Send:
     @guarded
     def _finish(self, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._started
-        otel_context.detach(self._token)
+        _context.leave(self._token)
         labels: _instruments.AttributeValues = {
             c.MESSAGING_SYSTEM: self._system,
             c.MESSAGING_OPERATION_NAME: "send",
@@ -305,7 +305,7 @@ class Work:
         self._cpu = time.process_time()
         self._begin(now_ns, attempt)
         self.context: Context = trace.set_span_in_context(self.span, self._parent)
-        self._token = otel_context.attach(self.context)
+        self._token = _context.enter(self.context)
         try:
             self._announce()
         except Exception as error:  # a time limit of the library, which is not ours to keep
@@ -369,7 +369,7 @@ class Work:
 
         A retried attempt carries its error but is no failure of the job: its status stays unset.
         """
-        otel_context.detach(self._token)
+        _context.leave(self._token)
         _heartbeat.remove(self)
         retry = retry or (error is not None and self.bulk.resent)
         seconds = time.perf_counter() - self._clock

@@ -250,6 +250,6 @@ class Client:
         return response.status, response.reason, retry_after(response.headers.get("Retry-After", "0")), answer
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

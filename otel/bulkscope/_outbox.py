@@ -14,12 +14,13 @@ import random
 import threading
 import time
 import zlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 
 from bulkscope._otlp_http import BusyError, RefusedError
-from bulkscope._safe import report
+from bulkscope._safe import guarded, report
 
 logger = logging.getLogger("bulkscope")
 
@@ -35,6 +36,9 @@ _PATIENCE = 1.0
 _MOST_ATTEMPTS = 8
 _HELD_BYTES = 8 << 20
 _TOO_LARGE = 413
+# Bytes of a batch beside its records, measured. It counts: one that is handed over each second, of one record, makes
+# 40,000 in an outage of a night.
+_OVERHEAD = 360
 
 
 def held_bytes() -> int:
@@ -50,16 +54,18 @@ def held_bytes() -> int:
 class _Handed:
     """A batch as it was handed over, until all parts of it are delivered or given up."""
 
-    __slots__ = ("lost", "over", "parts")
+    __slots__ = ("lost", "parts")
 
     def __init__(self) -> None:
-        self.parts, self.lost, self.over = 1, False, threading.Event()
+        self.parts, self.lost = 1, False
 
     def done(self, delivered: bool) -> None:
         self.parts -= 1
         self.lost = self.lost or not delivered
-        if self.parts <= 0:
-            self.over.set()
+
+    @property
+    def over(self) -> bool:
+        return self.parts <= 0
 
 
 class _Parcel:
@@ -69,14 +75,14 @@ class _Parcel:
 
     def __init__(self, items: Sequence[bytes], records: int, handed: _Handed) -> None:
         self.content = b"".join(items)
-        self._lengths = [len(item) for item in items]
+        self._lengths = array("L", [len(item) for item in items])
         self._packed = False
         self.records, self.handed = records, handed
         self.failures = self.seen = 0
 
     @property
     def size(self) -> int:
-        return len(self.content) + 8 * len(self._lengths)
+        return len(self.content) + self._lengths.itemsize * len(self._lengths) + _OVERHEAD
 
     def pack(self) -> None:
         """Compress what has to wait; level 1 takes 5 us a span, without Python's lock."""
@@ -132,45 +138,57 @@ class Outbox:
         self._deliveries = 0
 
     def waiting(self) -> int:
-        """Return how many records are not delivered yet."""
-        with self._changed:
-            return sum(parcel.records for parcel in self._all())
+        """Return how many records are not delivered yet.
+
+        Without the lock: it is asked in a handler of a signal too, which may have struck whoever holds it.
+        """
+        return sum(parcel.records for parcel in self._all())
 
     def _all(self) -> list[_Parcel]:
-        return [*self._held, *([] if self._flying is None else [self._flying])]
+        flying = self._flying
+        return [*self._held, *([] if flying is None else [flying])]
 
     def send(self, items: Sequence[bytes], records: int | None = None) -> bool:
         """Take a batch over; True when it has been delivered by the time that this returns, which is soon."""
         handed = _Handed()
         parcel = _Parcel(items, len(items) if records is None else records, handed)
         with self._changed:
-            if self._closed:
-                self._dropped(parcel.records, "export_failed")
-                return False
-            alone = not self._all()
-            if self._newest_only:
-                self._held.clear()
-                self._bytes = 0
+            closed, alone = self._closed, not self._all()
+        if closed:
+            self._dropped(parcel.records, "export_failed")
+            return False
         if not alone and not self._newest_only:
             parcel.pack()
         with self._changed:
-            self._hold(parcel)
+            if self._newest_only:
+                self._held.clear()
+                self._bytes = 0
+            pushed_out = self._hold(parcel)
             self._changed.notify_all()
-        if self._working():
-            if alone:
-                handed.over.wait(_PATIENCE)
-        else:
+        self._give_up(pushed_out)
+        if not self._working():
             self._attempt()
-        return handed.over.is_set() and not handed.lost
+        elif alone:
+            with self._changed:
+                self._changed.wait_for(lambda: handed.over, _PATIENCE)
+        return handed.over and not handed.lost
 
-    def _hold(self, parcel: _Parcel, *, first: bool = False) -> None:
+    def _hold(self, parcel: _Parcel, *, first: bool = False) -> list[_Parcel]:
+        """Let ``parcel`` wait; with the lock held. Returns those that have no place any more, for ``_give_up``."""
         (self._held.appendleft if first else self._held.append)(parcel)
         self._bytes += parcel.size
+        pushed_out = []
         while self._bytes > self._most and len(self._held) > 1:
             oldest = self._held.popleft()
             self._bytes -= oldest.size
-            oldest.handed.done(False)
-            self._dropped(oldest.records, "buffer_full")
+            pushed_out.append(oldest)
+        return pushed_out
+
+    def _give_up(self, parcels: list[_Parcel]) -> None:
+        # Not under the lock: to count is the SDK's, with locks of its own, and may write a log record.
+        for parcel in parcels:
+            parcel.handed.done(False)
+            self._dropped(parcel.records, "buffer_full")
 
     def _working(self) -> bool:
         """Tell whether a thread sends what waits; begun when first needed, so that every fork has one of its own."""
@@ -203,6 +221,7 @@ class Outbox:
             due = max(self._unwanted, min(due, self._failed_at + _LAST_WAIT))
         return due - time.monotonic()
 
+    @guarded
     def _attempt(self) -> None:
         """Try to deliver the parcel that has waited longest, and see to what comes of it."""
         with self._changed:
@@ -224,7 +243,8 @@ class Outbox:
             self._end(parcel, None)
         finally:
             with self._changed:
-                self._flying = None
+                if self._flying is parcel:
+                    self._flying = None
                 self._changed.notify_all()
 
     def _end(self, parcel: _Parcel, error: Exception | None) -> None:
@@ -252,10 +272,13 @@ class Outbox:
         self._unwanted = now + min(error.retry_after, _MOST_ASKED) if isinstance(error, BusyError) else 0.0
         self._due = max(self._unwanted, now + self._wait * random.uniform(0.8, 1.2))
         self._wait = min(self._wait * 2, _LONGEST_WAIT)
+        pushed_out = []
         with self._changed:
             if not self._closed and not (self._newest_only and self._held):
                 # One that was looked at and put off lets the others go first: the reason may be in it alone.
-                self._hold(parcel, first=not busy)
+                pushed_out = self._hold(parcel, first=not busy)
+            self._flying = None  # or it would be counted twice, if the process ended here
+        self._give_up(pushed_out)
         self._failed(error)
 
     def _halved(self, parcel: _Parcel) -> bool:
@@ -264,9 +287,12 @@ class Outbox:
         if not half:
             return False
         parcel.handed.parts += 1
+        pushed_out = []
         with self._changed:
             for part in (items[half:], items[:half]):
-                self._hold(_Parcel(part, len(part), parcel.handed), first=True)
+                pushed_out += self._hold(_Parcel(part, len(part), parcel.handed), first=True)
+            self._flying = None
+        self._give_up(pushed_out)
         return True
 
     def drain(self, deadline: float) -> bool:

@@ -38,13 +38,19 @@ class _Around(ABC):
     def _for_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around: ...
 
     def __enter__(self) -> Self:
-        self._enter()
+        try:
+            self._enter()
+        except Exception:
+            report("the start of a block")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(error)
+        try:
+            self._leave(error)
+        except Exception:
+            report("the end of a block")
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -52,7 +58,7 @@ class _Around(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(error)
+        self.__exit__(kind, error, traceback)
 
     def __call__(self, function: F) -> F:
         if inspect.iscoroutinefunction(function):

@@ -18,6 +18,10 @@ _reported: set[str] = set()
 _TIME_LIMITS = frozenset(("SoftTimeLimitExceeded", "BaseTimeoutException", "TaskTimeout"))
 
 
+def _is_time_limit(error: BaseException | None) -> bool:
+    return error is not None and not _TIME_LIMITS.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
 def report(where: str) -> None:
     """Log the exception being handled: the first time at a place as a warning, then at debug level.
 
@@ -25,7 +29,7 @@ def report(where: str) -> None:
     our code ran is not ours and passes on: the signal comes once, and the job would go on without a limit.
     """
     error = sys.exc_info()[1]
-    if error is not None and _TIME_LIMITS.intersection(kind.__name__ for kind in type(error).__mro__):
+    if error is not None and _is_time_limit(error):
         raise error
     log_once(
         where,
@@ -35,11 +39,20 @@ def report(where: str) -> None:
     )
 
 
+def log(level: int, message: str, *arguments: object, exc_info: bool = False) -> None:
+    """Log as Bulkscope; what the application's handlers and filters raise at it ends here, but for a time limit."""
+    try:
+        logger.log(level, message, *arguments, exc_info=exc_info)
+    except Exception as error:
+        if _is_time_limit(error):
+            raise
+
+
 def log_once(where: str, message: str, *arguments: object, exc_info: bool = False) -> None:
     """Log a warning the first time at a place, then at debug level."""
     level = logging.DEBUG if where in _reported else logging.WARNING
     _reported.add(where)
-    logger.log(level, message, *arguments, exc_info=exc_info)
+    log(level, message, *arguments, exc_info=exc_info)
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:

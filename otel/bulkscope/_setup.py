@@ -18,7 +18,7 @@ from opentelemetry import trace
 import bulkscope
 from bulkscope import _defaults, _drops, _green, _lifecycle, _pipeline, _process_metrics, _resource
 from bulkscope._processor import BulkSpanProcessor
-from bulkscope._safe import report, say_once
+from bulkscope._safe import guarded, report, say_once
 
 
 def _configure_sdk() -> None:
@@ -31,6 +31,7 @@ def _configure_sdk() -> None:
     configurator().configure(auto_instrumentation_version=None)
 
 
+@guarded  # what is raised here would be raised by the application's import
 def _silence(module: ModuleType) -> None:
     """Make another instrumentor of a library that we instrument do nothing: one span, not two."""
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor

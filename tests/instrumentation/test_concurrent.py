@@ -18,6 +18,7 @@ from opentelemetry import trace
 import bulkscope
 from bulkscope import _bulk
 from bulkscope._bulk import Bulk
+from bulkscope_instrumentation import concurrent
 from bulkscope_instrumentation.concurrent import ConcurrentInstrumentor
 from tests.telemetry import Telemetry
 
@@ -177,3 +178,75 @@ def test_a_thread_that_could_not_be_started_can_be_tried_again(here: Where, monk
 
 def _no_more(*args: Any, **kwargs: Any) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def _fault(*args: Any, **kwargs: Any) -> Any:
+    raise ValueError("ours")
+
+
+@pytest.mark.parametrize("name", ["get_current", "_Run", "_In", "_of_interpreters"])
+def test_a_fault_of_ours_does_not_reach_what_is_started(
+    here: Where, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as faulty:
+        faulty.setattr(concurrent, name, _fault)
+        assert in_thread(lambda: 1) == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: 1).result(30) == 1
+
+
+@pytest.mark.parametrize("name", ["attach", "detach"])
+def test_a_context_that_cannot_be_changed_costs_the_call_nothing(
+    here: Where, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as faulty:
+        faulty.setattr(otel_context, name, _fault)
+        assert in_thread(lambda: 1) == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: 1).result(30) == 1
+
+
+def test_a_threads_attributes_that_cannot_be_put_back(here: Where) -> None:
+    class Fixed(threading.Thread):
+        def __delattr__(self, name: str) -> None:
+            if name == "run":
+                raise AttributeError(name)
+            super().__delattr__(name)
+
+    raised: list[Any] = []
+    before, threading.excepthook = threading.excepthook, raised.append
+    try:
+        thread = Fixed(target=lambda: None)
+        thread.start()
+        thread.join()
+    finally:
+        threading.excepthook = before
+    assert raised == []
+
+
+def test_a_thread_that_was_never_made_says_so(here: Where) -> None:
+    class Half(threading.Thread):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(RuntimeError, match="not called"):
+        Half().start()
+
+
+@pytest.mark.parametrize("name", ["propagate", "_bulk", "_InProcess"])
+def test_a_fault_of_ours_does_not_reach_a_call_in_another_process(
+    here: Where, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as faulty:
+        faulty.setattr(concurrent, name, None)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            assert pool.submit(abs, -1).result(30) == 1
+
+
+def test_a_fault_of_ours_in_another_process_does_not_reach_the_call(
+    here: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = concurrent._in_process(abs)
+    assert isinstance(call, concurrent._InProcess)
+    monkeypatch.setattr(concurrent, "propagate", None)
+    assert call(-1) == 1

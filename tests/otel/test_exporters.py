@@ -118,11 +118,11 @@ def test_scopes_that_are_seen_at_the_same_moment_have_a_number_each(server: sink
     records = _exporters.BulkscopeSpanExporter().records
     both, numbers = threading.Barrier(2), dict[str, bytes | None]()
 
-    class Slow(list[Any]):
-        def append(self, item: Any) -> None:
-            super().append(item)
+    class Slow(dict[int, Any]):
+        def __setitem__(self, number: int, item: Any) -> None:
+            super().__setitem__(number, item)
             with contextlib.suppress(threading.BrokenBarrierError):
-                both.wait(0.3)  # until the other one has come as far, which it must not
+                both.wait(0.3)  # until the other one has come as far
 
     records._groups = Slow()
     resource, scopes = object(), {"one": object(), "two": object()}
@@ -136,6 +136,28 @@ def test_scopes_that_are_seen_at_the_same_moment_have_a_number_each(server: sink
         thread.join(30)
     for name, scope in scopes.items():
         number = numbers[name]
+        assert number is not None
+        assert records._groups[int.from_bytes(number, "big")] == (resource, scope)
+
+
+def test_a_signals_handler_that_logs_while_a_scope_gets_its_number_gets_one_too(server: sink.Sink) -> None:
+    records = _exporters.BulkscopeSpanExporter().records
+    resource, scopes, inner = object(), [object(), object()], list[bytes | None]()
+
+    class Struck(dict[int, Any]):
+        def __setitem__(self, number: int, item: Any) -> None:
+            super().__setitem__(number, item)
+            if not inner:  # in the same thread, wherever it is
+                inner.append(None)
+                inner.extend(records._number(resource, scope) for scope in scopes)
+
+    records._groups = Struck()
+    outer: list[bytes | None] = []
+    thread = threading.Thread(target=lambda: outer.append(records._number(resource, scopes[0])), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert outer == inner[1:2], "the same scope has the same number"
+    for number, scope in zip(inner[1:], scopes, strict=True):
         assert number is not None
         assert records._groups[int.from_bytes(number, "big")] == (resource, scope)
 

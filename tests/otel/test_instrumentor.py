@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bulkscope import _defaults
+from bulkscope import _defaults, _instrumentor, _safe
 from bulkscope._instrumentor import Instrumentor
 
 
@@ -96,6 +96,17 @@ def test_a_patch_that_fails_is_reported(
     example: Example, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Example, "patch", lambda self, module: module.no_such_thing)
+    example.instrument()
+    assert importlib.import_module("an_example").Thing().own() == "own"
+    assert "patching an_example" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["get_dependency_conflicts", "_defaults"])
+def test_nothing_of_ours_is_raised_by_the_applications_import(
+    example: Example, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setattr(_instrumentor, name, None)
+    monkeypatch.setattr(_safe, "_reported", set())
     example.instrument()
     assert importlib.import_module("an_example").Thing().own() == "own"
     assert "patching an_example" in caplog.text

@@ -6,7 +6,8 @@ import http.client
 import random
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -128,12 +129,117 @@ def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPat
     lost = sum(records for records, _ in end_point.dropped)
     assert {why for _, why in end_point.dropped} == {"buffer_full"}
     assert lost + end_point.outbox.waiting() == 201
-    assert 30 < end_point.outbox.waiting() < 40
+    assert 24 < end_point.outbox.waiting() < 32  # two of some 1,000 bytes, and what a batch takes itself
     monkeypatch.setattr(_outbox, "_LAST_WAIT", 0.0)
     assert end_point.drained()
     kept = [item for item in end_point.taken if len(item) < 4]
     assert kept == [b"%d" % n for n in range(100 - len(kept), 100)]
     end_point.outbox.close()
+
+
+def test_batches_of_one_record_take_no_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BULKSCOPE_HELD_BYTES", "400000")
+    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    end_point = EndPoint()
+    end_point.open.clear()
+    end_point.outbox.send([b"first"])
+    while not end_point.attempts:
+        time.sleep(0.001)
+    tracemalloc.start()
+    try:
+        for n in range(5000):
+            end_point.outbox.send([b"%d" % n])
+        end_point.dropped.clear()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1000 < end_point.outbox.waiting() < 5000
+    assert held < 1.1 * 400_000
+    end_point.open.set()
+    end_point.outbox.close()
+
+
+def in_time(function: Callable[[], Any]) -> Any:
+    """Return what ``function`` does; fails where it waits for ever."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert found, "it waits"
+    return found[0]
+
+
+def test_what_waits_is_told_to_a_signals_handler_that_struck_whoever_holds_the_lock(end_point: EndPoint) -> None:
+    end_point.outbox._held.append(_outbox._Parcel([b"a"], 1, _outbox._Handed()))
+
+    def struck() -> int:
+        with end_point.outbox._changed:
+            return end_point.outbox.waiting()
+
+    assert in_time(struck) == 1
+
+
+def test_what_is_lost_is_counted_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BULKSCOPE_HELD_BYTES", "0")
+    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    end_point = EndPoint()
+    end_point.open.clear()
+    free: list[bool] = []
+
+    def dropped(records: int, reason: str) -> None:
+        free.append(end_point.outbox._changed.acquire(timeout=0.5))
+        if free[-1]:
+            end_point.outbox._changed.release()
+
+    end_point.outbox._dropped = dropped
+    for n in range(4):
+        end_point.outbox.send([b"%d" % n])
+    end_point.open.set()
+    end_point.outbox.close()
+    end_point.outbox.send([b"closed"])
+    assert len(free) >= 3
+    assert all(free)
+
+
+@pytest.mark.parametrize("name", ["_failed", "_delivered"])
+def test_a_fault_in_what_is_told_does_not_end_the_thread(
+    end_point: EndPoint, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    told = threading.Event()
+
+    def fault(*about: Any) -> None:
+        told.set()
+        raise KeyError("ours")
+
+    original = getattr(end_point.outbox, name)
+    setattr(end_point.outbox, name, fault)
+    end_point.answers += [ConnectionRefusedError()]
+    end_point.outbox.send([b"a"])
+    thread = end_point.outbox._thread
+    assert told.wait(30)
+    setattr(end_point.outbox, name, original)
+    end_point.outbox.send([b"b"])
+    assert end_point.drained()
+    assert end_point.taken == [b"a", b"b"]
+    assert end_point.outbox._thread is thread
+
+
+def test_a_batch_that_is_put_off_is_counted_once(end_point: EndPoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    waiting: list[int] = []
+    told = threading.Event()
+
+    def failed(error: Exception) -> None:
+        waiting.append(end_point.outbox.waiting())
+        told.set()
+
+    end_point.outbox._failed = failed
+    end_point.answers += [ConnectionRefusedError()]
+    end_point.outbox.send([b"a"])
+    assert told.wait(30)
+    assert waiting == [1]
 
 
 def test_what_waits_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import multiprocessing
 import os
@@ -370,6 +371,53 @@ def test_a_time_limit_that_strikes_in_our_code_passes_on(telemetry: Telemetry, m
             pass
     assert otel_context.get_current() == {}
     assert len(telemetry.spans()) == 2
+    assert not _job._heartbeat._running
+
+
+@pytest.mark.parametrize("name", ["_enter", "_leave"])
+@pytest.mark.parametrize("kind", ["enqueue", "dequeue", "inference"])
+def test_a_fault_of_ours_does_not_reach_the_block(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    original = getattr(getattr(_public, kind), name)
+
+    def fault(*args: Any) -> None:
+        original(*args)
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(getattr(_public, kind), name, fault)
+    around = getattr(bulkscope, kind)(**({"model": "m"} if kind == "inference" else {"queue": "q"}))
+
+    @around
+    async def asynchronous() -> int:
+        return 2
+
+    with around:
+        done = 1
+    assert (done, around(lambda: 1)(), asyncio.run(asynchronous())) == (1, 1, 2)
+    with pytest.raises(LookupError), around:
+        raise LookupError("the block's own")
+
+
+@pytest.mark.parametrize("name", ["attach", "detach"])
+def test_a_context_that_cannot_be_changed_costs_the_job_nothing(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fault(*args: Any) -> None:
+        raise RuntimeError("the context's own")
+
+    def application() -> int:
+        with _job.sending(lambda: _job.Send(system="redis", queue="q", job_id="j", task="t")) as sent:
+            assert sent.headers
+        with bulkscope.enqueue("q") as job:
+            pass
+        with bulkscope.dequeue("q", headers=job.headers), bulkscope.inference(model="m"):
+            return 1
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(otel_context, name, fault)
+        assert contextvars.copy_context().run(application) == 1
+    assert sorted(span.name for span in telemetry.spans()) == ["chat m", "process q", "send q", "send q"]
     assert not _job._heartbeat._running
 
 
