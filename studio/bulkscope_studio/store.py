@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
@@ -87,9 +88,12 @@ class Store:
         self._connection: duckdb.DuckDBPyConnection | None = self._open()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        config = {"threads": self._threads, "preserve_insertion_order": "false"}
-        if self._memory_limit is not None:
-            config["memory_limit"] = self._memory_limit
+        config = {
+            "threads": self._threads,
+            "preserve_insertion_order": "false",
+            "memory_limit": f"{_share()}B" if self._memory_limit is None else self._memory_limit,
+            "checkpoint_threshold": f"{LOG_BYTES}B",
+        }
         try:
             connection = storefile.connect(self._given, read_only=self._read_only, config=config)
         except duckdb.IOException as error:
@@ -98,12 +102,6 @@ class Store:
             found = re.search(r"PID (\d+)", str(error))
             raise StoreLocked(self.path, f"process {found[1]}" if found else "another process") from error
         try:
-            if self._memory_limit is None:
-                connection.execute(f"SET memory_limit = '{_share(connection)}B'")
-            if not self._read_only:
-                connection.execute(f"SET checkpoint_threshold = '{LOG_BYTES}B'")
-            if str(self.path) != storefile.MEMORY:  # which is told where to spill when it is open
-                storefile.lock(connection)
             if not self._read_only:
                 connection.execute(SCHEMA)
         except BaseException:
@@ -243,10 +241,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _share(connection: duckdb.DuckDBPyConnection) -> int:
+@cache
+def _share() -> int:
     """Return DuckDB's share of the machine's memory, in bytes; of its container's, where it runs in one."""
     # DuckDB takes 80 % of what the machine or the control group has, and says so in a text such as 19.1 GiB.
-    row = connection.execute("SELECT current_setting('memory_limit')").fetchone()
+    with storefile.connect(Path(storefile.MEMORY), read_only=False, config={"threads": 1}) as connection:
+        row = connection.execute("SELECT current_setting('memory_limit')").fetchone()
     found = re.fullmatch(r"([\d.]+) ([KMGT]iB)", str(row[0]) if row else "")
     machine = float(found[1]) * _UNITS[found[2]] / 0.8 if found else 0.0
     return int(min(max(machine * MEMORY_SHARE, LEAST_MEMORY), MOST_MEMORY))

@@ -20,7 +20,8 @@ _CLOSED: Mapping[str, str] = {
 }
 # No SQL of ours names a file, so none may be opened but the store, its log and what DuckDB spills beside it. One in
 # memory is told where to spill when it is open, which this forbids.
-_NO_FILES: Mapping[str, str] = {"enable_external_access": "false"}
+# No statement may change a setting.
+_NO_FILES: Mapping[str, str] = {"enable_external_access": "false", "lock_configuration": "true"}
 # What the tables of a store have had since the first version; DuckDB may have others of the same name.
 _COLUMNS: Mapping[str, frozenset[str]] = {
     "resources": frozenset({"resource_id", "attributes"}),
@@ -71,11 +72,6 @@ def connect(path: Path, *, read_only: bool, config: Mapping[str, object]) -> duc
         connection.close()
         raise
     return connection
-
-
-def lock(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let no statement change a setting from here on."""
-    connection.execute("SET lock_configuration = true")
 
 
 def _look(path: Path) -> bool:

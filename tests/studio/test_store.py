@@ -334,3 +334,12 @@ def test_a_full_disk_is_said_and_survived(spawn: Spawn, tmp_path: Path) -> None:
     assert process.wait(30) == 0
     with duckdb.connect(str(db), read_only=True) as read:
         assert read.execute("SELECT count(*) FROM spans").fetchone() == (acknowledged,)
+
+
+def test_a_file_may_be_open_twice_in_one_process(store: Store) -> None:
+    other = Store(store.path)
+    assert other.query("SELECT count(*) AS n FROM spans").to_pylist() == [{"n": 0}]
+    with pytest.raises(duckdb.InvalidInputException, match="locked"):
+        other.query("SET memory_limit = '1GB'")
+    other.close()
+    assert spans(store) == 0
