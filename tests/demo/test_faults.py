@@ -34,7 +34,8 @@ from tests.demo.faults import (
     words,
 )
 
-pytestmark = pytest.mark.demo
+# Verdicts on idle and on full cores: what runs beside these tests would be seen.
+pytestmark = [pytest.mark.demo, pytest.mark.alone]
 
 
 @pytest.fixture

@@ -34,10 +34,11 @@ def pair(telemetry: Telemetry) -> tuple[Any, Any]:
 
 
 def test_one_job(telemetry: Telemetry) -> None:
+    began = time.monotonic()
     with bulkscope.enqueue("prompts", bulk_id="b", job_id="j", task="answer", delay=2, system="redis") as job:
         pass
     with bulkscope.dequeue("prompts", headers=job.headers, system="redis"):
-        pass
+        taken = time.monotonic()
     sent, done = pair(telemetry)
     assert dict(sent.attributes) == {
         "messaging.system": "redis",
@@ -53,7 +54,8 @@ def test_one_job(telemetry: Telemetry) -> None:
     }
     found = dict(done.attributes)
     wait = found.pop("gen_ai.latency.time_in_queue")
-    assert wait == pytest.approx((done.start_time - sent.start_time) / 1e9 - 2, abs=0.01)
+    # However busy the machine: from somewhere in the sending to somewhere in the taking.
+    assert -0.001 <= wait + 2 <= taken - began + 0.001
     assert found == {
         "messaging.system": "redis",
         "messaging.operation.name": "process",
