@@ -80,6 +80,8 @@ SERVICE_INSTANCE_ID = "service.instance.id"
 HOST_NAME = "host.name"
 PROCESS_PID = "process.pid"
 CONTAINER_ID = "container.id"
+# Read where others give it: of a pod it says what a container's id says.
+K8S_POD_NAME = "k8s.pod.name"
 WORKER_CPUS = "bulk.worker.cpus"
 WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"

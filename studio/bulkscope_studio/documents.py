@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from bulkscope import conventions as c
-from bulkscope_studio import credible, decode
+from bulkscope_studio import credible, decode, workers
 from bulkscope_studio.esql import Columns
 from bulkscope_studio.store import Store
 
@@ -24,8 +24,9 @@ _IDENTITY = {
     "service_name": c.SERVICE_NAME, "service_instance_id": c.SERVICE_INSTANCE_ID, "host_name": c.HOST_NAME,
     "pid": c.PROCESS_PID,
 }  # fmt: skip
-# What is read of a resource beside the columns that it gives to its spans.
-_LIMITS = (c.WORKER_CPUS, c.WORKER_CPU_SET, c.CONTAINER_ID)
+# What is read of a resource beside the columns that it gives to its records.
+_PLACE = (c.CONTAINER_ID, c.K8S_POD_NAME)
+_LIMITS = (c.WORKER_CPUS, c.WORKER_CPU_SET, *_PLACE)
 _RESOURCE = {
     **{column: f"resource.attributes.{name}" for column, name in _IDENTITY.items()},
     **{name: f"resource.attributes.{name}" for name in _LIMITS},
@@ -53,6 +54,7 @@ EVENT = {
     "trace_id": "trace_id", "span_id": "span_id", "event_name": "event_name",
     "bulk_id": f"attributes.{c.BULK_ID}", "job_id": f"attributes.{c.JOB_ID}",
     **{column: f"resource.attributes.{name}" for column, name in _IDENTITY.items()},
+    **{name: f"resource.attributes.{name}" for name in _PLACE},
     **{name: f"attributes.{name}" for name in _EVENT_ATTRIBUTES},
 }  # fmt: skip
 
@@ -75,6 +77,12 @@ def _start(start_ms: int, said: Iterable[int]) -> int:
     return min(next(near, start_ns), start_ns + MILLISECOND_NS - 1)
 
 
+def _name(row: Row) -> None:
+    """Name the worker of a row that has the columns and names of its resource."""
+    where = workers.place({name: row.pop(name, None) for name in _PLACE} | {c.HOST_NAME: row.get("host_name")})
+    row["worker"] = workers.name(where, row.get("pid"), row.get("service_instance_id"), row.get("service_name"))
+
+
 def spans(
     page: Columns, columns: Mapping[str, str], begun: Mapping[str, Iterable[int]]
 ) -> Iterator[tuple[Row, Row | None]]:
@@ -93,6 +101,7 @@ def spans(
         pid = row.pop(_TOLD_PID, None)
         if row["kind"] == "CONSUMER" and pid not in (None, row.get("pid")):
             row["pid"], row["service_instance_id"] = pid, None
+        _name(row)
         if resource:
             named = {_IDENTITY.get(name, name): value for name, value in resource.items()}
             text = decode.dump(named)
@@ -110,6 +119,7 @@ def events(page: Columns, columns: Mapping[str, str]) -> Events:
         attributes = {name: row.pop(name) for name in _EVENT_ATTRIBUTES if name in row}
         given = {name: value for name, value in attributes.items() if value is not None}
         row |= {"time_ns": time_ns, "attributes": orjson.dumps(given).decode()}
+        _name(row)
         found[orjson.dumps(row)] = row
     return found
 
@@ -117,6 +127,7 @@ def events(page: Columns, columns: Mapping[str, str]) -> Events:
 def proofs(page: Columns) -> Iterator[Row]:
     """Yield rows of ``logs`` for when each job first and last said a count of kills for memory."""
     for row in _rows(page, dict(zip(page, page, strict=True))):
+        _name(row)
         said = {"event_name": c.EVENT_JOB_HEARTBEAT, "attributes": decode.dump({c.OOM_KILLS: row["kills"]})}
         for time_ns in {row["first_ns"], row["seen_ns"]}:
             yield row | said | {"time_ns": time_ns}
@@ -125,6 +136,7 @@ def proofs(page: Columns) -> Iterator[Row]:
 def heard(page: Columns) -> Iterator[Row]:
     """Yield a row of ``logs`` for when each job was first heard of, and one for when it was last."""
     for row in _rows(page, dict(zip(page, page, strict=True))):
+        _name(row)
         first_ns, seen_ns = row.pop("first_ns"), row.pop("seen_ns")
         yield row | {"time_ns": first_ns, "event_name": c.EVENT_JOB_STARTED}
         if seen_ns != first_ns:

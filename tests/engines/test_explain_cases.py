@@ -77,7 +77,7 @@ class Told:
             group = groups.add()
             named = {
                 "service.name": "w", "service.instance.id": f"i-{host}-{pid}", "host.name": host, "process.pid": pid,
-                "bulk.worker.cpus": 2, "bulk.worker.cpu.set": "0-1", "container.id": f"c{pid}",
+                "bulk.worker.cpus": 2, "bulk.worker.cpu.set": "0-1", "container.id": f"c{host}" * 6,
             }  # fmt: skip
             attributes(group.resource, named)
             known[worker] = group

@@ -414,19 +414,22 @@ def memory_limited(view: View) -> Finding:
         text = "Memory limits this system: " + "; ".join(
             item.text for item in (near, pressure, faults, gone, short) if item.holds
         )
-        if m.fit >= 0 and not near.holds:
+        if _fit(m) and not near.holds:
             text += f"; {_fit(m)}"
         text += "."
     return Finding("memory_limited", holds, text, (near, pressure, faults, gone, short))
 
 
 def _fit(m: Memory) -> str:
-    if m.fit < 0:
+    own = m.limits > 1
+    count = m.fit_each if own else m.fit
+    if count < 0:
         return ""
     shared = f" beside {wording.size(m.shared)} that they share" if m.shared else ""
-    fit = "no worker" if m.fit == 0 else wording.count(m.fit, "worker")
-    verb = "fits" if m.fit < 2 else "fit"
-    return f"{fit} of {wording.size(m.per_worker)} {verb}{shared}, there {_were(m.workers)}"
+    fit = "no worker" if count == 0 else wording.count(count, "worker")
+    verb = "fits" if count < 2 else "fit"
+    each = f" into each of {m.limits} limits" if own else ""
+    return f"{fit} of {wording.size(m.per_worker)} {verb}{each}{shared}, there {_were(m.workers)}"
 
 
 def _were(count: int) -> str:

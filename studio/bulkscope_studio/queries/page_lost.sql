@@ -6,8 +6,8 @@
 WITH begun AS (
     -- Of those that did not end their own span: to parse the attributes of all would take longer than the rest.
     SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
-           coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
-           min(host_name) AS host_name, min(pid) AS pid, min(service_name) AS service_name,
+           min(worker) AS worker,
+           min(host_name) AS host_name, min(service_name) AS service_name,
            max(TRY_CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            -- Not straight to DOUBLE: that takes "nan" for a number.
            CAST(max(TRY_CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DECIMAL(18, 9))) AS DOUBLE) AS elapsed,
@@ -20,12 +20,11 @@ WITH begun AS (
     GROUP BY span_id
 ), killed AS (
     -- What a parent tells of a killed process has that process' pid, and no instance.
-    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, host_name, pid, failure_domain, error_type,
-           coalesce(host_name || ':' || pid, service_name, 'worker') AS worker
+    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, worker, failure_domain, error_type
     FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
 ), lost AS (
     SELECT b.*
-    FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name IS NOT DISTINCT FROM b.host_name
+    FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.worker = b.worker
          AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
     WHERE b.seen_ns < $silent_ns
 )
@@ -52,7 +51,7 @@ FROM lost l
 UNION ALL
 SELECT k.trace_id, k.span_id, k.job_id, coalesce(k.attempt, 1), k.start_ns, k.end_ns, k.worker, b.model,
        (k.end_ns - k.start_ns) / 1e9, b.memory, k.failure_domain, true
-FROM killed k LEFT JOIN begun b ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name IS NOT DISTINCT FROM b.host_name
+FROM killed k LEFT JOIN begun b ON k.job_id = b.job_id AND k.worker = b.worker
      AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
 WHERE contains(k.error_type, 'WorkerLost')
 ORDER BY start_ns, job_id
