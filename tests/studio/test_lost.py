@@ -111,3 +111,25 @@ def test_a_job_that_has_ended_is_not_lost(killed: tuple[Sink, int], tmp_path: Pa
     db = tmp_path / "store.duckdb"
     stored(db, killed[0].bodies)
     assert "done" not in [row["job_id"] for row in lost(db)]
+
+
+def test_a_worker_killed_just_after_its_job_began_leaves_its_trace(tmp_path: Path) -> None:
+    """That a job began does not wait for the batch: only then is it known which job a killed process had."""
+    with serve() as sink:
+        env = environment(sink.url, OTEL_BSP_SCHEDULE_DELAY="600000", OTEL_BLRP_SCHEDULE_DELAY="600000")
+        words = [str(BIN / "bulkscope"), "run", sys.executable, "-c", WORKER]
+        process = subprocess.Popen(words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            assert sink.wait(
+                lambda s: any(
+                    (log["event"], log["attributes"].get("bulk.job.id")) == ("bulk.job.started", "killed")
+                    for log in s.logs
+                )
+            )
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert [span["attributes"]["bulk.job.id"] for span in sink.spans if span["kind"] == 5] == ["done"]
+    db = tmp_path / "store.duckdb"
+    stored(db, sink.bodies)
+    assert [(row["job_id"], row["attempt"], row["told"]) for row in lost(db)] == [("killed", 1, False)]
