@@ -27,15 +27,18 @@ _IDENTITY = {
 # What is read of a resource beside the columns that it gives to its records.
 _PLACE = (c.CONTAINER_ID, c.K8S_POD_NAME)
 _LIMITS = (c.WORKER_CPUS, c.WORKER_CPU_SET, *_PLACE)
+_EVENT_LIMITS = (c.WORKER_MEMORY_LIMIT, *_PLACE)
 _RESOURCE = {
     **{column: f"resource.attributes.{name}" for column, name in _IDENTITY.items()},
     **{name: f"resource.attributes.{name}" for name in _LIMITS},
 }
+# Elastic's processor for APM moves the queue's name to one of these, unless it is told to leave it.
+_QUEUES = ("transaction.message.queue.name", "span.message.queue.name")
 _TOLD_PID = "told_pid"  # of the process whose job a span tells of, where that was another
 SPAN = {
     "trace_id": "trace_id", "span_id": "span_id", "parent_span_id": "parent_span_id", "name": "name", "kind": "kind",
     "duration": "duration", "status": "status.code", "status_message": "status.message", **_RESOURCE,
-    _TOLD_PID: f"attributes.{c.PROCESS_PID}",
+    _TOLD_PID: f"attributes.{c.PROCESS_PID}", **{name: f"attributes.{name}" for name in _QUEUES},
     **{column: f"attributes.{name}" for name, column in decode.SPAN_ATTRIBUTES.items()},
 }  # fmt: skip
 # Of what others did: the columns that `explain_others.sql`, `explain_inferences.sql` and `explain_workers.sql` read.
@@ -45,16 +48,18 @@ OTHER_SPAN = {
         "trace_id", "span_id", "kind", "duration", "status", "bulk_id", "job_id", "attempt", "wait", "delay", "queue",
         "model", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time", "cpu_utilization",
         "cpu_pressure", "cpu_throttled", "cpu_wait", "memory_peak", "memory_file", "memory_anon", "memory_limit",
-        _TOLD_PID, *_RESOURCE,
+        _TOLD_PID, *_QUEUES, *_RESOURCE,
     )
 }  # fmt: skip
 # Not columns of the studio's table of logs: they are asked for among the attributes.
-_EVENT_ATTRIBUTES = (c.JOB_ATTEMPT, c.JOB_ELAPSED, c.M_PROCESS_MEMORY_USAGE, c.GEN_AI_MODEL, c.OOM_KILLS)
+_EVENT_ATTRIBUTES = (
+    c.JOB_ATTEMPT, c.JOB_ELAPSED, c.M_PROCESS_MEMORY_USAGE, c.M_WORKER_MEMORY_UTILIZATION, c.GEN_AI_MODEL, c.OOM_KILLS,
+)  # fmt: skip
 EVENT = {
     "trace_id": "trace_id", "span_id": "span_id", "event_name": "event_name",
     "bulk_id": f"attributes.{c.BULK_ID}", "job_id": f"attributes.{c.JOB_ID}",
     **{column: f"resource.attributes.{name}" for column, name in _IDENTITY.items()},
-    **{name: f"resource.attributes.{name}" for name in _PLACE},
+    **{name: f"resource.attributes.{name}" for name in _EVENT_LIMITS},
     **{name: f"attributes.{name}" for name in _EVENT_ATTRIBUTES},
 }  # fmt: skip
 
@@ -102,6 +107,8 @@ def spans(
         if row["kind"] == "CONSUMER" and pid not in (None, row.get("pid")):
             row["pid"], row["service_instance_id"] = pid, None
         _name(row)
+        queues = [row.pop(name, None) for name in _QUEUES]
+        row["queue"] = next((name for name in (row.get("queue"), *queues) if name is not None), None)
         if resource:
             named = {_IDENTITY.get(name, name): value for name, value in resource.items()}
             text = decode.dump(named)
@@ -115,13 +122,25 @@ def spans(
 def events(page: Columns, columns: Mapping[str, str]) -> Events:
     """Return log records of jobs, rows of ``logs``; those that are equal in all that is read are one."""
     found: Events = {}
+    known: dict[str, str] = {}
     for row, time_ns in zip(_rows(page, columns), page["time_ns"], strict=True):
         attributes = {name: row.pop(name) for name in _EVENT_ATTRIBUTES if name in row}
         given = {name: value for name, value in attributes.items() if value is not None}
-        row |= {"time_ns": time_ns, "attributes": orjson.dumps(given).decode()}
+        limit = row.pop(c.WORKER_MEMORY_LIMIT, None)
+        text = "{}" if limit is None else decode.dump({c.WORKER_MEMORY_LIMIT: limit})
+        row |= {
+            "time_ns": time_ns,
+            "attributes": orjson.dumps(given).decode(),
+            "resource_id": known.setdefault(text, text),
+        }
         _name(row)
         found[orjson.dumps(row)] = row
     return found
+
+
+def limits(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of ``resources`` of what ``events`` returned: all that is read of them is their memory limit."""
+    return [{"resource_id": text, "attributes": text} for text in {row["resource_id"] for row in rows}]
 
 
 def proofs(page: Columns) -> Iterator[Row]:

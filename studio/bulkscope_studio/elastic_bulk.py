@@ -91,6 +91,7 @@ class Loader:
             pages = esql.pages(self._client, "bulk_spans", bulk, after, columns=", ".join(columns.values()))
             self._add_spans(pages, columns, documents.begun(events.values()))
         documents.insert(self._store, "logs", events.values())
+        documents.insert(self._store, "resources", documents.limits(events.values()))
         del events
         hosts = self._column("SELECT host_name FROM spans UNION SELECT host_name FROM logs")
         self._hosts = set(hosts) - {None}

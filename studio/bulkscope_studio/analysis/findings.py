@@ -225,6 +225,12 @@ def _gone(view: View, *, by_memory: bool) -> list[int]:
     ]
 
 
+def _likely(view: View, rows: list[int]) -> str:
+    """Return a word where the kernel has counted no kill for memory of some of them."""
+    likely = {item["job_id"] for item in view.facts.lost if item["likely"]}
+    return " likely" if any(view.facts.job_name(row) in likely for row in rows) else ""
+
+
 def _domains(facts: Facts, rows: Codes) -> list[str]:
     return [domain or "unknown" for domain in facts.attempts.domain.take(rows).to_pylist()]
 
@@ -387,7 +393,7 @@ def memory_limited(view: View) -> Finding:
     killed = _gone(view, by_memory=True)
     gone = said(
         "workers_killed_for_memory",
-        f"{wording.count(len(killed), 'attempt')} lost with workers that were killed for memory"
+        f"{wording.count(len(killed), 'attempt')} lost with workers that were{_likely(view, killed)} killed for memory"
         if killed
         else "no worker was killed for memory",
         bool(killed),

@@ -377,6 +377,10 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
     for worker in _own(facts, timeline):
         if np.isfinite(worker.memory_utilization) and not near >= worker.memory_utilization:
             near, near_of = worker.memory_utilization, f"memory limit of worker {worker.name}"
+    for item in facts.lost:  # a process that lived for less than an export has said so with its job alone
+        share = item["share"]
+        if isinstance(share, float) and np.isfinite(share) and not near >= share:
+            near, near_of = share, f"memory limit of worker {item['worker']}"
     mine = i.mine & np.isfinite(i.memory_peak)
     file = _max(i.memory_file[mine])
     file = 0.0 if np.isnan(file) else file
