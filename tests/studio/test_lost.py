@@ -53,14 +53,15 @@ def lost(db: Path) -> list[dict[str, Any]]:
         store.close()
 
 
-def event(host: str, service: str, **attributes: int) -> tuple[str, bytes]:
+def event(host: str, service: str, container: str | None = None, **attributes: int) -> tuple[str, bytes]:
     """A heartbeat of another worker on the host, now."""
     record = {
         "timeUnixNano": str(time.time_ns()), "eventName": "bulk.job.heartbeat",
         "attributes": [{"key": key, "value": {"intValue": str(value)}} for key, value in attributes.items()],
     }  # fmt: skip
-    names = {"host.name": host, "service.name": service}
-    resource = {"attributes": [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]}
+    names = {"host.name": host, "service.name": service} | ({} if container is None else {"container.id": container})
+    given: list[dict[str, Any]] = [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]
+    resource = {"attributes": [*given, {"key": "process.pid", "value": {"intValue": "1"}}]}
     body = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}
     return "/v1/logs", json.dumps(body).encode()
 
@@ -99,11 +100,11 @@ def test_the_kernels_counter_tells_a_kill_for_memory(
     sink, _ = killed
     last = [log for log in sink.logs if log["event"] == "bulk.job.heartbeat"][-1]
     kills, host = last["attributes"]["bulk.worker.oom_kills"], last["resource"]["host.name"]
-    service = last["resource"]["service.name"]
+    service, container = last["resource"]["service.name"], last["resource"].get("container.id")
     name = "bulk.worker.oom_kills"
     others = [event("other", service, **{name: kills + 9}), event(host, "other", **{name: kills + 9})]
     db = tmp_path / "store.duckdb"
-    stored(db, [*sink.bodies, *others, event(host, service, **{name: kills + more})])
+    stored(db, [*sink.bodies, *others, event(host, service, container, **{name: kills + more})])
     assert [row["domain"] for row in lost(db)] == [domain]
 
 

@@ -54,6 +54,27 @@ def test_memory_near_the_limit_at_the_last_is_likely_the_cause(
     assert judged(sent) == expected
 
 
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((0.3, 0.55, 0.8), ("resource", True)),  # as fast as before it is full in less than a second
+        ((0.3, 0.45, 0.6), ("infra", False)),
+        ((0.8, 0.8, 0.8), ("infra", False)),
+        ((0.1, 0.9, 0.8), ("infra", False)),
+    ],
+)
+def test_memory_that_grows_to_its_limit_is_as_near(shares: tuple[float, ...], expected: tuple[str, bool]) -> None:
+    """The kernel does not wait for a heartbeat: what was said at the last is up to a second old."""
+    sent = Sent()
+    for number, share in enumerate(shares):
+        at, name = 10.0 + number, "heartbeat" if number else "started"
+        sent.event(
+            CONTAINERS[0], "i", f"bulk.job.{name}", at, "killed", 1000, bulk__worker__memory__utilization=share,
+            process__memory__usage=10 * MIB,
+        )  # fmt: skip
+    assert judged(sent) == expected
+
+
 def test_a_process_that_lives_near_its_limit_may_have_been_killed_by_anybody() -> None:
     sent = Sent()
     sent.job(CONTAINERS[0], "i", "before", 1, 3)
@@ -94,8 +115,8 @@ def answers(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_report_and_explanation_say_that_it_is_likely_and_of_which_limit() -> None:
     sent = Sent()
-    for number in range(10):
-        sent.job(CONTAINERS[1], "other", f"j{number}", 1 + 5 * number, 2 + 5 * number)
+    for number in range(40):
+        sent.job(CONTAINERS[1], "other", f"j{number}", 1 + number, 2 + number)
     silent(sent, FULL, 900 * MIB)
     store = sent.stored()
     report, explanation = answers(store)
@@ -113,8 +134,8 @@ def test_report_and_explanation_say_that_it_is_likely_and_of_which_limit() -> No
 
 def test_of_a_process_that_died_before_an_export_the_limit_is_its_containers() -> None:
     sent = Sent()
-    for number in range(10):
-        sent.job(CONTAINERS[1], "other", f"j{number}", 1 + 5 * number, 2 + 5 * number)
+    for number in range(40):
+        sent.job(CONTAINERS[1], "other", f"j{number}", 1 + number, 2 + number)
     silent(sent, 0.7)
     store = sent.stored()
     explanation = answers(store)[1]

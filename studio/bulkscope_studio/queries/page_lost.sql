@@ -3,8 +3,9 @@
 -- One row each, with what the last heartbeat said. The kernel killed the worker for its memory when its parent says so,
 -- or when its counter of such kills stands higher within a minute, by the account of a worker of the same service on the
 -- same host (their memory cgroup's counter) or by the host's own. A container that is killed whole takes its counter
--- along: near its limit at the last (thresholds.MEMORY_NEAR of it) it was likely killed for memory, unless its process
--- had been as near before the job began, and had lived on. Else it is not known why the worker went. Of one that was lost
+-- along: near its limit at the last (thresholds.MEMORY_NEAR of it, or as fast as in the second before it would have been
+-- full in the next) it was likely killed for memory, unless its process had been as near before the job began, and had
+-- lived on: one that is killed at 20 MiB a second under 160 MiB said 0.90 at the last. Else it is not known why the worker went. Of one that was lost
 -- before its first inference the model is likely that of its process' last one, or the only one of the bulk.
 WITH begun AS (
     -- Of those that did not end their own span: to parse the attributes of all would take longer than the rest.
@@ -15,7 +16,9 @@ WITH begun AS (
            -- Not straight to DOUBLE: that takes "nan" for a number.
            CAST(max(TRY_CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DECIMAL(18, 9))) AS DOUBLE) AS elapsed,
            arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns) AS memory,
-           CAST(arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.memory.utilization"') AS DECIMAL(18, 9)), time_ns) AS DOUBLE) AS held,
+           -- The last, and the one before.
+           CAST(arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.memory.utilization"') AS DECIMAL(18, 9)), time_ns, 2) AS DOUBLE[]) AS held,
+           arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns, 2) AS resident,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
     FROM logs ANTI JOIN (SELECT span_id FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER') ended USING (span_id)
@@ -36,7 +39,8 @@ WITH begun AS (
     FROM resources WHERE resource_id IN (SELECT resource_id FROM begun)
 ), lost AS (
     -- Of its memory cgroup, which others may be in too; of the process where the group's is not told.
-    SELECT s.*, i.memory_limit, coalesce(s.held, s.memory / nullif(i.memory_limit, 0)) AS share,
+    SELECT s.*, i.memory_limit, coalesce(s.held[1], s.resident[1] / nullif(i.memory_limit, 0)) AS share,
+           coalesce(s.held[2], s.resident[2] / nullif(i.memory_limit, 0)) AS share_before,
            -- The names of workers end in their process ids: what is before is where the counter is shared.
            regexp_replace(s.worker, ':[0-9]+$', '') AS place
     FROM silent s LEFT JOIN limits i USING (resource_id)
@@ -47,7 +51,7 @@ WITH begun AS (
     FROM logs g LEFT JOIN limits i USING (resource_id)
     WHERE g.bulk_id = $bulk AND g.time_ns BETWEEN $bulk_first AND $bulk_last
       AND g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat')
-      AND g.service_instance_id IN (SELECT instance FROM lost WHERE share >= 0.9)
+      AND g.service_instance_id IN (SELECT instance FROM lost)
 ), used AS (
     SELECT service_instance_id AS instance, start_ns, model
     FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
@@ -72,8 +76,8 @@ WITH begun AS (
            WHERE p.name = 'bulk.system.oom_kills' AND p.host_name = l.host_name AND p.time_ns <= l.seen_ns
              AND p.time_ns BETWEEN $bulk_first - 86400000000000 AND $bulk_last
        ), false) AS counted,
-       coalesce(l.share >= 0.9, false) AND NOT EXISTS (
-           SELECT 1 FROM before b WHERE b.instance = l.instance AND b.time_ns < l.start_ns AND b.share >= 0.9
+       coalesce(l.share >= 0.9 OR 2 * l.share - l.share_before >= 1, false) AND NOT EXISTS (
+           SELECT 1 FROM before b WHERE b.instance = l.instance AND b.time_ns < l.start_ns AND b.share >= least(l.share, 0.9)
        ) AS near
     FROM lost l
 ), found AS (
@@ -84,7 +88,7 @@ WITH begun AS (
     UNION ALL
     SELECT k.trace_id, k.span_id, k.job_id, coalesce(k.attempt, 1), k.start_ns, k.end_ns, k.worker, b.instance, b.model,
            (k.end_ns - k.start_ns) / 1e9, b.memory, i.memory_limit,
-           coalesce(b.held, b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true
+           coalesce(b.held[1], b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true
     FROM killed k LEFT JOIN begun b ON k.job_id = b.job_id AND k.worker = b.worker
          AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
          LEFT JOIN limits i ON i.resource_id = b.resource_id
