@@ -8,13 +8,16 @@ places.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 
 from bulkscope import conventions as c
-from bulkscope_studio import credible, decode, workers
+from bulkscope_studio import credible, decode, tables, workers
 from bulkscope_studio.esql import Columns
 from bulkscope_studio.store import Store
 
@@ -35,11 +38,18 @@ _RESOURCE = {
 # Elastic's processor for APM moves the queue's name to one of these, unless it is told to leave it.
 _QUEUES = ("transaction.message.queue.name", "span.message.queue.name")
 _TOLD_PID = "told_pid"  # of the process whose job a span tells of, where that was another
+# Columns of the table of spans that only the studio's pages show: no report, explanation or capacity reads them.
+SHOWN_ONLY = frozenset(
+    {"bulk_id_source", "http_route", "task", "provider", "tokens_per_second", "decode_tokens_per_second"}
+)
 SPAN = {
-    "trace_id": "trace_id", "span_id": "span_id", "parent_span_id": "parent_span_id", "name": "name", "kind": "kind",
-    "duration": "duration", "status": "status.code", "status_message": "status.message", **_RESOURCE,
-    _TOLD_PID: f"attributes.{c.PROCESS_PID}", **{name: f"attributes.{name}" for name in _QUEUES},
-    **{column: f"attributes.{name}" for name, column in decode.SPAN_ATTRIBUTES.items()},
+    "trace_id": "trace_id", "span_id": "span_id", "kind": "kind", "duration": "duration", "status": "status.code",
+    **_RESOURCE, _TOLD_PID: f"attributes.{c.PROCESS_PID}", **{name: f"attributes.{name}" for name in _QUEUES},
+    **{
+        column: f"attributes.{name}"
+        for name, column in decode.SPAN_ATTRIBUTES.items()
+        if column not in SHOWN_ONLY
+    },
 }  # fmt: skip
 # Of what others did: the columns that `explain_others.sql`, `explain_inferences.sql` and `explain_workers.sql` read.
 OTHER_SPAN = {
@@ -64,8 +74,9 @@ EVENT = {
 }  # fmt: skip
 
 Row = dict[str, Any]
-# By what tells one from another: a request that was sent again has stored its records twice.
-Events = dict[bytes, Row]
+# Columns of one length by name: 10,000 spans as rows with a name for each value were 24 MB, and a second of Python.
+Values = dict[str, Any]
+_FOREVER_NS = 2**62  # no time of day plus this is beyond 64 bits
 
 
 def _rows(page: Columns, columns: Mapping[str, str]) -> Iterator[Row]:
@@ -90,57 +101,105 @@ def _name(row: Row) -> None:
 
 def spans(
     page: Columns, columns: Mapping[str, str], begun: Mapping[str, Iterable[int]]
-) -> Iterator[tuple[Row, Row | None]]:
-    """Yield each span, a row of ``spans``, and its resource, a row of ``resources`` (None: nothing is known of it).
+) -> tuple[Values, list[Row]]:
+    """Return the columns of ``spans`` for the rows of a page, and their resources, rows of ``resources``.
 
-    ``begun`` is when each job said that it began, in ns.
+    ``begun`` is when each job said that it began, in ns. A column of which nothing is known is left out.
     """
-    for row, start_ms in zip(_rows(page, columns), page["start_ms"], strict=True):
-        row["kind"] = (row.get("kind") or "unspecified").upper()
-        # A job is put before it begins.
-        said = () if row["kind"] == "PRODUCER" else begun.get(row.get("job_id") or "", ())
-        row["start_ns"] = _start(start_ms, said)
-        row["end_ns"] = row["start_ns"] + (row.pop("duration", None) or 0)
-        row["status"] = (row.get("status") or "unset").upper()
-        resource = {name: row[name] for name in _RESOURCE if row.get(name) is not None}
-        pid = row.pop(_TOLD_PID, None)
-        if row["kind"] == "CONSUMER" and pid not in (None, row.get("pid")):
-            row["pid"], row["service_instance_id"] = pid, None
-        _name(row)
-        queues = [row.pop(name, None) for name in _QUEUES]
-        row["queue"] = next((name for name in (row.get("queue"), *queues) if name is not None), None)
-        if resource:
-            named = {_IDENTITY.get(name, name): value for name, value in resource.items()}
-            text = decode.dump(named)
-            # Its own text: whatever else the resource said, spans that agree in this have the same.
-            row["resource_id"] = text
-            yield row, {"resource_id": text, "attributes": text}
-        else:
-            yield row, None
+    found: Values = {column: page[path] for column, path in columns.items()}
+    number = len(page["start_ms"])
+    nothing: list[Any] = [None] * number
+    kinds = [(kind or "unspecified").upper() for kind in found.get("kind", nothing)]
+    start_ns = np.array(page["start_ms"], np.int64) * MILLISECOND_NS
+    if begun:  # a job is put before it begins
+        for row, (kind, job) in enumerate(zip(kinds, found.get("job_id", nothing), strict=True)):
+            said = begun.get(job or "")
+            if said is not None and kind != "PRODUCER":
+                start_ns[row] = _start(page["start_ms"][row], said)
+    duration = array(found.pop("duration", nothing), "i").fill_null(0).to_numpy(zero_copy_only=False)
+    pids = found.get("pid", nothing)
+    told = [
+        pid if kind == "CONSUMER" and pid is not None and pid != own else None
+        for kind, own, pid in zip(kinds, pids, found.pop(_TOLD_PID, nothing), strict=True)
+    ]
+    found |= {
+        "kind": kinds, "start_ns": pa.array(start_ns), "end_ns": pa.array(start_ns + np.minimum(duration, _FOREVER_NS)),
+        "status": [(status or "unset").upper() for status in found.get("status", nothing)],
+        "pid": [own if other is None else other for own, other in zip(pids, told, strict=True)],
+        "service_instance_id": [
+            instance if other is None else None
+            for instance, other in zip(found.get("service_instance_id", nothing), told, strict=True)
+        ],
+    }  # fmt: skip
+    moved = [found.pop(name) for name in _QUEUES if name in found]
+    if moved:
+        choices = zip(found.get("queue", nothing), *moved, strict=True)
+        found["queue"] = [next((name for name in names if name is not None), None) for names in choices]
+    resources = _resources(page, columns, told, found)
+    return {name: values for name, values in found.items() if name not in _RESOURCE or name in _IDENTITY}, resources
 
 
-def events(page: Columns, columns: Mapping[str, str]) -> Events:
-    """Return log records of jobs, rows of ``logs``; those that are equal in all that is read are one."""
-    found: Events = {}
-    known: dict[str, str] = {}
+def _resources(page: Columns, columns: Mapping[str, str], told: list[Any], found: Values) -> list[Row]:
+    """Give the rows of ``found`` the names of their workers and the ids of their resources, which are returned."""
+    names = [name for name in _RESOURCE if name in columns]
+    known: dict[Any, tuple[str | None, str]] = {}
+    resources: dict[str, Row] = {}
+    ids, workers_of = [], []
+    # There are as many resources as processes: what is made of one is made once.
+    for values in zip(*(page[columns[name]] for name in names), told, strict=True):
+        key = values if not any(isinstance(value, list) for value in values) else orjson.dumps(values)
+        made = known.get(key)
+        if made is None:
+            row = dict(zip(names, values, strict=False))
+            said = {_IDENTITY.get(name, name): value for name, value in row.items() if value is not None}
+            row |= {} if values[-1] is None else {"pid": values[-1], "service_instance_id": None}
+            _name(row)
+            resource = resource_of(said) if said else None
+            if resource is not None:
+                resources[resource["resource_id"]] = resource
+            made = known[key] = (None if resource is None else resource["resource_id"], row["worker"])
+        ids.append(made[0])
+        workers_of.append(made[1])
+    found |= {"resource_id": ids, "worker": workers_of}
+    return list(resources.values())
+
+
+def resource_of(said: Row) -> Row:
+    """Return the row of ``resources`` of attributes: whatever else was said, what agrees in these has the same id."""
+    text = decode.dump(said)
+    # 12 digits, which DuckDB keeps in the column itself.
+    return {"resource_id": hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), "attributes": text}
+
+
+def once(page: Columns, *keys: str) -> Columns:
+    """Return a page, sorted by ``keys``, with the first alone of the rows that are equal in them."""
+    rows = list(zip(*(page[key] for key in keys), strict=True))
+    kept = [number for number, row in enumerate(rows) if not number or row != rows[number - 1]]
+    return page if len(kept) == len(rows) else {name: [column[n] for n in kept] for name, column in page.items()}
+
+
+def events(page: Columns, columns: Mapping[str, str]) -> tuple[list[Row], list[Row]]:
+    """Return log records of jobs, rows of ``logs``; those that are equal in all that is read are one.
+
+    And the rows of ``resources`` of their memory limits, which is all that is read of these.
+    """
+    found: dict[bytes, Row] = {}
+    resources: dict[Any, Row] = {}
     for row, time_ns in zip(_rows(page, columns), page["time_ns"], strict=True):
         attributes = {name: row.pop(name) for name in _EVENT_ATTRIBUTES if name in row}
         given = {name: value for name, value in attributes.items() if value is not None}
         limit = row.pop(c.WORKER_MEMORY_LIMIT, None)
-        text = "{}" if limit is None else decode.dump({c.WORKER_MEMORY_LIMIT: limit})
+        key = limit if not isinstance(limit, list) else None
+        if key not in resources:
+            resources[key] = resource_of({} if key is None else {c.WORKER_MEMORY_LIMIT: key})
         row |= {
             "time_ns": time_ns,
             "attributes": orjson.dumps(given).decode(),
-            "resource_id": known.setdefault(text, text),
+            "resource_id": resources[key]["resource_id"],
         }
         _name(row)
         found[orjson.dumps(row)] = row
-    return found
-
-
-def limits(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of ``resources`` of what ``events`` returned: all that is read of them is their memory limit."""
-    return [{"resource_id": text, "attributes": text} for text in {row["resource_id"] for row in rows}]
+    return list(found.values()), list(resources.values())
 
 
 def proofs(page: Columns) -> Iterator[Row]:
@@ -170,28 +229,43 @@ def sample(row: Row, name: str, attribute: str) -> Row:
     }  # fmt: skip
 
 
-def begun(rows: Iterable[Row]) -> dict[str, list[int]]:
-    """Return when each job said that it began, an attempt each, in ns."""
-    found: dict[str, list[int]] = {}
-    for row in rows:
-        if row["event_name"] == c.EVENT_JOB_STARTED and row.get("job_id") is not None:
-            found.setdefault(row["job_id"], []).append(row["time_ns"])
-    return found
+def array(values: Sequence[Any] | pa.Array, kind: str, within: credible.Range | None = None) -> pa.Array:
+    """Return a column of ``kind`` (``tables.TYPES``); what is of another type, or out of bounds, is absent."""
+    wanted = tables.TYPES[kind]
+    try:
+        found = values if isinstance(values, pa.Array) else pa.array(values, wanted)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError):
+        found = pa.array([_fitting(value, wanted) for value in values], wanted)
+    return found if within is None else credible.numbers(found, within)
 
 
-def _number(value: Any, within: credible.Range | None) -> Any:
-    if within is None or value is None:
-        return value
-    return value if isinstance(value, int | float) and within[0] <= value <= within[1] else None
+def _fitting(value: Any, wanted: pa.DataType) -> Any:
+    try:
+        return pa.scalar(value, wanted).as_py()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError):
+        return None
 
 
 def insert(store: Store, table: str, rows: Iterable[Row]) -> None:
     """Add rows to a table of a store, with credible numbers alone; a resource that is there already stays."""
+    held = list(rows)
+    names = {name for row in held for name in row}
+    insert_columns(store, table, {name: [row.get(name) for row in held] for name in names})
+
+
+def insert_columns(store: Store, table: str, columns: Values) -> None:
+    """Add columns of one length, of which those that ``table`` has are taken, as ``insert`` does rows."""
+    number = len(next(iter(columns.values()), ()))
+    if not number:
+        return
     # Elasticsearch's long and double hold what the store's columns do not.
     bounds = credible.SPANS if table == "spans" else {}
-    columns = [(name, bounds.get(name)) for name, _ in decode.TABLES[table]]
-    values = [[_number(row.get(name), within) for name, within in columns] for row in rows]
-    if values:
-        cursor = store.connection().register("incoming", decode.to_arrow(table, values))
-        into = "INSERT OR IGNORE INTO" if table == "resources" else "INSERT INTO"
-        cursor.execute(f"{into} {table} SELECT * FROM incoming")
+    named = [
+        array(columns[name], kind, bounds.get(name)) if name in columns else pa.nulls(number, tables.TYPES[kind])
+        for name, kind in tables.TABLES[table]
+    ]
+    found = pa.table(named, names=[name for name, _ in tables.TABLES[table]])
+    cursor = store.connection().register("incoming", found)
+    into = "INSERT OR IGNORE INTO" if table == "resources" else "INSERT INTO"
+    cursor.execute(f"{into} {table} SELECT * FROM incoming")
+    cursor.unregister("incoming")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from bulkscope import conventions as c
 from bulkscope_studio import documents, esql, sql, summaries
 from bulkscope_studio.analysis import facts, wording
-from bulkscope_studio.documents import MILLISECOND_NS, Events, Row
+from bulkscope_studio.documents import MILLISECOND_NS, Row
 from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 
@@ -57,6 +57,22 @@ _HEARD = {
 }  # fmt: skip
 
 
+_BY_START = {"after_ms": ("start_ms", -1), "after_id": ("record_id", "")}
+
+_BEGUN = """
+SELECT job_id, list(time_ns ORDER BY time_ns) AS times FROM logs
+WHERE event_name = $started AND job_id IS NOT NULL AND time_ns BETWEEN $first AND $last
+  AND bulk_id IS NOT DISTINCT FROM $bulk
+GROUP BY job_id
+"""
+
+
+def _times(extent: esql.Columns) -> tuple[int, int, int]:
+    """Return what ``esql.pages_in_time`` takes: first and last in ms, and the number of rows; none where none is."""
+    ((first, last, number),) = zip(extent["first_ms"], extent["last_ms"], extent["number"], strict=True)
+    return (0, -1, 0) if first is None else (first, last, number)
+
+
 def notes(repeated: Counter[str]) -> list[str]:
     """Return the sentence that says how many records came more than once; none where none did."""
     said = [wording.count(number, kind) for kind, number in sorted(repeated.items(), reverse=True) if number]
@@ -74,7 +90,6 @@ class Loader:
         self._client, self._store, self._bulk = client, store, bulk_id
         self._traces, self._logs = esql.fields(client, TRACES), esql.fields(client, LOGS)
         self._hosts: set[str] = set()
-        self._seen: set[tuple[str, str]] = set()  # (trace, span) of each span that was read
         self.repeated: Counter[str] = Counter()
         self._own()
 
@@ -83,16 +98,16 @@ class Loader:
         return esql.fields(self._client, HOSTS)
 
     def _own(self) -> None:
-        events = self._own_events()
+        self._add_own_events()
         if _BULK in self._traces:
             columns = self._known(documents.SPAN, self._traces)
-            after = {"after_ms": ("start_ms", -1), "after_id": ("record_id", "")}
-            bulk = {"bulk": self._bulk}
-            pages = esql.pages(self._client, "bulk_spans", bulk, after, columns=", ".join(columns.values()))
-            self._add_spans(pages, columns, documents.begun(events.values()))
-        documents.insert(self._store, "logs", events.values())
-        documents.insert(self._store, "resources", documents.limits(events.values()))
-        del events
+            del columns["bulk_id"]  # is known
+            found = esql.query(self._client, "bulk_extent", {"bulk": self._bulk}, pattern=TRACES, unit=1)
+            pages = esql.pages_in_time(
+                self._client, "bulk_spans", {"bulk": self._bulk}, _BY_START, _times(found), 1,
+                columns=", ".join(columns.values()),
+            )  # fmt: skip
+            self._add_spans(pages, columns, self._bulk)
         hosts = self._column("SELECT host_name FROM spans UNION SELECT host_name FROM logs")
         self._hosts = set(hosts) - {None}
         self._add_kills()
@@ -104,21 +119,23 @@ class Loader:
         values: list[Any] = self._store.query(text)[0].to_pylist()
         return values
 
-    def _add_spans(self, pages: Iterable[esql.Columns], columns: dict[str, str], begun: dict[str, list[int]]) -> None:
-        for page in pages:  # each is stored before the next is asked for: a span is 2.4 kB here, 0.1 kB there
-            spans: list[Row] = []
-            resources: dict[str, Row] = {}
-            for row, resource in documents.spans(page, columns, begun):
-                key = row.get("trace_id") or "", row["span_id"]
-                if key in self._seen:
-                    self.repeated["span"] += 1
-                    continue
-                self._seen.add(key)
-                spans.append(row)
-                if resource is not None:
-                    resources[resource["resource_id"]] = resource
-            documents.insert(self._store, "spans", spans)
-            documents.insert(self._store, "resources", resources.values())
+    def _add_spans(self, pages: Iterable[esql.Columns], columns: dict[str, str], bulk: str | None) -> None:
+        """Add spans, of one bulk or of others."""
+        for page in pages:  # each is stored before the next is asked for
+            once = documents.once(page, "start_ms", "record_id")
+            self.repeated["span"] += len(page["start_ms"]) - len(once["start_ms"])
+            begun = self._begun(once["start_ms"][0], once["start_ms"][-1], bulk)
+            found, resources = documents.spans(once, columns, begun)
+            if bulk is not None:
+                found["bulk_id"] = [bulk] * len(once["start_ms"])
+            documents.insert_columns(self._store, "spans", found)
+            documents.insert(self._store, "resources", resources)
+
+    def _begun(self, first_ms: int, last_ms: int, bulk: str | None) -> dict[str, list[int]]:
+        """Return when jobs of a bulk, or of others, said that they began, in ns: those whose spans begin in a time."""
+        times = {"first": first_ms * MILLISECOND_NS, "last": (last_ms + 2) * MILLISECOND_NS}
+        found = self._store.query(_BEGUN, {"started": c.EVENT_JOB_STARTED, "bulk": bulk, **times}).to_pydict()
+        return dict(zip(found["job_id"], found["times"], strict=True))
 
     def _events_known(self) -> dict[str, str]:
         """Return the columns of events that there are; none where no job has ever said that it began."""
@@ -128,17 +145,21 @@ class Loader:
     def _unheard(self) -> list[tuple[str, str]]:
         return [(path, kind) for path, kind in _HEARD.items() if path not in self._logs]
 
-    def _own_events(self) -> Events:
+    def _add_own_events(self) -> None:
         columns = self._events_known()
-        rows: Events = {}
-        if columns:
-            after = {"after_ns": ("time_ns", -1), "after_id": ("event_id", "")}
-            bulk, named = {"bulk": self._bulk}, ", ".join(columns.values())
-            for page in esql.pages(self._client, "bulk_events", bulk, after, columns=named):
-                found = documents.events(page, columns)
-                self.repeated["log record"] += len(page["time_ns"]) - len(found)
-                rows |= found
-        return rows
+        if not columns:
+            return
+        found = esql.query(self._client, "bulk_extent", {"bulk": self._bulk}, pattern=LOGS, unit=MILLISECOND_NS)
+        after = {"after_ns": ("time_ns", -1), "after_id": ("event_id", "")}
+        pages = esql.pages_in_time(
+            self._client, "bulk_events", {"bulk": self._bulk}, after, _times(found), MILLISECOND_NS,
+            columns=", ".join(columns.values()),
+        )  # fmt: skip
+        for page in pages:
+            rows, resources = documents.events(page, columns)
+            self.repeated["log record"] += len(page["time_ns"]) - len(rows)
+            documents.insert(self._store, "logs", rows)
+            documents.insert(self._store, "resources", resources)
 
     def _add_kills(self) -> None:
         """Add what others on the host of a job that went silent counted of kills for memory: the proof of one."""
@@ -182,26 +203,22 @@ class Loader:
 
     def add_beside(self, first_ns: int, last_ns: int) -> None:
         """Add what ``api.bulk_explanation`` reads beside the bulk, from ``first_ns`` to ``last_ns``."""
-        begun = self._add_other_events(first_ns, last_ns)
-        self._add_other_spans(first_ns, last_ns, begun)
+        self._add_other_events(first_ns, last_ns)
+        self._add_other_spans(first_ns, last_ns)
         first, last = (first_ns + facts.HISTORY_NS) // MILLISECOND_NS, last_ns // MILLISECOND_NS
         for metric in (*_SHARES, *_AMOUNTS):
             documents.insert(self._store, "points", self._samples(metric, first, last))
         # By their times alone: silence tells of nothing before the first record of all, or after the last.
         documents.insert(self._store, "logs", [{"time_ns": time_ns} for time_ns in self._heard()])
 
-    def _add_other_events(self, first_ns: int, last_ns: int) -> dict[str, list[int]]:
-        columns = self._events_known()
-        rows: list[Row] = []
-        if columns:
-            params = self._window(first_ns, last_ns) | {"first": esql.date(first_ns // MILLISECOND_NS)}
-            after = {"after_id": ("span_id", "")}
-            for page in esql.pages(self._client, "window_events", params, after, self._unheard()):
-                rows += documents.heard(page)
-        documents.insert(self._store, "logs", rows)
-        return documents.begun(rows)
+    def _add_other_events(self, first_ns: int, last_ns: int) -> None:
+        if not self._events_known():
+            return
+        params = self._window(first_ns, last_ns) | {"first": esql.date(first_ns // MILLISECOND_NS)}
+        for page in esql.pages(self._client, "window_events", params, {"after_id": ("span_id", "")}, self._unheard()):
+            documents.insert(self._store, "logs", documents.heard(page))
 
-    def _add_other_spans(self, first_ns: int, last_ns: int, begun: dict[str, list[int]]) -> None:
+    def _add_other_spans(self, first_ns: int, last_ns: int) -> None:
         if _BULK not in self._traces:
             return
         columns = self._known(documents.OTHER_SPAN, self._traces)
@@ -209,12 +226,15 @@ class Loader:
             "model", self._column("SELECT DISTINCT model FROM spans WHERE model IS NOT NULL ORDER BY model") or [""]
         )
         absent = [] if _MODEL in self._traces else [(_MODEL, "STRING")]
-        since = esql.date(first_ns // MILLISECOND_NS - LONGEST_MS)
-        after = {"after_ms": ("start_ms", -1), "after_id": ("record_id", "")}
-        params = self._window(first_ns, last_ns) | models | {"since": since}
-        named = ", ".join(columns.values())
-        pages = esql.pages(self._client, "window_spans", params, after, absent, columns=named, models=asked)
-        self._add_spans(pages, columns, begun)
+        since = {"since": esql.date(first_ns // MILLISECOND_NS - LONGEST_MS)}
+        params = self._window(first_ns, last_ns) | models
+        # Of all spans: more than those that are asked for, so that the first pages are of a short time.
+        times = _times(esql.query(self._client, "window_extent", params | since))
+        pages = esql.pages_in_time(
+            self._client, "window_spans", params, _BY_START, times, 1, absent,
+            columns=", ".join(columns.values()), models=asked,
+        )  # fmt: skip
+        self._add_spans(pages, columns, None)
 
     def _window(self, first_ns: int, last_ns: int) -> dict[str, Any]:
         last = esql.date(last_ns // MILLISECOND_NS + 1)

@@ -62,14 +62,64 @@ def pages(
     absent = list(absent)
     while True:
         found = query(client, name, {**params, **last}, absent, rows=ROWS, **texts)
-        if not found or len(next(iter(found.values()))) < ROWS:
+        if not found or _length(found) < ROWS:
             yield found
             return
-        keys = list(zip(*(found[column] for column, _ in after.values()), strict=True))
-        # Of the last there may be more: they come again, whole.
-        whole = next((number for number in range(len(keys), 0, -1) if keys[number - 1] != keys[-1]), len(keys))
-        yield {column: values[:whole] for column, values in found.items()}
-        last = dict(zip(after, keys[whole - 1], strict=True))
+        found = _whole(found, after)
+        yield found
+        last = {key: found[column][-1] for key, (column, _) in after.items()}
+
+
+def pages_in_time(
+    client: Client,
+    name: str,
+    params: Mapping[str, Any],
+    after: Mapping[str, tuple[str, Any]],
+    times: tuple[int, int, int],
+    unit: int,
+    absent: Iterable[tuple[str, str]] = (),
+    **texts: object,
+) -> Iterator[Columns]:
+    """Yield the answers of a query from one time to another, each about three quarters of a page, none empty.
+
+    For a query that sorts by time, of which the first column of ``after`` has ``unit`` to a millisecond. Each answer is
+    of a time of its own, ``?since`` to before ``?until``, by which Elasticsearch finds its records without looking at
+    the others: asked for page after page of one sorted whole, it reads all of that for each. ``times`` are the first
+    and the last, in ms, and how many rows are likely between them.
+    """
+    since, end, likely = times[0], times[1] + 1, times[2]
+    wanted = ROWS * 3 // 4
+    width = max((end - since) * wanted // max(likely, wanted), 1)
+    last = {key: least for key, (_, least) in after.items()}
+    absent = list(absent)
+    while since < end:
+        until = min(since + width, end)
+        window = {"since": date(since), "until": date(until)}
+        found = query(client, name, {**params, **last, **window}, absent, rows=ROWS, **texts)
+        number = _length(found)
+        if number < ROWS:
+            since, width = until, width * min(wanted // max(number, 1), _WIDER) if number < wanted else width
+        else:
+            found = _whole(found, after)
+            last = {key: found[column][-1] for key, (column, _) in after.items()}
+            since, width = next(iter(last.values())) // unit, max(width // 2, 1)
+        if number:
+            yield found
+
+
+# By how much the time of an answer may grow over that of the one before.
+_WIDER = 10
+
+
+def _length(found: Columns) -> int:
+    return len(next(iter(found.values()), ()))
+
+
+def _whole(found: Columns, after: Mapping[str, tuple[str, Any]]) -> Columns:
+    """Return a full page without the rows that are equal to its last: there may be more, and they come again, whole."""
+    keys = list(zip(*(found[column] for column, _ in after.values()), strict=True))
+    whole = next((number for number in range(len(keys), 0, -1) if keys[number - 1] != keys[-1]), len(keys))
+    return {column: values[:whole] for column, values in found.items()}
 
 
 def several(prefix: str, values: Iterable[str]) -> tuple[dict[str, str], str]:
