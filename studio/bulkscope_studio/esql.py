@@ -102,7 +102,8 @@ def pages_in_time(
         else:
             found = _whole(found, after)
             last = {key: found[column][-1] for key, (column, _) in after.items()}
-            since, width = next(iter(last.values())) // unit, max(width // 2, 1)
+            reached = next(iter(last.values())) // unit
+            since, width = reached, max((reached - since) * 3 // 4, 1)
         if number:
             yield found
 

@@ -200,7 +200,6 @@ def test_elasticsearch_says_as_well_whose_work_it_was(
     columns = {name: documents.OTHER_SPAN[name] for name in names}
     values = ("s", kind, 42, "i", told)
     page = {"start_ms": [1], **{columns[name]: [value] for name, value in zip(names, values, strict=True)}}
-    ((span, resource),) = documents.spans(page, columns, {})
-    assert (span["pid"], span["service_instance_id"]) == expected
-    assert resource is not None
+    found, (resource,) = documents.spans(page, columns, {})
+    assert (found["pid"][0], found["service_instance_id"][0]) == expected
     assert json.loads(resource["attributes"])[c.PROCESS_PID] == 42, "the resource is the sender's"
