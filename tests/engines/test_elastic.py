@@ -309,14 +309,14 @@ def test_a_queue_that_elastics_processor_has_moved_is_one_queue(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Behind the overlay for APM no span has messaging.destination.name: two workers of a queue seemed to have two."""
-    documents = []
+    documents, later = [], START + 40 * 86_400_000
     for number in range(60):
-        job, begin = f"j{number}", START + number // 2 * 2000
-        documents.append(span("moved", "Producer", START, 0.001, bulk__job__id=job, span__message__queue__name="q"))
+        job, begin = f"j{number}", later + number // 2 * 2000
+        documents.append(span("moved", "Producer", later, 0.001, bulk__job__id=job, span__message__queue__name="q"))
         names = {"bulk__job__id": job, "transaction__message__queue__name": "q", "bulk__outcome": "ok"}
-        names["gen_ai__latency__time_in_queue"] = (begin - START) / 1000
+        names["gen_ai__latency__time_in_queue"] = (begin - later) / 1000
         stream, document, rest = span("moved", "Consumer", begin, 2.0, **names)
-        documents.append((stream, document | {"resource": resource("h1", 1 + number % 2)}, rest))
+        documents.append((stream, document | {"resource": resource("apm", 1 + number % 2)}, rest))
     store(url, documents)
     monkeypatch.setenv("ELASTICSEARCH_URL", url)
     assert capacity.command(["moved", "--source", "elasticsearch", "--format", "json"]) == 0

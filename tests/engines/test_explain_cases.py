@@ -320,7 +320,7 @@ def test_containers_of_one_host_name_are_told_apart(
     monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
     assert capacity.command(["boxes", "--source", "elasticsearch", "--format", "json"]) == 0
     (pool,) = json.loads(capsys.readouterr().out)["pools"]
-    assert (pool["workers"], pool["memory"]["workers_seen"], pool["memory"]["limits"]) == (4, 3, 3)
+    assert (pool["workers"], pool["memory"]["workers_seen"], pool["memory"]["limits"]) == (3, 3, 3)
 
 
 @pytest.mark.parametrize("bulk", ["line", "stream"])
