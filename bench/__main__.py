@@ -18,6 +18,7 @@ ALL = (
     "stored",
     "verdicts",
     "explain",
+    "elastic",
     "capacity",
     "soak",
 )

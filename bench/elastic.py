@@ -67,8 +67,8 @@ def documents(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
     resources = {row["resource_id"]: {"attributes": json.loads(row["attributes"])} for row in found}
     kept = ("trace_id", "span_id", "parent_span_id", "name")
     for table, stream, made in (("spans", TRACES, _span), ("logs", LOGS, _log)):
-        cursor = store.connection().execute(f"SELECT * FROM {table}")
-        for batch in cursor.to_arrow_reader(BATCH):
+        cursor = store.connection()
+        for batch in cursor.sql(f"SELECT * FROM {table}").to_arrow_reader(BATCH):
             for row in batch.to_pylist():
                 same = {name: row[name] for name in kept if row.get(name) is not None}
                 where = {"resource": resources[row["resource_id"]], "scope": {"name": row["scope"]}}
@@ -94,7 +94,9 @@ def _send(url: str, lines: list[bytes]) -> None:
     body = b"\n".join([*lines, b""])
     answer = orjson.loads(servers.http("POST", f"{url}/_bulk", body, "application/x-ndjson", timeout=600))
     if answer["errors"]:
-        raise SystemExit(next(item["create"]["error"]["reason"] for item in answer["items"] if "error" in item["create"]))
+        raise SystemExit(
+            next(item["create"]["error"]["reason"] for item in answer["items"] if "error" in item["create"])
+        )
 
 
 def _cpu(pid: int) -> float:
@@ -105,7 +107,9 @@ def _cpu(pid: int) -> float:
 
 def measure(url: str, engine: int, command: str, bulk: str) -> tuple[float, float, float, float]:
     """Return the wall seconds, CPU seconds and peak bytes of a command, and the CPU seconds of the engine."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "BULKSCOPE_", "ELASTIC"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "BULKSCOPE_", "ELASTIC"))
+    }
     words = [str(BIN / "bulkscope"), command, bulk, "--source", "elasticsearch", "--format", "json"]
     before, began = _cpu(engine), time.perf_counter()
     with tempfile.TemporaryFile() as out:
@@ -143,11 +147,6 @@ def main() -> None:
             total += load(server.url, store)
             store.close()
         assert server.process is not None
-        if os.environ.get("HOLD"):
-            print(server.url, server.process.pid, flush=True)
-            while Path(os.environ["HOLD"]).exists():
-                time.sleep(1)
-            return
         print(f"{given.jobs:,} jobs in the bulk, {given.beside:,} beside it; {total:,} documents\n")
         print("| | wall s | CPU s | peak RSS, MiB | Elasticsearch, CPU s |\n|---|---:|---:|---:|---:|")
         for command in COMMANDS:

@@ -99,9 +99,7 @@ def _name(row: Row) -> None:
     row["worker"] = workers.name(where, row.get("pid"), row.get("service_instance_id"), row.get("service_name"))
 
 
-def spans(
-    page: Columns, columns: Mapping[str, str], begun: Mapping[str, Iterable[int]]
-) -> tuple[Values, list[Row]]:
+def spans(page: Columns, columns: Mapping[str, str], begun: Mapping[str, Iterable[int]]) -> tuple[Values, list[Row]]:
     """Return the columns of ``spans`` for the rows of a page, and their resources, rows of ``resources``.
 
     ``begun`` is when each job said that it began, in ns. A column of which nothing is known is left out.

@@ -309,7 +309,7 @@ def test_a_queue_that_elastics_processor_has_moved_is_one_queue(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Behind the overlay for APM no span has messaging.destination.name: two workers of a queue seemed to have two."""
-    documents, later = [], START + 40 * 86_400_000
+    documents, later = [], START + 80 * 86_400_000
     for number in range(60):
         job, begin = f"j{number}", later + number // 2 * 2000
         documents.append(span("moved", "Producer", later, 0.001, bulk__job__id=job, span__message__queue__name="q"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import stat
+from importlib.resources import files
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from bulkscope_studio import elastic
+from bulkscope_studio import documents, elastic, tables
 from bulkscope_studio.setup.client import Client
 from tests import sink
 
@@ -28,3 +31,50 @@ def test_what_does_not_fit_into_memory_is_in_a_private_folder_that_ends(
             cursor.close()
     assert not folder.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_read_of_spans_no_answer_needs() -> None:
+    made = {"start_ns", "end_ns", "resource_id", "worker"}
+    unread = {name for name, _ in tables.SPANS} - set(documents.SPAN) - made
+    elsewhere = {name for table in ("logs", "points", "resources", "ingest") for name, _ in tables.TABLES[table]}
+    assert unread - elsewhere >= documents.SHOWN_ONLY
+    folder = Path(str(files("bulkscope_studio"))) / "queries"
+    queries = [*folder.glob("report_*.sql"), *folder.glob("explain_*.sql"), *folder.glob("capacity_*.sql")]
+    assert len(queries) > 10
+    for path in (*queries, folder / "page_lost.sql", folder / "bulk_summary.sql"):
+        named = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+        assert not named & (unread - elsewhere), path.name
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("i", [1, [2, 3], 2**70, None, 4], [1, None, None, None, 4]),
+        ("n", [1, 2**40], [1, None]),
+        ("s", ["a", ["b", "c"], 7], ["a", None, None]),
+        ("d", [0.5, float("inf"), [1.0], 3], [0.5, float("inf"), None, 3.0]),
+        ("b", [True, "x", None], [True, None, None]),
+    ],
+)
+def test_a_value_of_another_type_is_absent_and_the_others_are_not(
+    kind: str, values: list[object], expected: list[object]
+) -> None:
+    found = documents.array(values, kind)
+    assert found.type == tables.TYPES[kind]
+    assert found.to_pylist() == expected
+
+
+def test_a_span_that_never_ends_and_one_with_lists_are_taken() -> None:
+    columns = {name: documents.SPAN[name] for name in ("span_id", "kind", "duration", "host_name", "pid", "queue")}
+    values = {
+        "span_id": ["a", "b"], "kind": ["Consumer", None], "duration": [2**63 - 1, [1, 2]],
+        "host_name": [["h", "i"], "h"], "pid": [1, 2], "queue": [None, "q"],
+    }  # fmt: skip
+    page = {"start_ms": [1_790_000_000_000] * 2, **{columns[name]: column for name, column in values.items()}}
+    found, resources = documents.spans(page, columns, {})
+    ends = pa.array(found["end_ns"]).to_pylist()
+    assert ends[0] > 2**62
+    assert ends[1] == 1_790_000_000_000 * 10**6
+    assert found["kind"] == ["CONSUMER", "UNSPECIFIED"]
+    assert found["worker"][1] == "h:2"
+    assert len(resources) == 2

@@ -161,3 +161,14 @@ def test_wrong_input_says_what_to_do() -> None:
             queueing.expected_waits(rate, [1.0, 2.0], 1)
     with pytest.raises(ValueError, match="servers must be 1 or more"):
         queueing.expected_waits(0.1, [1.0, 2.0], 0)
+
+
+def test_the_jobs_of_a_long_queue_are_counted_though_their_times_add_up_beyond_64_bits() -> None:
+    """300,000 jobs put at once and done one after the other, 1 s each: on average one waits 42 h, half of all there."""
+    jobs = 300_000
+    arrivals, departures = np.zeros(jobs, np.int64), np.arange(1, jobs + 1, dtype=np.int64) * 10**9
+    assert sum(departures.tolist()) > 2**64
+    found = queueing.little(arrivals, departures, departures / 1e9, (0, jobs * 10**9))
+    assert found is not None
+    assert found.in_system == pytest.approx((jobs + 1) / 2, rel=1e-12)
+    assert found.ok
