@@ -86,7 +86,8 @@ def main(words: list[str]) -> int:
                 (folder / NOTES).write_text(f"place {secrets.token_hex(16)}\n")
                 (folder / NOTES).chmod(0o600)
                 before = _write(name, folder, before)
-            code = subprocess.run(["bulkscope", "setup", "--collector-key-file", str(folder / KEY), *options]).returncode
+            command = ["bulkscope", "setup", "--collector-key-file", str(folder / KEY), *options]
+            code = subprocess.run(command).returncode
             # Also when it failed half-way: a key that was made must not be forgotten.
             _write(name, folder, before)
         except ApiError as error:

@@ -1,8 +1,8 @@
 """What Python runs first in a container that has this folder on PYTHONPATH: Bulkscope, without a change to its image.
 
-Beside this folder lies ``packages``: ``any`` for every CPython, ``otel`` with OpenTelemetry alone, and compiled parts in
-a folder by the name of the interpreter's extensions (``cpython-312-x86_64-linux-gnu``). They go to the end of the path,
-so that what the service has of its own is what it gets. Where the two do not fit together the service runs as if
+Beside this folder lies ``packages``: ``any`` for every CPython, ``otel`` with OpenTelemetry alone, and compiled parts
+in a folder by the name of the interpreter's extensions (``cpython-312-x86_64-linux-gnu``). They go to the end of the
+path, so that what the service has of its own is what it gets. Where the two do not fit together the service runs as if
 nothing was here, and says why in one line. Any Python 3 can read this file; the packages want 3.11.
 """
 
