@@ -1,4 +1,4 @@
-"""deploy/kubernetes on a real API server: strict validation, admission by Pod Security Standards, rights of accounts."""
+"""deploy/kubernetes on a real API server: strict validation, admission by Pod Security Standards, accounts' rights."""
 
 from __future__ import annotations
 

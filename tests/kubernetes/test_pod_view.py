@@ -47,7 +47,7 @@ CRIO_OWN = (
 
 
 class Container:
-    """A container's ``/proc`` and ``/sys/fs/cgroup``, in a cgroup namespace of its own as Kubernetes has on cgroup v2."""
+    """A container's ``/proc`` and ``/sys/fs/cgroup``, in a cgroup namespace of its own, on a node with cgroup v2."""
 
     def __init__(self, folder: Path, mounts: str = CONTAINERD, cgroup: str = "0::/\n") -> None:
         self.proc, self.cgroup = folder / "proc", folder / "cgroup"
