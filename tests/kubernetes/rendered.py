@@ -97,16 +97,22 @@ def _kubernetes(group: str, version: str) -> Object:
 
 
 @functools.cache
-def _operator(kind: str, version: str) -> Object:
+def definition(kind: str) -> Object:
+    """Return the Prometheus operator's definition of a kind of its own."""
     for path in sorted((cache() / "kubernetes" / "crds").glob(f"*_{kind.lower()}*.yaml")):
-        crd = yaml.load(path.read_text(), _Loader)
+        crd: Object = yaml.load(path.read_text(), _Loader)
         if crd["spec"]["names"]["kind"] == kind:
-            (schema,) = (v["schema"]["openAPIV3Schema"] for v in crd["spec"]["versions"] if v["name"] == version)
-            found: Object = _strict(schema)
-            # The server's, which a definition leaves open.
-            found["properties"]["metadata"] = {"type": "object"}
-            return found
+            return crd
     raise LookupError(kind)
+
+
+@functools.cache
+def _operator(kind: str, version: str) -> Object:
+    versions = definition(kind)["spec"]["versions"]
+    (found,) = (_strict(each["schema"]["openAPIV3Schema"]) for each in versions if each["name"] == version)
+    # The server's, which a definition leaves open.
+    found["properties"]["metadata"] = {"type": "object"}
+    return dict(found)
 
 
 def schema(value: Object) -> Object:

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.engines.binaries import cache
 from tests.engines.servers import eventually
 from tests.kubernetes.apiserver import Api, Refused, serve
-from tests.kubernetes.rendered import DEPLOY, PARTS, objects, templates
+from tests.kubernetes.rendered import DEPLOY, PARTS, definition, objects, templates
 from tests.processes import BIN
 from tests.production import setup_server
 
@@ -27,15 +25,12 @@ pytestmark = pytest.mark.engines
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with serve(tmp_path_factory.mktemp("apiserver")) as running:
-        crds = sorted((cache() / "kubernetes" / "crds").glob("*.yaml"))
-        wanted = [path for path in crds if path.stem.endswith(("_prometheusrules", "_podmonitors"))]
-        assert len(wanted) == 2
-        for path in wanted:
-            made = running.create(yaml.safe_load(path.read_text().replace("- =\n", "- '='\n")))
+        for kind in ("PrometheusRule", "PodMonitor"):
+            made = running.create(definition(kind))
 
             def established(crd: Any = made) -> bool:
                 found = running.ask("GET", running.place(crd))
-                conditions = found.get("status", {}).get("conditions", [])
+                conditions = found.get("status", {}).get("conditions") or []
                 return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
             eventually(established)
