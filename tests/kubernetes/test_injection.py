@@ -262,8 +262,10 @@ def test_a_folder_that_is_broken_is_said_and_the_service_runs(brought: Path, tmp
     assert said == "as ever"
     assert "bulkscope: not instrumented" in beside
     shutil.rmtree(tmp_path / "b" / "packages")
-    said, beside = say(python, tmp_path / "b", "print('as ever')")
-    assert said == "as ever"
+    said, beside = say(
+        python, tmp_path / "b", "import sys; print('as ever', [p for p in sys.path if 'packages/' in p])"
+    )
+    assert said == "as ever []"
     assert beside.count("\n") == 1
 
 

@@ -81,29 +81,22 @@ def _conflicts(names):
 
 
 def _put_on_path():
-    """Put the packages behind the service's own; return why not, or None."""
+    """Put the packages behind the service's own; return why they may not stay there, or None."""
     names = _brought()
     compiled = os.path.join(PACKAGES, importlib.machinery.EXTENSION_SUFFIXES[0].strip(".").partition(".")[0])
-    otel, rest = os.path.join(PACKAGES, "otel"), [compiled, os.path.join(PACKAGES, "any")]
-    added = [path for path in [*rest, otel] if os.path.isdir(path) and path not in sys.path]
-    sys.path.extend(added)
+    otel = os.path.join(PACKAGES, "otel")
+    sys.path.extend(path for path in (compiled, os.path.join(PACKAGES, "any"), otel) if os.path.isdir(path))
     lines = _conflicts(names)
-    if lines:
-        # A library of the service has brought OpenTelemetry's API and nothing else of it: an older one may be replaced,
-        # since what it promised stays within its major version. Anything more (an SDK, instrumentations) may not.
-        own = {name for name, (_, own) in _found(names).items() if own and name.startswith("opentelemetry")}
-        if own == {API}:
-            sys.path.remove(otel)
-            sys.path.insert(0, otel)
-            older = _older_api(otel)
-            if older and not _conflicts(names):
-                return None
-            sys.path.remove(otel)
-            added.remove(otel)
-        for path in added:
-            sys.path.remove(path)
-        return "; ".join(lines)
-    return None
+    # A library of the service has brought OpenTelemetry's API and nothing else of it: an older one may be replaced,
+    # since what it promised stays within its major version. Anything more (an SDK, instrumentations) may not.
+    if lines and {name for name, (_, own) in _found(names).items() if own and name.startswith("opentelemetry")} == {
+        API
+    }:
+        sys.path.remove(otel)
+        sys.path.insert(0, otel)
+        if _older_api(otel):
+            lines = _conflicts(names)
+    return "; ".join(lines) or None
 
 
 def _older_api(otel):
@@ -129,7 +122,12 @@ def _start():
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in before.split(os.pathsep) if path != HOOK)
     try:
-        problem = _put_on_path()
+        paths, problem = list(sys.path), "the packages cannot be read"
+        try:
+            problem = _put_on_path()
+        finally:
+            if problem is not None:
+                sys.path[:] = paths
         if problem is not None:
             _say(problem + "; install bulkscope in the service's image instead, where pip finds versions that fit")
             return
