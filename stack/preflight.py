@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stack import docker, retention
-from stack.services import MEMORY_MIB, MIB, PORTS, port
+from stack.services import FOREIGN, MEMORY_MIB, MIB, PORTS, ROOT, port
 
 MAP_COUNT_FILE = Path("/proc/sys/vm/max_map_count")
 MAP_COUNT = 262144
@@ -26,6 +26,7 @@ def problems(env_file: Path, environ: Mapping[str, str], *, demo: bool) -> Itera
     found = list(docker_problems())
     yield from found
     yield from map_count_problems(MAP_COUNT_FILE)
+    yield from mode_problems(ROOT)
     yield from retention.problems(environ)
     if not found:
         yield from memory_problems(demo=demo)
@@ -81,6 +82,22 @@ def map_count_problems(file: Path) -> Iterator[str]:
             f"vm.max_map_count={MAP_COUNT}'; to keep it over a restart: 'echo vm.max_map_count={MAP_COUNT} | sudo tee "
             "/etc/sysctl.d/90-bulkscope.conf'"
         )
+
+
+def mode_problems(root: Path) -> Iterator[str]:
+    """Other users may read what containers of other users read; in a checkout made under umask 077 they may not."""
+    for name in FOREIGN:
+        place = root / name
+        unreadable = [
+            path
+            for path in (place, *sorted(place.rglob("*")))
+            if ~path.stat().st_mode & (0o005 if path.is_dir() else 0o004)
+        ]
+        if unreadable:
+            yield (
+                f"{unreadable[0].relative_to(root)} cannot be read by others, and {name} is read in a container by a "
+                f"user who is not you: 'chmod -R a+rX {name}' in {root}"
+            )
 
 
 def memory_problems(*, demo: bool) -> Iterator[str]:

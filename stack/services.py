@@ -44,6 +44,8 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "COLLECTOR_FILES": ("collector-config.yaml", "collector/kibana-apm.yaml"),
     "PROMETHEUS_FILES": ("prometheus/prometheus.yml", "prometheus/rules"),
 }
+# Folders and files that a container reads as a user who owns nothing here and has no capability.
+FOREIGN = ("prometheus",)
 
 
 def file_sums(root: Path = ROOT) -> dict[str, str]:

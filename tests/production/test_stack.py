@@ -645,6 +645,19 @@ def test_a_kernel_setting_that_is_too_small(command: Command) -> None:
     assert list(preflight.map_count_problems(command.folder / "absent")) == []
 
 
+def test_what_a_container_of_another_user_reads_must_be_open_to_others(tmp_path: Path) -> None:
+    """As a checkout made under umask 077 is not."""
+    for name in services.FOREIGN:
+        shutil.copytree(ROOT / name, tmp_path / name)
+    assert list(preflight.mode_problems(tmp_path)) == []
+    (tmp_path / "prometheus" / "prometheus.yml").chmod(0o600)
+    (problem,) = preflight.mode_problems(tmp_path)
+    assert "prometheus/prometheus.yml cannot be read by others" in problem
+    assert "chmod -R a+rX prometheus" in problem
+    (tmp_path / "prometheus" / "rules").chmod(0o700)
+    assert len(list(preflight.mode_problems(tmp_path))) == 1
+
+
 def test_without_docker(command: Command) -> None:
     (command.folder / "bin" / "docker").unlink()
     for words in (("up",), ("up", "--no-checks"), ("down",), ("logs",)):
