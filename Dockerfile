@@ -43,6 +43,8 @@ FROM wheel AS demo-environment
 RUN uv sync --frozen --no-default-groups --group demo --no-install-project
 RUN uv pip install --python /opt/bulkscope/bin/python --no-deps /dist/*.whl
 COPY demo demo
+# COPY keeps modes, and a checkout made under umask 077 has files for their owner alone.
+RUN chmod -R a+rX demo
 # The second size of the model, which a container without a writable file system could not make.
 RUN XDG_CACHE_HOME=/opt/models /opt/bulkscope/bin/python -c "from demo import models; models.prepare(print)"
 
@@ -56,7 +58,7 @@ ENV XDG_CACHE_HOME=/opt/models
 COPY --from=demo-environment /opt/bulkscope /opt/bulkscope
 COPY --from=demo-environment /opt/models /opt/models
 WORKDIR /app
-COPY demo demo
+COPY --from=demo-environment /src/demo demo
 USER 10001:10001
 CMD ["bulkscope", "--help"]
 

@@ -63,9 +63,9 @@ class _Service:
 
 
 def serve(
-    ingest: Ingest, port: int, connections: int = MOST, max_body: int = MAX_BODY
+    ingest: Ingest, port: int, connections: int = MOST, max_body: int = MAX_BODY, host: str = "127.0.0.1"
 ) -> tuple[grpc.Server, int]:  # fmt: skip
-    """Serve on 127.0.0.1; return the running server and its port. Raises ``OSError`` when it is taken."""
+    """Serve at the address ``host``; return the running server and its port. Raises ``OSError`` when it is taken."""
     server = grpc.server(
         ThreadPoolExecutor(4, "bulkscope-grpc"),
         options=[
@@ -83,7 +83,7 @@ def serve(
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Export": method}),))
     try:
-        bound = server.add_insecure_port(f"127.0.0.1:{port}")
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError as error:
         raise OSError(str(error)) from error
     server.start()

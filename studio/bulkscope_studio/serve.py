@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from bulkscope_studio import (
     connections,
     grpc_receiver,
     host,
+    login,
     loopback,
     retention,
     runtime,
@@ -50,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--db", type=Path, default=default_db(), help="the file to keep the data in")
+    parser.add_argument(
+        "--host", default=HOST, metavar="ADDRESS",
+        help=f"address to listen on; any but this machine's own loopback wants a password, in {login.VARIABLE}",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port of the web page; 0 takes a free one")
     parser.add_argument("--otlp-http-port", type=int, default=4318, help="port for OTLP over HTTP; 0 takes a free one")
     parser.add_argument("--otlp-grpc-port", type=int, default=4317, help="port for OTLP over gRPC; 0 takes a free one")
@@ -59,15 +65,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listen(port: int, option: str) -> socket.socket:
-    listener = socket.socket()
+def _listen(address: str, port: int, option: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((address, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise SystemExit2(f"port {port} cannot be used ({error}); choose another with {option}, or 0") from error
+        where = f"port {port}" if address == HOST else f"port {port} at {address}"
+        raise SystemExit2(f"{where} cannot be used ({error}); choose another with {option}, or 0") from error
     return listener
+
+
+def _url(address: str, port: int) -> str:
+    """Return where a server at an address is reached on this machine."""
+    found = ipaddress.ip_address(address)
+    if found.is_unspecified:
+        found = ipaddress.ip_address(HOST if found.version == 4 else "::1")
+    return f"http://[{found}]:{port}" if found.version == 6 else f"http://{found}:{port}"
 
 
 class SystemExit2(Exception):
@@ -118,8 +133,9 @@ def command(argv: list[str]) -> int:
     os.umask(0o077)  # logs of every service come in: file, log and runs are this user's alone
     try:
         keep, limit = retention.duration(options.retention), retention.size(options.max_size)
-        web_socket = _listen(options.port, "--port")
-        http_socket = _listen(options.otlp_http_port, "--otlp-http-port")
+        asked = login.of(options.host, os.environ)
+        web_socket = _listen(options.host, options.port, "--port")
+        http_socket = _listen(options.host, options.otlp_http_port, "--otlp-http-port")
         db = options.db.expanduser().absolute()
         try:
             store = Store(db)
@@ -134,7 +150,7 @@ def command(argv: list[str]) -> int:
         ingest = Ingest(store)
         try:
             most = connections.most(connections.descriptors())
-            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port, most)
+            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port, most, host=options.host)
         except OSError as error:
             store.close()
             raise SystemExit2(
@@ -145,9 +161,10 @@ def command(argv: list[str]) -> int:
         return 2
     note = runtime.Runtime(
         pid=os.getpid(),
-        web=f"http://{HOST}:{web_socket.getsockname()[1]}",
-        otlp_http=f"http://{HOST}:{http_socket.getsockname()[1]}",
-        otlp_grpc=f"http://{HOST}:{grpc_port}",
+        web=_url(options.host, web_socket.getsockname()[1]),
+        otlp_http=_url(options.host, http_socket.getsockname()[1]),
+        otlp_grpc=_url(options.host, grpc_port),
+        token=asked.token if asked else "",
     )
     stops: list[Callable[[], Any]] = []
     if not options.no_host:
@@ -161,7 +178,7 @@ def command(argv: list[str]) -> int:
     stops.append(_sum_up(ingest, store))
     served = False
     try:
-        served = asyncio.run(_serve(store, ingest, note, web_socket, http_socket, most))
+        served = asyncio.run(_serve(store, ingest, note, asked, web_socket, http_socket, most))
     finally:
         for stop in stops:
             stop()
@@ -181,8 +198,8 @@ def command(argv: list[str]) -> int:
 
 
 async def _serve(
-    store: Store, ingest: Ingest, note: runtime.Runtime, web_socket: socket.socket, http_socket: socket.socket,
-    most: int,
+    store: Store, ingest: Ingest, note: runtime.Runtime, asked: login.Login | None, web_socket: socket.socket,
+    http_socket: socket.socket, most: int,
 ) -> bool:  # fmt: skip
     """Serve until a signal comes; False when a server could not be started, or ended by itself."""
     from bulkscope_studio import web
@@ -194,7 +211,7 @@ async def _serve(
 
     guarded = loopback.Guard(OtlpHttp(ingest), loopback.is_sender_host, loopback.SENDER_SAID)
     receiver = _server(guarded, "off", CLOSE_SECONDS + 3, most)
-    pages = _server(web.build(store, status), "on", 2, most)
+    pages = _server(web.build(store, status, asked), "on", 2, most)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -221,6 +238,8 @@ async def _serve(
         say(f"Studio       {note.web}")
         say(f"OTLP/HTTP    {note.otlp_http}")
         say(f"OTLP/gRPC    {note.otlp_grpc}")
+        if asked is not None:
+            say(f"Login        any user, the password in {login.VARIABLE}")
         say(f"Data         {store.path}")
         await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     receiver.should_exit = pages.should_exit = True

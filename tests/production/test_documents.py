@@ -213,8 +213,8 @@ def test_sizes_and_times_are_those_of_the_configuration() -> None:
     assert "500000, of an agent 100000" in operations
     assert "max_interval: 30s" in collector
     assert "every 30 s at the latest" in operations
-    assert "max_size: 5000" in collector
-    assert "up to 5,000 records" in operations
+    assert set(re.findall(r"max_size: (\d+)", collector + agent)) == {"4000000"}
+    assert operations.count("4 MB") >= 3
     for signal, days in (("traces", 14), ("logs", 14), ("metrics", 30)):
         template = (ROOT / "elasticsearch" / "component-templates" / f"{signal}-otel@custom.json").read_text()
         assert f'"data_retention": "{days}d"' in template

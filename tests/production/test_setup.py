@@ -862,6 +862,30 @@ def test_attempts_are_bounded(run: Run) -> None:
     assert 99 - run.stack.faults[0].times == 4
 
 
+def test_one_refused_dashboard_or_view_stops_no_other(run: Run) -> None:
+    for name in ("bulkscope-first", "bulkscope-second"):
+        (run.files / "kibana" / "dashboards" / f"{name}.json").write_text(json.dumps(DASHBOARD | {"title": name}))
+    bad = {"statusCode": 400, "error": "Bad Request", "message": "[panels.0.uid]: definition for this key is missing"}
+    run.stack.faults += [
+        Fault("kibana", "PUT /api/dashboards/bulkscope-first", "status", 400, bad),
+        Fault("kibana", "GET /api/data_views/data_view/bulkscope-traces", "status", 500, {"message": "boom"}),
+    ]
+    assert run.all() == 1
+    assert run.states()["dashboard bulkscope-first"] == run.states()["data view bulkscope-traces"] == "failed"
+    assert run.states()[f"file {run.ndjson}"] == "skipped"
+    assert "[panels.0.uid]: definition for this key is missing" in run.out
+    assert "boom" in run.err
+    assert "dashboard bulkscope-first" in run.err
+    assert run.err.count("\n") == 1
+    assert "--only kibana" in run.err
+    assert sorted(run.stack.dashboards) == ["bulkscope-bulks", "bulkscope-second"]
+    assert len(run.stack.views) == len(plan.data_views()) - 1
+    assert run("--only", "kibana") == 0
+    assert run.states()["dashboard bulkscope-first"] == run.states()["data view bulkscope-traces"] == "created"
+    assert run.all() == 0
+    assert run.stack.snapshot() == _fresh(run)
+
+
 def test_half_done_says_what_is_done(run: Run) -> None:
     run.stack.faults.append(Fault("elasticsearch", "PUT /_component_template/metrics.*", "status", 500, times=1))
     assert run() == 1

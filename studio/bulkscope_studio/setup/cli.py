@@ -22,7 +22,8 @@ EPILOG = """environment:
   TRACES_RETENTION, LOGS_RETENTION, METRICS_RETENTION  as the options
 Each secret may be in a file that its name with _FILE names. Secrets are never arguments and never shown.
 
-exit codes: 0 done, or nothing to do; 1 failed, the message says what to do; 2 wrong usage"""
+exit codes: 0 done, or nothing to do; 1 failed, or one dashboard was refused, the message says what to do;
+2 wrong usage"""
 
 
 class Usage(Exception):
@@ -155,14 +156,26 @@ def command(argv: list[str]) -> int:
         say(f"bulkscope setup: {error}", error=True)
         return 1
     say(summary(done, made.dry_run))
+    if any(outcome.state == "failed" for outcome in done):
+        say(f"bulkscope setup: {failure(done)}", error=True)
+        return 1
     return 0
+
+
+def failure(done: list[Outcome]) -> str:
+    """Return what was refused, why the first was, and what to do; the lines above have the reason of each."""
+    failed = [outcome for outcome in done if outcome.state == "failed"]
+    return (
+        f"refused: {', '.join(outcome.subject for outcome in failed)} ({failed[0].details[0]}). The rest is done, and "
+        "telemetry is taken without it; 'bulkscope setup --only kibana' tries again"
+    )
 
 
 def summary(done: list[Outcome], dry_run: bool) -> str:
     """Return the last line: how much was, or would be, changed."""
     changes = sum(outcome.state in CHANGING for outcome in done)
     if not changes:
-        return "unchanged"
+        return "nothing was changed" if any(outcome.state == "failed" for outcome in done) else "unchanged"
     if dry_run:
         return f"{changes} to change; nothing was changed (--dry-run)"
     return f"done, {changes} changed"
