@@ -229,6 +229,17 @@ def test_a_backlog_of_large_records_is_cut_to_what_elasticsearch_takes(tmp_path:
         assert MOST_BYTES / 2 < store.largest <= MOST_BYTES
 
 
+def test_a_request_of_thirty_megabytes_is_taken_and_handed_on_in_parts(tmp_path: Path) -> None:
+    """512 records, as many as an SDK sends at once, each with the longest traceback that ours sends."""
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        with collector(tmp_path, {**backends, "COLLECTOR_HOST_INTERVAL": "1h"}) as server:
+            names = [f"log-{number}" for number in range(512)]
+            send_logs(server, [(name, 60_000) for name in names])
+            eventually(lambda: not set(names) - set(store.got), 60)
+        assert store.largest <= MOST_BYTES
+
+
 def test_a_record_larger_than_a_request_takes_none_along_but_what_follows_it_in_its_own_request(tmp_path: Path) -> None:
     """exporterhelper 0.160 gives up what is left of the request, with a warning, and counts it nowhere."""
     with backend() as store, backend() as metrics:
