@@ -10,7 +10,7 @@ bodies follow these schemas of Kibana's source, from which its OpenAPI document 
 - the control: ``src/platform/packages/shared/controls/controls-schemas``, ``esql_control`` with ``VALUES_FROM_QUERY``
 - markdown: ``src/platform/plugins/shared/dashboard_markdown/server/embeddable/schemas.ts``
 
-``tests/production/dashboard-schema.json`` is the part of them that is used here, in our own words.
+``tests/production/kibana-dashboards.json`` is that document; each body is held against it.
 """
 
 from __future__ import annotations
@@ -130,10 +130,11 @@ def dashboard(source: Mapping[str, Any], blocks: Mapping[str, str]) -> Json:
             kind, config = _config(panel, blocks, bulk)
         except (BadSource, KeyError) as error:
             raise BadSource(f"{where}: {'lacks ' if isinstance(error, KeyError) else ''}{error}") from error
-        uid = re.sub(r"[^a-z0-9]+", "-", panel["title"].lower()).strip("-")
-        if any(other["uid"] == uid for other in panels):
+        identity = re.sub(r"[^a-z0-9]+", "-", panel["title"].lower()).strip("-")
+        if any(other["id"] == identity for other in panels):
             raise BadSource(f"{where}: another panel of this dashboard has the same title")
-        panels.append({"uid": uid, "type": kind, "grid": {"x": x, "y": y, "w": width, "h": height}, "config": config})
+        grid = {"x": x, "y": y, "w": width, "h": height}
+        panels.append({"id": identity, "type": kind, "grid": grid, "config": config})
         x, row = x + width, max(row, height)
     body: Json = {
         "title": source["title"],

@@ -2,7 +2,7 @@
 
 Two real HTTP servers on the loopback address. They keep what they are given, give it back in the form in which
 the real ones do (settings nested and as text, dates added, defaults filled in), refuse keys that are not
-documented, and fail where a test says so.
+documented, and fail where a test says so. What a dashboard may be says Elastic's own document (``kibana_api``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 from tests import serving
+from tests.production import kibana_api
 
 Reply = tuple[int, Any]
 
@@ -41,10 +42,6 @@ MAPPING_KEYS = {"properties", "dynamic_templates", "dynamic", "date_detection", 
 LIFECYCLE_KEYS = {"enabled", "data_retention", "downsampling"}
 ROLE_KEYS = {"cluster", "indices", "applications", "run_as", "metadata", "description", "global"}
 INDEX_PRIVILEGES = {"create_doc", "auto_configure", "read", "view_index_metadata"}
-DASHBOARD_KEYS = {
-    *("title", "description", "panels", "pinned_panels", "options", "query", "filters", "time_range"),
-    *("refresh_interval", "tags", "project_routing", "access_control"),
-}
 DATA_VIEW_CREATE = {"id", "title", "name", "timeFieldName", "fieldFormats", "allowNoIndex"}
 DATA_VIEW_UPDATE = {"title", "name", "timeFieldName", "fieldFormats"}
 
@@ -437,14 +434,13 @@ class Kibana:
     def dashboard(self, method: str, identity: str, body: Any) -> Reply:
         found = self.stack.dashboards
         if method == "PUT":
-            unknown = set(body) - DASHBOARD_KEYS
-            if unknown or not body.get("title"):
-                return 400, {"statusCode": 400, "message": f"[request body.{sorted(unknown)}]: not expected"}
+            if message := kibana_api.refusal(body):
+                return 400, {"statusCode": 400, "error": "Bad Request", "message": message}
             stored = copy.deepcopy(body)
             stored["options"] = {"use_margins": True, "hide_panel_titles": False} | stored.get("options", {})
             kept = [panel for panel in stored.get("panels", []) if panel["type"] not in self.stack.drops]
             dropped = len(stored.get("panels", [])) - len(kept)
-            stored["panels"] = [{"uid": f"p{number}"} | panel for number, panel in enumerate(kept)]
+            stored["panels"] = [{"id": f"p{number}"} | panel for number, panel in enumerate(kept)]
             found[identity] = {"data": stored, "dropped": dropped}
             return 200, {"id": identity, "data": stored, "meta": {}}
         if identity not in found:

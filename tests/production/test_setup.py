@@ -35,7 +35,7 @@ DASHBOARD: dict[str, Any] = {
     "description": "Where a bulk spends its time.",
     "panels": [
         {"type": "markdown", "grid": {"x": 0, "y": 0, "w": 24, "h": 5}, "config": {"content": "hello"}},
-        {"type": "links", "grid": {"x": 24, "y": 0, "w": 24, "h": 5}, "config": {}},
+        {"type": "links", "grid": {"x": 24, "y": 0, "w": 24, "h": 5}, "config": {"links": []}},
     ],
 }
 
