@@ -41,7 +41,7 @@ SETTINGS = {
 MAPPING_KEYS = {"properties", "dynamic_templates", "dynamic", "date_detection", "_meta"}
 LIFECYCLE_KEYS = {"enabled", "data_retention", "downsampling"}
 ROLE_KEYS = {"cluster", "indices", "applications", "run_as", "metadata", "description", "global"}
-INDEX_PRIVILEGES = {"create_doc", "auto_configure", "read", "view_index_metadata"}
+INDEX_PRIVILEGES = {"create_doc", "auto_configure", "read", "view_index_metadata", "index"}
 DATA_VIEW_CREATE = {"id", "title", "name", "timeFieldName", "fieldFormats", "allowNoIndex"}
 DATA_VIEW_UPDATE = {"title", "name", "timeFieldName", "fieldFormats"}
 
@@ -116,7 +116,17 @@ class Stack:
         return self.streams[name]
 
     def snapshot(self) -> str:
-        kept = ("users", "component_templates", "roles", "keys", "streams", "mappings", "views", "dashboards")
+        kept = (
+            "users",
+            "index_templates",
+            "component_templates",
+            "roles",
+            "keys",
+            "streams",
+            "mappings",
+            "views",
+            "dashboards",
+        )
         return json.dumps({name: getattr(self, name) for name in kept}, sort_keys=True)
 
 
@@ -215,7 +225,7 @@ class Elasticsearch:
             (r"GET /", self.root),
             (r"GET /_license", self.license),
             (r"POST /_security/user/kibana_system/_password", self.password),
-            (r"GET /_index_template/(.+)", self.index_template),
+            (r"(GET|PUT) /_index_template/(.+)", self.index_template),
             (r"(GET|PUT) /_component_template/(.+)", self.component_template),
             (r"(GET|PUT) /_security/role/(.+)", self.role),
             (r"(GET|POST|DELETE) /_security/api_key", self.api_key),
@@ -242,7 +252,13 @@ class Elasticsearch:
         return 200, {}
 
     def index_template(self, match: Any, query: Any, body: Any, is_key: bool) -> Reply:
-        name = match[1]
+        method, name = match[1], match[2]
+        if method == "PUT":
+            stored = copy.deepcopy(body)
+            if "settings" in stored.get("template", {}):
+                stored["template"]["settings"] = nested(stored["template"]["settings"])
+            self.stack.index_templates[name] = stored
+            return 200, {"acknowledged": True}
         if name not in self.stack.index_templates:
             return error(404, "resource_not_found_exception", f"index template matching [{name}] not found")
         return 200, {"index_templates": [{"name": name, "index_template": self.stack.index_templates[name]}]}
@@ -336,11 +352,15 @@ class Elasticsearch:
             return error(400, "parse_exception", "request does not support having a body")
         if name in self.stack.streams:
             return error(400, "resource_already_exists_exception", f"data_stream [{name}] already exists")
+        own = self.stack.index_templates.get(name)
         signal = name.partition("-")[0]
-        template = self.stack.component_templates[f"{signal}-otel@custom"]["template"]
+        if own is None:
+            template = self.stack.component_templates[f"{signal}-otel@custom"]["template"]
+        else:
+            template = own["template"]
         self.stack.streams[name] = {
             "name": name,
-            "template": f"{signal}-otel@template",
+            "template": name if own is not None else f"{signal}-otel@template",
             "lifecycle": copy.deepcopy(template["lifecycle"]),
             "failure_store": {"enabled": True},
         }

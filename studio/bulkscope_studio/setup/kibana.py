@@ -50,7 +50,7 @@ def reach(session: Session) -> Iterator[Outcome]:
 def data_views(session: Session) -> Iterator[Outcome]:
     """Create or correct our data views; formats that a user has set on other fields stay."""
     kept = plan.component_templates(session.sources, session.retention)["traces-otel@custom"]
-    views = plan.data_views(kept["template"]["lifecycle"]["data_retention"])
+    views = plan.data_views(kept["template"]["lifecycle"]["data_retention"], _dashboards(session))
     for identity, ours in views.items():
         subject = f"data view {identity}"
         path = f"/api/data_views/data_view/{identity}"
