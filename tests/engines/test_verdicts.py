@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from bulkscope_studio import elastic, explain, verdicts
+from bulkscope_studio.analysis import findings
 from bulkscope_studio.setup import plan
 from bulkscope_studio.setup.client import Client, Trouble
 from tests import sink
@@ -122,6 +125,23 @@ def test_of_several_at_once_one_writes(traffic: str) -> None:
         thread.join()
     assert sorted(states) == ["created", "unchanged", "unchanged", "unchanged"]
     assert len(stored(traffic)) == 1
+
+
+def test_the_alert_of_the_documentation_finds_what_went_wrong(traffic: str) -> None:
+    text = (servers.ROOT / "kibana" / "README.md").read_text()
+    (query,) = re.findall(r"```esql\n(FROM bulkscope-verdicts.*?)```", text, re.DOTALL)
+    client = Client("Elasticsearch", traffic)
+    found = verdicts.judged(elastic.Elastic(client), "tiny")
+    assert found is not None
+    for code, state in itertools.product(findings.TITLES, ("complete", "running", "stopped")):
+        bulk = found["bulk"] | {"id": f"{code} {state}", "state": state}
+        verdicts.publish(client, found | {"bulk": bulk, "verdict": found["verdict"] | {"code": code}}, 1000.0)
+    answer = ask("POST", f"{traffic}/_query", {"query": query})
+    at = [column["name"] for column in answer["columns"]].index("bulk.id")
+    codes = ("internal_failure", "overload", "memory_limited")
+    assert {row[at] for row in answer["values"]} == {
+        f"{code} {end}" for code in codes for end in ("complete", "stopped")
+    }
 
 
 def test_what_cannot_be_done_says_what_to_do(traffic: str, capsys: pytest.CaptureFixture[str]) -> None:
