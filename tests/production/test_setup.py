@@ -514,7 +514,8 @@ def test_retention_is_lengthened_and_shortened_only_when_told(run: Run) -> None:
     stack.stream("traces-generic.otel-default", "traces", retention="7d", mapping=current_mapping())
     stack.stream("logs-generic.otel-default", "logs", retention="90d", mapping=current_mapping())
     stack.stream("metrics-x.otel-default", "metrics")  # without an end
-    stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] = ["theirs"]
+    theirs = [{"after": "1d", "fixed_interval": "10m"}]
+    stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] = theirs
     assert run("--only", "elasticsearch") == 0
     kept = {name: stream.get("lifecycle", {}).get("data_retention") for name, stream in stack.streams.items()}
     assert kept.pop("metrics-hostmetricsreceiver.otel-default") == "30d"  # made on the way
@@ -524,7 +525,7 @@ def test_retention_is_lengthened_and_shortened_only_when_told(run: Run) -> None:
         "logs-generic.otel-default": "90d",
         "metrics-x.otel-default": None,
     }
-    assert stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] == ["theirs"]
+    assert stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] == theirs
     assert run.states()["retention of logs-generic.otel-default"] == "look at"
     assert "--shorten-retention" in run.out
     assert run("--only", "elasticsearch", "--shorten-retention", "--logs-retention", "10d") == 0
