@@ -10,8 +10,8 @@ bodies follow these schemas of Kibana's source, from which its OpenAPI document 
 - the control: ``src/platform/packages/shared/controls/controls-schemas``, ``esql_control`` with ``VALUES_FROM_QUERY``
 - markdown: ``src/platform/plugins/shared/dashboard_markdown/server/embeddable/schemas.ts``
 - links: ``src/platform/plugins/private/links/server/embeddable_schemas.ts`` (from 9.5 on)
-- Discover's table: ``src/platform/packages/shared/kbn-discover-contextual-components`` and ``discover_session``
-- service map: ``x-pack/solutions/observability/plugins/apm``, ``apm_service_map`` (from 9.5 on)
+- Discover's table: ``src/platform/plugins/shared/discover/server/embeddable/schema.ts``
+- service map: ``service_map_embeddable_schema.ts`` of the APM plugin (from 9.5 on)
 
 ``tests/production/kibana-dashboards.json`` is that document; each body is held against it.
 """
@@ -183,7 +183,11 @@ def _config(
         # 9.6 wants the settings spelt out.
         return "markdown", about | {"content": panel["text"], "settings": {"open_links_in_new_tab": True}}
     if kind == "navigation":
-        return "links", about | {"layout": "horizontal", "links": [_link(*one) for one in titles.items()]}
+        return "links", about | {
+            "hide_title": True,
+            "layout": "horizontal",
+            "links": [_link(*one) for one in titles.items()],
+        }
     if kind == "service_map":
         return "apm_service_map", about
     if kind == "linked":

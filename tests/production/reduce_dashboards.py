@@ -18,7 +18,7 @@ SOURCE = (
     "commit 68622b62f54a8caf49d42629b4bc6cc21dba7ba3 of 2026-05-11 (Apache-2.0)"
 )
 TARGET = Path(__file__).with_name("kibana-dashboards.json")
-WORDS = frozenset({"description", "example", "examples", "title", "deprecated", "x-oas-optional"})
+WORDS = frozenset({"description", "example", "examples", "title", "deprecated"})
 
 
 def without_words(found: Any, names: bool = False) -> Any:
