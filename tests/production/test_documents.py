@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import opentelemetry.sdk.environment_variables as sdk
@@ -62,7 +63,7 @@ def options(command: str) -> frozenset[str]:
 def ours(words: list[str]) -> None:
     """Check a ``bulkscope`` command."""
     assert words[0] == "bulkscope"
-    assert words[1] in ("run", "studio", "report", "bulks", "setup"), words
+    assert words[1] in entry_points(group="bulkscope.commands").names, words
     if words[1] != "run":
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= options(words[1]), words

@@ -56,7 +56,7 @@ def _parser(variables: Mapping[str, str]) -> argparse.ArgumentParser:
         default="otlp",
         help=f"how the Collector writes: otlp (Elasticsearch 9.5), or bulk ({elasticsearch.OVERLAY}, from 8.19)",
     )
-    for role, use in (("collector", "the Collector's"), ("reader", "a reader's")):
+    for role, use in (("collector", "the Collector's"), ("reader", "a reader's"), ("publisher", "a publisher's")):
         parser.add_argument(f"--{role}-key-file", type=Path, metavar="FILE", help=f"where {use} API key is written")
     parser.add_argument("--rotate-keys", action="store_true", help="make new keys; the old ones end a day later")
     parser.add_argument("--print-keys", action="store_true", help="print the keys that the files hold")
@@ -102,7 +102,11 @@ def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Sessio
     except plan.BadPlan:
         kibana_sources = None
     password = environment.secret(variables, "KIBANA_SYSTEM_PASSWORD")
-    files = {"bulkscope_collector": options.collector_key_file, "bulkscope_reader": options.reader_key_file}
+    files = {
+        "bulkscope_collector": options.collector_key_file,
+        "bulkscope_reader": options.reader_key_file,
+        "bulkscope_publisher": options.publisher_key_file,
+    }
     found = Session(
         elasticsearch=servers[0],
         kibana=servers[1],
@@ -125,6 +129,7 @@ def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Sessio
     )
     # All files are read before the first change: a mistake in the last must not be found half-way.
     plan.component_templates(found.sources, found.retention)
+    plan.index_templates(found.sources)
     plan.roles(found.sources)
     if found.kibana_sources is not None:
         plan.dashboards(found.kibana_sources)

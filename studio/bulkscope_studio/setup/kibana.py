@@ -51,7 +51,7 @@ def reach(session: Session) -> Iterator[Outcome]:
 def data_views(session: Session) -> Iterator[Outcome]:
     """Create or correct our data views; formats that a user has set on other fields stay."""
     kept = plan.component_templates(session.sources, session.retention)["traces-otel@custom"]
-    views = plan.data_views(kept["template"]["lifecycle"]["data_retention"])
+    views = plan.data_views(kept["template"]["lifecycle"]["data_retention"], _dashboards(session))
     for identity, ours in views.items():
         yield _unless_refused(session, f"data view {identity}", partial(_data_view, session, identity, ours))
 
