@@ -6,6 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
+from bulkscope_studio.analysis import wording
 from bulkscope_studio.web import fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
@@ -53,7 +54,7 @@ def register(data: Data) -> None:
                 table.update()
                 more = len(found) > PAGE
                 note.set_text(
-                    f"{offset + 1:,} to {offset + len(found[:PAGE]):,}" + (", older ones follow" if more else "")
+                    wording.between(offset + 1, offset + len(found[:PAGE])) + (", older ones follow" if more else "")
                     if found else "No log matches."
                 )  # fmt: skip
                 newer.set_enabled(offset > 0)

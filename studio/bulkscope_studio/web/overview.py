@@ -139,7 +139,7 @@ def _tiles(place: ui.element, total: Row, points: list[Row], length: float) -> N
         ("internal failures", fmt.number(total["internal"])),
         ("attempts, failed", f"{fmt.number(total['attempts'])}, {fmt.number(total['failed'])}"),
         ("output tokens", fmt.number(rate, "tok/s")),
-        ("waiting at the end", fmt.number(last.get("depth"), "jobs", 0)),
+        ("waiting at the end", fmt.count(last.get("depth"), "job")),
         ("workers busy", fmt.number(last.get("busy"))),
         ("host CPU", fmt.share(last.get("cpu"))),
         ("host RAM", fmt.share(last.get("ram"))),
