@@ -95,8 +95,9 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
 
     async def overview(**window: object) -> None:
         given = at | window
-        names = ("extent", "requests", "jobs", "tokens", "points", "ingest")
-        _, _, jobs, *_ = await asyncio.gather(*(data.rows(name, **given) for name in names))
+        names = ("requests", "jobs", "tokens", "points", "ingest")
+        await data.stored()
+        _, jobs, *_ = await asyncio.gather(*(data.rows(name, **given) for name in names))
         ended = sum(row["done"] + row["failed"] for row in jobs)
         await data.sampled("waits", MOST_WAITS / max(1, ended), **given)
 

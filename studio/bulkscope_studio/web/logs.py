@@ -37,7 +37,7 @@ def register(data: Data) -> None:
     @ui.page("/logs")
     async def page(bulk: str = "") -> None:
         with layout.frame(data, "Logs", "/logs"):
-            extent = await data.row("extent")
+            extent = await data.stored()
             if not extent["n"]:
                 layout.hint(data)
             offset = 0
