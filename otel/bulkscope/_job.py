@@ -28,6 +28,7 @@ from bulkscope._bulk import Bulk
 from bulkscope._failure import failure_domain
 from bulkscope._proc import Proc
 from bulkscope._safe import guarded, report
+from bulkscope._soon import Soon
 
 # Wall clock of the enqueue in nanoseconds since the epoch, the wanted delay in seconds, 1 for the first try.
 ENQUEUED_HEADER = "bulkscope-enqueued"
@@ -266,7 +267,7 @@ class Work:
         }
         self._queue = queue
         self.error: BaseException | None = None
-        self.retry = False
+        self.retry = self.sent = False  # sent: that it began has left
         context = propagate.extract(_texts(headers))
         self.bulk = Bulk(job_id=job_id)
         # An id made of the trace stays marked through baggage: it equals the parent's trace id.
@@ -301,7 +302,7 @@ class Work:
     def start(self, attempt: int | None = None) -> Work:
         """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
         now_ns = time.time_ns()
-        self._clock = time.perf_counter()
+        self.clock = time.perf_counter()
         self._cpu = time.process_time()
         self._begin(now_ns, attempt)
         self.context: Context = trace.set_span_in_context(self.span, self._parent)
@@ -321,6 +322,7 @@ class Work:
         if self.span.is_recording():
             self.event(c.EVENT_JOB_STARTED, _kernel())
             _heartbeat.add(self)
+            _soon.ask()
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Emit a log event with the ids of this job and of its span."""
@@ -347,10 +349,10 @@ class Work:
         )
 
     def elapsed(self) -> dict[str, float | int]:
-        """Return seconds since the start, CPU seconds of the process since then, resident bytes and OOM kills now."""
+        """Return seconds since the start, CPU seconds of the process since then, and what the kernel says now."""
         found: dict[str, float | int] = {
             **_kernel(),
-            c.JOB_ELAPSED: time.perf_counter() - self._clock,
+            c.JOB_ELAPSED: time.perf_counter() - self.clock,
             c.CPU_TIME: time.process_time() - self._cpu,
         }
         status = _proc().status()
@@ -372,7 +374,7 @@ class Work:
         _context.leave(self._token)
         _heartbeat.remove(self)
         retry = retry or (error is not None and self.bulk.resent)
-        seconds = time.perf_counter() - self._clock
+        seconds = time.perf_counter() - self.clock
         ended_ns = self.started_ns + int(seconds * 1e9)
         labels = dict(self._labels)
         try:
@@ -473,12 +475,19 @@ _kernels: tuple[float, dict[str, float | int]] = (0.0, {})
 
 
 def _kernel() -> dict[str, float | int]:
-    """Return what the kernel counts beside a job; read at most twice a second, 30 us each time."""
+    """Return what the kernel says beside a job: kills for memory, resident bytes, and how full the cgroup is.
+
+    Read at most twice a second, 0.1 ms each time.
+    """
     global _kernels
     now = time.monotonic()
     if now - _kernels[0] > HEARTBEAT_SECONDS / 2:
-        kills = oom_kills()
-        _kernels = (now, {} if kills is None else {c.OOM_KILLS: kills})
+        proc = _proc()
+        said = {
+            c.OOM_KILLS: oom_kills(), c.M_PROCESS_MEMORY_USAGE: proc.status().rss,
+            c.M_WORKER_MEMORY_UTILIZATION: proc.memory_utilization(),
+        }  # fmt: skip
+        _kernels = (now, {name: value for name, value in said.items() if value is not None})
     return _kernels[1]
 
 
@@ -541,6 +550,19 @@ class _Heartbeat:
             if not self._running:
                 self._awake.clear()
 
+    def unsent(self, seconds: float) -> tuple[bool, bool]:
+        """Tell whether a job has run for so long whose beginning has not left yet, and whether a younger one runs.
+
+        Whoever asks sends the former.
+        """
+        until = time.perf_counter() - seconds
+        with self._lock:
+            young = {work for work in self._running if not work.sent and work.clock > until}
+            due = [work for work in self._running - young if not work.sent]
+            for work in due:
+                work.sent = True
+        return bool(due), bool(young)
+
     def _beat(self) -> None:
         while True:
             self._awake.wait()
@@ -559,3 +581,4 @@ class _Heartbeat:
 
 
 _heartbeat = _Heartbeat()
+_soon = Soon(_heartbeat.unsent)

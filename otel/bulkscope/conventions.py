@@ -80,6 +80,8 @@ SERVICE_INSTANCE_ID = "service.instance.id"
 HOST_NAME = "host.name"
 PROCESS_PID = "process.pid"
 CONTAINER_ID = "container.id"
+# Read where others give it: of a pod it says what a container's id says.
+K8S_POD_NAME = "k8s.pod.name"
 WORKER_CPUS = "bulk.worker.cpus"
 WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
@@ -232,6 +234,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(PROMPT_INDEX, "int", "", "On the event bulk.inference.prompt: which prompt of the batch, from 0.", "10,11"),
     Attribute(JOB_ELAPSED, "float", "s", "On heartbeats: time since the job began.", ""),
     Attribute(OOM_KILLS, "int", "{process}", "On job events: processes that the kernel has killed for memory, ever, in the worker's memory cgroup, else on its host.", "5"),
+    Attribute(M_WORKER_MEMORY_UTILIZATION, "float", "1", "On job events: as the metric of this name, at most half a second before.", "9"),
     Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
 )  # fmt: skip
 

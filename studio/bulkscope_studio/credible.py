@@ -64,19 +64,31 @@ def _within(expression: str, bounds: Range) -> str:
     return f"CASE WHEN {expression} BETWEEN {low!r} AND {high!r} THEN {expression} END"
 
 
+# Stores of before have no names of workers: host and process id, which the containers of a host may share.
+_WORKER = "coalesce(worker, host_name || ':' || pid, service_instance_id, service_name, 'worker')"
+
+
+def _replaced(columns: dict[str, str], named: set[str]) -> str:
+    known = [f"{expression} AS {name}" for name, expression in columns.items() if name in named]
+    return f" REPLACE ({', '.join(known)})" if known else ""
+
+
 def _spans(named: set[str]) -> str:
-    columns = [f"{_within(name, bounds)} AS {name}" for name, bounds in SPANS.items() if name in named]
-    return f" REPLACE ({', '.join(columns)})" if columns else ""
+    return _replaced({"worker": _WORKER} | {name: _within(name, bounds) for name, bounds in SPANS.items()}, named)
+
+
+def _logs(named: set[str]) -> str:
+    return _replaced({"worker": _WORKER}, named)
 
 
 def _points(named: set[str]) -> str:
     shares = ", ".join(f"'{name}'" for name in SHARES)
     found = f"CASE WHEN name IN ({shares}) THEN {_within('value', SHARE)} ELSE {_within('value', ANY)} END"
-    return f" REPLACE ({found} AS value)" if "value" in named else ""
+    return _replaced({"worker": _WORKER, "value": found}, named)
 
 
 def reading(text: str) -> str:
-    """Return a query in which the tables hold credible numbers alone.
+    """Return a query in which the tables hold credible numbers alone, and each row the name of its worker.
 
     A view of each table stands before it, under the table's name. It has the columns that the text names, of which
     DuckDB reads what is asked for: all of them cost 8 ms of CPU a query to bind, the few that are named 1 ms.
@@ -84,7 +96,7 @@ def reading(text: str) -> str:
     named = set(re.findall(r"\w+", text))
     views = [
         f"{table} AS NOT MATERIALIZED (SELECT *{columns} FROM main.{table})"
-        for table, columns in (("spans", _spans(named)), ("points", _points(named)))
+        for table, columns in (("spans", _spans(named)), ("logs", _logs(named)), ("points", _points(named)))
         if table in named and columns
     ]
     if not views:

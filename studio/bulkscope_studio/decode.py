@@ -25,7 +25,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from bulkscope import conventions as c
-from bulkscope_studio import spans
+from bulkscope_studio import spans, workers
 from bulkscope_studio.envelope import Group, Malformed, batches
 from bulkscope_studio.tables import (
     JOB_PID,
@@ -152,6 +152,7 @@ class _Part:
         self._resources: dict[bytes, list[Any]] = {}
         self._texts: dict[str, str] = {}
         self._scopes: dict[bytes, str] = {}
+        self.places: dict[str, str | None] = {}  # by resource id
 
     def add(self, table: pa.Table) -> None:
         self._tables.append(table)
@@ -169,7 +170,7 @@ class _Part:
         return Decoded(tables, self.refused, self.values.truncated, self.rows, last, self.nbytes)
 
     def owner(self, group: Group) -> list[Any]:
-        """Return the columns that scope and resource give to each of a group's records; note the resource itself."""
+        """Return the columns (``_OWNER``) that scope and resource give to a group's records; note the resource."""
         found = self._resources.get(group.resource)
         if found is None:
             found = self._resources[group.resource] = self._resource(_message(Resource, group.resource))
@@ -191,8 +192,10 @@ class _Part:
 
         pid = rest.get(c.PROCESS_PID)
         good = isinstance(pid, int) and not isinstance(pid, bool) and JOB_PID.low <= pid <= JOB_PID.high
-        names = (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME)
-        return [identity, *map(known, names), pid if good else None]
+        pid = pid if good else None
+        service, instance, host = map(known, (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME))
+        where = self.places[identity] = workers.place(rest)
+        return [identity, service, instance, host, pid, workers.name(where, pid, instance, service)]
 
     def attributes(self, pairs: Any, texts: dict[str, str | None]) -> str | None:
         """Put strings whose keys are in ``texts`` there; return the others as JSON, None when there are none."""
@@ -216,7 +219,7 @@ def _message(kind: Any, encoded: bytes) -> Any:
         raise Malformed(str(error)) from error
 
 
-_OWNER = ("scope", "resource_id", "service_name", "service_instance_id", "host_name", "pid")
+_OWNER = ("scope", "resource_id", "service_name", "service_instance_id", "host_name", "pid", "worker")
 
 
 def _traces(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
@@ -234,6 +237,7 @@ def _traces(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
         other = pc.fill_null(pc.not_equal(pid, of_owner["pid"]), pc.is_valid(pid))
         of_owner["service_instance_id"] = pc.if_else(other, None, of_owner["service_instance_id"])
         columns["pid"] = pid
+        of_owner["worker"] = _told(part, of_owner, pid, other)
     columns = of_owner | columns
     nulls: dict[str, pa.Array] = {}
     arrays = []
@@ -245,6 +249,15 @@ def _traces(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
                 column = nulls[kind] = pa.nulls(len(kept), TYPES[kind])
         arrays.append(column)
     yield pa.Table.from_arrays(arrays, [name for name, _ in SPANS])
+
+
+def _told(part: _Part, of_owner: dict[str, pa.Array], pid: pa.Array, other: pa.Array) -> pa.Array:
+    """Return the names of workers, where ``other`` those of the processes that a span tells of."""
+    names: list[str] = of_owner["worker"].to_pylist()
+    for row in np.flatnonzero(other.to_numpy(zero_copy_only=False)).tolist():
+        where = part.places[of_owner["resource_id"][row].as_py()]
+        names[row] = workers.name(where, pid[row].as_py(), None, of_owner["service_name"][row].as_py())
+    return pa.array(names, pa.string())
 
 
 def _spread(column: pa.Array, owner: Any) -> pa.Array:
@@ -289,7 +302,7 @@ def _log(part: _Part, record: Any, owner: list[Any]) -> list[Any] | None:
     row[6] = values.text(record.event_name) or None
     body = values.value(record.body)
     row[7] = body if body is None or isinstance(body, str) else dump(body)
-    row[8:14] = owner
+    row[8:14], row[-1] = owner[:-1], owner[-1]
     texts: dict[str, str | None] = dict.fromkeys(LOG_ATTRIBUTES)
     row[_LOG_INDEX["attributes"]] = part.attributes(record.attributes, texts)
     for key, column in LOG_ATTRIBUTES.items():
@@ -320,11 +333,11 @@ def _metrics(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
             temporality = _TEMPORALITY[data.aggregation_temporality % 3] if kind in _METRIC_TYPES[1:4] else None
             monotonic = data.is_monotonic if kind == "sum" else None
             name, unit = part.values.text(metric.name), part.values.text(metric.unit) or None
-            head = [name, unit, kind, temporality, monotonic, *owner]
+            head = [name, unit, kind, temporality, monotonic, *owner[:-1]]
             for point in data.data_points:
                 row = _point(part, kind, head, point)
                 if row is not None:
-                    rows.append(row)
+                    rows.append([*row, owner[-1]])
                 if len(rows) >= _POINT_ROWS:
                     yield to_arrow("points", rows)
                     rows = []

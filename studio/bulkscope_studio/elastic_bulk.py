@@ -50,7 +50,8 @@ _AMOUNTS = (
 # What `window_events.esql` and `kills.esql` name that no document may have yet, and the type that an absent one has.
 _HEARD = {
     f"attributes.{c.JOB_ID}": "STRING", **{
-        f"resource.attributes.{name}": "STRING" for name in (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME)
+        f"resource.attributes.{name}": "STRING"
+        for name in (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME, c.CONTAINER_ID, c.K8S_POD_NAME)
     },
     f"resource.attributes.{c.PROCESS_PID}": "LONG",
 }  # fmt: skip
@@ -90,6 +91,7 @@ class Loader:
             pages = esql.pages(self._client, "bulk_spans", bulk, after, columns=", ".join(columns.values()))
             self._add_spans(pages, columns, documents.begun(events.values()))
         documents.insert(self._store, "logs", events.values())
+        documents.insert(self._store, "resources", documents.limits(events.values()))
         del events
         hosts = self._column("SELECT host_name FROM spans UNION SELECT host_name FROM logs")
         self._hosts = set(hosts) - {None}

@@ -121,11 +121,20 @@ def _head(report: Mapping[str, Any]) -> list[str]:
         )
     lines += [
         f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model "
-        f"{lost['model'] or ABSENT}, after {number(lost['elapsed_s'])} s with {_mib(lost['memory_bytes'])} "
-        f"resident: {lost['domain']}"
+        f"{lost['model'] or ABSENT}{_likely(lost['model_likely'])}, after {number(lost['elapsed_s'])} s with "
+        f"{_mib(lost['memory_bytes'])} resident{_limit(lost)}: {lost['domain']}{_likely(lost['likely'])}"
         for lost in report["lost"]
     ]
     return lines + [f"Note: {note}" for note in report["notes"]]
+
+
+def _likely(likely: bool) -> str:
+    return " (likely)" if likely else ""
+
+
+def _limit(lost: Mapping[str, Any]) -> str:
+    limit = lost["memory_limit_bytes"]
+    return f", limit {_mib(limit)}" if limit else ""
 
 
 def _groups(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -180,12 +180,18 @@ def _cores(model: Mapping[str, Any], most: Mapping[str, Any]) -> str:
 
 
 def _memory(memory: Mapping[str, Any]) -> str:
-    fit = memory["workers_that_fit"]
+    own = memory["limits"] > 1
+    fit = memory["workers_per_limit"] if own else memory["workers_that_fit"]
     if fit is None:
         return "How many workers fit into memory is not known: no inference recorded its memory and a limit."
     shared = f" and {size(memory['shared_bytes'])} shared" if memory["shared_bytes"] else ""
     workers = count(fit, "worker fits", "workers fit") if fit else "No worker fits"
-    return f"{workers} into {size(memory['limit_bytes'])} of memory: {size(memory['per_worker_bytes'])} each{shared}."
+    each, limit = size(memory["per_worker_bytes"]), size(memory["limit_bytes"])
+    if not own:
+        return f"{workers} into {limit} of memory: {each} each{shared}."
+    whole = memory["workers_that_fit"]
+    hosts = "" if whole is None else f" Their hosts have room for {whole:,} in all."
+    return f"{workers} into each of {memory['limits']:,} limits of {limit}: {each} each{shared}.{hosts}"
 
 
 def levels(model: Mapping[str, Any]) -> list[list[str]]:

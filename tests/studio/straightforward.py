@@ -8,6 +8,7 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope import conventions as c
+from bulkscope_studio import workers
 from bulkscope_studio.decode import Decoded, to_arrow
 from bulkscope_studio.tables import JOB_PID, SPAN_PLACES, SPANS, Place
 from bulkscope_studio.values import Values, dump
@@ -39,12 +40,14 @@ def traces(body: bytes) -> Decoded:
                 if reason is not None:
                     out.refused[reason] += 1
                     continue
-                names = ("resource_id", "service_name", "service_instance_id", "host_name", "pid")
+                names = ("resource_id", "service_name", "service_instance_id", "host_name", "pid", "worker")
                 row = dict(zip(names, owner, strict=True)) | {"scope": scope} | own(span, values)
                 rest = attributes(span, row, values)
                 row["attributes"] = dump(rest) if rest else None
-                if row["pid"] != owner[-1]:
+                if row["pid"] != owner[4]:
                     row["service_instance_id"] = None
+                    where = part.places[row["resource_id"]]
+                    row["worker"] = workers.name(where, row["pid"], None, row["service_name"])
                 rows.append(row)
     out.truncated, out.accepted = values.truncated, len(rows)
     if rows:

@@ -124,8 +124,8 @@ def test_of_one_killed_at_once_only_its_parent_knows() -> None:
     assert report["total"]["jobs"]["failures_by_domain"] == {"infra": 1}
     (lost,) = report["lost"]
     assert lost == {
-        "job_id": "x", "attempt": 1, "worker": "h:2", "model": None, "elapsed_s": pytest.approx(0.01),
-        "memory_bytes": None, "domain": "infra",
+        "job_id": "x", "attempt": 1, "worker": "h:2", "model": "m", "elapsed_s": pytest.approx(0.01),
+        "memory_bytes": None, "domain": "infra", "memory_limit_bytes": None, "likely": False, "model_likely": True,
     }  # fmt: skip
 
 

@@ -53,14 +53,15 @@ def lost(db: Path) -> list[dict[str, Any]]:
         store.close()
 
 
-def event(host: str, service: str, **attributes: int) -> tuple[str, bytes]:
+def event(host: str, service: str, container: str | None = None, **attributes: int) -> tuple[str, bytes]:
     """A heartbeat of another worker on the host, now."""
     record = {
         "timeUnixNano": str(time.time_ns()), "eventName": "bulk.job.heartbeat",
         "attributes": [{"key": key, "value": {"intValue": str(value)}} for key, value in attributes.items()],
     }  # fmt: skip
-    names = {"host.name": host, "service.name": service}
-    resource = {"attributes": [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]}
+    names = {"host.name": host, "service.name": service} | ({} if container is None else {"container.id": container})
+    given: list[dict[str, Any]] = [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]
+    resource = {"attributes": [*given, {"key": "process.pid", "value": {"intValue": "1"}}]}
     body = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}
     return "/v1/logs", json.dumps(body).encode()
 
@@ -99,11 +100,11 @@ def test_the_kernels_counter_tells_a_kill_for_memory(
     sink, _ = killed
     last = [log for log in sink.logs if log["event"] == "bulk.job.heartbeat"][-1]
     kills, host = last["attributes"]["bulk.worker.oom_kills"], last["resource"]["host.name"]
-    service = last["resource"]["service.name"]
+    service, container = last["resource"]["service.name"], last["resource"].get("container.id")
     name = "bulk.worker.oom_kills"
     others = [event("other", service, **{name: kills + 9}), event(host, "other", **{name: kills + 9})]
     db = tmp_path / "store.duckdb"
-    stored(db, [*sink.bodies, *others, event(host, service, **{name: kills + more})])
+    stored(db, [*sink.bodies, *others, event(host, service, container, **{name: kills + more})])
     assert [row["domain"] for row in lost(db)] == [domain]
 
 
@@ -111,3 +112,25 @@ def test_a_job_that_has_ended_is_not_lost(killed: tuple[Sink, int], tmp_path: Pa
     db = tmp_path / "store.duckdb"
     stored(db, killed[0].bodies)
     assert "done" not in [row["job_id"] for row in lost(db)]
+
+
+def test_a_worker_killed_just_after_its_job_began_leaves_its_trace(tmp_path: Path) -> None:
+    """That a job began does not wait for the batch: only then is it known which job a killed process had."""
+    with serve() as sink:
+        env = environment(sink.url, OTEL_BSP_SCHEDULE_DELAY="600000", OTEL_BLRP_SCHEDULE_DELAY="600000")
+        words = [str(BIN / "bulkscope"), "run", sys.executable, "-c", WORKER]
+        process = subprocess.Popen(words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            assert sink.wait(
+                lambda s: any(
+                    (log["event"], log["attributes"].get("bulk.job.id")) == ("bulk.job.started", "killed")
+                    for log in s.logs
+                )
+            )
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert [span["attributes"]["bulk.job.id"] for span in sink.spans if span["kind"] == 5] == ["done"]
+    db = tmp_path / "store.duckdb"
+    stored(db, sink.bodies)
+    assert [(row["job_id"], row["attempt"], row["told"]) for row in lost(db)] == [("killed", 1, False)]

@@ -227,11 +227,11 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
 
 def _presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[float, float]]:
     """Return from when to when each place was there: to the end, unless its worker fell silent long before."""
-    said = {worker.name: worker for worker in facts.workers}
+    said = {worker.code: worker for worker in facts.workers}
     begun, ended = first_and_last(facts, timeline.end, rows)
     found = []
     for code in np.unique(facts.attempts.worker[rows]).tolist():
-        worker = said.get(facts.worker_names[code] if code >= 0 else "")
+        worker = said.get(code)
         begin, end = float(begun[code]), np.inf
         if worker is not None and np.isfinite(worker.first):
             begin = min(worker.first, begin)

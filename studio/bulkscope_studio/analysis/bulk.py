@@ -46,7 +46,8 @@ def analyse(
         hosts=_hosts(hosts.to_pylist()),
         lost=tuple(
             Lost(
-                row["job_id"], row["attempt"], row["worker"], row["model"], row["elapsed"], row["memory"], row["domain"]
+                *(row[name] for name in ("job_id", "attempt", "worker", "model", "elapsed", "memory", "domain")),
+                *(row[name] for name in ("memory_limit", "likely", "model_likely")),
             )
             for row in lost.to_pylist()
         ),

@@ -184,13 +184,13 @@ def _parts(seen: Seen) -> Iterator[Seen]:
         pool = np.full(len(pool), known[0])
     for one in sorted(known.tolist(), key=lambda code: -int(np.sum(pool == code))):
         rows = pool == one
-        names = {seen.facts.worker_names[code] for code in np.unique(a.worker[rows & (a.worker >= 0)]).tolist()}
-        inferences = np.isin(seen.facts.inferences.worker, np.unique(a.worker[rows & (a.worker >= 0)]))
+        codes = np.unique(a.worker[rows & (a.worker >= 0)])
+        inferences = np.isin(seen.facts.inferences.worker, codes)
         facts = dataclasses.replace(
             seen.facts,
             attempts=_rows(a, rows),
             inferences=_rows(seen.facts.inferences, inferences),
-            workers=tuple(worker for worker in seen.facts.workers if worker.name in names),
+            workers=tuple(worker for worker in seen.facts.workers if worker.code in codes),
         )
         yield dataclasses.replace(seen, facts=facts, queue=seen.queue[rows], bulk=seen.bulk[rows])
 
@@ -577,7 +577,8 @@ def _pool_json(pool: Pool) -> dict[str, Any]:
         "memory": {
             "workers_that_fit": None if memory.fit < 0 else memory.fit, "workers_seen": memory.workers,
             "per_worker_bytes": memory.per_worker or None, "shared_bytes": memory.shared or None,
-            "limit_bytes": _number(memory.limit),
+            "limit_bytes": _number(memory.limit), "limits": memory.limits,
+            "workers_per_limit": None if memory.fit_each < 0 else memory.fit_each,
         },
         "bulks": [
             {"id": bulk.id, "jobs": bulk.jobs, "places": bulk.places, "rate_per_s": bulk.rate,

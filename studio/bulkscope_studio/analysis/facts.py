@@ -95,8 +95,12 @@ class Inferences:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A process that works on jobs: what it may use, and when it is known to have lived (NaN: not known)."""
+    """A process that works on jobs: what it may use, and when it is known to have lived (NaN: not known).
 
+    ``code`` is what the other tables call it; two may have one ``name``, where a container was restarted in place.
+    """
+
+    code: int
     name: str
     host: int
     first: float
@@ -190,6 +194,53 @@ class _Names:
         return found
 
 
+class _Processes:
+    """Gives workers numbers, the same in all tables: one for each instance of a name.
+
+    A parent that tells of a killed process knows its id, and not its instance: it is the name's only one, else one of
+    its own.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[tuple[str, str | None], int] = {}
+        self._of: dict[str, list[int]] = {}  # by name
+        self._unknown: dict[str, int] = {}  # by name: one of which no instance is known yet
+
+    def codes(self, table: pa.Table) -> Codes:
+        """Return the number of the worker of each row, -1 where there is none."""
+        name, instance = (pc.cast(table[column], pa.string()) for column in ("worker", "instance"))
+        key = pc.binary_join_element_wise(name, instance, "\0", null_handling="replace", null_replacement="\1")
+        pairs = pc.unique(key)
+        numbers = pa.array([self._number(*pair.split("\0", 1)) for pair in pairs.to_pylist()], pa.int64())
+        found: Codes = numbers.take(pc.index_in(key, value_set=pairs)).to_numpy()
+        return found
+
+    def _number(self, name: str, instance: str | None) -> int:
+        if name == "\1":
+            return -1
+        instance = None if instance == "\1" else instance
+        known = self._numbers.get((name, instance))
+        if known is not None:
+            return known
+        others = self._of.setdefault(name, [])
+        if instance is None:
+            number = others[0] if len(others) == 1 else self._new(name)
+            if number not in others:
+                self._unknown[name] = number
+        else:
+            number = self._unknown.pop(name, -1)
+            number = self._new(name) if number < 0 else number
+        if number not in others:
+            others.append(number)
+        self._numbers[name, instance] = number
+        return number
+
+    def _new(self, name: str) -> int:
+        self.names.append(name)
+        return len(self.names) - 1
+
+
 def floats(column: pa.ChunkedArray) -> Floats:
     """Return a column of numbers, absent as NaN."""
     found: Floats = pc.cast(column, pa.float64(), safe=False).to_numpy()
@@ -231,8 +282,8 @@ class Reader:
 
     def __init__(self, origin_ns: int) -> None:
         self._origin = pa.scalar(origin_ns, pa.int64())
-        self._jobs, self._workers, self._hosts, self._models = _Names(), _Names(), _Names(), _Names()
-        self._queues = _Names()
+        self._jobs, self._hosts, self._models, self._queues = _Names(), _Names(), _Names(), _Names()
+        self._processes = _Processes()
 
     def _time(self, column: pa.ChunkedArray) -> Floats:
         # Subtracted as integers: a double holds the nanoseconds of today only to 256.
@@ -262,7 +313,7 @@ class Reader:
             end=end,
             seen=self._time(table["seen_ns"]),
             wait=floats(table["wait"]),
-            worker=self._workers.codes(table["worker"]),
+            worker=self._processes.codes(table),
             host=self._hosts.codes(table["host_name"]),
             queue=self._queues.codes(table["queue"]),
             retried=flags(table["retried"]),
@@ -291,7 +342,7 @@ class Reader:
             mine=flags(table["mine"]),
             job=self._jobs.codes(table["job_id"]),
             model=self._models.codes(table["model"]),
-            worker=self._workers.codes(table["worker"]),
+            worker=self._processes.codes(table),
             host=self._hosts.codes(table["host_name"]),
             start=start,
             end=end,
@@ -320,10 +371,10 @@ class Reader:
         first, last = self._time(table["first_ns"]), self._time(table["last_ns"])
         hosts = self._hosts.codes(table["host_name"])
         cpus = floats(credible.numbers(pc.cast(table["cpus"], pa.float64()), credible.CORES))
-        memory = floats(table["memory_utilization"])
+        memory, codes = floats(table["memory_utilization"]), self._processes.codes(table)
         return tuple(
             Worker(
-                row["worker"], int(hosts[number]), float(first[number]), float(last[number]),
+                int(codes[number]), row["worker"], int(hosts[number]), float(first[number]), float(last[number]),
                 float(cpus[number]), row["cpu_set"], float(memory[number]), row["container_id"],
             )
             for number, row in enumerate(table.to_pylist())
@@ -332,6 +383,6 @@ class Reader:
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return what the codes stand for, once all tables are read."""
         return {
-            "models": tuple(self._models.known.to_pylist()), "worker_names": tuple(self._workers.known.to_pylist()),
+            "models": tuple(self._models.known.to_pylist()), "worker_names": tuple(self._processes.names),
             "host_names": tuple(self._hosts.known.to_pylist()), "job_ids": tuple(self._jobs.known.to_pylist()),
         }  # fmt: skip

@@ -225,6 +225,12 @@ def _gone(view: View, *, by_memory: bool) -> list[int]:
     ]
 
 
+def _likely(view: View, rows: list[int]) -> str:
+    """Return a word where the kernel has counted no kill for memory of some of them."""
+    likely = {item["job_id"] for item in view.facts.lost if item["likely"]}
+    return " likely" if any(view.facts.job_name(row) in likely for row in rows) else ""
+
+
 def _domains(facts: Facts, rows: Codes) -> list[str]:
     return [domain or "unknown" for domain in facts.attempts.domain.take(rows).to_pylist()]
 
@@ -387,7 +393,7 @@ def memory_limited(view: View) -> Finding:
     killed = _gone(view, by_memory=True)
     gone = said(
         "workers_killed_for_memory",
-        f"{wording.count(len(killed), 'attempt')} lost with workers that were killed for memory"
+        f"{wording.count(len(killed), 'attempt')} lost with workers that were{_likely(view, killed)} killed for memory"
         if killed
         else "no worker was killed for memory",
         bool(killed),
@@ -414,20 +420,23 @@ def memory_limited(view: View) -> Finding:
         text = "Memory limits this system: " + "; ".join(
             item.text for item in (near, pressure, faults, gone, short) if item.holds
         )
-        if m.fit >= 0 and not near.holds:
+        if _fit(m) and not near.holds:
             text += f"; {_fit(m)}"
         text += "."
     return Finding("memory_limited", holds, text, (near, pressure, faults, gone, short))
 
 
 def _fit(m: Memory) -> str:
-    if m.fit < 0:
+    own = m.limits > 1
+    count = m.fit_each if own else m.fit
+    if count < 0:
         return ""
     shared = f" beside {wording.size(m.shared)} that they share" if m.shared else ""
-    fit = "no worker" if m.fit == 0 else wording.count(m.fit, "worker")
-    verb = "fits" if m.fit < 2 else "fit"
+    fit = "no worker" if count == 0 else wording.count(count, "worker")
+    verb = "fits" if count < 2 else "fit"
+    each = f" into each of {m.limits} limits" if own else ""
     were = wording.agree(m.workers, "was", "were")
-    return f"{fit} of {wording.size(m.per_worker)} {verb}{shared}, there {were} {m.workers:,}"
+    return f"{fit} of {wording.size(m.per_worker)} {verb}{each}{shared}, there {were} {m.workers:,}"
 
 
 def cpu_saturated(view: View) -> Finding:

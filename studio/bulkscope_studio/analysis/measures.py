@@ -8,7 +8,7 @@ import numpy as np
 
 from bulkscope_studio.analysis import estimates, thresholds
 from bulkscope_studio.analysis.estimates import Estimate
-from bulkscope_studio.analysis.facts import Codes, Facts, Floats, Worker, by_code, firsts
+from bulkscope_studio.analysis.facts import Codes, Facts, Flags, Floats, Worker, by_code, firsts
 from bulkscope_studio.analysis.progress import Progress
 from bulkscope_studio.analysis.timeline import Steps, Timeline, steps
 
@@ -237,10 +237,10 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
     since = float(np.min(a.ready[progress.waiting]))
     until = facts.now
     idle = []
-    said = {worker.name: worker.last for worker in facts.workers}
+    said = {worker.code: worker.last for worker in facts.workers}
     dead = set(a.worker[progress.lost_attempts].tolist()) | set(a.worker[a.killed].tolist())
     for code, rows in by_code(a.worker, np.flatnonzero(timeline.ours)).items():
-        sign = said.get(facts.worker_names[code], np.nan)
+        sign = said.get(code, np.nan)
         if code in dead or sign < facts.now - thresholds.QUIET_S.value:
             continue  # it is gone: what it could have done is no free place
         busy = int(np.sum(~a.ended[rows] & ~a.silent[rows] & np.isfinite(a.start[rows])))
@@ -313,14 +313,13 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
 def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
     """Return how busy the inferences alone kept each set of cores that workers share: crowded, and in all."""
     i = facts.inferences
-    code = {name: number for number, name in enumerate(facts.worker_names)}
     sets: dict[tuple[int, str, str, float], set[int]] = {}
     for worker in facts.workers:
         if worker.cpu_set is not None and np.isfinite(worker.cpus):
             # Containers without a quota share what they are allowed; with one, each has its own.
             apart = "" if worker.shares_set() else worker.container or ""
             key = (worker.host, worker.cpu_set, apart, worker.cpus)
-            sets.setdefault(key, set()).add(code.get(worker.name, -1))
+            sets.setdefault(key, set()).add(worker.code)
     found = []
     for (_, cpu_set, _, cores), members in sorted(sets.items()):
         rows = np.isin(i.worker, list(members)) & np.isfinite(i.cpu_time) & (i.end > i.start)
@@ -341,7 +340,10 @@ def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """``near``: the highest share of a limit that was reached, of what, from where; ``pressure`` (PSI) and ``faults``
-    (major, median a second) of the hosts; ``fit``: how many workers fit, of how many there were (-1: not known)."""
+    (major, median a second) of the hosts; ``fit``: how many workers fit, of how many there were (-1: not known).
+
+    Workers of several containers or hosts have ``limits`` of their own; ``fit_each`` is how many fit into one.
+    """
 
     near: float
     near_of: str
@@ -352,6 +354,8 @@ class Memory:
     per_worker: float
     shared: float
     limit: float
+    limits: int
+    fit_each: int
 
 
 def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
@@ -360,7 +364,8 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
     near, near_of, pressure, faults = np.nan, "", np.nan, np.nan
     hosts = sorted(set(facts.attempts.host[timeline.ours].tolist()))
     window = (h.time >= timeline.first) & (h.time <= timeline.last)
-    used_beside, total = np.nan, np.nan
+    used: dict[int, float] = {}
+    total: dict[int, float] = {}
     for host in hosts:
         rows = window & (h.host == host)
         peak = _max(h.memory[rows])
@@ -368,30 +373,58 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
             near, near_of = peak, f"memory of host {facts.host_names[host]}"
         pressure = np.fmax(pressure, _mean(h.memory_pressure[rows]))
         faults = np.fmax(faults, _rate(h.time[rows], h.major_faults[rows]))
-        total, used_beside = np.fmax(total, _max(h.memory_total[rows])), np.fmax(used_beside, _max(h.memory_used[rows]))
+        total[host], used[host] = _max(h.memory_total[rows]), _max(h.memory_used[rows])
     for worker in _own(facts, timeline):
         if np.isfinite(worker.memory_utilization) and not near >= worker.memory_utilization:
             near, near_of = worker.memory_utilization, f"memory limit of worker {worker.name}"
+    for item in facts.lost:  # a process that lived for less than an export has said so with its job alone
+        share = item["share"]
+        if isinstance(share, float) and np.isfinite(share) and not near >= share:
+            near, near_of = share, f"memory limit of worker {item['worker']}"
     mine = i.mine & np.isfinite(i.memory_peak)
     file = _max(i.memory_file[mine])
     file = 0.0 if np.isnan(file) else file
     anonymous = np.zeros(len(facts.worker_names) + 1)
     np.maximum.at(anonymous, i.worker[mine], i.memory_peak[mine] - np.nan_to_num(i.memory_file[mine]))
-    sizes = anonymous[anonymous > 0]
-    limit = _min(i.memory_limit[mine])
+    codes = np.flatnonzero(anonymous > 0)
+    sizes, limit = anonymous[codes], _min(i.memory_limit[mine])
     workers, each = len(sizes), float(np.max(sizes, initial=0.0))
-    fit = -1
-    if workers and np.isfinite(limit) and each > 0:
-        # What others hold of the host stays theirs; mapped weights are one copy for all workers.
-        beside = max(0.0, used_beside - float(sizes.sum())) if np.isfinite(used_beside) and limit >= total else 0.0
-        fit = max(0, int((room * limit - file - beside) // each))
-    return Memory(near, near_of, float(pressure), float(faults), fit, workers, each, file, limit)
+    fit, fit_each, limits = -1, -1, 0
+    if workers and np.isfinite(limit):
+        fit_each = max(0, int((room * limit - file) // each))
+        fits = []
+        for host, members in _by_host(facts, mine, codes).items():
+            whole = limit >= total.get(host, np.nan)
+            own = 1 if whole else len({members[code] for code in members})
+            limits += own
+            # What others hold of the host stays theirs; mapped weights are one copy for all workers.
+            held = used.get(host, np.nan) - float(anonymous[list(members)].sum())
+            beside = max(0.0, held) if np.isfinite(held) and (whole or own > 1) else 0.0
+            # Where containers have limits of their own, what more of them may take together is the host's.
+            there = total.get(host, np.nan) if own > 1 else limit
+            fits.append((room * there - file - beside) // each)
+        fit = max(0, int(sum(fits))) if np.isfinite(fits).all() else -1
+    return Memory(
+        near, near_of, float(pressure), float(faults), fit, workers, each, file, limit, limits, fit_each
+    )  # fmt: skip
+
+
+def _by_host(facts: Facts, rows: Flags, codes: Codes) -> dict[int, dict[int, str | None]]:
+    """Return the workers ``codes`` by their hosts, as the inferences ``rows`` say, each with its container."""
+    i = facts.inferences
+    container = {worker.code: worker.container for worker in facts.workers}
+    host = np.full(len(facts.worker_names) + 1, -1)
+    host[i.worker[rows]] = i.host[rows]
+    found: dict[int, dict[int, str | None]] = {}
+    for code in codes.tolist():
+        found.setdefault(int(host[code]), {})[code] = container.get(code)
+    return found
 
 
 def _own(facts: Facts, timeline: Timeline) -> list[Worker]:
     """Return the workers that the bulk had; the facts have those of the hour before too."""
-    names = {facts.worker_names[code] for code in np.unique(facts.attempts.worker[timeline.ours]).tolist()}
-    return [worker for worker in facts.workers if worker.name in names]
+    own = set(np.unique(facts.attempts.worker[timeline.ours]).tolist())
+    return [worker for worker in facts.workers if worker.code in own]
 
 
 def _rate(at: Floats, counter: Floats) -> float:

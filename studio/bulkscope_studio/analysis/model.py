@@ -104,7 +104,8 @@ class Lost:
     """An attempt that was lost with its worker, as its last heartbeat described it.
 
     The worker's parent has told of it (then it is among the failed), or the worker went silent. ``domain`` is
-    ``resource`` where the kernel counted a kill for memory, else ``infra``.
+    ``resource`` where the kernel counted a kill for memory, or where one is ``likely``, because memory was nearly full
+    at the last; else ``infra``. ``model_likely``: it had not begun an inference, and its model is that of others.
     """
 
     job_id: str
@@ -114,6 +115,9 @@ class Lost:
     elapsed_s: float | None
     memory_bytes: int | None
     domain: str
+    memory_limit_bytes: int | None
+    likely: bool
+    model_likely: bool
 
 
 @dataclass(frozen=True, slots=True)

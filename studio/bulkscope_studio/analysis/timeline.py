@@ -197,9 +197,7 @@ def build(facts: Facts, running: bool) -> Timeline:
     beside = begun & (end >= first) & (a.start <= last) & np.isin(a.queue, np.unique(a.queue[a.mine & (a.queue >= 0)]))
     own_workers = np.unique(a.worker[(mine_rows | beside) & (a.worker >= 0)])
     ours = begun & np.isin(a.worker, own_workers)
-    codes = {name: code for code, name in enumerate(facts.worker_names)}
-    # One whose first job was stored after the attempts were read has no code yet.
-    alive = {codes[w.name]: w.first for w in facts.workers if np.isfinite(w.first) and w.name in codes}
+    alive = {worker.code: worker.first for worker in facts.workers if np.isfinite(worker.first)}
     places = slots(a, end, alive)
     mine, every = steps(a.start[mine_rows], end[mine_rows]), steps(a.start[ours], end[ours])
     waiting = a.mine & np.isfinite(a.ready)
@@ -282,13 +280,13 @@ def first_and_last(facts: Facts, end: Floats, rows: Codes) -> tuple[Floats, Floa
 
 def capacity(facts: Facts, end: Floats, workers: Codes, places: Slots) -> Steps:
     """Count the places that are there: each worker from when it was first heard of until it was last."""
-    said = {worker.name: worker for worker in facts.workers}
+    said = {worker.code: worker for worker in facts.workers}
     begun, ended = first_and_last(facts, end, np.flatnonzero(np.isfinite(facts.attempts.start)))
     begins: list[float] = []
     ends: list[float] = []
     for code in workers.tolist():
         begin, stop = float(begun[code]), float(ended[code])
-        worker = said.get(facts.worker_names[code])
+        worker = said.get(code)
         if worker is not None and np.isfinite(worker.first):
             begin, stop = min(begin, worker.first), max(stop, worker.last)
         begins += [begin] * places.places.get(code, 1)

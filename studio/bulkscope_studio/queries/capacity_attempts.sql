@@ -15,8 +15,8 @@ WITH windows AS (
     GROUP BY job_id
 ), told AS (
     SELECT span_id, min(job_id) AS job_id, min(bulk_id) AS bulk_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
-           coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
-           coalesce(min(host_name), '') AS host_name, min(pid) AS pid
+           min(worker) AS worker,
+           coalesce(min(host_name), '') AS host_name, min(service_instance_id) AS instance
     FROM logs l
     WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL
       AND l.time_ns BETWEEN list_min($firsts) AND list_max($lasts)
@@ -24,14 +24,14 @@ WITH windows AS (
     GROUP BY span_id
 ), killed AS (
     -- A parent has told of their ends.
-    SELECT job_id, coalesce(host_name, '') AS host_name, pid, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
+    SELECT job_id, worker, start_ns - 2000000000 AS first_ns, end_ns + 2000000000 AS last_ns
     FROM spans
     WHERE kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
       AND end_ns >= list_min($firsts) - 2000000000 AND start_ns <= list_max($lasts) + 2000000000
 ), begun AS (
     SELECT t.*, s.enqueue_ns, s.queue
     FROM told t LEFT JOIN sent s ON s.job_id = t.job_id
-         ANTI JOIN killed k ON k.job_id = t.job_id AND k.pid = t.pid AND k.host_name = t.host_name
+         ANTI JOIN killed k ON k.job_id = t.job_id AND k.worker = t.worker
               AND k.first_ns <= t.start_ns AND k.last_ns >= t.start_ns
     WHERE NOT EXISTS (
         SELECT 1 FROM spans c
@@ -47,16 +47,17 @@ SELECT d.job_id, d.attempt, d.span_id, d.trace_id,
        coalesce(d.outcome, '') = 'retry' AS retried,
        d.status IS DISTINCT FROM 'ERROR' AND d.failure_domain IS NULL AND coalesce(d.outcome, 'ok') = 'ok' AS ok,
        d.failure_domain, d.error_type,
-       coalesce(d.host_name || ':' || d.pid, d.service_instance_id, d.service_name, 'worker') AS worker,
-       coalesce(d.host_name, '') AS host_name, coalesce(s.queue, d.queue) AS queue, d.bulk_id
+       d.worker,
+       coalesce(d.host_name, '') AS host_name, coalesce(s.queue, d.queue) AS queue, d.bulk_id,
+       d.service_instance_id AS instance
 FROM done d LEFT JOIN sent s ON s.job_id = d.job_id
 UNION ALL
 SELECT job_id, NULL, span_id, NULL, enqueue_ns, enqueue_ns, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
-       worker, host_name, queue, bulk_id
+       worker, host_name, queue, bulk_id, instance
 FROM begun
 UNION ALL
 SELECT job_id, NULL, NULL, NULL, enqueue_ns, enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, queue,
-       bulk_id
+       bulk_id, NULL
 FROM sent s
 -- A job may be taken long after the windows, but not before it was sent, give or take two hosts' clocks.
 WHERE NOT EXISTS (

@@ -4,7 +4,7 @@ WITH windows AS (
     SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
 ), each AS (
     SELECT service_instance_id, any_value(resource_id) AS resource_id,
-           coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+           worker,
            coalesce(host_name, '') AS host_name
     FROM spans s
     WHERE kind = 'CONSUMER' AND s.end_ns >= list_min($firsts) AND s.start_ns <= list_max($lasts)
@@ -24,7 +24,7 @@ WITH windows AS (
       AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
     GROUP BY p.service_instance_id
 )
-SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
+SELECT w.worker, w.service_instance_id AS instance, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
        TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id

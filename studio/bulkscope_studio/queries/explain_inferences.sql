@@ -4,7 +4,7 @@ WITH models AS (
     SELECT DISTINCT model FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
 )
 SELECT bulk_id IS NOT DISTINCT FROM $bulk AS mine, trace_id, job_id, model, coalesce(host_name, '') AS host_name,
-       coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+       worker, service_instance_id AS instance,
        start_ns, end_ns, status IS DISTINCT FROM 'ERROR' AS ok, prefill, decode, input_tokens, output_tokens,
        cached_tokens, cpu_time, cpu_utilization, cpu_pressure, cpu_throttled, cpu_wait, memory_peak, memory_file,
        memory_anon, memory_limit

@@ -2,7 +2,7 @@
 -- and how near its cgroup came to its limits. Of one that was killed at its first job the parent's limits are told.
 WITH each AS (
     SELECT service_instance_id, min(resource_id) AS resource_id,
-           coalesce(host_name || ':' || pid, service_instance_id, service_name, 'worker') AS worker,
+           worker,
            coalesce(host_name, '') AS host_name
     FROM spans WHERE kind = 'CONSUMER' AND end_ns >= $first AND start_ns <= $last
     GROUP BY ALL
@@ -18,7 +18,7 @@ WITH each AS (
       AND p.time_ns BETWEEN $first AND $last AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
     GROUP BY p.service_instance_id
 )
-SELECT w.worker, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
+SELECT w.worker, w.service_instance_id AS instance, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
        TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id

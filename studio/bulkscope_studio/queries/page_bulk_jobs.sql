@@ -4,7 +4,7 @@ WITH inner_spans AS (
     WHERE bulk_id = $bulk_id AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL GROUP BY parent_span_id
 )
 SELECT c.trace_id, c.span_id, c.job_id, coalesce(c.attempt, 1) AS attempt, c.start_ns, c.end_ns, c.wait,
-       coalesce(c.host_name || ':' || c.pid, c.service_instance_id, c.service_name, 'worker') AS worker, c.status = 'ERROR' AS failed,
+       c.worker, c.status = 'ERROR' AS failed,
        c.error_type, c.failure_domain, infer_start, infer_end, count(*) OVER () AS total
 FROM spans c LEFT JOIN inner_spans i ON i.parent_span_id = c.span_id
 WHERE c.bulk_id = $bulk_id AND c.start_ns BETWEEN $bulk_first AND $bulk_last AND c.kind = 'CONSUMER' ORDER BY c.start_ns LIMIT $limit

@@ -2,16 +2,23 @@
 -- worker's parent process (told), or because they began, have not ended, and nothing has been heard since $silent_ns.
 -- One row each, with what the last heartbeat said. The kernel killed the worker for its memory when its parent says so,
 -- or when its counter of such kills stands higher within a minute, by the account of a worker of the same service on the
--- same host (their memory cgroup's counter) or by the host's own; else it is not known why the worker went.
+-- same host (their memory cgroup's counter) or by the host's own. A container that is killed whole takes its counter
+-- along: near its limit at the last (thresholds.MEMORY_NEAR of it, or as fast as in the second before it would have been
+-- full in the next) it was likely killed for memory, unless its process had been as near before the job began, and had
+-- lived on: one that is killed at 20 MiB a second under 160 MiB said 0.90 at the last. Else it is not known why the worker went. Of one that was lost
+-- before its first inference the model is likely that of its process' last one, or the only one of the bulk.
 WITH begun AS (
     -- Of those that did not end their own span: to parse the attributes of all would take longer than the rest.
     SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
-           coalesce(min(host_name) || ':' || min(pid), min(service_instance_id), min(service_name), 'worker') AS worker,
-           min(host_name) AS host_name, min(pid) AS pid, min(service_name) AS service_name,
+           min(worker) AS worker, min(host_name) AS host_name, min(service_name) AS service_name,
+           min(service_instance_id) AS instance, min(resource_id) AS resource_id,
            max(TRY_CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            -- Not straight to DOUBLE: that takes "nan" for a number.
            CAST(max(TRY_CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DECIMAL(18, 9))) AS DOUBLE) AS elapsed,
            arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns) AS memory,
+           -- The last, and the one before.
+           CAST(arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.memory.utilization"') AS DECIMAL(18, 9)), time_ns, 2) AS DOUBLE[]) AS held,
+           arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns, 2) AS resident,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
     FROM logs ANTI JOIN (SELECT span_id FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER') ended USING (span_id)
@@ -20,25 +27,46 @@ WITH begun AS (
     GROUP BY span_id
 ), killed AS (
     -- What a parent tells of a killed process has that process' pid, and no instance.
-    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, host_name, pid, failure_domain, error_type,
-           coalesce(host_name || ':' || pid, service_name, 'worker') AS worker
+    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, worker, failure_domain, error_type
     FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
-), lost AS (
+), silent AS (
     SELECT b.*
-    FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name IS NOT DISTINCT FROM b.host_name
+    FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.worker = b.worker
          AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
     WHERE b.seen_ns < $silent_ns
-)
-SELECT l.trace_id, l.span_id, l.job_id, coalesce(l.attempt, 1) AS attempt, l.start_ns, l.seen_ns, l.worker, l.model,
-       l.elapsed, l.memory,
-       CASE WHEN EXISTS (
+), limits AS (
+    SELECT resource_id, TRY_CAST(json_extract(attributes, '$."bulk.worker.memory.limit"') AS BIGINT) AS memory_limit
+    FROM resources WHERE resource_id IN (SELECT resource_id FROM begun)
+), lost AS (
+    -- Of its memory cgroup, which others may be in too; of the process where the group's is not told.
+    SELECT s.*, i.memory_limit, coalesce(s.held[1], s.resident[1] / nullif(i.memory_limit, 0)) AS share,
+           coalesce(s.held[2], s.resident[2] / nullif(i.memory_limit, 0)) AS share_before,
+           -- The names of workers end in their process ids: what is before is where the counter is shared.
+           regexp_replace(s.worker, ':[0-9]+$', '') AS place
+    FROM silent s LEFT JOIN limits i USING (resource_id)
+), before AS (
+    SELECT g.service_instance_id AS instance, g.time_ns,
+           coalesce(CAST(TRY_CAST(json_extract(g.attributes, '$."bulk.worker.memory.utilization"') AS DECIMAL(18, 9)) AS DOUBLE),
+                    TRY_CAST(json_extract(g.attributes, '$."process.memory.usage"') AS BIGINT) / nullif(i.memory_limit, 0)) AS share
+    FROM logs g LEFT JOIN limits i USING (resource_id)
+    WHERE g.bulk_id = $bulk AND g.time_ns BETWEEN $bulk_first AND $bulk_last
+      AND g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat')
+      AND g.service_instance_id IN (SELECT instance FROM lost)
+), used AS (
+    SELECT service_instance_id AS instance, start_ns, model
+    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
+), models AS (
+    SELECT instance, arg_max(model, start_ns) AS model FROM used GROUP BY instance
+), judged AS (
+    SELECT l.*,
+       EXISTS (
            SELECT 1 FROM logs g
            WHERE g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND g.host_name = l.host_name
-             AND g.service_name IS NOT DISTINCT FROM l.service_name
+             AND regexp_replace(g.worker, ':[0-9]+$', '') = l.place AND g.service_name IS NOT DISTINCT FROM l.service_name
              AND g.time_ns BETWEEN l.seen_ns + 1 AND l.seen_ns + 60000000000
              AND g.time_ns BETWEEN $bulk_first AND $bulk_last + 60000000000
              AND TRY_CAST(json_extract(g.attributes, '$."bulk.worker.oom_kills"') AS BIGINT) > l.kills
-       ) OR (
+       ) OR coalesce((
            SELECT max(p.value) FROM points p
            WHERE p.name = 'bulk.system.oom_kills' AND p.host_name = l.host_name
              AND p.time_ns BETWEEN l.seen_ns AND l.seen_ns + 10000000000
@@ -47,12 +75,29 @@ SELECT l.trace_id, l.span_id, l.job_id, coalesce(l.attempt, 1) AS attempt, l.sta
            SELECT arg_max(p.value, p.time_ns) FROM points p
            WHERE p.name = 'bulk.system.oom_kills' AND p.host_name = l.host_name AND p.time_ns <= l.seen_ns
              AND p.time_ns BETWEEN $bulk_first - 86400000000000 AND $bulk_last
-       ) THEN 'resource' ELSE 'infra' END AS domain, false AS told
-FROM lost l
-UNION ALL
-SELECT k.trace_id, k.span_id, k.job_id, coalesce(k.attempt, 1), k.start_ns, k.end_ns, k.worker, b.model,
-       (k.end_ns - k.start_ns) / 1e9, b.memory, k.failure_domain, true
-FROM killed k LEFT JOIN begun b ON k.job_id = b.job_id AND k.pid = b.pid AND k.host_name IS NOT DISTINCT FROM b.host_name
-     AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
-WHERE contains(k.error_type, 'WorkerLost')
-ORDER BY start_ns, job_id
+       ), false) AS counted,
+       coalesce(l.share >= 0.9 OR 2 * l.share - l.share_before >= 1, false) AND NOT EXISTS (
+           SELECT 1 FROM before b WHERE b.instance = l.instance AND b.time_ns < l.start_ns AND b.share >= least(l.share, 0.9)
+       ) AS near
+    FROM lost l
+), found AS (
+    SELECT trace_id, span_id, job_id, coalesce(attempt, 1) AS attempt, start_ns, seen_ns, worker, instance, model, elapsed,
+           memory, memory_limit, share, CASE WHEN counted OR near THEN 'resource' ELSE 'infra' END AS domain,
+           near AND NOT counted AS likely, false AS told
+    FROM judged
+    UNION ALL
+    SELECT k.trace_id, k.span_id, k.job_id, coalesce(k.attempt, 1), k.start_ns, k.end_ns, k.worker, b.instance, b.model,
+           (k.end_ns - k.start_ns) / 1e9, b.memory, i.memory_limit,
+           coalesce(b.held[1], b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true
+    FROM killed k LEFT JOIN begun b ON k.job_id = b.job_id AND k.worker = b.worker
+         AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
+         LEFT JOIN limits i ON i.resource_id = b.resource_id
+    WHERE contains(k.error_type, 'WorkerLost')
+), named AS (
+    SELECT f.* EXCLUDE (instance, model), f.model AS said, m.model AS of_process,
+           (SELECT CASE WHEN count(DISTINCT model) = 1 THEN min(model) END FROM used) AS of_bulk
+    FROM found f LEFT JOIN models m ON m.instance = f.instance
+)
+SELECT * EXCLUDE (said, of_process, of_bulk), coalesce(said, of_process, of_bulk) AS model,
+       said IS NULL AND coalesce(of_process, of_bulk) IS NOT NULL AS model_likely
+FROM named ORDER BY start_ns, job_id

@@ -1,6 +1,6 @@
 -- One row per inference of a bulk. seconds: duration of the span; cpus: cores that its process may use.
 SELECT s.job_id, s.span_id, s.model,
-       coalesce(s.host_name || ':' || s.pid, s.service_instance_id, s.service_name, 'worker') AS worker,
+       s.worker,
        (s.end_ns - s.start_ns) / 1e9 AS seconds, s.status IS DISTINCT FROM 'ERROR' AS ok,
        s.ttft, s.prefill, s.decode, s.input_tokens, s.output_tokens, s.cached_tokens,
        s.cpu_time, s.cpu_utilization, s.cpu_exact, s.cpu_pressure, s.cpu_throttled,

@@ -122,14 +122,14 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         bad = layout.table(columns, [], "key", "attempt wait work")
     gone_columns = {
         "job": "job", "attempt": "attempt", "worker": "worker", "model": "model", "elapsed": "worked at least",
-        "memory": "RAM at last", "domain": "cause",
+        "memory": "RAM at last", "limit": "RAM limit", "domain": "cause",
     }  # fmt: skip
     with layout.card(
         "Lost with their workers",
         "Their worker's parent process says so, or they began, never ended, and are silent for 15 s. "
-        "Cause resource: the kernel counted a kill for memory.",
+        "Cause resource: the kernel counted a kill for memory; likely: memory was nearly full at the last.",
     ):
-        gone = layout.table(gone_columns, [], "key", "attempt elapsed memory")
+        gone = layout.table(gone_columns, [], "key", "attempt elapsed memory limit")
 
     last: Extent | None = None
     changed = read = 0.0
@@ -225,9 +225,14 @@ def _lane(row: Row, place: int) -> list[Any]:
 def _lost_row(row: Row) -> dict[str, Any]:
     return {
         "key": row["span_id"], "job": row["job_id"], "attempt": row["attempt"], "worker": row["worker"],
-        "model": row["model"] or fmt.ABSENT, "elapsed": fmt.seconds(row["elapsed"]), "memory": fmt.size(row["memory"]),
-        "domain": row["domain"],
+        "model": (row["model"] or fmt.ABSENT) + _likely(row["model_likely"]), "elapsed": fmt.seconds(row["elapsed"]),
+        "memory": fmt.size(row["memory"]), "limit": fmt.size(row["memory_limit"]),
+        "domain": row["domain"] + _likely(row["likely"]),
     }  # fmt: skip
+
+
+def _likely(likely: bool) -> str:
+    return " (likely)" if likely else ""
 
 
 def _job_row(row: Row) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from pathlib import Path
 
 logging.basicConfig(level="INFO")
@@ -11,6 +12,7 @@ BROKER = os.environ.get("BROKER", "redis://127.0.0.1:6379/0")
 
 
 def ok(bulk_id=None):
+    time.sleep(float(os.environ.get("SECONDS_OF_WORK", "0")))
     logger.info("working")
     return "fine"
 
