@@ -112,15 +112,15 @@ def _encoded(request: bytes | Message) -> bytes:
     return request if isinstance(request, bytes) else bytes(request.SerializeToString())
 
 
-def parts(signal: str, body: bytes | bytearray) -> Iterator[Decoded]:
-    """Yield what an encoded request of ``traces``, ``logs`` or ``metrics`` holds, in parts: one at least.
+def parts(signal: str, *bodies: bytes | bytearray) -> Iterator[Decoded]:
+    """Yield what encoded requests of ``traces``, ``logs`` or ``metrics`` hold, as one, in parts: one at least.
 
     The last part says that it is (``last``), so that nobody decodes another to find out. Raises ``Malformed``, after
     the parts before where the request is larger than one.
     """
     table, decode = _SIGNALS[signal]
     part = _Part(table)
-    for groups in batches(body):
+    for groups in batches(*bodies):
         part.nbytes += sum(len(record) for group in groups for record in group.records)
         for rows in decode(part, groups):
             part.add(rows)

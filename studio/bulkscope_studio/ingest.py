@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -68,6 +68,7 @@ class _Call:
     """Work on the store that is not a batch, done between two of them."""
 
     work: Callable[[], Any]
+    deletes: bool
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -118,9 +119,18 @@ class Ingest:
         """Queue Arrow tables by name; as ``submit``."""
         return self._put(_Batch(tables))
 
-    def call(self, work: Callable[[], T]) -> Future[T]:
-        """Queue ``work`` on the store, to be done by the writer between two groups. Raises ``Busy``."""
-        return self._put(_Call(work))
+    def call(self, work: Callable[[], T], deletes: bool = False) -> Future[T]:
+        """Queue ``work`` on the store, to be done by the writer between two groups. Raises ``Busy``.
+
+        ``deletes`` says that it may delete resources.
+        """
+        return self._put(_Call(work, deletes))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have what is submitted meanwhile committed in one transaction, as far as it fits into one."""
+        with self._changed:
+            yield
 
     def _put(self, item: Any) -> Future[Any]:
         with self._changed:
@@ -210,7 +220,8 @@ class Ingest:
             with suppress(InvalidStateError):
                 call.future.set_result(found)
         finally:
-            self._resources.clear()  # some may have been deleted
+            if call.deletes:
+                self._resources.clear()
 
     def _commit(self, group: list[_Batch]) -> None:
         if self._store.trouble is not None and time.monotonic() - self._failed_at < REST_SECONDS:

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bulkscope_studio import grpc_receiver
 from bulkscope_studio.ingest import Ingest
+from bulkscope_studio.intake import Intake
 from bulkscope_studio.store import Store
 from tests.studio.otlp import traces
 
@@ -18,17 +19,18 @@ METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 @pytest.fixture
-def ingest(tmp_path: Path) -> Iterator[Ingest]:
+def intake(tmp_path: Path) -> Iterator[Intake]:
     store = Store(tmp_path / "s.duckdb")
-    running = Ingest(store)
+    running = Intake(Ingest(store))
     yield running
+    running.ingest.close()
     running.close()
     store.close()
 
 
-def test_bytes_that_are_no_request_are_refused_and_counted(ingest: Ingest) -> None:
-    server, port = grpc_receiver.serve(ingest, 0)
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def test_bytes_that_are_no_request_are_refused_and_counted(intake: Intake) -> None:
+    server = grpc_receiver.serve(intake, 0)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         export = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as refused:
             export(b"\xff\xff\xff", timeout=30)
@@ -37,7 +39,7 @@ def test_bytes_that_are_no_request_are_refused_and_counted(ingest: Ingest) -> No
         request = traces({"n": 1}, {"n": 2})
         request.MergeFrom(traces({}, span_id=b""))
         answer = ExportTraceServiceResponse.FromString(export(request.SerializeToString(), timeout=30))
-    server.stop(5).wait()
+    server.stop(5)
     assert answer.partial_success.rejected_spans == 1
-    counts = ingest.status()
+    counts = intake.ingest.status()
     assert (counts["accepted"], counts["refused"]) == ({"traces": 2}, {"traces": 2})
