@@ -265,29 +265,21 @@ class Ingest:
             self._store_once(group, sent_again=False)
 
     def _store_once(self, group: list[_Batch], sent_again: bool = True) -> None:
-        tables = [batch.tables for batch in group]
         with self._store.writing() as connection:
             if self._opened != self._store.opened:
                 self._resources.clear()
                 self._recent = repeated.Recent()
                 self._recent.add(repeated.recalled(connection))
                 self._opened = self._store.opened
-            try:
-                keys, resources = self._transaction(connection, tables)
-            except _Repeated:
-                tables = self._fresh(connection, group, sent_again)
-                keys, resources = self._transaction(connection, tables, check=False)
-        for some in keys:
-            self._recent.add(some)
+            tables, keys = self._fresh(connection, group, sent_again)
+            resources = self._transaction(connection, tables)
+        self._recent.add(keys)
         if len(self._resources) + len(resources) > MAX_RESOURCES:
             self._resources.clear()
         self._resources |= resources
 
-    def _transaction(
-        self, connection: Any, batches: list[dict[str, pa.Table]], check: bool = True
-    ) -> tuple[list[repeated.Keys], set[str]]:
-        """Insert in one transaction; return the keys and the resources that are new. Raises ``_Repeated``."""
-        found: list[repeated.Keys] = []
+    def _transaction(self, connection: Any, batches: list[dict[str, pa.Table]]) -> set[str]:
+        """Insert in one transaction; return the resources that are new."""
         known: set[str] = set()
         connection.execute("BEGIN")
         try:
@@ -295,7 +287,8 @@ class Ingest:
                 parts = [tables[name] for tables in batches if name in tables and len(tables[name])]
                 if not parts:
                     continue
-                rows = pa.concat_tables(parts)
+                # In one piece: for each of many small ones DuckDB goes through all columns again.
+                rows = pa.concat_tables(parts).combine_chunks()
                 if name == "resources":
                     fresh = {i: a for i, a in zip(*rows.to_pydict().values(), strict=True) if i not in self._resources}
                     if not fresh:
@@ -303,16 +296,9 @@ class Ingest:
                     known |= fresh.keys()
                     rows = decode.to_arrow("resources", [list(pair) for pair in fresh.items()])
                 conflict = "OR IGNORE " if name == "resources" else ""
-                identity = repeated.IDENTITY.get(name)
-                returning = f" RETURNING {identity} AS key" if identity else ""
                 # To let DuckDB find `rows` by its name would save 2.5 us a span, and open it to files too (storefile).
                 connection.register("incoming", rows)
-                done = connection.execute(f"INSERT {conflict}INTO {name} BY NAME SELECT * FROM incoming{returning}")
-                if identity:
-                    keys = np.asarray(done.fetchnumpy()["key"], np.uint64)
-                    if check and (len(np.unique(keys)) < len(keys) or self._recent.known(keys).any()):
-                        raise _Repeated
-                    found.append(keys)
+                connection.execute(f"INSERT {conflict}INTO {name} BY NAME SELECT * FROM incoming")
                 connection.unregister("incoming")
                 summaries.note(connection, name, rows)
             connection.execute("COMMIT")
@@ -320,33 +306,38 @@ class Ingest:
             with suppress(duckdb.Error):  # there may be no transaction left; what went wrong is what is raised
                 connection.execute("ROLLBACK")
             raise
-        return found, known
+        return known
 
-    def _fresh(self, connection: Any, group: list[_Batch], sent_again: bool) -> list[dict[str, pa.Table]]:
-        """Return the group's tables without the records that were stored before, and count those.
+    def _fresh(
+        self, connection: Any, group: list[_Batch], sent_again: bool
+    ) -> tuple[list[dict[str, pa.Table]], repeated.Keys]:
+        """Return the group's tables without the records that were stored before, which it counts, and all keys.
 
         A span is stored once. Of log records and points two that are equal in one request are two: only what an
         earlier request brought was sent again.
         """
+        keys = [
+            {name: repeated.keys(connection, name, batch.tables[name]) for name in repeated.NAMES if name in batch.tables}
+            for batch in group
+        ]
+        every = np.concatenate([np.zeros(0, np.uint64), *(some for of_batch in keys for some in of_batch.values())])
+        if len(np.unique(every)) == len(every) and not self._recent.known(every).any():
+            return [batch.tables for batch in group], every
         earlier = repeated.Recent()
         kept = []
-        for batch in group:
+        for batch, of_batch in zip(group, keys, strict=True):
             tables = dict(batch.tables)
             counts: Counter[str] = Counter()
-            for name, identity in repeated.IDENTITY.items():
-                if name not in tables:
-                    continue
-                rows = connection.from_arrow(tables[name]).project(f"*, {identity} AS key").to_arrow_table()
-                keys = rows["key"].to_numpy().astype(np.uint64)
-                old = self._recent.known(keys) | earlier.known(keys)
+            for name, some in of_batch.items():
+                old = self._recent.known(some) | earlier.known(some)
                 if name == "spans":
-                    first = np.zeros(len(keys), np.bool_)
-                    first[np.unique(keys, return_index=True)[1]] = True
+                    first = np.zeros(len(some), np.bool_)
+                    first[np.unique(some, return_index=True)[1]] = True
                     old |= ~first
-                earlier.add(keys)
+                earlier.add(some)
                 if old.any():
                     counts[SIGNALS[name]] = int(old.sum())
-                    tables[name] = rows.drop_columns("key").filter(pa.array(~old))
+                    tables[name] = tables[name].filter(pa.array(~old))
             if sent_again:
                 now = time.time_ns()
                 said = [[now, s, batch.transport, "repeated", "sent again", n] for s, n in counts.items()]
@@ -355,7 +346,7 @@ class Ingest:
                     tables["ingest"] = pa.concat_tables([*parts, decode.to_arrow("ingest", said)])
                 batch.counts["repeated"] = counts
             kept.append(tables)
-        return kept
+        return kept, every
 
     def _count(self, batch: _Batch) -> None:
         with self._lock:
@@ -373,10 +364,6 @@ class Ingest:
             "since_ns": self.since_ns,
             "trouble": self._store.trouble,
         }
-
-
-class _Repeated(Exception):
-    """Some of a group was stored before."""
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,8 @@ def _kinds(*taken: int) -> Mask:
 _TAKES = {"s": _kinds(_STRING), "b": _kinds(_BOOL), "i": _kinds(_INT), "n": _kinds(_INT), "d": _kinds(_INT, _DOUBLE)}
 _DTYPES = {"s": np.int64, "b": np.bool_, "i": np.int64, "n": np.int32, "d": np.float64}
 _MEASURED = "ind"
+# Bytes that JSON does not take as they are.
+_ESCAPED = np.isin(np.arange(256), [*range(0x20), ord('"'), ord("\\")])
 
 
 def decode(encoded: list[bytes], values: Values, refused: Counter[str]) -> tuple[dict[str, pa.Array], Array]:
@@ -402,33 +403,66 @@ class _Attributes:
         return {name: whole.slice(n * self.n, self.n) for n, name in enumerate(names) if given[n]}
 
     def _json(self, rows: Array) -> pa.Array | None:
-        """Return the attributes of these rows as one JSON object a span."""
+        """Return the attributes of these rows as one JSON object a span, as ``dump`` writes it."""
         if not len(rows):
             return None
+        keys = self.keys
+        if any(len(key) > MAX_STRING for key in keys):
+            cut = {number for number, key in enumerate(keys) if len(key) > MAX_STRING}
+            self.values.truncated[LONG_STRING] += sum(number in cut for number in self.key[rows].tolist())
+            keys = [key[:MAX_STRING] for key in keys]
+        names = sorted(set(keys))
+        rank = {name: number for number, name in enumerate(names)}
+        name = np.array([rank[key] for key in keys])[self.key[rows]]
+        # By span and name; of one name twice in a span the later counts.
+        by = self.span[rows] * len(names) + name
+        order = np.argsort(by, kind="stable")
+        order = order[np.append(np.diff(by[order]) != 0, True)]
+        rows, name = rows[order], name[order]
+
+        heads = pa.array([dump(name) + ":" for name in names])
+        strings, values = self._plain(rows)
+        others = np.ones(len(rows), np.bool_)
+        others[strings] = False
+        others = np.flatnonzero(others)
+        members = [
+            pc.binary_join_element_wise(heads.take(pa.array(name[strings])), values, "", '"'),
+            pc.binary_join_element_wise(heads.take(pa.array(name[others])), self._encoded(rows[others]), ""),
+        ]
+        place = np.empty(len(rows), np.int64)
+        place[np.concatenate([strings, others])] = np.arange(len(rows))
+        ends = np.searchsorted(self.span[rows], np.arange(self.n + 1)).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(ends), pa.concat_arrays(members).take(pa.array(place)))
+        objects = pc.binary_join_element_wise("{", pc.binary_join(lists, ","), "}", "")
+        some = ends[1:] > ends[:-1]
+        return objects if some.all() else pc.if_else(pa.array(some), objects, None)
+
+    def _plain(self, rows: Array) -> tuple[Array, pa.Array]:
+        """Return the places of strings that JSON writes as they are, and these strings."""
+        places = np.flatnonzero(self.kind[rows] == _STRING)
+        values = self.strings.take(pa.array(self.string[rows[places]]))
+        offsets, data = _offsets(values), _data(values)
+        marked = np.flatnonzero(_ESCAPED[data[: offsets[-1]]])
+        if not len(marked):
+            return places, values
+        plain = np.ones(len(places), np.bool_)
+        plain[np.searchsorted(offsets, marked, "right") - 1] = False
+        return places[plain], values.filter(pa.array(plain))
+
+    def _encoded(self, rows: Array) -> pa.Array:
+        """Return values as JSON."""
         kind = self.kind[rows]
         found = np.empty(len(rows), object)
         found[kind == _INT] = self.whole[rows[kind == _INT]].tolist()
         found[kind == _BOOL] = self.whole[rows[kind == _BOOL]].astype(np.bool_).tolist()
         numbers = self.number[rows[kind == _DOUBLE]].tolist()
         found[kind == _DOUBLE] = [number if math.isfinite(number) else str(number) for number in numbers]
-        strings = rows[kind == _STRING]
-        if len(strings):
-            taken = self.strings.take(pa.array(self.string[strings]))
-            found[kind == _STRING] = taken.to_numpy(zero_copy_only=False)
+        # None of these has a comma in it.
+        texts = orjson.dumps(found.tolist())[1:-1].split(b",") if len(rows) else []
+        for place in np.flatnonzero(kind == _STRING).tolist():
+            texts[place] = orjson.dumps(self.strings[int(self.string[rows[place]])].as_py())
         for place in np.flatnonzero(kind == _OTHER).tolist():
-            found[place] = self.other[int(rows[place])]
-        keys = self.keys
-        if any(len(key) > MAX_STRING for key in keys):
-            cut = {number for number, key in enumerate(keys) if len(key) > MAX_STRING}
-            self.values.truncated[LONG_STRING] += sum(number in cut for number in self.key[rows].tolist())
-            keys = [key[:MAX_STRING] for key in keys]
-        names, objects = list(map(keys.__getitem__, self.key[rows].tolist())), found.tolist()
-        ends = np.searchsorted(self.span[rows], np.arange(self.n + 1)).tolist()
-        dumps, sort = orjson.dumps, orjson.OPT_SORT_KEYS
-        texts = [
-            dumps(dict(zip(names[a:b], objects[a:b], strict=True)), None, sort) if a < b else None
-            for a, b in pairwise(ends)
-        ]
+            texts[place] = dump(self.other[int(rows[place])]).encode()
         return pa.array(texts, pa.binary()).view(pa.string())
 
 
