@@ -117,11 +117,15 @@ def keys(connection: Any, name: str, rows: pa.Table) -> Keys:
 
 
 def _of_ids(rows: pa.Table) -> Keys:
+    try:
+        ids = [rows[name].combine_chunks().cast(pa.binary(width)) for name, width in _IDS.items()]
+    except pa.ArrowInvalid:  # of other lengths: they come from no decoder
+        pairs = zip(*(rows[name].to_pylist() for name in _IDS), strict=True)
+        return np.array([hash(pair) for pair in pairs], np.int64).view(np.uint64)
     words = [
-        np.frombuffer(rows[name].combine_chunks().cast(pa.binary(width)).buffers()[1], np.uint64)
-        .reshape(-1, width // 8)[: len(rows)]
-        for name, width in _IDS.items()
-    ]  # fmt: skip
+        np.frombuffer(column.buffers()[1], np.uint64).reshape(-1, column.type.byte_width // 8)[: len(rows)]
+        for column in ids
+    ]
     # As MurmurHash3 ends, for each eight characters, and once more for their sum.
     return _mixed(_mixed(np.concatenate(words, axis=1) ^ _SALT).sum(axis=1, dtype=np.uint64))
 

@@ -59,17 +59,49 @@ _MEASURED = "ind"
 _ESCAPED = np.isin(np.arange(256), [*range(0x20), ord('"'), ord("\\")])
 
 
-def decode(encoded: list[bytes], values: Values, refused: Counter[str]) -> tuple[dict[str, pa.Array], Array]:
-    """Return the columns of encoded spans that come from the spans themselves, and which spans they are of.
+class Requests:
+    """Encoded requests for traces as columns: ``scopes`` holds (resource, scope) encoded, ``owner`` (n) whose a span is.
+
+    A resource without spans is a scope without spans. Raises ``Malformed``.
+    """
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        try:
+            batch = reader().list_to_record_batch(encoded)
+        except ValueError as error:
+            raise Malformed(str(error)) from error
+        groups = batch.column("groups").flatten()
+        of_group = pc.struct_field(groups, "scopes")
+        scopes = of_group.flatten()
+        of_scope = pc.struct_field(scopes, "spans")
+        names = iter(_whole(pc.struct_field(scopes, "scope")))
+        self.scopes: list[tuple[bytes, bytes]] = []
+        places: list[int] = []
+        for resource, count in zip(_whole(pc.struct_field(groups, "resource")), _lengths(of_group).tolist(), strict=True):
+            places += range(len(self.scopes), len(self.scopes) + count)
+            self.scopes += [(resource, next(names)) for _ in range(count)] or [(resource, b"")]
+        self.owner = np.repeat(np.array(places, np.int64), _lengths(of_scope))
+        spans = of_scope.flatten()
+        self.spans = {field.name: column for field, column in zip(spans.type, spans.flatten(), strict=True)}
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+
+def _whole(parts: pa.Array) -> list[bytes]:
+    """Return messages of their parts: one that comes in several is what their bytes make when they are joined."""
+    return [b"".join(some) for some in parts.to_pylist()]
+
+
+def decode(requests: Requests, values: Values, refused: Counter[str]) -> tuple[dict[str, pa.Array], Array]:
+    """Return the columns of spans that come from the spans themselves, and which spans they are of.
 
     Columns without a value are left out; ``pid`` is there when a job's span says whose work it was. Refused spans
     are counted by reason. Raises ``Malformed``.
     """
-    try:
-        batch = reader().list_to_record_batch(encoded)
-    except ValueError as error:
-        raise Malformed(str(error)) from error
-    spans = {name: batch.column(index) for index, name in enumerate(batch.schema.names)}
+    if not len(requests):
+        return {}, np.zeros(0, np.int64)
+    spans = requests.spans
     good = _good(spans, values, refused)
     kept = np.flatnonzero(good)
     if len(kept) < len(good):
@@ -98,12 +130,12 @@ def decode(encoded: list[bytes], values: Values, refused: Counter[str]) -> tuple
 
 @cache
 def reader() -> Any:
-    """Return what reads spans into Arrow: strings are checked, values, events and links stay encoded."""
+    """Return what reads requests into Arrow: strings are checked, values, events and links stay encoded."""
     import ptars
 
     field = descriptor_pb2.FieldDescriptorProto
     text, binary, fixed = field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_FIXED64
-    file = descriptor_pb2.FileDescriptorProto(name="bulkscope_span.proto", package="bulkscope", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name="bulkscope_traces.proto", package="bulkscope", syntax="proto3")
 
     def message(name: str, *fields: tuple[str, int, int | str]) -> None:
         made = file.message_type.add(name=name)
@@ -115,7 +147,7 @@ def reader() -> Any:
             else:
                 one.type = kind  # type: ignore[assignment]
 
-    # A value is repeated, for a message that comes in several parts is what their bytes make when they are joined.
+    # A value is repeated, as are resource and scope, for a message that comes in several parts is what their bytes make when they are joined.
     message("Pair", ("key", 1, text), ("value*", 2, binary))
     message("Status", ("message", 2, text), ("code", 3, field.TYPE_INT32))
     message(
@@ -125,10 +157,13 @@ def reader() -> Any:
         ("dropped_events", 12, field.TYPE_UINT32), ("links*", 13, binary), ("dropped_links", 14, field.TYPE_UINT32),
         ("status", 15, ".bulkscope.Status"),
     )  # fmt: skip
+    message("Scope", ("scope*", 1, binary), ("spans*", 2, ".bulkscope.Span"))
+    message("Group", ("resource*", 1, binary), ("scopes*", 2, ".bulkscope.Scope"))
+    message("Request", ("groups*", 1, ".bulkscope.Group"))
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     handlers = ptars.HandlerPool([pool.FindFileByName(file.name)])
-    return handlers.get_for_message(pool.FindMessageTypeByName("bulkscope.Span"))
+    return handlers.get_for_message(pool.FindMessageTypeByName("bulkscope.Request"))
 
 
 def _good(spans: dict[str, pa.Array], values: Values, refused: Counter[str]) -> Mask:

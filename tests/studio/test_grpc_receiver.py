@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,33 @@ def test_bytes_that_are_no_request_are_refused_and_counted(intake: Intake) -> No
     assert answer.partial_success.rejected_spans == 1
     counts = intake.ingest.status()
     assert (counts["accepted"], counts["refused"]) == ({"traces": 2}, {"traces": 2})
+
+
+def test_requests_that_never_come_whole_keep_no_other_waiting(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_receiver, "RECEIVE_SECONDS", 1.0)
+    server, free = grpc_receiver.serve(intake, 0), threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        free.wait(60)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stalled = [channel.stream_unary(METHOD).future(nothing(), timeout=60) for _ in range(20)]
+        answer = channel.unary_unary(METHOD)(traces({}).SerializeToString(), timeout=30)
+        codes = {one.exception(30).code() for one in stalled}
+        free.set()
+    server.stop(5)
+    assert answer == b""
+    assert codes == {grpc.StatusCode.UNAVAILABLE}
+    assert intake.ingest.status()["accepted"] == {"traces": 1}
+
+
+def test_a_call_without_a_message_is_refused(intake: Intake) -> None:
+    server = grpc_receiver.serve(intake, 0)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.stream_unary(METHOD)(iter(()), timeout=30)
+    server.stop(5)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    intake.ingest.submit_tables({}).result(30)  # what was counted before is written
+    assert intake.ingest.status()["refused"] == {"traces": 1}
