@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf.message import DecodeError, Message
@@ -113,10 +112,10 @@ def _encoded(request: bytes | Message) -> bytes:
 
 
 def parts(signal: str, *bodies: bytes | bytearray) -> Iterator[Decoded]:
-    """Yield what encoded requests of ``traces``, ``logs`` or ``metrics`` hold, as one, in parts: one at least.
+    """Yield what an encoded request of ``traces``, ``logs`` or ``metrics`` holds, in parts: one at least.
 
-    The last part says that it is (``last``), so that nobody decodes another to find out. Raises ``Malformed``, after
-    the parts before where the request is larger than one.
+    Several requests for traces are decoded as one. The last part says that it is (``last``), so that nobody decodes
+    another to find out. Raises ``Malformed``, after the parts before where the request is larger than one.
     """
     table, cut, decode = _SIGNALS[signal]
     part = _Part(table)
@@ -401,7 +400,9 @@ def _buckets(point: Any) -> tuple[list[float] | None, list[int] | None, str | No
 
 # The table, what cuts requests into what is decoded at once, and what decodes it.
 _SIGNALS: dict[str, tuple[str, Callable[..., Iterator[Any]], Callable[[_Part, Any], Iterator[pa.Table]]]] = {
-    "traces": ("spans", requests, _traces), "logs": ("logs", batches, _logs), "metrics": ("points", batches, _metrics),
+    "traces": ("spans", requests, _traces),
+    "logs": ("logs", batches, _logs),
+    "metrics": ("points", batches, _metrics),
 }
 
 

@@ -35,15 +35,15 @@ class Group:
     records: list[bytes] = field(default_factory=list)
 
 
-def batches(*bodies: bytes | bytearray) -> Iterator[list[Group]]:
-    """Yield the records of encoded requests, about ``MAX_RECORDS`` or ``MAX_BYTES`` at a time.
+def batches(body: bytes | bytearray) -> Iterator[list[Group]]:
+    """Yield the records of an encoded request, about ``MAX_RECORDS`` or ``MAX_BYTES`` at a time.
 
     A resource without records is a group without records. Raises ``Malformed`` where the bytes are no message;
     what is inside a record is not looked at.
     """
     batch: list[Group] = []
     count = size = total = 0
-    for body, (number, start, stop) in ((body, found) for body in bodies for found in _fields(body, 0, len(body))):
+    for number, start, stop in _fields(body, 0, len(body)):
         if number != 1:
             continue
         resources, scopes = [], []

@@ -317,7 +317,11 @@ class Ingest:
         earlier request brought was sent again.
         """
         keys = [
-            {name: repeated.keys(connection, name, batch.tables[name]) for name in repeated.NAMES if name in batch.tables}
+            {
+                name: repeated.keys(connection, name, batch.tables[name])
+                for name in repeated.NAMES
+                if name in batch.tables
+            }
             for batch in group
         ]
         every = np.concatenate([np.zeros(0, np.uint64), *(some for of_batch in keys for some in of_batch.values())])

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
+
 from bulkscope_studio.connections import Bodies, Full
 from bulkscope_studio.intake import SIGNALS, Body, Intake, Refusal
 

@@ -60,7 +60,9 @@ _ESCAPED = np.isin(np.arange(256), [*range(0x20), ord('"'), ord("\\")])
 
 
 class Requests:
-    """Encoded requests for traces as columns: ``scopes`` holds (resource, scope) encoded, ``owner`` (n) whose a span is.
+    """Encoded requests for traces as columns: ``owner`` (n) is the place in ``scopes`` of each span's own.
+
+    ``scopes`` are pairs of resource and scope, encoded.
 
     A resource without spans is a scope without spans. Raises ``Malformed``.
     """
@@ -77,7 +79,9 @@ class Requests:
         names = iter(_whole(pc.struct_field(scopes, "scope")))
         self.scopes: list[tuple[bytes, bytes]] = []
         places: list[int] = []
-        for resource, count in zip(_whole(pc.struct_field(groups, "resource")), _lengths(of_group).tolist(), strict=True):
+        for resource, count in zip(
+            _whole(pc.struct_field(groups, "resource")), _lengths(of_group).tolist(), strict=True
+        ):
             places += range(len(self.scopes), len(self.scopes) + count)
             self.scopes += [(resource, next(names)) for _ in range(count)] or [(resource, b"")]
         self.owner = np.repeat(np.array(places, np.int64), _lengths(of_scope))
@@ -147,7 +151,8 @@ def reader() -> Any:
             else:
                 one.type = kind  # type: ignore[assignment]
 
-    # A value is repeated, as are resource and scope, for a message that comes in several parts is what their bytes make when they are joined.
+    # Values, resources and scopes are repeated, for a message that comes in several parts is what their bytes make
+    # when they are joined.
     message("Pair", ("key", 1, text), ("value*", 2, binary))
     message("Status", ("message", 2, text), ("code", 3, field.TYPE_INT32))
     message(
@@ -457,9 +462,9 @@ class _Attributes:
 
         heads = pa.array([dump(name) + ":" for name in names])
         strings, values = self._plain(rows)
-        others = np.ones(len(rows), np.bool_)
-        others[strings] = False
-        others = np.flatnonzero(others)
+        encoded = np.ones(len(rows), np.bool_)
+        encoded[strings] = False
+        others = np.flatnonzero(encoded)
         members = [
             pc.binary_join_element_wise(heads.take(pa.array(name[strings])), values, "", '"'),
             pc.binary_join_element_wise(heads.take(pa.array(name[others])), self._encoded(rows[others]), ""),

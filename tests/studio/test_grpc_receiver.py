@@ -67,9 +67,8 @@ def test_requests_that_never_come_whole_keep_no_other_waiting(intake: Intake, mo
 
 def test_a_call_without_a_message_is_refused(intake: Intake) -> None:
     server = grpc_receiver.serve(intake, 0)
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        with pytest.raises(grpc.RpcError) as refused:
-            channel.stream_unary(METHOD)(iter(()), timeout=30)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.stream_unary(METHOD)(iter(()), timeout=30)
     server.stop(5)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     intake.ingest.submit_tables({}).result(30)  # what was counted before is written

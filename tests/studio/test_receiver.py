@@ -160,7 +160,9 @@ async def test_of_requests_that_wait_together_each_hears_of_its_own(
         for one in bodies
     )
     await asyncio.sleep(0.2)
-    others.append(asyncio.create_task(studio.http.post("/v1/logs", content=logs("x").SerializeToString(), headers=PROTOBUF)))
+    others.append(
+        asyncio.create_task(studio.http.post("/v1/logs", content=logs("x").SerializeToString(), headers=PROTOBUF))
+    )
     others += [
         asyncio.create_task(studio.http.post("/v1/traces", content=body, headers=PROTOBUF))
         for body in (traces({"n": 5}).SerializeToString(), partly.SerializeToString())
@@ -177,7 +179,8 @@ async def test_of_requests_that_wait_together_each_hears_of_its_own(
     ]
     assert said == [0, 0, 1, 0, 0, 0, 1]
     assert max(decoded) > 1, "some were decoded as one"
-    assert studio.rows("SELECT attributes FROM spans ORDER BY 1") == [{"attributes": f'{{"n":{n}}}'} for n in range(1, 6)]
+    found = [row["attributes"] for row in studio.rows("SELECT attributes FROM spans ORDER BY 1")]
+    assert found == [f'{{"n":{n}}}' for n in range(1, 6)]
     counts = studio.ingest.status()
     assert counts["accepted"] == {"traces": 5, "logs": 1}
     assert counts["refused"]["traces"] == 3
