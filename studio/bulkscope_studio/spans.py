@@ -1,6 +1,6 @@
 """Encoded spans to columns, all spans of a batch at a time.
 
-ptars reads the spans' bytes into Arrow without making an object of each, with a description of a span that leaves
+ptars reads requests into Arrow without making an object of each span, with a description of a span that leaves
 values, events and links encoded. Each attribute is then taken out of all spans at once: what its column takes goes
 there, what has no column becomes JSON. Python works per span only for that JSON, and per value for values of rare
 shapes. 10 us a span against 20 with an object for each attribute (``bench/README.md``).
