@@ -32,6 +32,7 @@ from bulkscope_studio import (
     summaries,
 )
 from bulkscope_studio.ingest import Busy, Ingest
+from bulkscope_studio.intake import Intake
 from bulkscope_studio.output import say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.receiver import OtlpHttp
@@ -148,9 +149,10 @@ def command(argv: list[str]) -> int:
         with store.writing() as connection:
             summaries.ensure(connection)
         ingest = Ingest(store)
+        intake = Intake(ingest)
         try:
             most = connections.most(connections.descriptors())
-            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port, most, host=options.host)
+            grpc_server = grpc_receiver.serve(intake, options.otlp_grpc_port, most, host=options.host)
         except OSError as error:
             store.close()
             raise SystemExit2(
@@ -163,7 +165,7 @@ def command(argv: list[str]) -> int:
         pid=os.getpid(),
         web=_url(options.host, web_socket.getsockname()[1]),
         otlp_http=_url(options.host, http_socket.getsockname()[1]),
-        otlp_grpc=_url(options.host, grpc_port),
+        otlp_grpc=_url(options.host, grpc_server.port),
         token=asked.token if asked else "",
     )
     stops: list[Callable[[], Any]] = []
@@ -178,12 +180,13 @@ def command(argv: list[str]) -> int:
     stops.append(_sum_up(ingest, store))
     served = False
     try:
-        served = asyncio.run(_serve(store, ingest, note, asked, web_socket, http_socket, most))
+        served = asyncio.run(_serve(store, intake, note, asked, web_socket, http_socket, most))
     finally:
         for stop in stops:
             stop()
         ended = ingest.close(CLOSE_SECONDS)
-        grpc_server.stop(1).wait(5)
+        intake.close()
+        grpc_server.stop(1)
         runtime.remove(db)
         if not ended:
             # A commit that the disk does not end cannot be waited for; DuckDB's own log has what was committed.
@@ -198,18 +201,20 @@ def command(argv: list[str]) -> int:
 
 
 async def _serve(
-    store: Store, ingest: Ingest, note: runtime.Runtime, asked: login.Login | None, web_socket: socket.socket,
+    store: Store, intake: Intake, note: runtime.Runtime, asked: login.Login | None, web_socket: socket.socket,
     http_socket: socket.socket, most: int,
 ) -> bool:  # fmt: skip
     """Serve until a signal comes; False when a server could not be started, or ended by itself."""
     from bulkscope_studio import web
+
+    ingest = intake.ingest
 
     def status() -> dict[str, Any]:
         found = ingest.status() | {"db": str(store.path), "otlp_http": note.otlp_http, "otlp_grpc": note.otlp_grpc}
         found["db_bytes"] = store.path.stat().st_size if store.path.exists() else 0
         return found
 
-    guarded = loopback.Guard(OtlpHttp(ingest), loopback.is_sender_host, loopback.SENDER_SAID)
+    guarded = loopback.Guard(OtlpHttp(intake), loopback.is_sender_host, loopback.SENDER_SAID)
     receiver = _server(guarded, "off", CLOSE_SECONDS + 3, most)
     pages = _server(web.build(store, status, asked), "on", 2, most)
     ended = asyncio.Event()
@@ -258,7 +263,7 @@ def _keep_small(ingest: Ingest, kept: retention.Retention) -> Callable[[], None]
     def run() -> None:
         while True:
             try:
-                ingest.call(kept.apply).result()
+                ingest.call(kept.apply, deletes=True).result()
             except Busy:
                 pass  # what is written now counts the next time
             except Exception:
