@@ -31,6 +31,7 @@ from bulkscope_studio import api, summaries, sustained  # noqa: E402
 from bulkscope_studio.store import Store  # noqa: E402
 from bulkscope_studio.web.data import Data  # noqa: E402
 from bulkscope_studio.web.inference import MOST as MOST_INFERENCES  # noqa: E402
+from bulkscope_studio.web.logs import search  # noqa: E402
 from bulkscope_studio.web.overview import MOST_WAITS  # noqa: E402
 from tests.studio.sample import fill  # noqa: E402
 
@@ -94,8 +95,9 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
 
     async def overview(**window: object) -> None:
         given = at | window
-        names = ("extent", "requests", "jobs", "tokens", "points", "ingest")
-        _, _, jobs, *_ = await asyncio.gather(*(data.rows(name, **given) for name in names))
+        names = ("requests", "jobs", "tokens", "points", "ingest")
+        await data.stored()
+        _, jobs, *_ = await asyncio.gather(*(data.rows(name, **given) for name in names))
         ended = sum(row["done"] + row["failed"] for row in jobs)
         await data.sampled("waits", MOST_WAITS / max(1, ended), **given)
 
@@ -113,6 +115,10 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
         every = at | summaries.EVER | {"bulk_id": None}
         await asyncio.gather(data.sampled("models", share, **every), data.sampled("scatter", share))
 
+    async def found(**given: object) -> None:
+        wanted = {name: at[name] for name in ("text", "severity", "bulk_id", "service", "offset")}
+        await search(data, **wanted | given)
+
     def rows(*names: str, **given: object) -> Ask:
         async def ask() -> None:
             await asyncio.gather(*(data.rows(name, **at | given) for name in names))
@@ -126,8 +132,8 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
     return {
         "Overview, all": overview, "Overview, 15 min": lambda: overview(**recent), "Bulks": rows("bulks", "ingest"),
         "Bulk": one, "Trace": rows("trace", "span", "span_logs"), "Inference": inference,
-        "Logs": rows("extent", "logs", bulk_id=None),
-        "Logs, text search": rows("logs", bulk_id=None, text="no such text"), "Logs of a bulk": rows("logs"),
+        "Logs": lambda: found(bulk_id=None), "Logs, text search": lambda: found(bulk_id=None, text="no such text"),
+        "Logs of a bulk": found,
         "all bulks (`bulkscope bulks`)": call(api.list_bulks, store), "`latest`": call(api.latest, store),
         "an unknown id": call(api.unknown, store, "no such bulk"),
         "`report latest`": call(api.bulk_report, store, "latest"),

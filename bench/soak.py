@@ -266,16 +266,16 @@ def soak(db: Path, seconds: float, rate: float, max_size: str, limit: int) -> in
         studio.start()
 
     events: list[tuple[float, str, Callable[[], None]]] = [
-        (0.20, "ended and started again", lambda: restart(signal.SIGTERM)),
-        (0.35, "killed", lambda: restart(signal.SIGKILL)),
-        (0.50, "its disk is full for 10 s", lambda: full_disk(studio, 10)),
-        (0.65, "killed", lambda: restart(signal.SIGKILL)),
-        (0.80, "ended and started again", lambda: restart(signal.SIGTERM)),
+        (0.20, "the studio is ended and started again", lambda: restart(signal.SIGTERM)),
+        (0.35, "the studio is killed", lambda: restart(signal.SIGKILL)),
+        (0.50, "the studio's disk is full for 10 s", lambda: full_disk(studio, 10)),
+        (0.65, "the studio is killed", lambda: restart(signal.SIGKILL)),
+        (0.80, "the studio is ended and started again", lambda: restart(signal.SIGTERM)),
     ]
     while time.monotonic() - began < seconds:
         if events and time.monotonic() - began > events[0][0] * seconds:
             share, what, happen = events.pop(0)
-            print(f"{share * SIMULATED_S / 60:.0f} min: the studio is {what}".replace("is its", "finds:"), flush=True)
+            print(f"{share * SIMULATED_S / 60:.0f} min: {what}", flush=True)
             happen()
         studio.watch()
         largest = max(largest, db.stat().st_size if db.exists() else 0)

@@ -46,7 +46,10 @@ def prepare(tell: Callable[[str], None]) -> dict[str, Path]:
 
 
 def requantize(source: Path, target: Path, tell: Callable[[str], None]) -> None:
-    """Write ``source`` to ``target`` with every quantised tensor as Q8_0; nothing half-written stays."""
+    """Write ``source`` to ``target`` with every quantised tensor as Q8_0; nothing half-written stays.
+
+    Everybody may read the file: an image's builder makes it, and another user runs the model.
+    """
     import gguf
     from gguf import quants
 
@@ -79,6 +82,8 @@ def requantize(source: Path, target: Path, tell: Callable[[str], None]) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+        # mkstemp gives 600, whatever the umask.
+        partial.chmod(0o644)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

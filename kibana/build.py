@@ -9,8 +9,11 @@ bodies follow these schemas of Kibana's source, from which its OpenAPI document 
 - data sources: ``src/platform/packages/shared/as-code/data-views-schema``
 - the control: ``src/platform/packages/shared/controls/controls-schemas``, ``esql_control`` with ``VALUES_FROM_QUERY``
 - markdown: ``src/platform/plugins/shared/dashboard_markdown/server/embeddable/schemas.ts``
+- links: ``src/platform/plugins/private/links/server/embeddable_schemas.ts`` (from 9.5 on)
+- Discover's table: ``src/platform/plugins/shared/discover/server/embeddable/schema.ts``
+- service map: ``service_map_embeddable_schema.ts`` of the APM plugin (from 9.5 on)
 
-``tests/production/dashboard-schema.json`` is the part of them that is used here, in our own words.
+``tests/production/kibana-dashboards.json`` is that document; each body is held against it.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ ROWS = 10_000  # the most that Elasticsearch gives by default
 HEAD = 'SET unmapped_fields="nullify";'
 
 XY = ("line", "area", "area_stacked", "bar", "bar_stacked", "bar_horizontal")
-KINDS = (*XY, "metric", "table", "links", "markdown")
+KINDS = (*XY, "metric", "table", "linked", "log", "service_map", "navigation", "markdown")
 FORMATS: dict[str, Json] = {
     "count": {"type": "number", "decimals": 0},
     "plain": {"type": "custom", "pattern": "0"},  # a status is no quantity: no separator of thousands
@@ -112,8 +115,8 @@ def esql(text: str, blocks: Mapping[str, str], bulk: bool) -> str:
     return f"{HEAD}\n{text.strip()}"
 
 
-def dashboard(source: Mapping[str, Any], blocks: Mapping[str, str]) -> Json:
-    """Return the API's body of one source; raises ``BadSource``."""
+def dashboard(source: Mapping[str, Any], blocks: Mapping[str, str], titles: Mapping[str, str]) -> Json:
+    """Return the API's body of one source; ``titles`` of all dashboards by id. Raises ``BadSource``."""
     _known(source, DASHBOARD_KEYS, "the dashboard")
     bulk = bool(source.get("bulk"))
     panels: list[Json] = []
@@ -127,13 +130,14 @@ def dashboard(source: Mapping[str, Any], blocks: Mapping[str, str]) -> Json:
         if x + width > COLUMNS:
             x, y, row = 0, y + row, 0
         try:
-            kind, config = _config(panel, blocks, bulk)
+            kind, config = _config(panel, blocks, bulk, titles)
         except (BadSource, KeyError) as error:
             raise BadSource(f"{where}: {'lacks ' if isinstance(error, KeyError) else ''}{error}") from error
-        uid = re.sub(r"[^a-z0-9]+", "-", panel["title"].lower()).strip("-")
-        if any(other["uid"] == uid for other in panels):
+        identity = re.sub(r"[^a-z0-9]+", "-", panel["title"].lower()).strip("-")
+        if any(other["id"] == identity for other in panels):
             raise BadSource(f"{where}: another panel of this dashboard has the same title")
-        panels.append({"uid": uid, "type": kind, "grid": {"x": x, "y": y, "w": width, "h": height}, "config": config})
+        grid = {"x": x, "y": y, "w": width, "h": height}
+        panels.append({"id": identity, "type": kind, "grid": grid, "config": config})
         x, row = x + width, max(row, height)
     body: Json = {
         "title": source["title"],
@@ -163,7 +167,9 @@ def dashboard(source: Mapping[str, Any], blocks: Mapping[str, str]) -> Json:
     return body
 
 
-def _config(panel: Mapping[str, Any], blocks: Mapping[str, str], bulk: bool) -> tuple[str, Json]:
+def _config(
+    panel: Mapping[str, Any], blocks: Mapping[str, str], bulk: bool, titles: Mapping[str, str]
+) -> tuple[str, Json]:
     kind = panel["kind"]
     if kind not in KINDS:
         raise BadSource(f"kind {kind!r} is none of {', '.join(KINDS)}")
@@ -174,9 +180,21 @@ def _config(panel: Mapping[str, Any], blocks: Mapping[str, str], bulk: bool) -> 
     if words:
         about["description"] = " ".join(words)
     if kind == "markdown":
-        return "markdown", about | {"content": panel["text"]}
-    if kind == "links":
-        terms = {"operation": "terms", "fields": [panel["field"]], "limit": 100, "label": panel["label"]}
+        # 9.6 wants the settings spelt out.
+        return "markdown", about | {"content": panel["text"], "settings": {"open_links_in_new_tab": True}}
+    if kind == "navigation":
+        return "links", about | {
+            "hide_title": True,
+            "layout": "horizontal",
+            "links": [_link(*one) for one in titles.items()],
+        }
+    if kind == "service_map":
+        return "apm_service_map", about
+    if kind == "linked":
+        terms = {
+            "operation": "terms", "fields": [panel["field"]], "limit": 100, "label": panel["label"],
+            "rank_by": {"type": "custom", "operation": "max", "field": "@timestamp", "direction": "desc"},
+        }  # fmt: skip
         return "vis", about | {
             "type": "data_table",
             "data_source": {"type": "data_view_reference", "ref_id": panel["data_view"]},
@@ -188,6 +206,8 @@ def _config(panel: Mapping[str, Any], blocks: Mapping[str, str], bulk: bool) -> 
         # ES|QL gives 1,000 rows unless told otherwise, which 17 workers on one time axis exceed.
         text += f"\n| LIMIT {ROWS}"
     source = {"data_source": {"type": "esql", "query": text}}
+    if kind == "log":
+        return "discover_session", about | {"tabs": [{**source, "column_order": panel["rows"], "row_height": "auto"}]}
     if kind == "metric":
         metrics = [{"type": "primary", **_column(panel["value"])}]
         if "beside" in panel:
@@ -202,9 +222,9 @@ def _config(panel: Mapping[str, Any], blocks: Mapping[str, str], bulk: bool) -> 
         layer["breakdown_by"] = {"column": panel["split"]}
     # That an axis is time can be seen.
     timed = panel["x"] == "time"
-    axes: Json = {
-        "x": {"title": {"visible": False} if timed else {"text": panel["x"].replace("_", " "), "visible": True}}
-    }
+    # A time axis is drawn as one also where the answer is empty and tells no types.
+    time_axis = {"title": {"visible": False}, "scale": "temporal"}
+    axes: Json = {"x": time_axis if timed else {"title": {"text": panel["x"].replace("_", " "), "visible": True}}}
     for axis in ("y", "y2"):
         labels = [column["label"] for column in columns if column.get("axis", "y") == axis]
         if labels:
@@ -219,6 +239,16 @@ def _config(panel: Mapping[str, Any], blocks: Mapping[str, str], bulk: bool) -> 
         # Where nothing was measured nothing is drawn: a line through a gap would be a guess. A point stands for itself.
         chart["styling"] = {"fitting": {"type": "none"}, "points": {"visibility": "visible"}}
     return "vis", about | chart
+
+
+def _link(identity: str, title: str) -> Json:
+    """Return a link to another dashboard, which takes the time range along."""
+    return {
+        "type": "dashboardLink",
+        "destination": identity,
+        "label": title.partition(": ")[2],
+        "options": {"open_in_new_tab": False, "use_filters": True, "use_time_range": True},
+    }
 
 
 def _column(column: Mapping[str, Any]) -> Json:
@@ -247,9 +277,11 @@ def built(folder: Path = SOURCE) -> dict[str, str]:
     """Return each dashboard's JSON text by id; raises ``BadSource``."""
     blocks = read(folder / BLOCKS)
     found = {}
-    for identity, source in sources(folder):
+    wanted = dict(sources(folder))
+    titles = {identity: str(source.get("title")) for identity, source in wanted.items()}
+    for identity, source in wanted.items():
         try:
-            body = dashboard(source, blocks)
+            body = dashboard(source, blocks, titles)
         except (BadSource, KeyError) as error:
             raise BadSource(f"{identity}.yaml: {'lacks ' if isinstance(error, KeyError) else ''}{error}") from error
         found[identity] = json.dumps(body, indent=2, ensure_ascii=False) + "\n"

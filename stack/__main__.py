@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from stack import docker, envfile, preflight, status
-from stack.services import ROOT, BadPort, file_sums, port
+from stack import docker, envfile, passwords, preflight, status
+from stack.services import ROOT, SCALED, BadPort, file_sums, port
 
 
 def say(line: str, to: TextIO | None = None) -> None:
@@ -23,13 +23,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "./run stack", description="Elasticsearch, Kibana, Prometheus and the Collector on this machine, by Docker."
     )
+    parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="ports, retention (default: .env here)")
     parser.add_argument(
-        "--env-file", type=Path, default=ROOT / ".env", help="passwords, ports, retention (default: .env here)"
-    )
+        "--file", type=Path, action="append", default=[], metavar="FILE", dest="files",
+        help="a compose file to put on docker-compose.yml and docker-compose.override.yml; may be given again",
+    )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("init", help="write .env with new passwords and keys; never changes one that is there")
+    commands.add_parser("init", help="write .env, and new passwords and keys; never changes one that is there")
     up = commands.add_parser("up", help="check this machine, then start the stack and wait until it is healthy")
     up.add_argument("--demo", action="store_true", help="start the demo's service as well")
+    up.add_argument(
+        "--scale", type=_scale, default=1, metavar=f"{SCALED}=NUMBER", dest="workers",
+        help="start so many workers of the demo, and the demo with them",
+    )  # fmt: skip
     up.add_argument("--no-checks", action="store_true", help="start even where this machine seems unfit")
     down = commands.add_parser("down", help="stop the stack; its data stays")
     down.add_argument("--volumes", action="store_true", help="delete all its data as well; asks first")
@@ -40,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--tail", default="200", metavar="LINES", help="last lines of each (default: 200; or 'all')")
     logs.add_argument("services", nargs="*", metavar="SERVICE", help="only these (default: all)")
     return parser
+
+
+def _scale(text: str) -> int:
+    service, _, number = text.partition("=")
+    if service != SCALED or not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 1000:
+        raise argparse.ArgumentTypeError(f"write {SCALED}=2; of every other service there is one, it publishes a port")
+    return int(number)
 
 
 def init(given: argparse.Namespace) -> int:
@@ -53,28 +66,35 @@ def up(given: argparse.Namespace) -> int:
     """Start the stack; 1 when this machine is unfit, else Compose's exit code."""
     init(given)
     environ = _environ(given.env_file)
+    demo = given.demo or given.workers > 1
     if not given.no_checks:
-        found = list(preflight.problems(given.env_file, environ, demo=given.demo))
+        found = list(preflight.problems(_project(given), environ, demo=demo, workers=given.workers))
         for problem in found:
             say(f"- {problem}")
         if found:
             say("Nothing was started. './run stack up --no-checks' tries all the same.")
             return 1
+    # Into the file and not into Compose's environment alone: a plain `docker compose up` would find other sums, and
+    # make the containers anew.
+    envfile.note(given.env_file, file_sums())
     # --build costs seconds when nothing changed, and a `setup` from older code would be hard to notice.
-    words = [*docker.compose(given.env_file, demo=given.demo), "up", "--detach", "--wait", "--build"]
+    words = [*_project(given).words(demo=demo), "up", "--detach", "--wait", "--build"]
+    if given.workers > 1:
+        words += ["--scale", f"{SCALED}={given.workers}"]
     say(f"docker {shlex.join(words)}")
-    code = docker.run(words, file_sums())
+    code = docker.run(words)
     if code == 127:
         say("Docker is not installed: https://docs.docker.com/get-docker/")
     elif code:
         say(f"Compose ended with code {code}. './run stack status' says what is wrong, './run stack logs SERVICE' why.")
+        if status.get(port("COLLECTOR_HEALTH_PORT", environ), "/").code == 200:
+            say("Telemetry is taken all the same: the Collector is well.")
     else:
-        say(
-            f"Kibana      http://localhost:{port('KIBANA_PORT', environ)}  (user elastic, password in {given.env_file})"
-        )
+        kept = passwords.file(envfile.secrets_folder(given.env_file), "ELASTIC_PASSWORD")
+        say(f"Kibana      http://localhost:{port('KIBANA_PORT', environ)}  (user elastic, password in {kept})")
         say(f"Prometheus  http://localhost:{port('PROMETHEUS_PORT', environ)}")
         say(f"OTLP        http://127.0.0.1:{port('OTLP_HTTP_PORT', environ)}, where 'bulkscope run' sends to")
-        if given.demo:
+        if demo:
             say(f"Demo's API  http://localhost:{port('API_PORT', environ)}/docs")
     return code
 
@@ -91,7 +111,7 @@ def down(given: argparse.Namespace) -> int:
             say("Nothing was stopped or deleted.")
             return 1
     # The profile, so that the demo's services stop as well.
-    words = [*docker.compose(given.env_file, demo=True), "down", *(["--volumes"] if given.volumes else [])]
+    words = [*_project(given).words(demo=True), "down", *(["--volumes"] if given.volumes else [])]
     return _docker(words)
 
 
@@ -99,8 +119,9 @@ def show_status(given: argparse.Namespace) -> int:
     """Print the state of every service; 1 when one that should run does not."""
     environ = _environ(given.env_file)
     wrong = 0
-    setup_said = docker.logged(given.env_file, "setup")
-    for state in status.all_states(environ, docker.containers(given.env_file), setup_said):
+    password = passwords.read(envfile.secrets_folder(given.env_file), "ELASTIC_PASSWORD")
+    said = {service: docker.logged(_project(given), service) for service in status.SETUPS}
+    for state in status.all_states(environ, password, docker.containers(_project(given)), said):
         mark = "ok" if state.ok else "--" if not state.expected else "!!"
         wrong += mark == "!!"
         say(f"{mark}  {state.service:<14} {state.words}")
@@ -112,7 +133,7 @@ def show_status(given: argparse.Namespace) -> int:
 def logs(given: argparse.Namespace) -> int:
     """Show what the services wrote."""
     follow = ["--follow"] if given.follow else []
-    return _docker([*docker.compose(given.env_file, demo=True), "logs", "--tail", given.tail, *follow, *given.services])
+    return _docker([*_project(given).words(demo=True), "logs", "--tail", given.tail, *follow, *given.services])
 
 
 def _docker(words: Sequence[str]) -> int:
@@ -120,6 +141,10 @@ def _docker(words: Sequence[str]) -> int:
     if code == 127:
         say("Docker is not installed: https://docs.docker.com/get-docker/")
     return code
+
+
+def _project(given: argparse.Namespace) -> docker.Project:
+    return docker.Project(given.env_file, tuple(given.files))
 
 
 def _environ(path: Path) -> dict[str, str]:
@@ -131,10 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; 2 is a usage error."""
     given = _parser().parse_args(argv)
     given.env_file = given.env_file.expanduser().absolute()
+    given.files = [file.expanduser().absolute() for file in given.files]
     command = {"init": init, "up": up, "down": down, "status": show_status, "logs": logs}[given.command]
     try:
         return command(given)
-    except (envfile.EnvFileError, BadPort) as error:
+    except (envfile.EnvFileError, passwords.PasswordError, BadPort) as error:
         say(f"./run stack: {error}", sys.stderr)
         return 1
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stack.services import COMPOSE_FILE, ROOT
+from stack.services import COMPOSE_FILE, OVERRIDE_FILE, ROOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +34,39 @@ def ask(*words: str, seconds: float = 20.0) -> Answer:
     return Answer(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
-def compose(env_file: Path, *, demo: bool = False) -> list[str]:
-    """Return the words that every call of Compose begins with, without ``docker`` itself."""
-    words = ["compose", "--project-directory", str(ROOT), "--file", str(COMPOSE_FILE), "--env-file", str(env_file)]
-    return [*words, "--profile", "demo"] if demo else words
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What Compose is told of the stack: its env file, and ``files`` that are put on docker-compose.yml, in order.
+
+    docker-compose.override.yml, where there is one, comes before them.
+    """
+
+    env_file: Path
+    files: tuple[Path, ...] = ()
+
+    def words(self, *, demo: bool = False) -> list[str]:
+        """Return the words that every call of Compose begins with, without ``docker`` itself."""
+        override = (OVERRIDE_FILE,) if OVERRIDE_FILE.exists() else ()
+        words = ["compose", "--project-directory", str(ROOT)]
+        for file in (COMPOSE_FILE, *override, *self.files):
+            words += ["--file", str(file)]
+        words += ["--env-file", str(self.env_file)]
+        return [*words, "--profile", "demo"] if demo else words
 
 
-def run(words: Sequence[str], variables: Mapping[str, str] | None = None) -> int:
-    """Run ``docker WORDS`` on this terminal, with ``variables`` in its environment, and return its exit code."""
-    environ = {**os.environ, **(variables or {})}
+def run(words: Sequence[str]) -> int:
+    """Run ``docker WORDS`` on this terminal and return its exit code."""
     try:
-        return subprocess.run(["docker", *words], check=False, cwd=ROOT, env=environ).returncode
+        return subprocess.run(["docker", *words], check=False, cwd=ROOT).returncode
     except FileNotFoundError:
         return 127
     except KeyboardInterrupt:
         return 130
 
 
-def containers(env_file: Path) -> list[dict[str, Any]]:
+def containers(project: Project) -> list[dict[str, Any]]:
     """Return what Compose knows of this stack's containers, ended ones too; nothing where Docker does not answer."""
-    answer = ask(*compose(env_file, demo=True), "ps", "--all", "--format", "json")
+    answer = ask(*project.words(demo=True), "ps", "--all", "--format", "json")
     if answer.code:
         return []
     try:  # one object a line, or (before 2.21) one list
@@ -65,7 +77,7 @@ def containers(env_file: Path) -> list[dict[str, Any]]:
     return [entry for entry in flat if isinstance(entry, dict)]
 
 
-def logged(env_file: Path, service: str) -> list[str]:
+def logged(project: Project, service: str) -> list[str]:
     """Return the lines that a service's container has written, of all its runs; none where Docker does not answer."""
-    answer = ask(*compose(env_file), "logs", "--no-color", "--no-log-prefix", service)
+    answer = ask(*project.words(), "logs", "--no-color", "--no-log-prefix", service)
     return [] if answer.code else answer.out.splitlines()

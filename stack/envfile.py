@@ -1,90 +1,140 @@
-"""The file ``.env``: the stack's passwords and keys, made once on this machine and kept there, and its settings."""
+"""The file ``.env``: the stack's settings, and where its passwords are (``passwords``)."""
 
 from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from stack import passwords
 from stack.retention import SETTINGS, Setting
+from stack.services import ROOT
+
+FOLDER = "SECRETS_FOLDER"
 
 
 class EnvFileError(Exception):
     """The file cannot be read or written; the message says what to do."""
 
 
-def _secret() -> str:
-    # 128 bits as 32 characters that mean nothing to a shell, to YAML, to curl or to Compose's own ${...}; Kibana's
-    # encryption keys must have 32 at least.
-    return secrets.token_hex(16)
-
-
-def _host_name() -> str:
+def _host_name(path: Path) -> str:
     """This machine's name as a container may carry it: one label, 63 characters at most."""
     name = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-")
     return name[:63].rstrip("-") or "docker-host"
 
 
-def _always(setting: Setting) -> Callable[[], str]:
-    return lambda: setting.default
+def _always(setting: Setting) -> Callable[[Path], str]:
+    return lambda path: setting.default
 
 
-# What the compose file reads and has no default for, the machine's name, and what people want to change.
-VARIABLES: Mapping[str, tuple[Callable[[], str], str]] = {
-    "ELASTIC_PASSWORD": (_secret, "of the user 'elastic', with which people log in to Kibana"),
-    "KIBANA_SYSTEM_PASSWORD": (_secret, "with which Kibana talks to Elasticsearch"),
-    "KIBANA_SECURITY_KEY": (_secret, "encrypts Kibana's sessions"),
-    "KIBANA_SAVED_OBJECTS_KEY": (_secret, "encrypts what Kibana saves: without it, that cannot be read again"),
-    "KIBANA_REPORTING_KEY": (_secret, "encrypts Kibana's reports"),
+def _folder(path: Path) -> str:
+    """The folder of passwords beside an env file, one of its own."""
+    if path == ROOT / ".env":
+        return "./secrets"  # Compose reads it from the project's folder, which may be moved
+    return str(path.parent / ("secrets" if path.name == ".env" else f"{path.name}.secrets"))
+
+
+# What the compose file reads and has no default for, the machine's name, and what people want to change; each made for
+# the path of the env file.
+VARIABLES: Mapping[str, tuple[Callable[[Path], str], str]] = {
+    FOLDER: (_folder, "folder of the passwords and keys; the data in Docker's volumes opens with these only"),
     "HOST_NAME": (_host_name, "this machine, as spans, logs and metrics call it"),
     **{setting.variable: (_always(setting), setting.meaning) for setting in SETTINGS},
 }
 
 _HEAD = """\
-# Passwords and keys of the stack in docker-compose.yml, made by `./run stack init`. Keep this file to yourself, and
-# keep it: the data in Docker's volumes opens with these only. Ports can be set here too, e.g. KIBANA_PORT=5602.
+# Settings of the stack in docker-compose.yml, made by `./run stack init`. Ports can be set here too, e.g.
+# KIBANA_PORT=5602.
 """
 
 
 def init(path: Path) -> list[str]:
-    """Write what is missing with mode 600 and return, line by line, what was done; what is there stays as it is."""
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return _complete(path)
-    except OSError as error:
-        raise EnvFileError(f"{path} cannot be written ({error.strerror}); is the folder yours?") from error
-    with os.fdopen(handle, "w") as file:
-        file.write(_HEAD + "".join(_line(name) for name in VARIABLES))
-    return [f"wrote {path} (mode 600) with new values for {', '.join(VARIABLES)}"]
+    """Write what is missing, file and passwords, and return, line by line, what was done.
 
-
-def _complete(path: Path) -> list[str]:
+    What is there stays as it is, but that passwords which an older file holds move into files of their own.
+    """
+    there = path.exists()
     known = read(path)
-    missing = [name for name in VARIABLES if not known.get(name)]
-    done = [f"{path} is there already; none of its values was changed"]
+    held = {name: known[name] for name in passwords.MEANINGS if known.get(name)}
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            path.chmod(0o600)
-            done.append(f"its mode was {mode:03o}, so that others could read it; it is 600 now")
-        if missing:
-            text = path.read_text()
-            with path.open("a") as file:
-                file.write(("" if text.endswith("\n") or not text else "\n") + "".join(_line(name) for name in missing))
-            done.append(f"added what it did not have: {', '.join(missing)}")
-    except OSError as error:
-        raise EnvFileError(f"{path} cannot be changed ({error.strerror}); is it yours?") from error
-    return done
+        done = passwords.init(_absolute(known.get(FOLDER) or _folder(path)), held)
+    except passwords.PasswordError as error:
+        raise EnvFileError(str(error)) from error
+    before = path.read_text() if there else ""
+    text = _without(before, passwords.MEANINGS) if any(name in known for name in passwords.MEANINGS) else before
+    missing = [name for name in VARIABLES if not known.get(name)]
+    if missing:
+        text += ("" if text.endswith("\n") or not text else "\n") + "".join(_line(name, path) for name in missing)
+    if not there:
+        _write(path, _HEAD + text)
+        return [f"wrote {path} (mode 600) with {', '.join(VARIABLES)}", *done]
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077 or text != before:
+        _write(path, text)
+    if mode & 0o077:
+        done.append(f"the mode of {path} was {mode:03o}, so that others could read it; it is 600 now")
+    if missing:
+        done.append(f"added to {path} what it did not have: {', '.join(missing)}")
+    return done or [f"{path} and the passwords are there already; nothing was changed"]
 
 
-def _line(name: str) -> str:
+def secrets_folder(path: Path) -> Path:
+    """Return the folder of the passwords that an env file names."""
+    return _absolute(read(path).get(FOLDER) or _folder(path))
+
+
+def note(path: Path, values: Mapping[str, str]) -> None:
+    """Set variables that are not for people to write, each in its place or at the end; raises ``EnvFileError``."""
+    text = before = path.read_text()
+    for name, value in values.items():
+        text, found = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+        if not found:
+            text += ("" if text.endswith("\n") or not text else "\n") + f"{name}={value}\n"
+    if text != before:
+        _write(path, text)
+
+
+def _absolute(folder: str) -> Path:
+    return (ROOT / Path(folder).expanduser()).resolve()
+
+
+def _without(text: str, names: Mapping[str, str]) -> str:
+    """Return a file's text without the lines of some variables, and without what `init` had written above each."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        name, equals, _ = line.strip().removeprefix("export ").partition("=")
+        if equals and name.strip() in names:
+            if lines and lines[-1] == f"# {names[name.strip()]}":
+                lines.pop()
+        else:
+            lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _line(name: str, path: Path) -> str:
     make, meaning = VARIABLES[name]
-    return f"# {meaning}\n{name}={make()}\n"
+    return f"# {meaning}\n{name}={make(path)}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file whole or not at all, for its owner alone."""
+    path = path.resolve()  # a link stays one
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".env.")  # mode 600, whatever the umask
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvFileError(f"{path} cannot be written ({error.strerror}); is it, and its folder, yours?") from error
 
 
 def read(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stack import docker, retention
-from stack.services import MEMORY_MIB, MIB, PORTS, port
+from stack.services import FOREIGN, MEMORY_MIB, MIB, PORTS, ROOT, SCALED_MIB, port
 
 MAP_COUNT_FILE = Path("/proc/sys/vm/max_map_count")
 MAP_COUNT = 262144
@@ -21,18 +21,23 @@ COMPOSE = (2, 20)
 DISK_GIB = 4
 
 
-def problems(env_file: Path, environ: Mapping[str, str], *, demo: bool) -> Iterator[str]:
-    """Yield what stands in the way, one text each."""
+def problems(project: docker.Project, environ: Mapping[str, str], *, demo: bool, workers: int = 1) -> Iterator[str]:
+    """Yield what stands in the way, one text each; ``workers`` is how many of the demo's are to run."""
+    missing = [file for file in project.files if not file.is_file()]
+    if missing:
+        yield f"there is no file {missing[0]}, which --file names"
+        return
     found = list(docker_problems())
     yield from found
     yield from map_count_problems(MAP_COUNT_FILE)
+    yield from mode_problems(ROOT)
     yield from retention.problems(environ)
     if not found:
-        yield from memory_problems(demo=demo)
+        yield from memory_problems(demo=demo, workers=workers)
         yield from disk_problems()
         ours = {
             publisher.get("PublishedPort")
-            for container in docker.containers(env_file)
+            for container in docker.containers(project)
             for publisher in container.get("Publishers") or []
         }
         yield from port_problems(environ, ours, demo=demo)
@@ -83,14 +88,30 @@ def map_count_problems(file: Path) -> Iterator[str]:
         )
 
 
-def memory_problems(*, demo: bool) -> Iterator[str]:
+def mode_problems(root: Path) -> Iterator[str]:
+    """Other users may read what containers of other users read; in a checkout made under umask 077 they may not."""
+    for name in FOREIGN:
+        place = root / name
+        unreadable = [
+            path
+            for path in (place, *sorted(place.rglob("*")))
+            if ~path.stat().st_mode & (0o005 if path.is_dir() else 0o004)
+        ]
+        if unreadable:
+            yield (
+                f"{unreadable[0].relative_to(root)} cannot be read by others, and {name} is read in a container by a "
+                f"user who is not you: 'chmod -R a+rX {name}' in {root}"
+            )
+
+
+def memory_problems(*, demo: bool, workers: int = 1) -> Iterator[str]:
     """Docker has the memory that the limits add up to."""
     answer = docker.ask("info", "--format", "{{.MemTotal}}")
     if answer.code or not answer.out.isdigit():
         said = answer.err or answer.out or "no answer"
         yield f"Docker does not say how much memory it has ({said}): see 'docker info'"
         return
-    has, needs = int(answer.out) // MIB, MEMORY_MIB["demo" if demo else ""]
+    has, needs = int(answer.out) // MIB, MEMORY_MIB["demo" if demo else ""] + (workers - 1) * SCALED_MIB * demo
     if has < needs:
         less = f" Without the demo {MEMORY_MIB['']} MiB are enough." if demo and has >= MEMORY_MIB[""] else ""
         where = (

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
+# What is otherwise on this machine. Compose itself takes it as well; no update of the project touches it.
+OVERRIDE_FILE = ROOT / "docker-compose.override.yml"
 MIB = 2**20
 
 
@@ -35,15 +37,20 @@ PORTS = (
 )
 
 # Sums of the memory limits, in MiB: without a profile, and with the demo.
-MEMORY_MIB: Mapping[str, int] = {"": 5696, "demo": 7360}
+MEMORY_MIB: Mapping[str, int] = {"": 5824, "demo": 7488}
 
+# The one service that may run more than once, the others publish a port: what each one more of it may use, in MiB.
+SCALED, SCALED_MIB = "worker", 1024
 
 # Files that containers read when they start, by the variable of the compose file that takes a sum of them. What
 # Prometheus reads by itself when it changes (prometheus/targets) is not among them.
 FILES: Mapping[str, tuple[str, ...]] = {
+    "KIBANA_FILES": ("kibana/kibana.yml",),
     "COLLECTOR_FILES": ("collector-config.yaml", "collector/kibana-apm.yaml"),
     "PROMETHEUS_FILES": ("prometheus/prometheus.yml", "prometheus/rules"),
 }
+# Folders and files that a container reads as a user who owns nothing here and has no capability.
+FOREIGN = ("prometheus", "kibana/kibana.yml")
 
 
 def file_sums(root: Path = ROOT) -> dict[str, str]:

@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from stack.services import elasticsearch_version, port
 
 SECONDS = 5.0
+# The one-shots, and the server that each sets up.
+SETUPS = {"setup": "Elasticsearch", "setup-kibana": "Kibana"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +72,21 @@ def get(number: int, path: str, password: str = "", seconds: float | None = None
 
 
 def all_states(
-    environ: Mapping[str, str], containers: list[dict[str, Any]], setup_said: Sequence[str] = ()
+    environ: Mapping[str, str],
+    password: str,
+    containers: list[dict[str, Any]],
+    said: Mapping[str, Sequence[str]],
 ) -> Iterator[State]:
-    """Yield the state of every service; ``containers`` is what Compose says, ``setup_said`` what setup has written.
+    """Yield the state of every service.
 
-    Both may be empty.
+    ``password`` is that of the user elastic, ``containers`` what Compose says, ``said`` what each set-up has written;
+    all may be empty.
     """
-    password = environ.get("ELASTIC_PASSWORD", "")
     yield elasticsearch(port("ELASTICSEARCH_PORT", environ), password)
     yield kibana(port("KIBANA_PORT", environ))
     yield prometheus(port("PROMETHEUS_PORT", environ))
-    yield from setup(containers, setup_said)
+    for service in SETUPS:
+        yield from setup(service, containers, said.get(service, ()))
     yield collector(port("COLLECTOR_HEALTH_PORT", environ))
     yield node_exporter(port("NODE_EXPORTER_PORT", environ))
     yield api(port("API_PORT", environ))
@@ -95,9 +102,10 @@ def elasticsearch(number: int, password: str) -> State:
     reply = get(number, "/", password)
     if reply.code == 401:
         return State(
-            name, False, f"answers on port {number}, but refuses the password in .env (401)",
-            "put the .env back with which the stack was first started; where it is lost, './run stack down --volumes' "
-            "starts anew without the data. Or another Elasticsearch has the port: set ELASTICSEARCH_PORT in .env",
+            name, False, f"answers on port {number}, but refuses the password (401)",
+            "put the folder of passwords back with which the stack was first started; where it is lost, './run stack "
+            "down --volumes' starts anew without the data. Or another Elasticsearch has the port: set "
+            "ELASTICSEARCH_PORT in .env",
         )  # fmt: skip
     if reply.code != 200:
         return _broken(name, number, reply)
@@ -157,45 +165,119 @@ def prometheus(number: int) -> State:
         )  # fmt: skip
     if reply.code != 200:
         return _broken("prometheus", number, reply)
-    reply = get(number, "/api/v1/query?query=up%3D%3D0")
-    if reply.code != 200:
-        return _broken("prometheus", number, reply)
-    found = reply.at("data", "result")
-    if not isinstance(found, list):
+    targets = _targets(number)
+    if targets is None:
         return State(
             "prometheus", False, f"what answers on port {number} is not Prometheus",
             "end it, or set PROMETHEUS_PORT to another port in .env and run './run stack up'",
         )  # fmt: skip
-    series = [entry.get("metric") if isinstance(entry, dict) else None for entry in found]
-    labels = [each if isinstance(each, dict) else {} for each in series]
-    down = sorted(f"{each.get('job', '?')} ({each.get('instance', '?')})" for each in labels)
+    if not targets or any(target.health != "up" for target in targets):
+        # What has started since the last scrape is not down: the next one tells. Of its own targets Prometheus learns
+        # in the first five seconds.
+        targets = _after_the_next_scrape(number, targets)
+    down = sorted(target.name for target in targets if target.health == "down")
     if down:
         return State(
             "prometheus", False, f"ready, but cannot scrape {', '.join(down)}",
             f"http://localhost:{number}/targets has the reason of each",
         )  # fmt: skip
+    coming = sorted(target.name for target in targets if target.health != "up")
+    if coming:
+        return State("prometheus", True, f"ready: http://localhost:{number}; not yet scraped: {', '.join(coming)}")
     return State("prometheus", True, f"ready: http://localhost:{number}")
 
 
-def setup(containers: list[dict[str, Any]], said: Sequence[str] = ()) -> Iterator[State]:
-    """The one-shot ended with 0; nothing is said where Docker knows nothing of it."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What Prometheus scrapes, ``every`` so many seconds, last at ``scraped``; ``health`` is up, down or unknown."""
+
+    name: str
+    health: str
+    scraped: str
+    every: float
+
+
+def _targets(number: int) -> list[Target] | None:
+    """Return the targets of the Prometheus at a port; None where that is none."""
+    reply = get(number, "/api/v1/targets?state=active")
+    found = reply.at("data", "activeTargets") if reply.code == 200 else None
+    if not isinstance(found, list):
+        return None
+    targets = []
+    for entry in found:
+        labels = entry.get("labels") if isinstance(entry, dict) else None
+        if not isinstance(labels, dict):
+            return None
+        targets.append(
+            Target(
+                f"{labels.get('job', '?')} ({labels.get('instance', '?')})",
+                str(entry.get("health", "unknown")),
+                str(entry.get("lastScrape", "")),
+                _seconds(str(entry.get("scrapeInterval", ""))),
+            )
+        )
+    return targets
+
+
+def _after_the_next_scrape(number: int, targets: list[Target]) -> list[Target]:
+    """Return the targets once each that was not up has been scraped anew, or after an interval and some seconds."""
+    began = time.monotonic()
+    first: dict[str, str] = {}
+    while True:
+        for target in targets:
+            first.setdefault(target.name, target.scraped)
+        coming = [target for target in targets if target.health != "up" and target.scraped == first[target.name]]
+        most = min(60.0, max((target.every for target in coming), default=0.0)) + 2 * SECONDS
+        if (targets and not coming) or time.monotonic() - began > most:
+            return targets
+        time.sleep(0.5)
+        targets = _targets(number) or targets
+
+
+def _seconds(duration: str) -> float:
+    """Return the seconds of a duration as Prometheus writes one, such as 1m30s; 0 of anything else."""
+    units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+    return sum(int(amount) * units[unit] for amount, unit in re.findall(r"(\d+)(ms|[smhdwy])", duration))
+
+
+def setup(service: str, containers: list[dict[str, Any]], said: Sequence[str] = ()) -> Iterator[State]:
+    """A one-shot of ``SETUPS`` ended with 0; nothing is said where Docker knows nothing of it."""
     for container in containers:
-        if container.get("Service") != "setup":
+        if container.get("Service") != service:
             continue
         state, code = container.get("State"), container.get("ExitCode")
-        if state != "exited":
-            yield State("setup", False, f"has not ended yet (it is {state})", f"wait; {_logs('setup')}")
+        if state == "created":
+            yield State(service, False, "was not started", f"what it waits for failed first; then {AGAIN[service]}")
+        elif state != "exited":
+            yield State(service, False, f"has not ended yet (it is {state})", f"wait; {_logs(service)}")
         elif code:
-            yield State("setup", False, f"failed with code {code}", f"{_logs('setup')}, then './run stack up'")
+            why = failure(said)
+            yield State(
+                service, False, f"failed with code {code}{f': {why}' if why else ''}",
+                f"{_logs(service)}, then {AGAIN[service]}",
+            )  # fmt: skip
         else:
-            left = list(to_look_at(said))
+            left = list(to_look_at(said, SETUPS[service]))
             words = f"done; left as it was, for you to decide: {'; '.join(left)}" if left else "done"
-            yield State("setup", True, words, _logs("setup") if left else "")
+            yield State(service, True, words, _logs(service) if left else "")
 
 
-def to_look_at(said: Sequence[str]) -> Iterator[str]:
-    """Yield what setup has left to a person in its last run: a mapping of other types, a retention that is shorter."""
-    begins = [number for number, line in enumerate(said) if re.match(r"ok +Elasticsearch ", line)]
+# What to do once the cause is gone.
+AGAIN = {
+    "setup": "'./run stack up'",
+    "setup-kibana": "'./run stack up' (telemetry does not wait for it: only data views and dashboards are missing)",
+}
+
+
+def failure(said: Sequence[str]) -> str:
+    """Return why the last run of a set-up failed, in its own words; empty where it has said none."""
+    last = next((line for line in reversed(said) if line.startswith("bulkscope setup: ")), "")
+    return last.removeprefix("bulkscope setup: ").rstrip()
+
+
+def to_look_at(said: Sequence[str], server: str) -> Iterator[str]:
+    """Yield what a set-up has left to a person in its last run: a mapping of other types, a shorter retention."""
+    begins = [number for number, line in enumerate(said) if re.match(rf"ok +{server} ", line)]
     for line in said[begins[-1] if begins else 0 :]:
         if found := re.match(r"look at +(.+)", line):
             yield found[1].rstrip()

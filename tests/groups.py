@@ -1,4 +1,4 @@
-"""Tests for which one thing is set up, a module's servers or its browser, run in one process of pytest-xdist.
+"""Tests for which one thing is set up, a module's servers or a folder's, run in one process of pytest-xdist.
 
 Its own groups are of no effect from pytest 9.2 on, which no longer reads the ids that xdist 3.8 marks them in. So each
 process writes down the groups of what it has collected, and the scheduler of them all reads that.
@@ -22,6 +22,9 @@ FOLDER = "BULKSCOPE_TEST_GROUPS"
 def of(item: pytest.Item) -> str:
     """Return the name of a test's group; its own id where it shares nothing."""
     fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    for definitions in fixtures.values():
+        if definitions[-1].scope == "package":
+            return definitions[-1].baseid
     # Those of the session each process makes for itself; those without a place are pytest's and its plugins'.
     shared = [name for name in sorted(fixtures) if fixtures[name][-1].scope == "module" and fixtures[name][-1].baseid]
     if not shared:

@@ -8,6 +8,7 @@ thing (the binaries, the environments, the browser) asks for the marker with ``d
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,8 +16,11 @@ HERE = Path(__file__).parent
 LEFT_OUT = ("engines", "compat", "browser", "demo", "containers", "slow")
 # Measures the CPU or the time of its own process: what runs beside it would be measured too.
 ALONE = "alone"
-FOLDERS = {"engines": "engines", "compatibility": "compat"}
+FOLDERS = {"engines": "engines", "compatibility": "compat", "containers": "containers"}
 FIXTURES = {"browser": "browser", "prometheus": "engines", "old_python": "compat"}
+
+# How the reason of a skip begins that BULKSCOPE_NO_SKIP=1 does not forbid.
+_CANNOT = "this machine cannot: "
 
 _running: list[pytest.Item] = []
 
@@ -46,3 +50,13 @@ def demand(marker: str) -> None:
     for item in _running:
         if item.get_closest_marker(marker) is None:
             pytest.fail(f"{item.nodeid} needs what ./run test leaves out: @pytest.mark.{marker} must say so")
+
+
+def cannot_be_here(reason: str) -> NoReturn:
+    """Skip the running test for what the machine is, and nothing that is installed on it would change."""
+    pytest.skip(_CANNOT + reason)
+
+
+def is_allowed(reason: str) -> bool:
+    """Tell whether a test may be skipped for this also where none may be skipped."""
+    return reason.removeprefix("Skipped: ").startswith(_CANNOT)

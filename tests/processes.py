@@ -5,17 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 # How long a test waits for what must come. Nothing is slower for it: it ends the test when the thing never comes. On a
 # machine with nine others at work an Elasticsearch has taken more than 60 s to start.
 PATIENCE_S = 180.0
+
+
+@contextmanager
+def groups(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Yield what starts a command in ``folder``; each is ended with its whole group."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, env: dict[str, str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            words, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def free_port() -> int:

@@ -42,9 +42,13 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(*arguments)
 
 
-def start(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> tuple[ThreadingHTTPServer, str]:
-    """Serve ``handler`` on a free port of the loopback address; returns the server and its base URL."""
-    server = _Server(("127.0.0.1", 0), handler)
+def start(
+    handler: type[BaseHTTPRequestHandler],
+    tls: ssl.SSLContext | None = None,
+    address: tuple[str, int] = ("127.0.0.1", 0),
+) -> tuple[ThreadingHTTPServer, str]:
+    """Serve ``handler``, on a free port of the loopback address unless told otherwise; returns server and base URL."""
+    server = _Server(address, handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -52,6 +52,7 @@ def test_every_link_and_image_of_the_documents_is_there() -> None:
         "bench/README.md",
         "docs/telemetry.md",
         "docs/analysis.md",
+        "docs/kubernetes.md",
     ):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#]+)\)", text):

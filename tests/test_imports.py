@@ -53,6 +53,8 @@ def test_the_demo_knows_nothing_of_telemetry() -> None:
 
 def test_what_runs_before_anything_is_installed_needs_the_standard_library_alone() -> None:
     assert offences("stack", {"stack"}) == []
+    assert offences("deploy/kubernetes", {"packaging", "yaml"}) == []
+    assert offences("deploy/kubernetes/instrumentation/hook", {"packaging"}) == []
     assert [name for name in imports(ROOT / "tests" / "engines" / "build.py", lazy=True) if "tests" in name] == []
 
 

@@ -15,6 +15,10 @@ from pathlib import Path
 # cgroup v1 writes "no limit" as the largest page-aligned number; nothing real is above 2^60 bytes.
 _NO_LIMIT = 2**60
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
+# What the kubelet mounts into each container of a pod: /etc/hosts, and the file for its last words.
+_POD = re.compile(r"/pods/[^/ ]+/(?:etc-hosts|containers/[^ ]+) ")
+# A folder that CRI-O has for a container itself.
+_CRIO = re.compile(r"/overlay-containers/([0-9a-f]{64})/userdata/run/")
 _MAX_TASKS = 64  # a thread costs 16 us to ask, so 1 ms at most
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -206,8 +210,13 @@ class Proc:
             found = _CONTAINER.findall(line)
             if found:
                 return str(found[-1])
-        for line in (_bytes(self._self / "mountinfo") or b"").decode(errors="replace").splitlines():
-            # With a cgroup namespace the path is "/"; the runtime's own files are still mounted from it.
+        mounts = (_bytes(self._self / "mountinfo") or b"").decode(errors="replace")
+        # With a cgroup namespace the path is "/"; the runtime's own files are still mounted from it.
+        if _POD.search(mounts):
+            # Of a pod's containers these files are one and the same, their sandbox's: its id would make them one.
+            own = _CRIO.search(mounts)
+            return own[1] if own else None
+        for line in mounts.splitlines():
             if "/hostname " in line and "containers" in line and (found := _CONTAINER.findall(line)):
                 return str(found[-1])
         return None

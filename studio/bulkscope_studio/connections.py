@@ -29,10 +29,13 @@ _RESERVED = 256
 # Bodies held at once by the receiver: of each SMALL, which 512 spans have, and BODIES beside: 256 MiB in all.
 BODIES, SMALL = 128 * 2**20, 256 * 2**10
 
+# What a client is told where the studio has no room, or trouble of its own: to try again after so many seconds.
+RETRY_AFTER_S = 1
+
 _BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: text/plain\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: %d\r\nconnection: close\r\ncontent-type: text/plain\r\n"
     b"content-length: 21\r\n\r\ntoo many connections\n"
-)
+) % RETRY_AFTER_S
 _LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: text/plain\r\n"
     b"content-length: 20\r\n\r\nheaders over 64 KiB\n"

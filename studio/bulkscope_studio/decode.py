@@ -26,7 +26,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from bulkscope import conventions as c
 from bulkscope_studio import spans, workers
-from bulkscope_studio.envelope import Group, Malformed, batches
+from bulkscope_studio.envelope import Group, Malformed, batches, requests
 from bulkscope_studio.tables import (
     JOB_PID,
     LOG_ATTRIBUTES,
@@ -112,17 +112,16 @@ def _encoded(request: bytes | Message) -> bytes:
     return request if isinstance(request, bytes) else bytes(request.SerializeToString())
 
 
-def parts(signal: str, body: bytes | bytearray) -> Iterator[Decoded]:
+def parts(signal: str, *bodies: bytes | bytearray) -> Iterator[Decoded]:
     """Yield what an encoded request of ``traces``, ``logs`` or ``metrics`` holds, in parts: one at least.
 
-    The last part says that it is (``last``), so that nobody decodes another to find out. Raises ``Malformed``, after
-    the parts before where the request is larger than one.
+    Several requests for traces are decoded as one. The last part says that it is (``last``), so that nobody decodes
+    another to find out. Raises ``Malformed``, after the parts before where the request is larger than one.
     """
-    table, decode = _SIGNALS[signal]
+    table, cut, decode = _SIGNALS[signal]
     part = _Part(table)
-    for groups in batches(body):
-        part.nbytes += sum(len(record) for group in groups for record in group.records)
-        for rows in decode(part, groups):
+    for some in cut(*bodies):
+        for rows in decode(part, some):
             part.add(rows)
             if part.full():
                 yield part.decoded(last=False)
@@ -169,15 +168,15 @@ class _Part:
             tables["resources"] = to_arrow("resources", [list(pair) for pair in self._texts.items()])
         return Decoded(tables, self.refused, self.values.truncated, self.rows, last, self.nbytes)
 
-    def owner(self, group: Group) -> list[Any]:
-        """Return the columns (``_OWNER``) that scope and resource give to a group's records; note the resource."""
-        found = self._resources.get(group.resource)
+    def owner(self, resource: bytes, scope: bytes) -> list[Any]:
+        """Return the columns (``_OWNER``) that scope and resource, encoded, give to each record; note the resource."""
+        found = self._resources.get(resource)
         if found is None:
-            found = self._resources[group.resource] = self._resource(_message(Resource, group.resource))
-        scope = self._scopes.get(group.scope)
-        if scope is None:
-            scope = self._scopes[group.scope] = self.values.text(_message(InstrumentationScope, group.scope).name)
-        return [scope, *found]
+            found = self._resources[resource] = self._resource(_message(Resource, resource))
+        name = self._scopes.get(scope)
+        if name is None:
+            name = self._scopes[scope] = self.values.text(_message(InstrumentationScope, scope).name)
+        return [name, *found]
 
     def _resource(self, message: Any) -> list[Any]:
         rest = self.values.mapping(message.attributes)
@@ -222,13 +221,14 @@ def _message(kind: Any, encoded: bytes) -> Any:
 _OWNER = ("scope", "resource_id", "service_name", "service_instance_id", "host_name", "pid", "worker")
 
 
-def _traces(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
-    owners = [part.owner(group) for group in groups]
-    encoded = [record for group in groups for record in group.records]
-    columns, kept = spans.decode(encoded, part.values, part.refused)
+def _traces(part: _Part, encoded: list[bytes]) -> Iterator[pa.Table]:
+    part.nbytes += sum(map(len, encoded))
+    read = spans.Requests(encoded)
+    owners = [part.owner(*each) for each in read.scopes]
+    columns, kept = spans.decode(read, part.values, part.refused)
     if not len(kept):
         return
-    owner = np.repeat(np.arange(len(groups)), [len(group.records) for group in groups])[kept]
+    owner = read.owner[kept]
     named = dict(zip(_OWNER, zip(*owners, strict=True), strict=True))
     kinds = dict(SPANS)
     of_owner = {name: _spread(pa.array(column, TYPES[kinds[name]]), owner) for name, column in named.items()}
@@ -271,7 +271,8 @@ _LOG_INDEX = {name: index for index, (name, _) in enumerate(LOGS)}
 def _logs(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
     rows = []
     for group in groups:
-        owner = part.owner(group)
+        part.nbytes += sum(map(len, group.records))
+        owner = part.owner(group.resource, group.scope)
         for encoded in group.records:
             row = _log(part, _message(LogRecord, encoded), owner)
             if row is not None:
@@ -320,7 +321,8 @@ _POINT_ROWS = 8192
 def _metrics(part: _Part, groups: list[Group]) -> Iterator[pa.Table]:
     rows: list[list[Any]] = []
     for group in groups:
-        owner = part.owner(group)
+        part.nbytes += sum(map(len, group.records))
+        owner = part.owner(group.resource, group.scope)
         for encoded in group.records:
             if len(encoded) > MAX_METRIC_BYTES:
                 part.refused["metric larger than 8 MiB"] += 1
@@ -410,9 +412,12 @@ def _buckets(point: Any) -> tuple[list[float] | None, list[int] | None, str | No
     return bounds, buckets, None
 
 
-_SIGNALS: dict[str, tuple[str, Callable[[_Part, list[Group]], Iterator[pa.Table]]]] = {
-    "traces": ("spans", _traces), "logs": ("logs", _logs), "metrics": ("points", _metrics),
-}  # fmt: skip
+# The table, what cuts requests into what is decoded at once, and what decodes it.
+_SIGNALS: dict[str, tuple[str, Callable[..., Iterator[Any]], Callable[[_Part, Any], Iterator[pa.Table]]]] = {
+    "traces": ("spans", requests, _traces),
+    "logs": ("logs", batches, _logs),
+    "metrics": ("points", batches, _metrics),
+}
 
 
 def ingest_rows(decoded: Decoded, signal: str, transport: str) -> list[list[Any]]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import time
+from typing import Any
 
-from bulkscope_studio import api, elastic, render_explain, source
-from bulkscope_studio.output import Output
+from bulkscope_studio import api, elastic, render_explain, retention, source, verdicts
+from bulkscope_studio.analysis.wording import printable
+from bulkscope_studio.output import Output, say
+from bulkscope_studio.setup.client import Client
+from bulkscope_studio.setup.plan import VERDICTS
 
 
 def command(argv: list[str]) -> int:
-    """Run it; 0 when printed, 2 when there is no such bulk or no store."""
+    """Run it; 0 when printed or published, 2 when there is no such bulk, no store, or it cannot be written to."""
     parser = argparse.ArgumentParser(
         "bulkscope explain", description="What held a bulk up: one verdict, its evidence, and where the time went."
     )
@@ -18,8 +23,18 @@ def command(argv: list[str]) -> int:
     parser.add_argument(
         "--all", action="store_true", help="print the evidence of every finding, not only the verdict's"
     )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help=f"with --source elasticsearch: write the verdict into the data stream {VERDICTS}, once a bulk",
+    )
+    parser.add_argument("--last", metavar="TIME", help="with --publish: every bulk of the last TIME, as in 30m or 2h")
     source.arguments(parser)
     options = parser.parse_args(argv)
+    if options.publish or options.last is not None:
+        return source.printed(
+            "explain", options, lambda: _published(options), lambda found: None if found else say("no bulk to publish")
+        )
     return source.printed(
         "explain",
         options,
@@ -27,3 +42,35 @@ def command(argv: list[str]) -> int:
         lambda found: render_explain.text(found, Output(), everything=options.all),
         render_explain.markdown,
     )
+
+
+def _published(options: argparse.Namespace) -> list[dict[str, Any]]:
+    if not options.publish:
+        raise source.Trouble("--last goes with --publish")
+    if options.source != "elasticsearch":
+        raise source.Trouble("--publish writes into Elasticsearch, from what is there: add --source elasticsearch")
+    if (options.bulk is None) == (options.last is None):
+        raise source.Trouble("name a bulk to publish, or all of a time with --last, as in --last 1h")
+    client = elastic.client()
+    found = []
+    for one in verdicts.publish_all(client, _chosen(options, client)):
+        found.append({"bulk": one.bulk, "state": one.state, "verdict": one.verdict})
+        if options.format != "json":  # a line when it is done: of many bulks the last may take minutes
+            verdict = "" if one.verdict is None else f": {one.verdict}"
+            say(f"{one.state:<10} {printable(one.bulk)}{verdict}")
+    return found
+
+
+def _chosen(options: argparse.Namespace, client: Client) -> list[str]:
+    known = elastic.Elastic(client).bulks()
+    if options.last is not None:
+        try:
+            since = time.time_ns() - int(retention.duration(options.last) * 1e9)
+        except ValueError as error:
+            raise source.Trouble(str(error)) from error
+        return [row["id"] for row in reversed(known) if row["end_ns"] >= since]
+    bulk = api.newest(known) if options.bulk == "latest" else options.bulk
+    names = [row["id"] for row in known]
+    if bulk not in names:
+        raise source.Trouble(f"no bulk {bulk!r} in {client.url}. {source.nearest(api.nearest(bulk, names))}")
+    return [bulk]

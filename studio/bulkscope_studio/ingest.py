@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -68,6 +68,7 @@ class _Call:
     """Work on the store that is not a batch, done between two of them."""
 
     work: Callable[[], Any]
+    deletes: bool
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -118,9 +119,18 @@ class Ingest:
         """Queue Arrow tables by name; as ``submit``."""
         return self._put(_Batch(tables))
 
-    def call(self, work: Callable[[], T]) -> Future[T]:
-        """Queue ``work`` on the store, to be done by the writer between two groups. Raises ``Busy``."""
-        return self._put(_Call(work))
+    def call(self, work: Callable[[], T], deletes: bool = False) -> Future[T]:
+        """Queue ``work`` on the store, to be done by the writer between two groups. Raises ``Busy``.
+
+        ``deletes`` says that it may delete resources.
+        """
+        return self._put(_Call(work, deletes))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have what is submitted meanwhile committed in one transaction, as far as it fits into one."""
+        with self._changed:
+            yield
 
     def _put(self, item: Any) -> Future[Any]:
         with self._changed:
@@ -210,7 +220,8 @@ class Ingest:
             with suppress(InvalidStateError):
                 call.future.set_result(found)
         finally:
-            self._resources.clear()  # some may have been deleted
+            if call.deletes:
+                self._resources.clear()
 
     def _commit(self, group: list[_Batch]) -> None:
         if self._store.trouble is not None and time.monotonic() - self._failed_at < REST_SECONDS:
@@ -254,29 +265,21 @@ class Ingest:
             self._store_once(group, sent_again=False)
 
     def _store_once(self, group: list[_Batch], sent_again: bool = True) -> None:
-        tables = [batch.tables for batch in group]
         with self._store.writing() as connection:
             if self._opened != self._store.opened:
                 self._resources.clear()
                 self._recent = repeated.Recent()
                 self._recent.add(repeated.recalled(connection))
                 self._opened = self._store.opened
-            try:
-                keys, resources = self._transaction(connection, tables)
-            except _Repeated:
-                tables = self._fresh(connection, group, sent_again)
-                keys, resources = self._transaction(connection, tables, check=False)
-        for some in keys:
-            self._recent.add(some)
+            tables, keys = self._fresh(connection, group, sent_again)
+            resources = self._transaction(connection, tables)
+        self._recent.add(keys)
         if len(self._resources) + len(resources) > MAX_RESOURCES:
             self._resources.clear()
         self._resources |= resources
 
-    def _transaction(
-        self, connection: Any, batches: list[dict[str, pa.Table]], check: bool = True
-    ) -> tuple[list[repeated.Keys], set[str]]:
-        """Insert in one transaction; return the keys and the resources that are new. Raises ``_Repeated``."""
-        found: list[repeated.Keys] = []
+    def _transaction(self, connection: Any, batches: list[dict[str, pa.Table]]) -> set[str]:
+        """Insert in one transaction; return the resources that are new."""
         known: set[str] = set()
         connection.execute("BEGIN")
         try:
@@ -284,7 +287,8 @@ class Ingest:
                 parts = [tables[name] for tables in batches if name in tables and len(tables[name])]
                 if not parts:
                     continue
-                rows = pa.concat_tables(parts)
+                # In one piece: for each of many small ones DuckDB goes through all columns again.
+                rows = pa.concat_tables(parts).combine_chunks()
                 if name == "resources":
                     fresh = {i: a for i, a in zip(*rows.to_pydict().values(), strict=True) if i not in self._resources}
                     if not fresh:
@@ -292,16 +296,9 @@ class Ingest:
                     known |= fresh.keys()
                     rows = decode.to_arrow("resources", [list(pair) for pair in fresh.items()])
                 conflict = "OR IGNORE " if name == "resources" else ""
-                identity = repeated.IDENTITY.get(name)
-                returning = f" RETURNING {identity} AS key" if identity else ""
                 # To let DuckDB find `rows` by its name would save 2.5 us a span, and open it to files too (storefile).
                 connection.register("incoming", rows)
-                done = connection.execute(f"INSERT {conflict}INTO {name} BY NAME SELECT * FROM incoming{returning}")
-                if identity:
-                    keys = np.asarray(done.fetchnumpy()["key"], np.uint64)
-                    if check and (len(np.unique(keys)) < len(keys) or self._recent.known(keys).any()):
-                        raise _Repeated
-                    found.append(keys)
+                connection.execute(f"INSERT {conflict}INTO {name} BY NAME SELECT * FROM incoming")
                 connection.unregister("incoming")
                 summaries.note(connection, name, rows)
             connection.execute("COMMIT")
@@ -309,33 +306,42 @@ class Ingest:
             with suppress(duckdb.Error):  # there may be no transaction left; what went wrong is what is raised
                 connection.execute("ROLLBACK")
             raise
-        return found, known
+        return known
 
-    def _fresh(self, connection: Any, group: list[_Batch], sent_again: bool) -> list[dict[str, pa.Table]]:
-        """Return the group's tables without the records that were stored before, and count those.
+    def _fresh(
+        self, connection: Any, group: list[_Batch], sent_again: bool
+    ) -> tuple[list[dict[str, pa.Table]], repeated.Keys]:
+        """Return the group's tables without the records that were stored before, which it counts, and all keys.
 
         A span is stored once. Of log records and points two that are equal in one request are two: only what an
         earlier request brought was sent again.
         """
+        keys = [
+            {
+                name: repeated.keys(connection, name, batch.tables[name])
+                for name in repeated.NAMES
+                if name in batch.tables
+            }
+            for batch in group
+        ]
+        every = np.concatenate([np.zeros(0, np.uint64), *(some for of_batch in keys for some in of_batch.values())])
+        if len(np.unique(every)) == len(every) and not self._recent.known(every).any():
+            return [batch.tables for batch in group], every
         earlier = repeated.Recent()
         kept = []
-        for batch in group:
+        for batch, of_batch in zip(group, keys, strict=True):
             tables = dict(batch.tables)
             counts: Counter[str] = Counter()
-            for name, identity in repeated.IDENTITY.items():
-                if name not in tables:
-                    continue
-                rows = connection.from_arrow(tables[name]).project(f"*, {identity} AS key").to_arrow_table()
-                keys = rows["key"].to_numpy().astype(np.uint64)
-                old = self._recent.known(keys) | earlier.known(keys)
+            for name, some in of_batch.items():
+                old = self._recent.known(some) | earlier.known(some)
                 if name == "spans":
-                    first = np.zeros(len(keys), np.bool_)
-                    first[np.unique(keys, return_index=True)[1]] = True
+                    first = np.zeros(len(some), np.bool_)
+                    first[np.unique(some, return_index=True)[1]] = True
                     old |= ~first
-                earlier.add(keys)
+                earlier.add(some)
                 if old.any():
                     counts[SIGNALS[name]] = int(old.sum())
-                    tables[name] = rows.drop_columns("key").filter(pa.array(~old))
+                    tables[name] = tables[name].filter(pa.array(~old))
             if sent_again:
                 now = time.time_ns()
                 said = [[now, s, batch.transport, "repeated", "sent again", n] for s, n in counts.items()]
@@ -344,7 +350,7 @@ class Ingest:
                     tables["ingest"] = pa.concat_tables([*parts, decode.to_arrow("ingest", said)])
                 batch.counts["repeated"] = counts
             kept.append(tables)
-        return kept
+        return kept, every
 
     def _count(self, batch: _Batch) -> None:
         with self._lock:
@@ -362,10 +368,6 @@ class Ingest:
             "since_ns": self.since_ns,
             "trouble": self._store.trouble,
         }
-
-
-class _Repeated(Exception):
-    """Some of a group was stored before."""
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

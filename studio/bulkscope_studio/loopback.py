@@ -35,6 +35,11 @@ ORIGIN_SAID = (
 )
 
 
+def is_any_host(name: str) -> bool:
+    """Say yes: a login keeps strangers out, and a page under a name of its own is sent no password and no cookie."""
+    return True
+
+
 def is_page_host(name: str) -> bool:
     """Say whether pages are served under ``name``."""
     return name in NAMES
@@ -87,8 +92,8 @@ class Guard:
         return None
 
 
-async def answer(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Send a plain text as the whole answer to a request, or to one for a socket instead of opening it."""
+async def answer(scope: Scope, send: Send, status: int, text: str, *more: tuple[bytes, bytes]) -> None:
+    """Send a plain text, with ``more`` headers, as the whole answer to a request, or instead of opening a socket."""
     kind = "http.response"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in scope.get("extensions", {}):
@@ -96,6 +101,6 @@ async def answer(scope: Scope, send: Send, status: int, text: str) -> None:
             return
         kind = "websocket.http.response"
     body = text.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": body})

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
-    ExportLogsServiceRequest,
-    ExportLogsServiceResponse,
-)
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 
-from bulkscope_studio import decode
 from bulkscope_studio.connections import Bodies, Full
-from bulkscope_studio.decode import Decoded, Malformed
-from bulkscope_studio.ingest import Busy, Ingest, Unwritable
+from bulkscope_studio.intake import SIGNALS, Body, Intake, Refusal
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -37,48 +21,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 MAX_BODY = 64 * 1024 * 1024
 # As Python's objects JSON takes up to thirty times its bytes; protobuf is decoded in parts.
 MAX_JSON = 8 * 1024 * 1024
-# A sender waits for 10 s by default; what is committed later and comes again is known to be there.
-COMMIT_SECONDS = 30.0
-RETRY_AFTER_S = 1
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
-# path: signal, request, response, name of the count in the partial success
-SIGNALS: dict[str, tuple[str, type[Message], type[Message], str]] = {
-    "/v1/traces": ("traces", ExportTraceServiceRequest, ExportTraceServiceResponse, "rejected_spans"),
-    "/v1/logs": ("logs", ExportLogsServiceRequest, ExportLogsServiceResponse, "rejected_log_records"),
-    "/v1/metrics": ("metrics", ExportMetricsServiceRequest, ExportMetricsServiceResponse, "rejected_data_points"),
-}
-
 _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
-
-
-class Refusal(Exception):
-    """A request that cannot be taken: HTTP status, and what to do about it.
-
-    ``reason`` is what is kept of it, by default the message up to its colon: never anything that the sender wrote, or
-    a sender could fill the store with reasons.
-    """
-
-    def __init__(self, status: int, message: str, retry_after: int | None = None, reason: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.retry_after = status, message, retry_after
-        self.reason = message.partition(":")[0] if reason is None else reason
-
-
-def again(error: Exception) -> Refusal:
-    """Return what tells a sender to keep its data and try again: the fault is not its own."""
-    said = "the commit takes long" if isinstance(error, TimeoutError) else str(error)
-    return Refusal(503, f"{said}; try again", retry_after=RETRY_AFTER_S)
-
-
-def response(kind: type[Message], decoded: Decoded, count_name: str) -> Message:
-    """Return the OTLP answer; its partial success names what was refused."""
-    answer = kind()
-    if decoded.refused:
-        partial = answer.partial_success  # type: ignore[attr-defined]
-        setattr(partial, count_name, sum(decoded.refused.values()))
-        partial.error_message = decoded.message()
-    return answer
 
 
 def unpack(body: bytes, encoding: str, limit: int) -> bytes | bytearray:
@@ -147,14 +92,6 @@ def _not_otlp(content_type: str) -> Refusal:
     return Refusal(415, said, reason="Content-Type is not OTLP")
 
 
-def decoded(parts: Iterator[Decoded], kind: type[Message]) -> Decoded:
-    """Return the next part of a request; raises ``Refusal`` where it cannot be read."""
-    try:
-        return next(parts)
-    except Malformed as error:
-        raise Refusal(400, f"the body is not a protobuf {kind.DESCRIPTOR.name}: {error}") from error
-
-
 def _ids_to_base64(node: object) -> None:
     """OTLP's JSON writes ids in hex, where protobuf's JSON mapping wants base64. Bad hex becomes an empty id."""
     if isinstance(node, list):
@@ -175,10 +112,8 @@ def _ids_to_base64(node: object) -> None:
 class OtlpHttp:
     """The ASGI application of the OTLP end point."""
 
-    def __init__(self, ingest: Ingest, max_body: int = MAX_BODY) -> None:
-        self._ingest, self._max_body, self._bodies = ingest, max_body, Bodies()
-        # One decoder thread: two would only take turns on the interpreter lock, with twice the memory.
-        self._decoders = ThreadPoolExecutor(1, "bulkscope-decode")
+    def __init__(self, intake: Intake, max_body: int = MAX_BODY) -> None:
+        self._intake, self._max_body, self._bodies = intake, max_body, Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -195,7 +130,7 @@ class OtlpHttp:
             status, body = 200, await self._take(scope, receive, headers, content_type)
         except Refusal as refusal:
             if refusal.status != 503:
-                self._ingest.refuse(signal, "http", refusal.reason)
+                self._intake.ingest.refuse(signal, "http", refusal.reason)
             status, body = refusal.status, _status_message(refusal, answer_type)
             if refusal.retry_after is not None:
                 extra.append((b"retry-after", str(refusal.retry_after).encode()))
@@ -210,32 +145,17 @@ class OtlpHttp:
             raise Refusal(405, "OTLP is sent with POST")
         if content_type not in (PROTOBUF, JSON):
             raise _not_otlp(content_type)
+        encoding, kind = headers.get("content-encoding", "").lower(), SIGNALS[scope["path"]][1]
         with self._bodies.body() as reach:
             body = await self._body(receive, reach)
-            answer = await self._store(scope["path"], body, headers.get("content-encoding", "").lower(), content_type)
+
+            def read() -> Body:
+                return parse(unpack(body, encoding, self._max_body), content_type, kind)
+
+            answer = await self._intake.take(scope["path"], "http", read)
         if content_type == JSON:
             return json_format.MessageToJson(answer, indent=None).encode()
         return bytes(answer.SerializeToString())
-
-    async def _store(self, path: str, body: bytes, encoding: str, content_type: str) -> Message:
-        signal, request_kind, response_kind, count_name = SIGNALS[path]
-        whole, parts, stored = Decoded(), None, None
-        while True:
-            # Part by part: other requests are decoded in between.
-            part, parts = await asyncio.get_running_loop().run_in_executor(
-                self._decoders, self._decode, parts or (body, encoding, content_type), signal, request_kind
-            )
-            if stored is not None:
-                await _committed(stored)
-            try:
-                stored = self._ingest.submit(part, signal, "http")
-            except Busy as busy:
-                raise again(busy) from None
-            whole.add_counts(part)
-            if part.last:
-                break
-        await _committed(stored)
-        return response(response_kind, whole, count_name)
 
     async def _body(self, receive: Receive, reach: Callable[[int], None]) -> bytes:
         chunks, size = [], 0
@@ -250,31 +170,10 @@ class OtlpHttp:
             try:
                 reach(size)
             except Full:
-                raise Refusal(503, "other senders' requests fill the memory; try again", retry_after=1) from None
+                raise Refusal(503, "other senders' requests fill the memory; try again") from None
             chunks.append(chunk)
             if not message.get("more_body"):
                 return b"".join(chunks)
-
-    def _decode(
-        self, source: Iterator[Decoded] | tuple[bytes, str, str], signal: str, kind: type[Message]
-    ) -> tuple[Decoded, Iterator[Decoded]]:
-        """Return the first part of a body with its encoding and type, or the next of ``source``; and its source."""
-        if isinstance(source, tuple):
-            body, encoding, content_type = source
-            source = decode.parts(signal, parse(unpack(body, encoding, self._max_body), content_type, kind))
-        return decoded(source, kind), source
-
-
-async def _committed(stored: Future[None]) -> None:
-    try:
-        # Shielded: who is no longer waited for is stored all the same.
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(stored)), COMMIT_SECONDS)
-    except Unwritable as error:
-        raise Refusal(500, f"the store could not take the data: {error}") from error
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        raise again(error) from error
 
 
 def _status_message(refusal: Refusal, content_type: str) -> bytes:

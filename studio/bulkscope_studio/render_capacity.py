@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from bulkscope_studio.analysis.wording import ABSENT, count, number, percent, seconds, size
+from bulkscope_studio.analysis.wording import ABSENT, agree, between, count, number, percent, seconds, size
 from bulkscope_studio.output import Output, inline
 
 # Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
@@ -107,8 +108,9 @@ def _waits(pool: Mapping[str, Any]) -> Iterator[str]:
         yield f"Waits are not predicted: {f['problem'].removesuffix('.')}."
     else:
         source = "the observed rate" if f["observed"] else "asked for"
+        places = f"{count(f['places'], 'place')} {agree(f['places'], 'is', 'are')}"
         yield (
-            f"At {number(f['rate_per_s'])} jobs/s ({source}) {count(f['places'], 'place')} are "
+            f"At {number(f['rate_per_s'])} jobs/s ({source}) {places} "
             f"{percent(f['utilization']['value'])} busy; waits to expect: {_of(f['wait'])}."
         )
         missed = [condition["text"] for condition in f["conditions"] if not condition["holds"]]
@@ -127,7 +129,8 @@ def _waits(pool: Mapping[str, Any]) -> Iterator[str]:
             yield f"No arrival rate keeps {goal} with {count(best['places'], 'place')}."
         else:
             yield (
-                f"Up to {_with(best['rate_per_s'], number)} jobs/s {count(best['places'], 'place')} keep {goal} "
+                f"Up to {_with(best['rate_per_s'], number)} jobs/s {count(best['places'], 'place')} "
+                f"{agree(best['places'], 'keeps', 'keep')} {goal} "
                 f"(by simulation; {percent(best['utilization'])} busy)."
             )
 
@@ -152,15 +155,18 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
     if found["kind"] == "bounds":
         most = found["ceilings"][-1]
         chosen, best = enough([level for level in model["levels"] if level["rate_per_s"] is not None])
-        fewer = f", and {chosen['places']} do {number(chosen['rate_per_s']['value'])}" if chosen is not best else ""
+        fewer = ""
+        if chosen is not best:
+            fewer = f", and {count(chosen['places'], 'place')} can do {number(chosen['rate_per_s']['value'])}"
         yield (
             f"{_name(model)}: best of {len(found['counts'])} worker counts is {found['best_count']} with "
-            f"{number(found['best_per_s'])} jobs/s{fewer}; {most['places']} can do {number(most['most_per_s'])} at most"
+            f"{number(found['best_per_s'])} jobs/s{fewer}; {count(most['places'], 'place')} can do "
+            f"{number(most['most_per_s'])} at most"
             f"{_cores(model, most)}. A curve needs five counts."
         )
         return
     peak, top = found["peak_places"], found["peak_per_s"]
-    where = "no peak" if peak["value"] is None else f"peak at {_with(peak, number)} places"
+    where = "no peak" if peak["value"] is None else f"places at the peak: {_with(peak, number)}"
     beyond = " (extrapolated)" if found["extrapolated"] else ""
     yield (
         f"{_name(model)}: universal scalability law, λ {_with(found['lambda_per_s'], number)} jobs/s, "
@@ -170,7 +176,7 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cores(model: Mapping[str, Any], most: Mapping[str, Any]) -> str:
-    return f", what {number(model['cores'])} cores give" if most["by_cores"] else ""
+    return f", by {count(model['cores'], 'core')}" if most["by_cores"] else ""
 
 
 def _memory(memory: Mapping[str, Any]) -> str:
@@ -250,5 +256,5 @@ def interval(found: Mapping[str, Any], words: Callable[[float], str]) -> str:
     """Return the ends of an estimate's interval, empty where neither is known."""
     if found["low"] is None and found["high"] is None:
         return ""
-    low, high = ("∞" if found[end] is None else words(found[end]) for end in ("low", "high"))
-    return f"{low} to {high}"
+    low, high = (math.inf if found[end] is None else found[end] for end in ("low", "high"))
+    return between(low, high, lambda value: words(value) if math.isfinite(value) else "∞")

@@ -57,18 +57,28 @@ def sides(found: Mapping[str, Any]) -> list[str]:
             f"{wording.count(side['sent'], 'job')} sent, {side['ended']:,} ended, {side['failed']:,} failed",
             (wording.count(side["workers"], "worker") if side["workers"] else "no worker seen")
             + (f" on {', '.join(side['hosts'])}" if side["hosts"] else "")
-            + (f", {', '.join(map(wording.number, side['cores']))} cores each" if side["cores"] else ""),
+            + (f", {_cores(side)}" if side["cores"] else ""),
         ]
         if side["makespan_s"] is not None:
             parts.append(f"the whole {wording.seconds(side['makespan_s'])}")
         for what in ("input", "output"):
             if side[f"{what}_tokens_mean"] is not None:
-                parts.append(f"{wording.number(side[f'{what}_tokens_mean'])} {what} tokens a job")
+                parts.append(f"{wording.count(side[f'{what}_tokens_mean'], f'{what} token')} a job")
         if side["memory_peak_bytes"] is not None:
             parts.append(f"highest peak RAM {wording.size(side['memory_peak_bytes'])}")
         parts.append(f"{when(side['start_ns'])} UTC")
         lines.append(f"{name.upper()}  {side['label']}: " + "; ".join(parts))
     return lines
+
+
+def _cores(side: Mapping[str, Any]) -> str:
+    """Say how many cores a worker may use; where workers may use different numbers, all of these."""
+    *others, last = side["cores"]
+    numbers = [
+        *map(wording.number, others),
+        wording.count(last, "core") if not others else f"{wording.number(last)} cores",
+    ]
+    return " or ".join(numbers) + ("" if side["workers"] == 1 else " each")
 
 
 def pairing(found: Mapping[str, Any]) -> list[str]:
@@ -106,11 +116,11 @@ def effect(row: Mapping[str, Any]) -> str:
     if of is None:
         return wording.ABSENT
     if row["kind"] == "ratio":
-        said = f"{_times(of['value'])} times ({_times(of['low'])} to {_times(of['high'])})"
+        said = f"{_times(of['value'])} times ({wording.between(of['low'], of['high'], _times)})"
         smallest = f"{wording.percent(of['smallest'])}" if of["smallest"] < 100 else "a hundredfold"
     else:
-        said = " to ".join(f"{100 * of[end]:+.1f}" for end in ("low", "high"))
-        said = f"{100 * of['value']:+.1f} points ({said})"
+        range_ = wording.between(of["low"], of["high"], lambda share: f"{100 * share:+.1f}")
+        said = f"{100 * of['value']:+.1f} points ({range_})"
         smallest = f"{100 * of['smallest']:.1f} points"
     return f"{said}; seen from {smallest}"
 

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import urllib.parse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bulkscope_studio import storefile
@@ -23,12 +23,13 @@ _held: dict[Path, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A running studio: its process and the addresses it listens on."""
+    """A running studio: its process, the addresses it listens on, and the token that it asks commands for, if any."""
 
     pid: int
     web: str
     otlp_http: str
     otlp_grpc: str
+    token: str = field(default="", repr=False)
 
 
 def _path(db: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from bulkscope_studio import (
     connections,
     grpc_receiver,
     host,
+    login,
     loopback,
     retention,
     runtime,
@@ -30,6 +32,7 @@ from bulkscope_studio import (
     summaries,
 )
 from bulkscope_studio.ingest import Busy, Ingest
+from bulkscope_studio.intake import Intake
 from bulkscope_studio.output import say
 from bulkscope_studio.paths import default_db
 from bulkscope_studio.receiver import OtlpHttp
@@ -50,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--db", type=Path, default=default_db(), help="the file to keep the data in")
+    parser.add_argument(
+        "--host", default=HOST, metavar="ADDRESS",
+        help=f"address to listen on; any but this machine's own loopback wants a password, in {login.VARIABLE}",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port of the web page; 0 takes a free one")
     parser.add_argument("--otlp-http-port", type=int, default=4318, help="port for OTLP over HTTP; 0 takes a free one")
     parser.add_argument("--otlp-grpc-port", type=int, default=4317, help="port for OTLP over gRPC; 0 takes a free one")
@@ -59,15 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listen(port: int, option: str) -> socket.socket:
-    listener = socket.socket()
+def _listen(address: str, port: int, option: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((address, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise SystemExit2(f"port {port} cannot be used ({error}); choose another with {option}, or 0") from error
+        where = f"port {port}" if address == HOST else f"port {port} at {address}"
+        raise SystemExit2(f"{where} cannot be used ({error}); choose another with {option}, or 0") from error
     return listener
+
+
+def _url(address: str, port: int) -> str:
+    """Return where a server at an address is reached on this machine."""
+    found = ipaddress.ip_address(address)
+    if found.is_unspecified:
+        found = ipaddress.ip_address(HOST if found.version == 4 else "::1")
+    return f"http://[{found}]:{port}" if found.version == 6 else f"http://{found}:{port}"
 
 
 class SystemExit2(Exception):
@@ -118,8 +134,9 @@ def command(argv: list[str]) -> int:
     os.umask(0o077)  # logs of every service come in: file, log and runs are this user's alone
     try:
         keep, limit = retention.duration(options.retention), retention.size(options.max_size)
-        web_socket = _listen(options.port, "--port")
-        http_socket = _listen(options.otlp_http_port, "--otlp-http-port")
+        asked = login.of(options.host, os.environ)
+        web_socket = _listen(options.host, options.port, "--port")
+        http_socket = _listen(options.host, options.otlp_http_port, "--otlp-http-port")
         db = options.db.expanduser().absolute()
         try:
             store = Store(db)
@@ -132,9 +149,10 @@ def command(argv: list[str]) -> int:
         with store.writing() as connection:
             summaries.ensure(connection)
         ingest = Ingest(store)
+        intake = Intake(ingest)
         try:
             most = connections.most(connections.descriptors())
-            grpc_server, grpc_port = grpc_receiver.serve(ingest, options.otlp_grpc_port, most)
+            grpc_server = grpc_receiver.serve(intake, options.otlp_grpc_port, most, host=options.host)
         except OSError as error:
             store.close()
             raise SystemExit2(
@@ -145,9 +163,10 @@ def command(argv: list[str]) -> int:
         return 2
     note = runtime.Runtime(
         pid=os.getpid(),
-        web=f"http://{HOST}:{web_socket.getsockname()[1]}",
-        otlp_http=f"http://{HOST}:{http_socket.getsockname()[1]}",
-        otlp_grpc=f"http://{HOST}:{grpc_port}",
+        web=_url(options.host, web_socket.getsockname()[1]),
+        otlp_http=_url(options.host, http_socket.getsockname()[1]),
+        otlp_grpc=_url(options.host, grpc_server.port),
+        token=asked.token if asked else "",
     )
     stops: list[Callable[[], Any]] = []
     if not options.no_host:
@@ -161,12 +180,13 @@ def command(argv: list[str]) -> int:
     stops.append(_sum_up(ingest, store))
     served = False
     try:
-        served = asyncio.run(_serve(store, ingest, note, web_socket, http_socket, most))
+        served = asyncio.run(_serve(store, intake, note, asked, web_socket, http_socket, most))
     finally:
         for stop in stops:
             stop()
         ended = ingest.close(CLOSE_SECONDS)
-        grpc_server.stop(1).wait(5)
+        intake.close()
+        grpc_server.stop(1)
         runtime.remove(db)
         if not ended:
             # A commit that the disk does not end cannot be waited for; DuckDB's own log has what was committed.
@@ -181,20 +201,22 @@ def command(argv: list[str]) -> int:
 
 
 async def _serve(
-    store: Store, ingest: Ingest, note: runtime.Runtime, web_socket: socket.socket, http_socket: socket.socket,
-    most: int,
+    store: Store, intake: Intake, note: runtime.Runtime, asked: login.Login | None, web_socket: socket.socket,
+    http_socket: socket.socket, most: int,
 ) -> bool:  # fmt: skip
     """Serve until a signal comes; False when a server could not be started, or ended by itself."""
     from bulkscope_studio import web
+
+    ingest = intake.ingest
 
     def status() -> dict[str, Any]:
         found = ingest.status() | {"db": str(store.path), "otlp_http": note.otlp_http, "otlp_grpc": note.otlp_grpc}
         found["db_bytes"] = store.path.stat().st_size if store.path.exists() else 0
         return found
 
-    guarded = loopback.Guard(OtlpHttp(ingest), loopback.is_sender_host, loopback.SENDER_SAID)
+    guarded = loopback.Guard(OtlpHttp(intake), loopback.is_sender_host, loopback.SENDER_SAID)
     receiver = _server(guarded, "off", CLOSE_SECONDS + 3, most)
-    pages = _server(web.build(store, status), "on", 2, most)
+    pages = _server(web.build(store, status, asked), "on", 2, most)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -221,6 +243,8 @@ async def _serve(
         say(f"Studio       {note.web}")
         say(f"OTLP/HTTP    {note.otlp_http}")
         say(f"OTLP/gRPC    {note.otlp_grpc}")
+        if asked is not None:
+            say(f"Login        any user, the password in {login.VARIABLE}")
         say(f"Data         {store.path}")
         await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     receiver.should_exit = pages.should_exit = True
@@ -239,7 +263,7 @@ def _keep_small(ingest: Ingest, kept: retention.Retention) -> Callable[[], None]
     def run() -> None:
         while True:
             try:
-                ingest.call(kept.apply).result()
+                ingest.call(kept.apply, deletes=True).result()
             except Busy:
                 pass  # what is written now counts the next time
             except Exception:

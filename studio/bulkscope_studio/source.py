@@ -170,7 +170,10 @@ def _open(db: Path) -> Store:
 def _ask(running: runtime.Runtime, path: str, body: object, method: str) -> Any:
     url = running.web.rstrip("/") + path
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {}, method=method)
+    headers = {"Content-Type": "application/json"} if data else {}
+    if running.token:
+        headers["Authorization"] = f"Bearer {running.token}"
+    request = urllib.request.Request(url, data, headers, method=method)
     try:
         with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
             trouble = unwell.told(answer.headers.get(unwell.HEADER))

@@ -1,9 +1,9 @@
 """Encoded spans to columns, all spans of a batch at a time.
 
-ptars reads the spans' bytes into Arrow without making an object of each, with a description of a span that leaves
+ptars reads requests into Arrow without making an object of each span, with a description of a span that leaves
 values, events and links encoded. Each attribute is then taken out of all spans at once: what its column takes goes
-there, what has no column becomes JSON. Python works per span only for that JSON, and per value for values of rare
-shapes. 10 us a span against 20 with an object for each attribute (``bench/README.md``).
+there, what has no column becomes JSON. Python works per value only for values of
+rare shapes.
 
 What is refused, cut or out of range is what ``tests/studio/straightforward.py`` says, which decodes one span after
 the other.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,19 +55,57 @@ def _kinds(*taken: int) -> Mask:
 _TAKES = {"s": _kinds(_STRING), "b": _kinds(_BOOL), "i": _kinds(_INT), "n": _kinds(_INT), "d": _kinds(_INT, _DOUBLE)}
 _DTYPES = {"s": np.int64, "b": np.bool_, "i": np.int64, "n": np.int32, "d": np.float64}
 _MEASURED = "ind"
+# Bytes that JSON does not take as they are.
+_ESCAPED = np.isin(np.arange(256), [*range(0x20), ord('"'), ord("\\")])
 
 
-def decode(encoded: list[bytes], values: Values, refused: Counter[str]) -> tuple[dict[str, pa.Array], Array]:
-    """Return the columns of encoded spans that come from the spans themselves, and which spans they are of.
+class Requests:
+    """Encoded requests for traces as columns: ``owner`` (n) is the place in ``scopes`` of each span's own.
+
+    ``scopes`` are pairs of resource and scope, encoded.
+
+    A resource without spans is a scope without spans. Raises ``Malformed``.
+    """
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        try:
+            batch = reader().list_to_record_batch(encoded)
+        except ValueError as error:
+            raise Malformed(str(error)) from error
+        groups = batch.column("groups").flatten()
+        of_group = pc.struct_field(groups, "scopes")
+        scopes = of_group.flatten()
+        of_scope = pc.struct_field(scopes, "spans")
+        names = iter(_whole(pc.struct_field(scopes, "scope")))
+        self.scopes: list[tuple[bytes, bytes]] = []
+        places: list[int] = []
+        for resource, count in zip(
+            _whole(pc.struct_field(groups, "resource")), _lengths(of_group).tolist(), strict=True
+        ):
+            places += range(len(self.scopes), len(self.scopes) + count)
+            self.scopes += [(resource, next(names)) for _ in range(count)] or [(resource, b"")]
+        self.owner = np.repeat(np.array(places, np.int64), _lengths(of_scope))
+        spans = of_scope.flatten()
+        self.spans = {field.name: column for field, column in zip(spans.type, spans.flatten(), strict=True)}
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+
+def _whole(parts: pa.Array) -> list[bytes]:
+    """Return messages of their parts: one that comes in several is what their bytes make when they are joined."""
+    return [b"".join(some) for some in parts.to_pylist()]
+
+
+def decode(requests: Requests, values: Values, refused: Counter[str]) -> tuple[dict[str, pa.Array], Array]:
+    """Return the columns of spans that come from the spans themselves, and which spans they are of.
 
     Columns without a value are left out; ``pid`` is there when a job's span says whose work it was. Refused spans
     are counted by reason. Raises ``Malformed``.
     """
-    try:
-        batch = reader().list_to_record_batch(encoded)
-    except ValueError as error:
-        raise Malformed(str(error)) from error
-    spans = {name: batch.column(index) for index, name in enumerate(batch.schema.names)}
+    if not len(requests):
+        return {}, np.zeros(0, np.int64)
+    spans = requests.spans
     good = _good(spans, values, refused)
     kept = np.flatnonzero(good)
     if len(kept) < len(good):
@@ -97,12 +134,12 @@ def decode(encoded: list[bytes], values: Values, refused: Counter[str]) -> tuple
 
 @cache
 def reader() -> Any:
-    """Return what reads spans into Arrow: strings are checked, values, events and links stay encoded."""
+    """Return what reads requests into Arrow: strings are checked, values, events and links stay encoded."""
     import ptars
 
     field = descriptor_pb2.FieldDescriptorProto
     text, binary, fixed = field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_FIXED64
-    file = descriptor_pb2.FileDescriptorProto(name="bulkscope_span.proto", package="bulkscope", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name="bulkscope_traces.proto", package="bulkscope", syntax="proto3")
 
     def message(name: str, *fields: tuple[str, int, int | str]) -> None:
         made = file.message_type.add(name=name)
@@ -114,7 +151,8 @@ def reader() -> Any:
             else:
                 one.type = kind  # type: ignore[assignment]
 
-    # A value is repeated, for a message that comes in several parts is what their bytes make when they are joined.
+    # Values, resources and scopes are repeated, for a message that comes in several parts is what their bytes make
+    # when they are joined.
     message("Pair", ("key", 1, text), ("value*", 2, binary))
     message("Status", ("message", 2, text), ("code", 3, field.TYPE_INT32))
     message(
@@ -124,10 +162,13 @@ def reader() -> Any:
         ("dropped_events", 12, field.TYPE_UINT32), ("links*", 13, binary), ("dropped_links", 14, field.TYPE_UINT32),
         ("status", 15, ".bulkscope.Status"),
     )  # fmt: skip
+    message("Scope", ("scope*", 1, binary), ("spans*", 2, ".bulkscope.Span"))
+    message("Group", ("resource*", 1, binary), ("scopes*", 2, ".bulkscope.Scope"))
+    message("Request", ("groups*", 1, ".bulkscope.Group"))
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     handlers = ptars.HandlerPool([pool.FindFileByName(file.name)])
-    return handlers.get_for_message(pool.FindMessageTypeByName("bulkscope.Span"))
+    return handlers.get_for_message(pool.FindMessageTypeByName("bulkscope.Request"))
 
 
 def _good(spans: dict[str, pa.Array], values: Values, refused: Counter[str]) -> Mask:
@@ -402,33 +443,66 @@ class _Attributes:
         return {name: whole.slice(n * self.n, self.n) for n, name in enumerate(names) if given[n]}
 
     def _json(self, rows: Array) -> pa.Array | None:
-        """Return the attributes of these rows as one JSON object a span."""
+        """Return the attributes of these rows as one JSON object a span, as ``dump`` writes it."""
         if not len(rows):
             return None
+        keys = self.keys
+        if any(len(key) > MAX_STRING for key in keys):
+            cut = {number for number, key in enumerate(keys) if len(key) > MAX_STRING}
+            self.values.truncated[LONG_STRING] += sum(number in cut for number in self.key[rows].tolist())
+            keys = [key[:MAX_STRING] for key in keys]
+        names = sorted(set(keys))
+        rank = {name: number for number, name in enumerate(names)}
+        name = np.array([rank[key] for key in keys])[self.key[rows]]
+        # By span and name; of one name twice in a span the later counts.
+        by = self.span[rows] * len(names) + name
+        order = np.argsort(by, kind="stable")
+        order = order[np.append(np.diff(by[order]) != 0, True)]
+        rows, name = rows[order], name[order]
+
+        heads = pa.array([dump(name) + ":" for name in names])
+        strings, values = self._plain(rows)
+        encoded = np.ones(len(rows), np.bool_)
+        encoded[strings] = False
+        others = np.flatnonzero(encoded)
+        members = [
+            pc.binary_join_element_wise(heads.take(pa.array(name[strings])), values, "", '"'),
+            pc.binary_join_element_wise(heads.take(pa.array(name[others])), self._encoded(rows[others]), ""),
+        ]
+        place = np.empty(len(rows), np.int64)
+        place[np.concatenate([strings, others])] = np.arange(len(rows))
+        ends = np.searchsorted(self.span[rows], np.arange(self.n + 1)).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(ends), pa.concat_arrays(members).take(pa.array(place)))
+        objects = pc.binary_join_element_wise("{", pc.binary_join(lists, ","), "}", "")
+        some = ends[1:] > ends[:-1]
+        return objects if some.all() else pc.if_else(pa.array(some), objects, None)
+
+    def _plain(self, rows: Array) -> tuple[Array, pa.Array]:
+        """Return the places of strings that JSON writes as they are, and these strings."""
+        places = np.flatnonzero(self.kind[rows] == _STRING)
+        values = self.strings.take(pa.array(self.string[rows[places]]))
+        offsets, data = _offsets(values), _data(values)
+        marked = np.flatnonzero(_ESCAPED[data[: offsets[-1]]])
+        if not len(marked):
+            return places, values
+        plain = np.ones(len(places), np.bool_)
+        plain[np.searchsorted(offsets, marked, "right") - 1] = False
+        return places[plain], values.filter(pa.array(plain))
+
+    def _encoded(self, rows: Array) -> pa.Array:
+        """Return values as JSON."""
         kind = self.kind[rows]
         found = np.empty(len(rows), object)
         found[kind == _INT] = self.whole[rows[kind == _INT]].tolist()
         found[kind == _BOOL] = self.whole[rows[kind == _BOOL]].astype(np.bool_).tolist()
         numbers = self.number[rows[kind == _DOUBLE]].tolist()
         found[kind == _DOUBLE] = [number if math.isfinite(number) else str(number) for number in numbers]
-        strings = rows[kind == _STRING]
-        if len(strings):
-            taken = self.strings.take(pa.array(self.string[strings]))
-            found[kind == _STRING] = taken.to_numpy(zero_copy_only=False)
+        # None of these has a comma in it.
+        texts = orjson.dumps(found.tolist())[1:-1].split(b",") if len(rows) else []
+        for place in np.flatnonzero(kind == _STRING).tolist():
+            texts[place] = orjson.dumps(self.strings[int(self.string[rows[place]])].as_py())
         for place in np.flatnonzero(kind == _OTHER).tolist():
-            found[place] = self.other[int(rows[place])]
-        keys = self.keys
-        if any(len(key) > MAX_STRING for key in keys):
-            cut = {number for number, key in enumerate(keys) if len(key) > MAX_STRING}
-            self.values.truncated[LONG_STRING] += sum(number in cut for number in self.key[rows].tolist())
-            keys = [key[:MAX_STRING] for key in keys]
-        names, objects = list(map(keys.__getitem__, self.key[rows].tolist())), found.tolist()
-        ends = np.searchsorted(self.span[rows], np.arange(self.n + 1)).tolist()
-        dumps, sort = orjson.dumps, orjson.OPT_SORT_KEYS
-        texts = [
-            dumps(dict(zip(names[a:b], objects[a:b], strict=True)), None, sort) if a < b else None
-            for a, b in pairwise(ends)
-        ]
+            texts[place] = dump(self.other[int(rows[place])]).encode()
         return pa.array(texts, pa.binary()).view(pa.string())
 
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from bulkscope_studio import runtime, source, sweep_plan
-from bulkscope_studio.analysis.wording import count, number, percent, printable, seconds
+from bulkscope_studio.analysis.wording import agree, count, number, part, percent, printable, seconds
 from bulkscope_studio.children import Children, Ended, Stopped
 from bulkscope_studio.output import lines, say
 from bulkscope_studio.render_capacity import enough, interval
@@ -231,7 +231,8 @@ class _Sweep:
             )
         if sent.refused:
             self.notes.append(
-                f"Step {step.key}: {sent.refused} of {sent.requests} requests were refused ({sent.problem})."
+                f"Step {step.key}: {part(sent.refused, sent.requests, 'request')} "
+                f"{agree(sent.refused, 'was', 'were')} refused ({sent.problem})."
             )
         rate = self._sustained(bulk, step.workers) if step.rate is None else None
         self.state.end(
@@ -294,7 +295,8 @@ class _Sweep:
             workers.check()
         if sent.refused > MOST_REFUSED * sent.requests:
             raise Failed(
-                f"{sent.refused} of {sent.requests} requests of {bulk} to {self.plan.url} were refused: {sent.problem}"
+                f"{part(sent.refused, sent.requests, 'request')} of {bulk} to {self.plan.url} "
+                f"{agree(sent.refused, 'was', 'were')} refused: {sent.problem}"
             )
         return sent
 
@@ -465,7 +467,7 @@ def _recommendation(
     words = f"Run {count(places, 'worker')}: {number(rate['value'])} jobs/s [{interval(rate, number)}]"
     if best is not chosen:
         more = best["rate_per_s"]["value"] / rate["value"] - 1
-        words += f"; {best['places']} bring {percent(more)} more"
+        words += f"; {count(best['places'], 'worker')} bring {percent(more)} more"
     elif chosen is levels[-1] and len(levels) > 1:
         words += ", the most that was tried"
     found: dict[str, Any] = {"workers": places, "rate_per_s": rate, "slo_s": slo, "quantile": quantile, "highest": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from bulkscope_studio.connections import RETRY_AFTER_S
 from bulkscope_studio.store import Store, TooLong, Unavailable
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "bulkscope-trouble"
-RETRY_AFTER_S = 2
 
 
 def install(app: FastAPI, store: Store) -> None:

@@ -60,6 +60,14 @@ def test_a_skip_fails_where_it_is_forbidden(tmp_path: Path, no_skip: str, last: 
     assert "the thing is missing" in found
 
 
+@pytest.mark.parametrize("no_skip", ["0", "1"])
+def test_what_a_machine_cannot_do_may_be_skipped_everywhere(tmp_path: Path, no_skip: str) -> None:
+    (tmp_path / "test_some.py").write_text("from tests import parts\ndef test_it(): parts.cannot_be_here('no root')\n")
+    found = summary(tmp_path, no_skip)
+    assert "1 skipped" in found
+    assert "no root" in found
+
+
 def test_a_module_that_is_skipped_fails_as_well(tmp_path: Path) -> None:
     (tmp_path / "test_module.py").write_text('import pytest\npytest.importorskip("no_such_module")\n')
     assert "1 skipped" in summary(tmp_path, "0")

@@ -42,6 +42,10 @@ class RefusedError(Exception):
     """An attribute that Elasticsearch does not take."""
 
 
+class BusyError(Exception):
+    """A document that Elasticsearch would take later: its disk or its queue is full. The answer to all is 429 then."""
+
+
 def _value(value: Any) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
@@ -179,7 +183,10 @@ SIGNALS: dict[str, tuple[Any, Any, Any, str]] = {
 
 
 def store(url: str, documents: Iterable[Document]) -> list[str]:
-    """Write documents with one ``_bulk``; returns the reason of each that was refused."""
+    """Write documents with one ``_bulk``; returns the reason of each that was refused for good.
+
+    Raises ``BusyError`` when one may be tried again, as ``AbstractOTLPTransportAction`` answers 429 then.
+    """
     lines: list[str] = []
     for stream, document, templates in documents:
         action = {"_index": stream, **({"dynamic_templates": templates} if templates else {})}
@@ -188,7 +195,11 @@ def store(url: str, documents: Iterable[Document]) -> list[str]:
         return []
     body = ("\n".join(lines) + "\n").encode()
     answer = json.loads(http("POST", f"{url}/_bulk", body, "application/x-ndjson"))
-    return [item["create"]["error"]["reason"] for item in answer["items"] if "error" in item["create"]]
+    failed = [item["create"] for item in answer["items"] if "error" in item["create"]]
+    for item in failed:
+        if item["status"] == 429:
+            raise BusyError(item["error"]["reason"])
+    return [item["error"]["reason"] for item in failed]
 
 
 @contextmanager
@@ -210,6 +221,8 @@ def serve(elasticsearch: str) -> Iterator[str]:
                 self.answer(200, answer.SerializeToString())
             except RefusedError as error:
                 self.answer(400, str(error).encode())
+            except BusyError as error:
+                self.answer(429, str(error).encode())
             except (urllib.error.URLError, OSError) as error:
                 self.answer(503, str(error).encode())
 

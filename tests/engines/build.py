@@ -2,14 +2,17 @@
 
 OpenTelemetry Collector and Prometheus are compiled from Go modules, four to six minutes the first time;
 Elasticsearch with ES|QL is put together from Maven Central's jars (fetched, never redistributed: Elastic License 2.0),
-half a minute. What is built stays in ``~/.cache/bulkscope/engines`` until its sources here change. Standard library
-only, so that any Python can run it.
+half a minute; Kustomize and the schemas of Kubernetes and of the Prometheus operator come out of their Go modules, a
+minute. ``apiserver``, which is Kubernetes' API server and etcd, is built only when it is named: nine minutes of CPU.
+What is built stays in ``~/.cache/bulkscope/engines`` until its sources here change. Standard library only, so that any
+Python can run it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import platform
 import re
@@ -31,6 +34,12 @@ PROGRAMS = (
     "github.com/prometheus/prometheus/cmd/prometheus",
     "github.com/prometheus/prometheus/cmd/promtool",
 )
+
+# By folder in the cache's `kubernetes`: module and version, and which of its files.
+SCHEMAS = {
+    "openapi": ("k8s.io/kubernetes@v1.37.2", "api/openapi-spec/v3/api*_openapi.json"),
+    "crds": ("github.com/prometheus-operator/prometheus-operator@v0.92.0", "example/prometheus-operator-crd/*.yaml"),
+}
 
 
 class MissingError(Exception):
@@ -93,6 +102,35 @@ def go_programs() -> None:
     _run(_go(), "build", *options, *PROGRAMS, cwd=HERE / "go", env=env)
 
 
+def _kubernetes_programs(*programs: str) -> None:
+    env = os.environ | {"GOTOOLCHAIN": f"go{GO_VERSION}", "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": "0"}
+    options = ("-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", f"{CACHE / 'bin'}/")
+    (CACHE / "bin").mkdir(parents=True, exist_ok=True)
+    _run(_go(), "build", *options, *programs, cwd=HERE / "kubernetes", env=env)
+
+
+def kubernetes() -> None:
+    """Build ``kustomize`` into the cache's ``bin``, and copy the schemas into its ``kubernetes``."""
+    _kubernetes_programs("sigs.k8s.io/kustomize/kustomize/v5")
+    env = os.environ | {"GOTOOLCHAIN": f"go{GO_VERSION}", "GOFLAGS": "-mod=mod"}
+    for name, (module, pattern) in SCHEMAS.items():
+        words = [_go(), "mod", "download", "-json", module]
+        # In a folder without a go.mod: this module's requirements have nothing to do with it.
+        done = subprocess.run(words, cwd=CACHE, env=env, check=True, stdout=subprocess.PIPE, text=True)
+        target = CACHE / "kubernetes" / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for path in Path(json.loads(done.stdout)["Dir"]).glob(pattern):
+            shutil.copyfile(path, target / path.name)
+
+
+def apiserver() -> None:
+    """Build ``kube-apiserver`` and ``etcd`` into the cache's ``bin``."""
+    _kubernetes_programs("k8s.io/kubernetes/cmd/kube-apiserver")
+    _kubernetes_programs("go.etcd.io/etcd/server/v3")
+    (CACHE / "bin" / "server").replace(CACHE / "bin" / "etcd")
+
+
 def elasticsearch() -> None:
     """Fetch Elasticsearch's jars and compile the program that starts them into the cache's ``elasticsearch``."""
     for program in ("java", "javac", "mvn"):
@@ -109,21 +147,24 @@ def elasticsearch() -> None:
     _run("javac", *options, "-d", str(target / "classes"), *files, cwd=target)
 
 
-ENGINES = {"go": go_programs, "elasticsearch": elasticsearch}
+ENGINES = {"go": go_programs, "elasticsearch": elasticsearch, "kubernetes": kubernetes}
+# Built when they are named: the minutes of CPU that they take are not worth it on every machine.
+BY_NAME = {"apiserver": apiserver}
 
 
 def main(names: list[str]) -> int:
     missing = []
     for name in names or list(ENGINES):
-        if name not in ENGINES:
-            print(f"engines: there is no {name!r}; there are {', '.join(ENGINES)}", file=sys.stderr)
+        if name not in ENGINES | BY_NAME:
+            print(f"engines: there is no {name!r}; there are {', '.join(ENGINES | BY_NAME)}", file=sys.stderr)
             return 2
-        stamp, wanted = CACHE / f"{name}.sum", _sum(HERE / name)
+        source = HERE / ("kubernetes" if name in BY_NAME else name)
+        stamp, wanted = CACHE / f"{name}.sum", _sum(source)
         if stamp.exists() and stamp.read_text() == wanted:
             continue
         print(f"engines: building {name} into {CACHE}", file=sys.stderr)
         try:
-            ENGINES[name]()
+            (ENGINES | BY_NAME)[name]()
         except MissingError as error:
             missing.append(f"{name}: {error}")
         except subprocess.CalledProcessError as error:

@@ -7,9 +7,10 @@ differ: what a query finds here it finds there.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from tests.engines.servers import ask
+from tests.engines.servers import ROOT, ask, http
 
 KEYWORD, LONG = {"type": "keyword"}, {"type": "long"}
 
@@ -116,3 +117,19 @@ def install(url: str) -> None:
             "template": {"settings": {"index": index}},
         }
         ask("PUT", f"{url}/_index_template/{signal}-otel@template", template)
+
+
+def verdicts(url: str) -> None:
+    """Make the data stream of verdicts as setup does, empty.
+
+    The engine has no module that makes a data stream by hand: a document makes it, and goes.
+    """
+    from bulkscope_studio.setup import plan  # here: the stand-in for Elasticsearch, in its image, has no studio
+
+    (template,) = plan.index_templates(ROOT / "elasticsearch").values()
+    ask("PUT", f"{url}/_index_template/{plan.VERDICTS}", template)
+    lines = '{"create":{}}\n{"@timestamp":0}\n'
+    answer = json.loads(http("POST", f"{url}/{plan.VERDICTS}/_bulk", lines.encode(), "application/x-ndjson"))
+    made = answer["items"][0]["create"]
+    assert made["status"] == 201, made
+    ask("DELETE", f"{url}/{made['_index']}/_doc/{made['_id']}?refresh=true")

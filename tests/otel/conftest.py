@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.processes import groups
 from tests.sink import Sink, serve
 
 APP = """
@@ -33,18 +31,5 @@ def sink() -> Iterator[Sink]:
 def spawn(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a command in a folder that holds ``app.py``; ended with its whole group after the test."""
     (tmp_path / "app.py").write_text(APP)
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str, env: dict[str, str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            words, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with groups(tmp_path) as start:
+        yield start

@@ -462,3 +462,41 @@ def test_the_names_are_there_after_set_up() -> None:
     assert done.stdout.split() == ["False", "True"]
     with pytest.raises(AttributeError, match="no attribute 'dequeues'"):
         bulkscope.dequeues  # type: ignore[attr-defined]  # noqa: B018
+
+
+FORKED_WHILE_IMPORTING = """
+import importlib.abc, os, sys, threading, time
+import bulkscope
+
+began = threading.Event()
+
+class Slow(importlib.abc.MetaPathFinder):  # what the names stand for takes half a second to import
+    def find_spec(self, name, path, target=None):
+        if name == "bulkscope._public":
+            began.set()
+            time.sleep(0.5)
+
+sys.meta_path.insert(0, Slow())
+looking = threading.Thread(target=lambda: bulkscope.enqueue)
+looking.start()
+began.wait()
+child = os.fork()
+if child == 0:
+    with bulkscope.enqueue("q"):
+        pass
+    os._exit(0)
+looking.join()
+deadline = time.monotonic() + 20
+while time.monotonic() < deadline:
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        sys.exit(status)
+    time.sleep(0.01)
+os.kill(child, 9)
+sys.exit("the child waits for the import of a thread that it does not have")
+"""
+
+
+def test_without_set_up_a_child_forked_in_another_threads_first_look_up_goes_on() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED_WHILE_IMPORTING], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,8 @@
 
 Two real HTTP servers on the loopback address. They keep what they are given, give it back in the form in which
 the real ones do (settings nested and as text, dates added, defaults filled in), refuse keys that are not
-documented, and fail where a test says so.
+documented, and fail where a test says so. What a body may hold say Elastic's own documents (``elastic_api``,
+``kibana_api``).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 from tests import serving
+from tests.production import elastic_api, kibana_api
 
 Reply = tuple[int, Any]
 
-TEMPLATE_KEYS = {"template", "version", "_meta", "deprecated"}
-INNER_KEYS = {"settings", "mappings", "aliases", "lifecycle", "data_stream_options"}
+# Of index settings; Elastic's specification leaves their names open.
 SETTINGS = {
     "index.auto_expand_replicas",
     "index.lifecycle.prefer_ilm",
@@ -36,14 +37,6 @@ SETTINGS = {
     "index.mapping.total_fields.limit",
     "index.number_of_replicas",
     "index.refresh_interval",
-}
-MAPPING_KEYS = {"properties", "dynamic_templates", "dynamic", "date_detection", "_meta"}
-LIFECYCLE_KEYS = {"enabled", "data_retention", "downsampling"}
-ROLE_KEYS = {"cluster", "indices", "applications", "run_as", "metadata", "description", "global"}
-INDEX_PRIVILEGES = {"create_doc", "auto_configure", "read", "view_index_metadata"}
-DASHBOARD_KEYS = {
-    *("title", "description", "panels", "pinned_panels", "options", "query", "filters", "time_range"),
-    *("refresh_interval", "tags", "project_routing", "access_control"),
 }
 DATA_VIEW_CREATE = {"id", "title", "name", "timeFieldName", "fieldFormats", "allowNoIndex"}
 DATA_VIEW_UPDATE = {"title", "name", "timeFieldName", "fieldFormats"}
@@ -119,7 +112,17 @@ class Stack:
         return self.streams[name]
 
     def snapshot(self) -> str:
-        kept = ("users", "component_templates", "roles", "keys", "streams", "mappings", "views", "dashboards")
+        kept = (
+            "users",
+            "index_templates",
+            "component_templates",
+            "roles",
+            "keys",
+            "streams",
+            "mappings",
+            "views",
+            "dashboards",
+        )
         return json.dumps({name: getattr(self, name) for name in kept}, sort_keys=True)
 
 
@@ -160,22 +163,8 @@ def names(settings: dict[str, Any], prefix: str = "") -> set[str]:
 
 
 def undocumented(body: dict[str, Any]) -> list[str]:
-    """Return the keys of a component template that Elasticsearch does not know."""
-    inner = body.get("template", {})
-    settings = inner.get("settings", {})
-    store = inner.get("data_stream_options", {})
-    found = set(body) - TEMPLATE_KEYS
-    found |= set(inner) - INNER_KEYS
-    found |= names(nested(settings)) - SETTINGS
-    found |= set(inner.get("lifecycle", {})) - LIFECYCLE_KEYS
-    found |= set(store) - {"failure_store"}
-    found |= set(store.get("failure_store", {})) - {"enabled", "lifecycle"}
-    found |= set(store.get("failure_store", {}).get("lifecycle", {})) - LIFECYCLE_KEYS
-    found |= set(inner.get("mappings", {})) - MAPPING_KEYS
-    for entry in inner.get("mappings", {}).get("dynamic_templates", []):
-        for rule in entry.values():
-            found |= set(rule) - {"path_match", "match_mapping_type", "mapping", "match", "path_unmatch"}
-    return sorted(found)
+    """Return the index settings of a template that Elasticsearch does not know."""
+    return sorted(names(nested(body.get("template", {}).get("settings", {}))) - SETTINGS)
 
 
 class Elasticsearch:
@@ -207,6 +196,8 @@ class Elasticsearch:
         if name not in ("elastic", "admin"):
             reason = f"action [cluster:admin] is unauthorized for user [{name}]"
             return error(403, "security_exception", reason)
+        if wrong := elastic_api.refusal(method, path, body):
+            return error(400, "x_content_parse_exception", wrong)
         for pattern, handler in self.routes():
             match = re.fullmatch(pattern, f"{method} {path}")
             if match:
@@ -218,7 +209,7 @@ class Elasticsearch:
             (r"GET /", self.root),
             (r"GET /_license", self.license),
             (r"POST /_security/user/kibana_system/_password", self.password),
-            (r"GET /_index_template/(.+)", self.index_template),
+            (r"(GET|PUT) /_index_template/(.+)", self.index_template),
             (r"(GET|PUT) /_component_template/(.+)", self.component_template),
             (r"(GET|PUT) /_security/role/(.+)", self.role),
             (r"(GET|POST|DELETE) /_security/api_key", self.api_key),
@@ -245,7 +236,13 @@ class Elasticsearch:
         return 200, {}
 
     def index_template(self, match: Any, query: Any, body: Any, is_key: bool) -> Reply:
-        name = match[1]
+        method, name = match[1], match[2]
+        if method == "PUT":
+            stored = copy.deepcopy(body)
+            if "settings" in stored.get("template", {}):
+                stored["template"]["settings"] = nested(stored["template"]["settings"])
+            self.stack.index_templates[name] = stored
+            return 200, {"acknowledged": True}
         if name not in self.stack.index_templates:
             return error(404, "resource_not_found_exception", f"index template matching [{name}] not found")
         return 200, {"index_templates": [{"name": name, "index_template": self.stack.index_templates[name]}]}
@@ -259,7 +256,7 @@ class Elasticsearch:
             return 200, {"component_templates": [{"name": name, "component_template": found}]}
         unknown = undocumented(body)
         if unknown:
-            return error(400, "x_content_parse_exception", f"unknown field {unknown}")
+            return error(400, "illegal_argument_exception", f"unknown setting {unknown}")
         stored = copy.deepcopy(body)
         if "settings" in stored["template"]:
             stored["template"]["settings"] = nested(stored["template"]["settings"])
@@ -272,13 +269,8 @@ class Elasticsearch:
         if method == "GET":
             found = self.stack.roles.get(name)
             return (404, {}) if found is None else (200, {name: found})
-        unknown = set(body) - ROLE_KEYS
-        if unknown:
-            return error(400, "parse_exception", f"failed to parse role [{name}]. unexpected field {sorted(unknown)}")
         stored = copy.deepcopy(body)
         for entry in stored["indices"]:
-            if set(entry["privileges"]) - INDEX_PRIVILEGES:
-                return error(400, "illegal_argument_exception", "unknown index privilege")
             entry["allow_restricted_indices"] = False
         self.stack.roles[name] = stored | {"metadata": {}, "transient_metadata": {"enabled": True}}
         return 200, {"role": {"created": True}}
@@ -288,8 +280,6 @@ class Elasticsearch:
             found = [key for key in self.stack.keys if key["name"] == query["name"]]
             return 200, {"api_keys": [{k: v for k, v in key.items() if k != "secret"} for key in found]}
         if match[1] == "DELETE":
-            if set(body) != {"ids"}:
-                return error(400, "x_content_parse_exception", "unknown field")
             there = [key for key in self.stack.keys if key["id"] in body["ids"]]
             ended = [key["id"] for key in there if not key["invalidated"]]
             for key in there:
@@ -299,8 +289,6 @@ class Elasticsearch:
         if is_key:
             reason = "creating derived api keys requires an explicit role descriptor that is empty (has no privileges)"
             return error(400, "illegal_argument_exception", reason)
-        if set(body) - {"name", "role_descriptors", "metadata", "expiration"}:
-            return error(400, "x_content_parse_exception", "unknown field")
         key = {
             "id": secrets.token_urlsafe(15),
             "secret": secrets.token_urlsafe(16),
@@ -335,15 +323,17 @@ class Elasticsearch:
 
     def make_stream(self, match: Any, query: Any, body: Any, is_key: bool) -> Reply:
         name = match[1]
-        if body is not None:
-            return error(400, "parse_exception", "request does not support having a body")
         if name in self.stack.streams:
             return error(400, "resource_already_exists_exception", f"data_stream [{name}] already exists")
+        own = self.stack.index_templates.get(name)
         signal = name.partition("-")[0]
-        template = self.stack.component_templates[f"{signal}-otel@custom"]["template"]
+        if own is None:
+            template = self.stack.component_templates[f"{signal}-otel@custom"]["template"]
+        else:
+            template = own["template"]
         self.stack.streams[name] = {
             "name": name,
-            "template": f"{signal}-otel@template",
+            "template": name if own is not None else f"{signal}-otel@template",
             "lifecycle": copy.deepcopy(template["lifecycle"]),
             "failure_store": {"enabled": True},
         }
@@ -352,8 +342,7 @@ class Elasticsearch:
         return 200, {"acknowledged": True}
 
     def lifecycle(self, match: Any, query: Any, body: Any, is_key: bool) -> Reply:
-        if set(body) - LIFECYCLE_KEYS:  # what is not in the body is gone afterwards
-            return error(400, "x_content_parse_exception", "unknown field")
+        # What is not in the body is gone afterwards.
         self.stack.streams[match[1]]["lifecycle"] = {"enabled": True} | body
         return 200, {"acknowledged": True}
 
@@ -437,14 +426,13 @@ class Kibana:
     def dashboard(self, method: str, identity: str, body: Any) -> Reply:
         found = self.stack.dashboards
         if method == "PUT":
-            unknown = set(body) - DASHBOARD_KEYS
-            if unknown or not body.get("title"):
-                return 400, {"statusCode": 400, "message": f"[request body.{sorted(unknown)}]: not expected"}
+            if message := kibana_api.refusal(body):
+                return 400, {"statusCode": 400, "error": "Bad Request", "message": message}
             stored = copy.deepcopy(body)
             stored["options"] = {"use_margins": True, "hide_panel_titles": False} | stored.get("options", {})
             kept = [panel for panel in stored.get("panels", []) if panel["type"] not in self.stack.drops]
             dropped = len(stored.get("panels", [])) - len(kept)
-            stored["panels"] = [{"uid": f"p{number}"} | panel for number, panel in enumerate(kept)]
+            stored["panels"] = [{"id": f"p{number}"} | panel for number, panel in enumerate(kept)]
             found[identity] = {"data": stored, "dropped": dropped}
             return 200, {"id": identity, "data": stored, "meta": {}}
         if identity not in found:
@@ -472,6 +460,9 @@ class Kibana:
 @contextmanager
 def serve(stack: Stack, tls: ssl.SSLContext | None = None) -> Iterator[Stack]:
     """Serve both on free ports; ``stack.urls`` has their addresses."""
+    # Read before anybody waits for an answer.
+    elastic_api.described("GET", "/")
+    kibana_api.refusal({})
     elasticsearch = Elasticsearch(stack)
     parts: dict[str, Any] = {"elasticsearch": elasticsearch, "kibana": Kibana(stack, elasticsearch)}
     servers = [_server(stack, name, part, tls) for name, part in parts.items()]

@@ -18,7 +18,8 @@ import jsonschema
 import pytest
 import yaml
 
-from stack import envfile, retention, services
+from stack import envfile, passwords, retention, services
+from stack.status import SETUPS
 from tests.engines.binaries import binary
 from tests.parts import demand
 from tests.production.secrets import SECRETS
@@ -60,7 +61,7 @@ def test_the_file_follows_the_compose_specification() -> None:
 
 def test_the_services_are_the_agreed_ones() -> None:
     plain = {name for name, service in SERVICES.items() if not service.get("profiles")}
-    assert plain == {"elasticsearch", "kibana", "prometheus", "collector", "node-exporter", "setup"}
+    assert plain == {"elasticsearch", "kibana", "prometheus", "collector", "node-exporter", *SETUPS}
     assert {name for name, service in SERVICES.items() if service.get("profiles") == ["demo"]} == DEMO
     assert set(SERVICES) == plain | DEMO
 
@@ -142,6 +143,8 @@ def test_memory_limits_fit_a_laptop_and_the_sums_that_are_told() -> None:
 def test_every_dependency_is_on_health_or_on_a_one_shots_end() -> None:
     for name, service in SERVICES.items():
         for other, how in service.get("depends_on", {}).items():
+            # Whether it ends well or not, what waits for it goes on; only the start of all hears of it.
+            assert how.get("required", True) is (other != "setup-kibana")
             if how["condition"] == "service_healthy":
                 assert SERVICES[other].get("healthcheck", {}).get("test"), f"{name} waits for the health of {other}"
             else:
@@ -158,8 +161,11 @@ def test_no_dependency_is_circular_and_kibana_does_not_hold_up_what_gives_it_its
 
     for name in SERVICES:
         behind(name)
-    assert "kibana" not in behind("setup")
-    assert behind("collector") >= {"setup", "elasticsearch", "prometheus"}
+    # Nothing of telemetry's waits for Kibana.
+    assert behind("collector") == {"collector", "setup", "elasticsearch", "prometheus"}
+    assert behind("setup") == {"setup", "elasticsearch"}
+    waiting = {name for name in SERVICES if {"kibana", "setup-kibana"} & behind(name)}
+    assert waiting == {"kibana", "setup-kibana", "node-exporter"}
 
 
 def test_a_one_shot_is_waited_for_so_that_up_wait_takes_its_end_for_success() -> None:
@@ -170,11 +176,14 @@ def test_a_one_shot_is_waited_for_so_that_up_wait_takes_its_end_for_success() ->
         for other, how in service.get("depends_on", {}).items()
         if how["condition"] == "service_completed_successfully"
     }
-    assert one_shots == awaited == {"setup"}
+    assert one_shots == awaited == set(SETUPS)
+    # Nor only by a service of the demo, without which it would not be awaited.
+    for one_shot in one_shots:
+        assert [name for name in SERVICES if name not in DEMO and one_shot in SERVICES[name].get("depends_on", {})]
 
 
 def test_every_variable_has_a_default_or_is_written_by_init() -> None:
-    for text in strings({"services": SERVICES, "volumes": COMPOSE["volumes"]}):
+    for text in strings({name: part for name, part in COMPOSE.items() if name != "x-images"}):
         for name, how, rest in SETTING.findall(text):
             if how == ":-":
                 assert rest, f"{name} has an empty default"
@@ -182,15 +191,15 @@ def test_every_variable_has_a_default_or_is_written_by_init() -> None:
                 assert how == ":?", f"{name}: without a value Compose goes on with nothing"
                 assert name in envfile.VARIABLES, f"{name} has no default, and init does not write it"
                 assert "./run stack init" in rest
-    used = {name for text in strings(SERVICES) for name, _, _ in SETTING.findall(text)}
-    assert set(envfile.VARIABLES) <= used, "init writes what nothing reads"
+    used = {name for text in strings(COMPOSE) for name, _, _ in SETTING.findall(text)}
+    assert set(envfile.VARIABLES) | set(services.FILES) <= used, "init writes what nothing reads"
 
 
 def test_retention_without_an_env_file_is_what_init_writes_and_what_setup_applies_by_itself() -> None:
     wanted = {setting.variable: setting.default for setting in retention.SETTINGS}
     found = {name: rest for text in strings(SERVICES) for name, _, rest in SETTING.findall(text) if name in wanted}
     assert found == wanted
-    assert {name: make() for name, (make, _) in envfile.VARIABLES.items() if name in wanted} == wanted
+    assert {name: make(ROOT / ".env") for name, (make, _) in envfile.VARIABLES.items() if name in wanted} == wanted
     for signal in ("traces", "logs", "metrics"):
         path = ROOT / "elasticsearch" / "component-templates" / f"{signal}-otel@custom.json"
         kept = json.loads(path.read_text())["template"]["lifecycle"]["data_retention"]
@@ -204,19 +213,79 @@ def test_no_secret_stands_in_a_file() -> None:
         for variable, value in service.get("environment", {}).items():
             if secret.search(variable):
                 found += 1
-                assert re.fullmatch(r"\$\{\w+:\?[^}]*\}|\$\$\{file:/[\w/.-]+\}", value), f"{name}: {variable}"
-    assert found >= 7
+                # Where it is, and not what it is: `docker inspect` shows this.
+                assert re.fullmatch(r"/run/secrets/\w+|\$\$\{file:/[\w/.-]+\}", value), f"{name}: {variable}"
+    assert found >= 4
     for line in DOCKERFILE.splitlines():
         if line.split(" ")[0] in ("ARG", "ENV") or line.startswith("    "):
             assert not secret.search(line), line
 
 
-def test_secrets_are_not_on_the_command_line_that_docker_shows() -> None:
+def test_secrets_are_nowhere_that_docker_shows() -> None:
+    for text in strings(COMPOSE):
+        assert not {variable for variable, _, _ in SETTING.findall(text)} & SECRETS, f"Compose would show it: {text}"
     for name, service in SERVICES.items():
         words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
         put_in = {variable for word in words for variable, _, _ in SETTING.findall(word)}
-        assert not put_in & SECRETS, f"{name}: Compose would put a secret into {words}"
-        assert put_in <= {setting.variable for setting in retention.SETTINGS}
+        assert put_in <= {setting.variable for setting in retention.SETTINGS}, name
+
+
+def test_each_container_gets_the_secrets_that_it_reads_and_no_other() -> None:
+    for name, where in COMPOSE["secrets"].items():
+        assert where == {"file": f"${{{envfile.FOLDER}:?write it with ./run stack init}}/{name}"}
+    assert set(COMPOSE["secrets"]) == {passwords.file(Path(), name).name for name in SECRETS}
+    for name, service in SERVICES.items():
+        given = service.get("secrets", [])
+        read = set(re.findall(r"/run/secrets/(\w+)", " ".join(strings(service))))
+        assert read == set(given), name
+    assert {name for name, service in SERVICES.items() if service.get("secrets")} == {
+        "elasticsearch", "kibana", *SETUPS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["elasticsearch", "kibana"])
+def test_a_start_hands_the_secrets_over_and_stops_without_them(name: str, tmp_path: Path) -> None:
+    """The command as a shell runs it, with a program in place of the image's own start."""
+    bash, option, script = SERVICES[name]["command"]
+    assert (bash, option) == ("bash", "-c")
+    program = tmp_path / "start"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$*"\nenv\n')
+    program.chmod(0o755)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    script = re.sub(r"/usr/local/bin/[\w.-]+", str(program), script.replace("$$", "$"))
+    script = script.replace("/run/secrets", str(secrets))
+    without = subprocess.run([bash, option, script], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert without.returncode != 0
+    assert without.stdout == ""
+    for secret in SERVICES[name]["secrets"]:
+        (secrets / secret).write_text(f"value-{secret}")
+    done = subprocess.run(
+        [bash, option, script], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True
+    )
+    arguments, *variables = done.stdout.splitlines()
+    assert "value-" not in arguments
+    given = dict(line.partition("=")[::2] for line in variables)
+    wanted = {secret.upper(): f"value-{secret}" for secret in SERVICES[name]["secrets"]}
+    assert {key: value for key, value in given.items() if value.startswith("value-")} == wanted
+    if name == "kibana":
+        files = [ROOT / source for _, source, target, _ in mounts() if target in arguments.split()]
+        (own,) = files
+        settings = yaml.safe_load(own.read_text())
+        assert {f"${{{key}}}" for key in wanted} == {value for value in settings.values() if value.startswith("${")}
+        assert settings["elasticsearch.password"] == "${KIBANA_SYSTEM_PASSWORD}"
+
+
+def test_services_reach_the_collector_and_nothing_else_of_the_stack() -> None:
+    joined = {name: set(service["networks"]) for name, service in SERVICES.items()}
+    assert set(COMPOSE["networks"]) == {"backends", "services"}
+    assert {name for name, found in joined.items() if "services" in found} == DEMO | {"collector"}
+    assert {name for name, found in joined.items() if "backends" in found} == set(SERVICES) - DEMO
+    # Who waits for whom, and who asks whom, share a network.
+    for name, service in SERVICES.items():
+        asked = set(re.findall(r"//([a-z-]+):\d+", " ".join(strings(service.get("environment", {})))))
+        for other in asked & set(SERVICES):
+            assert joined[name] & joined[other], f"{name} does not reach {other}"
 
 
 def mounts() -> Iterator[tuple[str, str, str, str]]:
@@ -249,11 +318,12 @@ def test_a_container_is_made_anew_when_a_file_that_it_reads_at_its_start_has_cha
         for name in SERVICES
     }
     assert told["collector"] == read["collector"]
+    assert told["kibana"] == read["kibana"]
     # Of the folder, what is not read by itself when it changes.
     assert read["prometheus"] == {"prometheus"}
     entries = {f"prometheus/{path.name}" for path in (ROOT / "prometheus").iterdir()}
     assert told["prometheus"] == entries - {"prometheus/targets"}
-    assert {name for name, files in read.items() if files} == set(told) == {"collector", "prometheus"}
+    assert {name for name, files in read.items() if files} == set(told) == {"collector", "kibana", "prometheus"}
 
 
 def test_go_collects_before_the_container_is_at_its_limit() -> None:
@@ -295,16 +365,17 @@ def test_every_service_is_held_back(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert set(service.get("cap_add", [])) <= ({"DAC_OVERRIDE"} if name == "collector" else set())
     assert not service.get("privileged")
-    assert service["restart"] == ("no" if name == "setup" else "unless-stopped")
+    assert 64 <= service["pids_limit"] <= 4096
+    assert service["restart"] == ("no" if name in SETUPS else "unless-stopped")
     assert service["logging"]["options"]["max-size"]
     # The two images that write into their own folders; the compose file says why.
     assert bool(service.get("read_only")) == (name not in ("elasticsearch", "collector"))
     # A worker's check would use the CPU that is measured, and a one-shot is judged by its end.
-    assert ("healthcheck" in service) == (name not in ("worker", "setup"))
+    assert ("healthcheck" in service) == (name not in ("worker", *SETUPS))
 
 
 def test_a_read_only_service_has_somewhere_to_put_temporary_files() -> None:
-    for name in ("kibana", "setup", "api", "worker"):
+    for name in ("kibana", *SETUPS, "api", "worker"):
         assert "/tmp" in SERVICES[name]["tmpfs"], name
 
 
@@ -367,24 +438,19 @@ def test_prometheus_takes_the_command_with_every_default_put_in() -> None:
     assert "/nowhere/prometheus.yml" in done.stderr, "a flag was refused before the configuration was looked for"
 
 
-def test_setup_reads_what_it_is_given() -> None:
-    assert set(environment("setup")) == {
-        "ELASTICSEARCH_URL",
-        "KIBANA_URL",
-        "ELASTIC_PASSWORD",
-        "KIBANA_SYSTEM_PASSWORD",
-        "TRACES_RETENTION",
-        "LOGS_RETENTION",
-        "METRICS_RETENTION",
-    }
-    words = SERVICES["setup"]["command"]
+@pytest.mark.parametrize(("name", "half"), SETUPS.items())
+def test_setup_reads_what_it_is_given(name: str, half: str) -> None:
+    words = SERVICES[name]["command"]
+    assert words[words.index("--only") + 1] == half.lower()
+    assert f"{half.upper()}_URL" in environment(name)
+    assert "ELASTIC_PASSWORD_FILE" in environment(name)
     script = "import sys; from bulkscope._cli import main; sys.exit(main(['setup', '--help']))"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert told.returncode == 0, told.stderr
     for option in (word for word in words if word.startswith("--")):
         assert option in told.stdout, f"bulkscope setup has no option {option}"
-    for variable in environment("setup"):
-        assert variable in told.stdout, f"bulkscope setup does not read {variable}"
+    for variable in environment(name):
+        assert variable.removesuffix("_FILE") in told.stdout, f"bulkscope setup does not read {variable}"
 
 
 # -- Dockerfile --------------------------------------------------------------------------------------------------
@@ -418,6 +484,15 @@ def lineage(name: str) -> list[tuple[str, str]]:
     return [*(lineage(origin) if origin in stages() else []), *own]
 
 
+def steps(name: str) -> list[tuple[str, str]]:
+    """As ``lineage``, with those of a stage that something is taken from in place of the COPY that takes it."""
+    found: list[tuple[str, str]] = []
+    for word, rest in lineage(name):
+        taken = re.match(r"--from=(\S+)", rest) if word == "COPY" else None
+        found += stages()[taken[1]][1] if taken else [(word, rest)]
+    return found
+
+
 def test_every_stage_stands_on_one_pinned_image() -> None:
     outside = {origin for origin, _ in stages().values()} - set(stages())
     assert len(outside) == 1
@@ -434,9 +509,22 @@ def test_an_image_runs_as_a_fixed_user_that_owns_nothing_of_it(name: str) -> Non
     after = mine[[word for word, _ in mine].index("USER") :]
     assert {word for word, _ in after} <= {"USER", "CMD"}, "nothing is built as the user that could change it"
     assert not any("--chown" in rest for word, rest in mine if word == "COPY")
-    used = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
-    assert used == {"bulkscope", "demo"}
+    used = [service["build"]["target"] for service in SERVICES.values() if "build" in service]
+    assert sorted(used) == ["bulkscope", "demo"]
     assert list(stages())[-1] == "bulkscope", "the last stage is what 'docker build .' makes"
+
+
+def test_each_image_is_built_by_one_service() -> None:
+    """Of two, whoever ends last has the name, and the container of the other is made anew the next time."""
+    builders = [service["image"] for service in SERVICES.values() if "build" in service]
+    assert len(set(builders)) == len(builders)
+    pins = COMPOSE["x-images"]
+    assert set(builders) == {pins["bulkscope"], pins["bulkscope-demo"]}
+    # A builder is started wherever another service has its image.
+    for service in SERVICES.values():
+        if service["image"] in builders:
+            (builder,) = (one for one in SERVICES.values() if "build" in one and one["image"] == service["image"])
+            assert builder.get("profiles") in (None, service.get("profiles"))
 
 
 def test_no_cache_and_no_build_tool_is_left_in_an_image() -> None:
@@ -446,7 +534,7 @@ def test_no_cache_and_no_build_tool_is_left_in_an_image() -> None:
             if word == "RUN" and "apt-get" in rest:
                 assert "rm -rf /var/lib/apt/lists/*" in rest
                 assert "--no-install-recommends" in rest
-    assert ("ENV", "UV_NO_CACHE=1") in {("ENV", part) for _, rest in stages()["wheel"][1] for part in rest.split()}
+    assert ("ENV", "UV_NO_CACHE=1") in {("ENV", part) for _, rest in lineage("wheel") for part in rest.split()}
     for word, rest in instructions():
         if word == "RUN" and re.search(r"\bpip install", rest):
             assert rest.startswith("uv ") or "--no-cache-dir" in rest
@@ -505,7 +593,7 @@ def test_the_dockerfiles_own_steps_make_a_working_environment(name: str, tmp_pat
     env = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON"))}
     env |= {"UV_PROJECT_ENVIRONMENT": str(target), "UV_PYTHON_DOWNLOADS": "never", "UV_PYTHON": sys.executable}
     ran = 0
-    for word, rest in lineage(name):
+    for word, rest in steps(name):
         if word == "COPY":
             *sources, into = rest.split()
             for part in sources:

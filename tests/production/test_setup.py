@@ -35,7 +35,7 @@ DASHBOARD: dict[str, Any] = {
     "description": "Where a bulk spends its time.",
     "panels": [
         {"type": "markdown", "grid": {"x": 0, "y": 0, "w": 24, "h": 5}, "config": {"content": "hello"}},
-        {"type": "links", "grid": {"x": 24, "y": 0, "w": 24, "h": 5}, "config": {}},
+        {"type": "links", "grid": {"x": 24, "y": 0, "w": 24, "h": 5}, "config": {"links": []}},
     ],
 }
 
@@ -122,7 +122,7 @@ def test_component_templates_are_of_documented_keys_alone() -> None:
     found = plan.component_templates(ROOT / "elasticsearch")
     assert sorted(found) == ["logs-otel@custom", "metrics-otel@custom", "traces-otel@custom"]
     assert {name: undocumented(body) for name, body in found.items()} == {name: [] for name in found}
-    assert undocumented({"template": {"setings": {}}}) == ["setings"], "the check itself sees a wrong key"
+    assert undocumented({"template": {"settings": {"index": {"refesh_interval": "1s"}}}}) == ["index.refesh_interval"]
     # What the README promises to touch is what is touched.
     readme = (ROOT / "elasticsearch" / "README.md").read_text()
     for body in found.values():
@@ -134,18 +134,24 @@ def test_component_templates_are_of_documented_keys_alone() -> None:
 def test_every_json_file_is_used() -> None:
     folder = ROOT / "elasticsearch"
     used = {f"component-templates/{name}.json" for name in plan.component_templates(folder)}
+    used |= {f"index-templates/{name}.json" for name in plan.index_templates(folder)}
     used |= {f"roles/{name}.json" for name in plan.roles(folder)}
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.json")} == used
 
 
 def test_roles_have_the_least_rights() -> None:
     found = plan.roles(ROOT / "elasticsearch")
-    assert {name: body["indices"][0]["privileges"] for name, body in found.items()} == {
-        "bulkscope_collector": ["create_doc", "auto_configure"],
-        "bulkscope_reader": ["read", "view_index_metadata"],
+    telemetry = ("logs-*", "metrics-*", "traces-*")
+    rights = {
+        name: {tuple(entry["names"]): entry["privileges"] for entry in body["indices"]} for name, body in found.items()
+    }
+    assert rights == {
+        "bulkscope_collector": {telemetry: ["create_doc", "auto_configure"]},
+        "bulkscope_reader": {(*telemetry, plan.VERDICTS): ["read", "view_index_metadata"]},
+        # `index` and not `create_doc`: another verdict of a bulk takes the place of the former.
+        "bulkscope_publisher": {telemetry: ["read", "view_index_metadata"], (plan.VERDICTS,): ["read", "index"]},
     }
     for body in found.values():
-        assert [entry["names"] for entry in body["indices"]] == [["logs-*", "metrics-*", "traces-*"]]
         assert (body["cluster"], body["applications"], body["run_as"]) == ([], [], [])
 
 
@@ -352,7 +358,7 @@ def test_what_is_there_afterwards(run: Run) -> None:
     assert stack.views["bulkscope-metrics"]["fieldFormats"] == {}
     lines = [json.loads(line) for line in run.ndjson.read_text().splitlines()]
     assert [(line["type"], line["id"]) for line in lines] == [
-        *(("index-pattern", f"bulkscope-{signal}") for signal in ("logs", "metrics", "traces")),
+        *(("index-pattern", f"bulkscope-{what}") for what in ("logs", "metrics", "traces", "verdicts")),
         ("dashboard", "bulkscope-bulks"),
     ]
     assert not any("updated_at" in line or "version" in line for line in lines)
@@ -446,7 +452,8 @@ def test_what_drifted_is_put_right_and_nothing_else(run: Run) -> None:
         ("POST", "/api/data_views/data_view/bulkscope-logs"),
     ]
     assert stack.roles["bulkscope_collector"]["indices"][0]["privileges"] == ["create_doc", "auto_configure"]
-    assert sorted(stack.views["bulkscope-logs"]["fieldFormats"]) == ["bytes", "trace.id", "trace_id"]
+    ours = ["attributes.bulk.id", "bulk.id", "trace.id", "trace_id"]
+    assert sorted(stack.views["bulkscope-logs"]["fieldFormats"]) == sorted([*ours, "bytes"])
     assert stat.S_IMODE(run.key_file.stat().st_mode) == 0o600
 
 
@@ -498,7 +505,8 @@ def test_existing_streams_that_are_right_are_left_alone(run: Run) -> None:
     states = run.states()
     assert states["retention of traces-generic.otel-default"] == "unchanged"
     assert states["mapping of traces-generic.otel-default"] == "unchanged"
-    assert not [path for _, path in run.stack.writes() if path.startswith("/_data_stream")]
+    written = [path for _, path in run.stack.writes() if path.startswith("/_data_stream")]
+    assert written == [f"/_data_stream/{plan.VERDICTS}"]
 
 
 def test_retention_is_lengthened_and_shortened_only_when_told(run: Run) -> None:
@@ -506,16 +514,18 @@ def test_retention_is_lengthened_and_shortened_only_when_told(run: Run) -> None:
     stack.stream("traces-generic.otel-default", "traces", retention="7d", mapping=current_mapping())
     stack.stream("logs-generic.otel-default", "logs", retention="90d", mapping=current_mapping())
     stack.stream("metrics-x.otel-default", "metrics")  # without an end
-    stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] = ["theirs"]
+    theirs = [{"after": "1d", "fixed_interval": "10m"}]
+    stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] = theirs
     assert run("--only", "elasticsearch") == 0
     kept = {name: stream.get("lifecycle", {}).get("data_retention") for name, stream in stack.streams.items()}
     assert kept.pop("metrics-hostmetricsreceiver.otel-default") == "30d"  # made on the way
+    assert kept.pop(plan.VERDICTS) == "90d"  # so is this
     assert kept == {
         "traces-generic.otel-default": "14d",
         "logs-generic.otel-default": "90d",
         "metrics-x.otel-default": None,
     }
-    assert stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] == ["theirs"]
+    assert stack.streams["traces-generic.otel-default"]["lifecycle"]["downsampling"] == theirs
     assert run.states()["retention of logs-generic.otel-default"] == "look at"
     assert "--shorten-retention" in run.out
     assert run("--only", "elasticsearch", "--shorten-retention", "--logs-retention", "10d") == 0
@@ -538,7 +548,8 @@ def test_the_streams_of_the_collector_are_made_once(run: Run) -> None:
     assert run("--only", "elasticsearch", "--dry-run") == 0
     assert run.stack.streams == {}
     assert run("--only", "elasticsearch") == 0
-    assert set(run.stack.streams) == set(elasticsearch.WRITTEN)
+    assert set(run.stack.streams) == {*elasticsearch.WRITTEN, plan.VERDICTS}
+    assert run.stack.streams[plan.VERDICTS]["template"] == plan.VERDICTS
     assert run.stack.streams["traces-generic.otel-default"]["lifecycle"]["data_retention"] == "14d"
     before = copy.deepcopy(run.stack.streams)
     assert run("--only", "elasticsearch") == 0
@@ -583,6 +594,7 @@ def test_the_failure_store_is_switched_on_unless_somebody_switched_it_off(run: R
     assert run("--only", "elasticsearch") == 0
     on = {name: stream["failure_store"]["enabled"] for name, stream in stack.streams.items()}
     assert on.pop("metrics-hostmetricsreceiver.otel-default")  # made on the way
+    del on[plan.VERDICTS]
     assert on == {"traces-generic.otel-default": True, "logs-generic.otel-default": False}
     assert run.states()["failure store of logs-generic.otel-default"] == "look at"
 
@@ -860,6 +872,30 @@ def test_attempts_are_bounded(run: Run) -> None:
     assert run("--only", "elasticsearch") == 1
     assert "answered 429" in run.err
     assert 99 - run.stack.faults[0].times == 4
+
+
+def test_one_refused_dashboard_or_view_stops_no_other(run: Run) -> None:
+    for name in ("bulkscope-first", "bulkscope-second"):
+        (run.files / "kibana" / "dashboards" / f"{name}.json").write_text(json.dumps(DASHBOARD | {"title": name}))
+    bad = {"statusCode": 400, "error": "Bad Request", "message": "[panels.0.uid]: definition for this key is missing"}
+    run.stack.faults += [
+        Fault("kibana", "PUT /api/dashboards/bulkscope-first", "status", 400, bad),
+        Fault("kibana", "GET /api/data_views/data_view/bulkscope-traces", "status", 500, {"message": "boom"}),
+    ]
+    assert run.all() == 1
+    assert run.states()["dashboard bulkscope-first"] == run.states()["data view bulkscope-traces"] == "failed"
+    assert run.states()[f"file {run.ndjson}"] == "skipped"
+    assert "[panels.0.uid]: definition for this key is missing" in run.out
+    assert "boom" in run.err
+    assert "dashboard bulkscope-first" in run.err
+    assert run.err.count("\n") == 1
+    assert "--only kibana" in run.err
+    assert sorted(run.stack.dashboards) == ["bulkscope-bulks", "bulkscope-second"]
+    assert len(run.stack.views) == len(plan.data_views()) - 1
+    assert run("--only", "kibana") == 0
+    assert run.states()["dashboard bulkscope-first"] == run.states()["data view bulkscope-traces"] == "created"
+    assert run.all() == 0
+    assert run.stack.snapshot() == _fresh(run)
 
 
 def test_half_done_says_what_is_done(run: Run) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.setup import plan
-from stack import docker, envfile, preflight, retention, services, status
+from stack import docker, envfile, passwords, preflight, retention, services, status
 from stack.__main__ import say
 from tests.engines.binaries import binary
 from tests.processes import PATIENCE_S
@@ -104,50 +104,135 @@ def elasticsearch(version: str = WANTED, state: str = "green") -> dict[str, tupl
 # -- init --------------------------------------------------------------------------------------------------------
 
 
+def held(path: Path) -> dict[str, str]:
+    """The passwords and keys of an env file."""
+    return {name: passwords.read(envfile.secrets_folder(path), name) for name in SECRETS}
+
+
 def test_init_writes_a_file_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     before = os.umask(0)
     try:
-        (line,) = envfile.init(path)
+        lines = envfile.init(path)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert str(path) in line
-    found = envfile.read(path)
-    assert set(found) == set(envfile.VARIABLES)
-    secrets = [value for name, value in found.items() if name in SECRETS]
-    assert len(set(secrets)) == len(secrets) == 5
-    for value in secrets:
-        assert re.fullmatch(r"[0-9a-f]{32}", value), "Kibana wants 32 characters, Compose and curl harmless ones"
-        assert value not in line, "a secret was shown"
+    assert str(path) in lines[0]
+    assert set(envfile.read(path)) == set(envfile.VARIABLES)
+    folder = envfile.secrets_folder(path)
+    assert folder == tmp_path / "secrets"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {entry.name for entry in folder.iterdir()} == {name.lower() for name in SECRETS}
+    # Read in containers by users who are not this one.
+    assert {stat.S_IMODE(entry.stat().st_mode) for entry in folder.iterdir()} == {0o444}
+    secrets = held(path)
+    assert len(set(secrets.values())) == len(secrets) == 5
+    for value in secrets.values():
+        assert re.fullmatch(r"[0-9a-f]{32}", value), "Kibana wants 32 characters, shell and curl harmless ones"
+        assert value not in "".join(lines) + path.read_text(), "a secret was shown"
 
 
 def test_two_machines_have_no_secret_in_common(tmp_path: Path) -> None:
     for name in ("one", "two"):
         envfile.init(tmp_path / name)
+    assert not set(held(tmp_path / "one").values()) & set(held(tmp_path / "two").values())
     one, two = (envfile.read(tmp_path / name) for name in ("one", "two"))
-    assert not {value for name, value in one.items() if name in SECRETS} & set(two.values())
     for setting in retention.SETTINGS:
         assert one[setting.variable] == two[setting.variable] == setting.default
 
 
 def test_init_changes_nothing_that_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    path.write_text("ELASTIC_PASSWORD=mine\nKIBANA_PORT=5602")
+    path.write_text("KIBANA_PORT=5602\nHOST_NAME=mine")
     path.chmod(0o644)
     lines = envfile.init(path)
-    assert path.read_text().startswith("ELASTIC_PASSWORD=mine\nKIBANA_PORT=5602\n")
-    found = envfile.read(path)
-    assert found["ELASTIC_PASSWORD"] == "mine"
-    assert set(found) == {*envfile.VARIABLES, "KIBANA_PORT"}
+    assert path.read_text().startswith("KIBANA_PORT=5602\nHOST_NAME=mine\n")
+    assert set(envfile.read(path)) == {*envfile.VARIABLES, "KIBANA_PORT"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "644" in lines[1]
-    assert "KIBANA_SYSTEM_PASSWORD" in lines[2]
-    assert "ELASTIC_PASSWORD" not in lines[2].split(": ")[1].split(", ")
+    assert any("644" in line for line in lines)
+    assert "TRACES_RETENTION" in lines[-1]
+    assert "HOST_NAME" not in lines[-1]
 
-    text = path.read_text()
+    text, secrets = path.read_text(), held(path)
     assert len(envfile.init(path)) == 1
+    assert (path.read_text(), held(path)) == (text, secrets)
+    # One that is gone is made anew, the others stay; a folder that was opened is closed.
+    passwords.file(tmp_path / "secrets", "KIBANA_REPORTING_KEY").unlink()
+    (tmp_path / "secrets").chmod(0o755)
+    passwords.file(tmp_path / "secrets", "ELASTIC_PASSWORD").chmod(0o600)
+    lines = envfile.init(path)
+    assert lines[1].endswith("elastic_password to the containers (mode 444)")
+    assert lines[2].endswith(": kibana_reporting_key")
+    assert {stat.S_IMODE(entry.stat().st_mode) for entry in (tmp_path / "secrets").iterdir()} == {0o444}
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    assert {name for name, value in held(path).items() if value != secrets[name]} == {"KIBANA_REPORTING_KEY"}
+
+
+OLD_ENV = """\
+# Passwords and keys of the stack in docker-compose.yml, made by `./run stack init`. Keep this file to yourself.
+# of the user 'elastic', with which people log in to Kibana
+ELASTIC_PASSWORD=0123456789abcdef0123456789abcdef
+# with which Kibana talks to Elasticsearch
+KIBANA_SYSTEM_PASSWORD='own # one'
+# encrypts Kibana's sessions
+KIBANA_SECURITY_KEY=1123456789abcdef0123456789abcdef
+# my own words
+export KIBANA_SAVED_OBJECTS_KEY = 2123456789abcdef0123456789abcdef
+KIBANA_PORT=5602
+# this machine, as spans, logs and metrics call it
+HOST_NAME=node7
+"""
+
+
+def test_passwords_of_an_older_env_file_move_and_are_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(OLD_ENV)
+    before = envfile.read(path)
+    lines = envfile.init(path)
+    found = held(path)
+    moved = {name for name in SECRETS if name in before}
+    assert len(moved) == 4
+    assert {name: found[name] for name in moved} == {name: before[name] for name in moved}
+    assert re.fullmatch(r"[0-9a-f]{32}", found["KIBANA_REPORTING_KEY"])
+    after = envfile.read(path)
+    assert not set(after) & SECRETS
+    assert (after["KIBANA_PORT"], after["HOST_NAME"]) == ("5602", "node7")
+    assert "# my own words\nKIBANA_PORT" in path.read_text()
+    for value in found.values():
+        assert value not in path.read_text() + "".join(lines)
+    assert any(line.startswith("moved from .env") for line in lines)
+    assert len(envfile.init(path)) == 1
+    assert held(path) == found
+
+
+def test_two_values_of_one_password_are_left_to_a_person(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    envfile.init(path)
+    files = {entry.name: entry.read_text() for entry in (tmp_path / "secrets").iterdir()}
+    text = path.read_text() + "ELASTIC_PASSWORD=another\n"
+    path.write_text(text)
+    with pytest.raises(envfile.EnvFileError, match=r"ELASTIC_PASSWORD stands in \.env and, with another value"):
+        envfile.init(path)
     assert path.read_text() == text
+    assert {entry.name: entry.read_text() for entry in (tmp_path / "secrets").iterdir()} == files
+
+
+def test_a_password_that_cannot_be_written_stays_in_the_env_file(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(OLD_ENV)
+    (tmp_path / "secrets").write_text("a file where the folder should be")
+    with pytest.raises(envfile.EnvFileError):
+        envfile.init(path)
+    assert path.read_text() == OLD_ENV
+
+
+def test_each_env_file_has_passwords_of_its_own(tmp_path: Path) -> None:
+    for name in (".env", "other.env"):
+        envfile.init(tmp_path / name)
+    assert envfile.secrets_folder(tmp_path / "other.env") == tmp_path / "other.env.secrets"
+    assert not set(held(tmp_path / ".env").values()) & set(held(tmp_path / "other.env").values())
+    # Where the project's own file leads, Compose looks too, which starts from the project's folder.
+    assert envfile.VARIABLES[envfile.FOLDER][0](ROOT / ".env") == "./secrets"
 
 
 def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
@@ -203,7 +288,7 @@ def test_elasticsearch_that_is_well(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("answers", "password", "words", "todo"),
     [
-        (elasticsearch(), "wrong", "refuses the password in .env (401)", "down --volumes"),
+        (elasticsearch(), "wrong", "refuses the password (401)", "down --volumes"),
         (elasticsearch(), "", "password is not known", "./run stack init"),
         (elasticsearch("8.19.21"), "right", "is version 8.19.21", "ELASTICSEARCH_PORT"),
         (elasticsearch("9.4.9-SNAPSHOT"), "right", "need 9.5 or newer", "docker compose pull"),
@@ -250,7 +335,12 @@ def test_kibana(serve: Serve, answer: tuple[int, object], ok: bool, words: str) 
 ODD: tuple[object, ...] = (
     *(None, 0, "", "words", [], [1], True, {}, {"status": "ok"}, {"status": {"overall": "ok"}}, {"version": "9.5"}),
     *({"version": {"number": 9}}, {"version": {"number": "²"}}, {"version": None, "status": None}, "[" * 100_000),
-    *({"data": None}, {"data": {"result": None}}, {"data": {"result": [None, {"metric": None}, 7]}}, b"\xff\x00"),
+    *(
+        {"data": None},
+        {"data": {"result": None}},
+        {"data": {"activeTargets": [None, {"labels": None}, 7]}},
+        b"\xff\x00",
+    ),
 )
 
 
@@ -269,22 +359,88 @@ def test_what_a_stranger_names_reaches_no_terminal(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "!!  prometheus     cannot scrape �]0;own�job�31m (�h:1)��\n"
 
 
-UP = "/api/v1/query?query=up%3D%3D0"
+UP = "/api/v1/targets?state=active"
 
 
-def scraped(*down: tuple[str, str]) -> tuple[int, object]:
-    series = [{"metric": {"job": job, "instance": instance}, "value": [0, "0"]} for job, instance in down]
-    return 200, {"status": "success", "data": {"resultType": "vector", "result": series}}
+def scraped(*targets: tuple[str, str, str]) -> tuple[int, object]:
+    """Prometheus' answer, for each target job, health and when it was scraped last."""
+    entries = [
+        {"labels": {"job": job, "instance": f"{job}:9100"}, "health": health, "lastScrape": at, "scrapeInterval": "1s"}
+        for job, health, at in targets
+    ]
+    return 200, {"status": "success", "data": {"activeTargets": entries}}
 
 
 def test_prometheus(serve: Serve) -> None:
-    assert status.prometheus(serve({"/-/ready": (200, "ready"), UP: scraped()}).port).ok
+    assert status.prometheus(serve({"/-/ready": (200, "ready"), UP: scraped(("node", "up", "1"))}).port).ok
     state = status.prometheus(serve({"/-/ready": (503, "Service Unavailable")}).port)
     assert not state.ok
     assert "is not ready (503)" in state.words
-    state = status.prometheus(serve({"/-/ready": (200, ""), UP: scraped(("node", "node-exporter:9100"))}).port)
-    assert not state.ok
-    assert "cannot scrape node (node-exporter:9100)" in state.words
+
+
+def test_what_has_started_since_the_last_scrape_is_waited_for(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "SECONDS", 1.0)
+    asked = 0
+    for before, after, ok, words in (
+        ("down", scraped(("node", "up", "2"), ("collector", "up", "1")), True, "ready"),
+        ("unknown", scraped(("node", "up", "2"), ("collector", "up", "1")), True, "ready"),
+        ("down", scraped(("node", "down", "2"), ("collector", "up", "1")), False, "cannot scrape node (node:9100)"),
+        ("down", scraped(("node", "down", "1"), ("collector", "up", "1")), False, "cannot scrape node (node:9100)"),
+        ("unknown", scraped(("node", "unknown", "1"), ("collector", "up", "1")), True, "not yet scraped: node (node"),
+    ):
+        server = serve({"/-/ready": (200, ""), UP: scraped(("node", before, "1"), ("collector", "up", "1"))})
+
+        def pause(seconds: float, server: Server = server, after: tuple[int, object] = after) -> None:
+            nonlocal asked
+            asked += 1
+            server.answers[UP] = after
+
+        with monkeypatch.context() as patch:
+            patch.setattr(status.time, "sleep", pause)
+            state = status.prometheus(server.port)
+        assert (state.ok, words in state.words) == (ok, True), state
+        assert bool(state.todo) is not ok
+    assert asked >= 5
+
+
+@pytest.mark.engines
+def test_a_real_prometheus_that_has_not_scraped_yet_is_well_and_one_that_cannot_is_not(
+    serve: Serve, tmp_path: Path, closed: int
+) -> None:
+    well = serve({"/metrics": (200, "up_to_now 1\n")})
+    jobs = [
+        {
+            "job_name": job,
+            "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
+            "fallback_scrape_protocol": "PrometheusText0.0.4",
+        }
+        for job, port in (("well", well.port), ("away", closed))
+    ]
+    config = {"global": {"scrape_interval": "3s"}, "scrape_configs": jobs}
+    (tmp_path / "prometheus.yml").write_text(json.dumps(config))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.getsockname()[1]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [str(binary("prometheus")), f"--config.file={tmp_path / 'prometheus.yml'}",
+             f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address=127.0.0.1:{number}"],
+            stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait(lambda: status.get(number, "/-/ready").code == 200, server, log)
+        state = status.prometheus(number)
+        assert not state.ok
+        assert state.words == f"ready, but cannot scrape away (127.0.0.1:{closed})"
+        # It comes up between two scrapes.
+        with ThreadingHTTPServer(("127.0.0.1", closed), well.server.RequestHandlerClass) as late:
+            threading.Thread(target=late.serve_forever, daemon=True).start()
+            state = status.prometheus(number)
+            late.shutdown()
+        assert state.ok, state.words
+    finally:
+        server.terminate()
+        server.wait(PATIENCE_S)
 
 
 def test_the_collector(serve: Serve, closed: int) -> None:
@@ -338,18 +494,37 @@ def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch, closed
     assert status.node_exporter(serve({"/": (200, "")}).port).ok
 
 
+@pytest.mark.parametrize("service", list(status.SETUPS))
 @pytest.mark.parametrize(
     ("container", "ok", "words"),
     [
-        ({"Service": "setup", "State": "exited", "ExitCode": 0}, True, "done"),
-        ({"Service": "setup", "State": "exited", "ExitCode": 1}, False, "failed with code 1"),
-        ({"Service": "setup", "State": "running", "ExitCode": 0}, False, "has not ended yet (it is running)"),
+        ({"State": "exited", "ExitCode": 0}, True, "done"),
+        ({"State": "exited", "ExitCode": 1}, False, "failed with code 1"),
+        ({"State": "running", "ExitCode": 0}, False, "has not ended yet (it is running)"),
+        ({"State": "created", "ExitCode": 0}, False, "was not started"),
     ],
 )
-def test_setup(container: dict[str, Any], ok: bool, words: str) -> None:
-    (state,) = status.setup([{"Service": "kibana", "State": "running"}, container])
-    assert (state.ok, state.words) == (ok, words)
-    assert list(status.setup([])) == []
+def test_setup(service: str, container: dict[str, Any], ok: bool, words: str) -> None:
+    (state,) = status.setup(service, [{"Service": "kibana", "State": "running"}, container | {"Service": service}])
+    assert (state.service, state.ok, state.words) == (service, ok, words)
+    assert ok or state.todo
+    assert list(status.setup(service, [])) == []
+
+
+def test_the_trouble_with_kibana_is_told_in_its_own_words() -> None:
+    said = [
+        "bulkscope setup: Kibana at http://kibana:5601 was not ready within 300 s: 503",
+        "ok           Kibana 9.5.4 at http://kibana:5601",
+        "failed       dashboard bulkscope-bulk",
+        "             Kibana answered 400 to PUT /api/dashboards/bulkscope-bulk: no",
+        "done, 6 changed",
+        "bulkscope setup: refused: dashboard bulkscope-bulk (Kibana answered 400 to PUT): no",
+    ]
+    (state,) = status.setup("setup-kibana", [{"Service": "setup-kibana", "State": "exited", "ExitCode": 1}], said)
+    assert not state.ok
+    assert state.words == "failed with code 1: refused: dashboard bulkscope-bulk (Kibana answered 400 to PUT): no"
+    assert "./run stack up" in state.todo
+    assert "telemetry does not wait for it" in state.todo
 
 
 def test_what_setup_left_to_a_person_is_told_of_its_last_run_alone() -> None:
@@ -367,13 +542,13 @@ def test_what_setup_left_to_a_person_is_told_of_its_last_run_alone() -> None:
         "unchanged",
     ]
     ended = [{"Service": "setup", "State": "exited", "ExitCode": 0}]
-    (state,) = status.setup(ended, [*before, *last])
+    (state,) = status.setup("setup", ended, [*before, *last])
     assert state.ok
     assert state.words.endswith("for you to decide: retention of traces-generic.otel-default")
     assert "./run stack logs setup" in state.todo
-    (state,) = status.setup(ended, [*before, *last[:3]])
+    (state,) = status.setup("setup", ended, [*before, *last[:3]])
     assert (state.words, state.todo) == ("done", "")
-    (state,) = status.setup(ended, [])
+    (state,) = status.setup("setup", ended, [])
     assert state.words == "done"
 
 
@@ -385,8 +560,6 @@ import json, os, sys
 words = sys.argv[1:]
 with open(os.environ["FAKE_DOCKER_LOG"], "a") as log:
     log.write(json.dumps(words) + "\\n")
-with open(os.environ["FAKE_DOCKER_LOG"] + ".environment", "a") as log:
-    log.write(json.dumps({{"words": words, **os.environ}}) + "\\n")
 answers = json.loads(os.environ.get("FAKE_DOCKER_ANSWERS", "{{}}"))
 known = [word for word in ("version", "info", "ps", "up", "down", "logs") if word in words]
 if "{{{{.DockerRootDir}}}}" in words:
@@ -485,11 +658,12 @@ def fit(command: Command, *words: str) -> subprocess.CompletedProcess[str]:
 def test_up_makes_the_passwords_checks_and_starts(command: Command) -> None:
     done = fit(command, "up")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(envfile.read(command.env_file)) == set(envfile.VARIABLES)
+    assert set(envfile.read(command.env_file)) == {*envfile.VARIABLES, *services.FILES}
     assert command.asked("up") == [[*command.begins(), "up", "--detach", "--wait", "--build"]]
     assert f"http://localhost:{command.ports['KIBANA_PORT']}" in done.stdout
-    for name, value in envfile.read(command.env_file).items():
-        assert name not in SECRETS or value not in done.stdout + done.stderr, f"{name} was shown"
+    assert str(command.folder / "secrets" / "elastic_password") in done.stdout
+    for name, value in held(command.env_file).items():
+        assert value not in done.stdout + done.stderr, f"{name} was shown"
 
 
 def test_up_with_the_demo(command: Command) -> None:
@@ -502,9 +676,14 @@ def test_up_with_the_demo(command: Command) -> None:
 
 def test_up_keeps_the_passwords_that_are_there(command: Command) -> None:
     assert command("init").returncode == 0
-    before = command.env_file.read_bytes()
+    before, secrets = command.env_file.read_text(), held(command.env_file)
     assert fit(command, "up").returncode == 0
-    assert command.env_file.read_bytes() == before
+    assert command.env_file.read_text().startswith(before)
+    assert held(command.env_file) == secrets
+    # The second time nothing at all.
+    before = command.env_file.read_text()
+    assert fit(command, "up").returncode == 0
+    assert command.env_file.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -515,7 +694,7 @@ def test_up_keeps_the_passwords_that_are_there(command: Command) -> None:
         ("compose version", [1, "", "unknown command"], "install the Compose plugin"),
         ("compose version", [0, "2.3.1", ""], "2.20 or newer is needed"),
         ("compose version", [0, "", ""], "version unknown"),
-        ("info", [0, str(4 * GIB), ""], "Docker has 4096 MiB of memory, and the stack may use 5696 MiB"),
+        ("info", [0, str(4 * GIB), ""], "Docker has 4096 MiB of memory, and the stack may use 5824 MiB"),
         ("info", [0, "much", ""], "does not say how much memory"),
     ],
 )
@@ -619,22 +798,76 @@ def test_a_changed_file_makes_its_container_anew(command: Command, tmp_path: Pat
                 shutil.copy(ROOT / name, root / name)
     before = services.file_sums(root)
     assert before == services.file_sums()
-    assert len(set(before.values())) == 2
+    assert set(before) == set(services.FILES)
+    assert len(set(before.values())) == len(before)
     rules = next((root / "prometheus" / "rules").iterdir())
     rules.write_text(rules.read_text() + "# more\n")
     after = services.file_sums(root)
     assert {name for name in after if after[name] != before[name]} == {"PROMETHEUS_FILES"}
 
+    # Where a plain `docker compose up` finds them too.
+    command.env_file.write_text("COLLECTOR_FILES=of-before\nHOST_NAME=mine\n")
     assert fit(command, "up").returncode == 0
-    asked = [json.loads(line) for line in Path(f"{command.log}.environment").read_text().splitlines()]
-    (given,) = [call for call in asked if "up" in call["words"]]
-    assert {name: given[name] for name in before} == before
+    found = envfile.read(command.env_file)
+    assert {name: found[name] for name in before} == before
+    assert found["HOST_NAME"] == "mine"
+    assert command.env_file.read_text().count("COLLECTOR_FILES=") == 1
 
 
 def test_too_little_memory_for_the_demo_only(command: Command) -> None:
     command.answers["info"] = [0, str(6 * GIB), ""]
-    assert "Without the demo 5696 MiB are enough" in fit(command, "up", "--demo").stdout
+    assert "Without the demo 5824 MiB are enough" in fit(command, "up", "--demo").stdout
     assert fit(command, "up").returncode == 0
+
+
+def test_more_workers(command: Command) -> None:
+    done = fit(command, "up", "--scale", "worker=3")
+    assert done.returncode == 1
+    assert f"the stack may use {services.MEMORY_MIB['demo'] + 2 * services.SCALED_MIB} MiB" in done.stdout
+    command.answers["info"] = [0, str(16 * GIB), ""]
+    assert fit(command, "up", "--scale", "worker=3").returncode == 0
+    begins = [*command.begins(), "--profile", "demo", "up", "--detach", "--wait", "--build"]
+    assert command.asked("up") == [[*begins, "--scale", "worker=3"]]
+    for wrong_one in ("kibana=2", "worker", "worker=0", "worker=-1", "worker=²", "3"):
+        done = fit(command, "up", "--scale", wrong_one)
+        assert done.returncode == 2
+        assert "write worker=2" in done.stderr
+
+
+def test_further_compose_files_are_put_on_and_the_override_is_taken_by_itself(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = [tmp_path / "first.yml", tmp_path / "second.yml"]
+    for file in own:
+        file.write_text("services: {}\n")
+    words = ("--file", str(own[0]), "--file", "second.yml")
+    for action in (("up",), ("down",), ("status",), ("logs",)):
+        fit(command, *words, *action)
+    asked = [call for call in command.asked("--file") if call[0] == "compose"]
+    assert {tuple(call[5:9]) for call in asked} == {("--file", str(own[0]), "--file", str(own[1]))}
+    done = fit(command, "--file", "none.yml", "up")
+    assert done.returncode == 1
+    assert "there is no file" in done.stdout
+
+    override = tmp_path / "docker-compose.override.yml"
+    monkeypatch.setattr(docker, "OVERRIDE_FILE", override)
+    project = docker.Project(tmp_path / ".env", (own[0],))
+    assert str(override) not in project.words()
+    override.write_text("services: {}\n")
+    words = tuple(project.words())
+    assert [words[place + 1] for place, word in enumerate(words) if word == "--file"] == [
+        str(ROOT / "docker-compose.yml"), str(override), str(own[0]),
+    ]  # fmt: skip
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", services.OVERRIDE_FILE.name], cwd=ROOT, check=False)
+    assert ignored.returncode == 0, "an update of the project would touch it"
+
+
+def test_telemetry_that_is_taken_though_the_start_failed_is_told(command: Command, serve: Serve) -> None:
+    command.answers["up"] = [1, "", "service setup-kibana didn't complete successfully: exit 1"]
+    command.ports["COLLECTOR_HEALTH_PORT"] = serve({"/": (200, "")}).port
+    done = fit(command, "up", "--no-checks")
+    assert done.returncode == 1
+    assert "Telemetry is taken all the same" in done.stdout
 
 
 def test_a_kernel_setting_that_is_too_small(command: Command) -> None:
@@ -643,6 +876,20 @@ def test_a_kernel_setting_that_is_too_small(command: Command) -> None:
     assert done.returncode == 1
     assert "sudo sysctl -w vm.max_map_count=262144" in done.stdout
     assert list(preflight.map_count_problems(command.folder / "absent")) == []
+
+
+def test_what_a_container_of_another_user_reads_must_be_open_to_others(tmp_path: Path) -> None:
+    """As a checkout made under umask 077 is not."""
+    for name in services.FOREIGN:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    assert list(preflight.mode_problems(tmp_path)) == []
+    (tmp_path / "prometheus" / "prometheus.yml").chmod(0o600)
+    (problem,) = preflight.mode_problems(tmp_path)
+    assert "prometheus/prometheus.yml cannot be read by others" in problem
+    assert "chmod -R a+rX prometheus" in problem
+    (tmp_path / "prometheus" / "rules").chmod(0o700)
+    assert len(list(preflight.mode_problems(tmp_path))) == 1
 
 
 def test_without_docker(command: Command) -> None:
@@ -720,16 +967,17 @@ def test_logs(command: Command) -> None:
 
 def test_status_asks_every_service_and_fails_when_one_is_ill(command: Command, serve: Serve) -> None:
     command("init")
-    password = envfile.read(command.env_file)["ELASTIC_PASSWORD"]
+    password = held(command.env_file)["ELASTIC_PASSWORD"]
     well = {
         "ELASTICSEARCH_PORT": serve(elasticsearch(), password),
         "KIBANA_PORT": serve({"/api/status": (200, {"status": {"overall": {"level": "available"}}})}),
-        "PROMETHEUS_PORT": serve({"/-/ready": (200, ""), UP: scraped()}),
+        "PROMETHEUS_PORT": serve({"/-/ready": (200, ""), UP: scraped(("node", "up", "1"))}),
         "COLLECTOR_HEALTH_PORT": serve({"/": (200, "")}),
         "NODE_EXPORTER_PORT": serve({"/": (200, "")}),
     }
     command.ports |= {variable: server.port for variable, server in well.items()}
-    command.answers["ps"] = [0, json.dumps({"Service": "setup", "State": "exited", "ExitCode": 0}), ""]
+    one_shots = [{"Service": service, "State": "exited", "ExitCode": 0} for service in status.SETUPS]
+    command.answers["ps"] = [0, "\n".join(map(json.dumps, one_shots)), ""]
     done = command("status")
     assert done.returncode == 0, done.stdout
     lines = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
@@ -738,19 +986,24 @@ def test_status_asks_every_service_and_fails_when_one_is_ill(command: Command, s
         ["ok", "kibana"],
         ["ok", "prometheus"],
         ["ok", "setup"],
+        ["ok", "setup-kibana"],
         ["ok", "collector"],
         ["ok", "node-exporter"],
         ["--", "api"],
     ]
     assert password not in done.stdout
-    assert command.asked("logs") == [[*command.begins(), "logs", "--no-color", "--no-log-prefix", "setup"]]
+    assert command.asked("logs") == [
+        [*command.begins(), "logs", "--no-color", "--no-log-prefix", service] for service in status.SETUPS
+    ]
 
     well["COLLECTOR_HEALTH_PORT"].answers["/"] = (503, "")
     done = command("status")
     assert done.returncode == 1
     assert re.search(r"^!!  collector +runs, but is not healthy", done.stdout, re.MULTILINE)
 
-    command.env_file.write_text("ELASTIC_PASSWORD=another\n")
+    kept = passwords.file(command.folder / "secrets", "ELASTIC_PASSWORD")
+    kept.unlink()
+    kept.write_text("another")
     done = command("status")
     assert re.search(r"^!!  elasticsearch +answers .*\(401\)", done.stdout, re.MULTILINE)
 
@@ -769,6 +1022,7 @@ def test_run_hands_over_to_the_commands(tmp_path: Path) -> None:
     words = [str(ROOT / "run"), "stack", "--env-file", str(path), "init"]
     assert subprocess.run(words, env=env, capture_output=True, check=False).returncode == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert held(path)["ELASTIC_PASSWORD"]
 
 
 def test_only_the_standard_library_is_imported() -> None:

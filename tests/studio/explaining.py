@@ -19,10 +19,16 @@ from tests.simulator import records
 from tests.simulator.scenarios import Scenario
 
 BEGIN = 1_760_000_000_000_000_000
+_THINGS = (
+    "jobs|workers|times|attempts|cores|places|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
+    "models|pairs|servers|steps|threads|counts|are|were|have"
+)
 # What must not stand in a sentence: absent numbers, negative zeros, nothing counted as if it were something, wrong
-# plurals, empty brackets, floating point as programs write it.
+# plurals, ranges from a number to itself, empty brackets, floating point as programs write it.
 SILLY = re.compile(
-    r"–|\bnan\b|\binf\b|None|(?<![\w-])-0(?![.\d])|\b0 workers|(?<![\d.,])1 (?:jobs|workers|times|attempts)\b(?!/s)"
+    r"–|\bnan\b|\binf\b|None|(?<![\w-])-0(?![.\d])|\b0 workers"
+    rf"|(?<![\d.,])1 (?:(?!of\b)[a-z-]+ )?(?:{_THINGS})\b(?!/s)"
+    r"|(?<![\d.,])([+-]?\d[\d.,]*(?: [%a-z]+)?) to \1(?![\d.,]*\d)"
     r"|\(\)|\[\]|\d[eE][+-]\d|  |; ;|: ;|\.\.",
     re.IGNORECASE,
 )

@@ -97,7 +97,8 @@ def pages(bulk_id: str, trace_id: str, span_id: str, first_ns: int, last_ns: int
     given: Row = {
         "bulk_id": bulk_id, "bulk": bulk_id, "limit": 3000, "failed": False, "silent_ns": last_ns, "offset": 0,
         "text": None, "severity": None, "service": None, "trace_id": trace_id, "span_id": span_id,
-        "from_ns": first_ns, "to_ns": last_ns, "bin_ns": SECOND, "credible_ns": last_ns,
+        "from_ns": first_ns, "to_ns": last_ns, "before_ns": last_ns, "most": 100,
+        "bin_ns": SECOND, "credible_ns": last_ns,
     }  # fmt: skip
     folder = files("bulkscope_studio").joinpath("queries")
     names = sorted(each.name.removesuffix(".sql") for each in folder.iterdir() if each.name.startswith("page_"))

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from bulkscope_studio.ingest import Ingest
+from bulkscope_studio.intake import Intake
 from bulkscope_studio.receiver import OtlpHttp
 from bulkscope_studio.store import Store
 
@@ -100,8 +101,10 @@ async def receiver(folder: Path, max_body: int = 1 << 20) -> AsyncIterator[Recei
     """Serve an empty store; the limit of a body is 1 MiB unless said otherwise."""
     store = Store(folder / "s.duckdb")
     ingest = Ingest(store)
-    transport = httpx.ASGITransport(OtlpHttp(ingest, max_body))
+    intake = Intake(ingest)
+    transport = httpx.ASGITransport(OtlpHttp(intake, max_body))
     async with httpx.AsyncClient(transport=transport, base_url="http://studio") as http:
         yield Receiver(http, store, ingest)
     ingest.close()
+    intake.close()
     store.close()

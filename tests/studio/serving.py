@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ class Addresses:
 
 
 @contextmanager
-def studio(db: Path, *options: str) -> Iterator[Addresses]:
-    """Run ``bulkscope studio`` on ``db`` until the block ends, then end it as Ctrl-C does not: with SIGTERM."""
+def studio(db: Path, *options: str, **variables: str) -> Iterator[Addresses]:
+    """Run ``bulkscope studio`` on ``db`` with ``variables`` until the block ends, then end it by SIGTERM."""
     words = [str(BIN / "bulkscope"), "studio", "--db", str(db), "--port", "0"]
     words += ["--otlp-http-port", "0", "--otlp-grpc-port", "0", *options]
-    process = subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    env = {**os.environ, **variables}
+    process = subprocess.Popen(words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         lines = wait_for_line(process, "Data  ").splitlines()
         where = [line.split()[-1] for line in lines if " http://" in line]

@@ -309,7 +309,7 @@ def test_fewer_places_than_were_seen_are_as_fast_as_so_few_were() -> None:
 def test_of_more_places_than_were_seen_only_the_best_is_known() -> None:
     made, _ = crowd()
     found = pool(made, rate=3.0, workers=8, slo="2s")
-    assert alike(found).endswith("as with 4, the most that were seen, busy (needs 1)")
+    assert alike(found).endswith("as with 4, the most that were seen, busy (needs to be as fast)")
     assert found["notes"][-1].endswith("is in it as far as it was seen, up to 4 busy places.")
     assert found["forecast"]["wait"]["p95_s"]["high"] is None
     assert found["highest_rate"]["rate_per_s"]["low"] == 0
@@ -405,7 +405,7 @@ def test_one_job_is_no_crash() -> None:
     made.run([0.0], [1.0], 1)
     found = pool(made)
     assert not now(found)["reached"]
-    assert "tell too little" in pool(made, rate=0.1)["forecast"]["problem"]
+    assert "1 job with so many places tells too little" in pool(made, rate=0.1)["forecast"]["problem"]
 
 
 def test_only_jobs_without_inference() -> None:
@@ -486,7 +486,7 @@ def test_the_words_hold_the_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "says"), [({1: 1.0, 2: 1.9, 3: 1.98}, ", and 2 do "), ({1: 1.0, 2: 2.0}, " jobs/s; ")]
+    ("rates", "says"), [({1: 1.0, 2: 1.9, 3: 1.98}, ", and 2 places can do "), ({1: 1.0, 2: 2.0}, " jobs/s; ")]
 )
 def test_fewer_workers_that_do_nearly_as_much_are_named(rates: dict[int, float], says: str) -> None:
     (said,) = (line for line in render_capacity.sentences(pool(*counts(rates))) if "best of" in line)

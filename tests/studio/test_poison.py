@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from bulkscope_studio import api, credible, decode, documents, summaries, sustai
 from bulkscope_studio.analysis.bulk import analyse
 from bulkscope_studio.sql import load
 from bulkscope_studio.store import Store
+from bulkscope_studio.web.data import Data
 from tests.studio import odd, otlp
 
 # Healthy and odd ones run side by side, on workers and hosts of their own, and end before it.
@@ -229,12 +231,26 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     assert sustained.system_capacity(store)["pools"] == wanted
     assert api.heard(store, now)[1] < now
     assert odd.page(store, "extent", {})[0]["last_ns"] < now
+
+    def agrees() -> None:
+        """What statistics tell without reading is what the rows tell."""
+        assert asyncio.run(Data(store, dict).stored()) == odd.page(store, "extent", {})[0]
+
+    agrees()
     # A clock that is a second ahead is like any other, and in a store of nothing else what there is counts.
     odd.insert(store.connection(), "logs", [{"time_ns": now + odd.SECOND, "body": "x"}])
     assert api.heard(store, now)[1] == now + odd.SECOND
+    agrees()
+    store.connection().execute("DELETE FROM points")
+    store.connection().execute("DELETE FROM logs WHERE time_ns = ?", [ahead])
+    agrees()
+    odd.insert(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     store.connection().execute("DELETE FROM spans")
     store.connection().execute("DELETE FROM logs WHERE time_ns < ?", [ahead])
     assert api.heard(store, now)[1] == ahead
+    agrees()
+    store.connection().execute("DELETE FROM logs")
+    agrees()
     store.close()
 
 

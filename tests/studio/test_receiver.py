@@ -6,11 +6,13 @@ import asyncio
 import gzip
 import json
 import random
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
@@ -119,6 +121,7 @@ async def test_large_json_is_told_to_come_as_protobuf(tmp_path: Path, monkeypatc
 
 
 async def test_a_request_of_several_parts_is_stored_whole(studio: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "MAX_WHOLE", 0)
     monkeypatch.setattr(envelope, "MAX_RECORDS", 10)
     monkeypatch.setattr(decode, "MAX_PART_ROWS", 30)
     request = traces(*({"n": n} for n in range(200)))
@@ -129,6 +132,81 @@ async def test_a_request_of_several_parts_is_stored_whole(studio: Receiver, monk
     assert studio.count("spans") == 200
     counts = studio.ingest.status()
     assert (counts["accepted"], counts["refused"]) == ({"traces": 200}, {"traces": 2})
+
+
+async def test_of_requests_that_wait_together_each_hears_of_its_own(
+    studio: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first keeps the writer; the others come meanwhile and are one round, which cannot be decoded as one."""
+    free, decoded = threading.Event(), []
+    kept = studio.ingest.call(free.wait)
+    original = decode.parts
+
+    def parts(signal: str, *bodies: bytes) -> Any:
+        decoded.append(len(bodies))
+        return original(signal, *bodies)
+
+    monkeypatch.setattr(decode, "parts", parts)
+    partly = traces({"n": 3})
+    partly.MergeFrom(traces({}, span_id=b""))
+    # A body that is cut would be a request if it could take bytes of the next.
+    bodies = [traces({"n": 1}), traces({"n": 2}), BODY[:-3], partly, traces({"n": 4})]
+    first, *others = (
+        asyncio.create_task(
+            studio.http.post(
+                "/v1/traces", content=one if isinstance(one, bytes) else one.SerializeToString(), headers=PROTOBUF
+            )
+        )
+        for one in bodies
+    )
+    await asyncio.sleep(0.2)
+    others.append(
+        asyncio.create_task(studio.http.post("/v1/logs", content=logs("x").SerializeToString(), headers=PROTOBUF))
+    )
+    others += [
+        asyncio.create_task(studio.http.post("/v1/traces", content=body, headers=PROTOBUF))
+        for body in (traces({"n": 5}).SerializeToString(), partly.SerializeToString())
+    ]
+    await asyncio.sleep(0.2)
+    free.set()
+    answers = [await one for one in (first, *others)]
+    kept.result(30)
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 200, 200, 200, 200, 200]
+    said = [
+        ExportTraceServiceResponse.FromString(answer.content).partial_success.rejected_spans
+        for answer in answers
+        if answer.status_code == 200
+    ]
+    assert said == [0, 0, 1, 0, 0, 0, 1]
+    assert max(decoded) > 1, "some were decoded as one"
+    found = [row["attributes"] for row in studio.rows("SELECT attributes FROM spans ORDER BY 1")]
+    assert found == [f'{{"n":{n}}}' for n in range(1, 6)]
+    counts = studio.ingest.status()
+    assert counts["accepted"] == {"traces": 5, "logs": 1}
+    assert counts["refused"]["traces"] == 3
+    assert counts["repeated"]["traces"] == 1
+
+
+async def test_what_cannot_be_stored_takes_no_other_of_its_round_with_it(
+    studio: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = studio.ingest._transaction
+
+    def transaction(connection: Any, batches: list[Any]) -> Any:
+        if any("poison" in batch["spans"]["name"].to_pylist() for batch in batches if "spans" in batch):
+            raise duckdb.ConversionException("no such number")
+        return original(connection, batches)
+
+    monkeypatch.setattr(studio.ingest, "_transaction", transaction)
+    names = ["a", "poison", "b", "c"]
+    answers = await asyncio.gather(
+        *(
+            studio.http.post("/v1/traces", content=traces({}, name=name).SerializeToString(), headers=PROTOBUF)
+            for name in names
+        )
+    )
+    assert [answer.status_code for answer in answers] == [500 if name == "poison" else 200 for name in names]
+    assert studio.count("spans") == 3
 
 
 async def test_other_paths_and_methods_are_told_what_to_do(studio: Receiver) -> None:

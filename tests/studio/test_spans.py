@@ -153,6 +153,7 @@ def test_bytes_that_are_no_request(body: bytes) -> None:
 
 
 def test_a_large_request_is_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "MAX_WHOLE", 1000)
     monkeypatch.setattr(envelope, "MAX_RECORDS", 50)
     monkeypatch.setattr(decode, "MAX_PART_ROWS", 120)
     request = traces(*({"n": n} for n in range(500)))

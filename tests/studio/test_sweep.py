@@ -389,7 +389,7 @@ def test_a_service_that_speaks_no_http_is_a_refusal(tmp_path: Path, said: bytes,
         there = replace(plan, url=f"http://127.0.0.1:{server.getsockname()[1]}/bulks")
         failed = asks(there, tmp_path)
         thread.join()
-    assert "1 of 1 requests" in failed
+    assert "1 of 1 request of" in failed
     assert expects in failed
     assert "\x1b" not in failed
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bulkscope_studio.analysis import simulation, thresholds
+from bulkscope_studio.analysis import simulation, thresholds, wording
 from bulkscope_studio.analysis.facts import Codes, Facts, Floats, firsts
 from bulkscope_studio.analysis.measures import Load
 from bulkscope_studio.analysis.timeline import Timeline, first_and_last
@@ -281,9 +281,9 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
         for index in of[work[of] > fence].tolist():
             reasons = []
             if np.isfinite(tokens[index]) and tokens[index] > 2 * usual_tokens:
-                reasons.append(f"{tokens[index]:.0f} output tokens, usual {usual_tokens:.0f}")
+                reasons.append(f"{wording.count(round(tokens[index]), 'output token')}, usual {usual_tokens:.0f}")
             if np.isfinite(given[index]) and given[index] > 2 * usual_given:
-                reasons.append(f"{given[index]:.0f} input tokens, usual {usual_given:.0f}")
+                reasons.append(f"{wording.count(round(given[index]), 'input token')}, usual {usual_given:.0f}")
             if first[index]:
                 reasons.append("first job of its worker")
             if np.isfinite(lacked[index]) and lacked[index] > 0.25 * work[index]:

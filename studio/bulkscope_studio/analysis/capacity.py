@@ -521,7 +521,8 @@ def _notes(
     failed = int(np.sum(~jobs.ok))
     if failed > thresholds.FAILED.value * len(jobs.ok):
         notes.append(
-            f"{failed:,} of {wording.count(len(jobs.ok), 'attempt')} failed; they take places and are no completion."
+            f"{wording.part(failed, len(jobs.ok), 'attempt')} failed; "
+            f"{wording.agree(failed, 'it takes its place and is', 'they take places and are')} no completion."
         )
     if found.warm_ups:
         notes.append(f"Attempts that loaded a model were left out, with their time: {found.warm_ups}.")

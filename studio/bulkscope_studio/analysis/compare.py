@@ -142,7 +142,8 @@ def pair(a: Side, b: Side) -> Pairing:
         )
         return Pairing(True, len(a), "ranked", told, reason)
     if len(left) < LEAST_RANKED:
-        why = f"{len(left)} pairs of input tokens that differ are too few to tell (at least {LEAST_RANKED})"
+        pairs = wording.count(len(left), "pair of input tokens that differs", "pairs of input tokens that differ")
+        why = f"{pairs} {wording.agree(len(left), 'is', 'are')} too few to tell (at least {LEAST_RANKED})"
     elif told is None:
         why = "the input tokens of one side are all equal, those of the other are not"
     else:
@@ -478,7 +479,7 @@ def _win(row: Row, side: str) -> str:
     turned = effect if side == "A" or row.kind != "ratio" else effect.inverse()
     return phrase.format(
         times=f"{turned.value:.2f} times",
-        range=f"{turned.low:.2f} to {turned.high:.2f}",
+        range=wording.between(turned.low, turned.high, "{:.2f}".format),
         equal=" at equal tokens" if "at equal tokens" in row.title else "",
         own=wording.percent(own or 0.0),
         other=wording.percent(other or 0.0),

@@ -82,7 +82,7 @@ def _finite(value: float) -> float | None:
 def _interval(estimate: Estimate, unit: str) -> str:
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return "" if math.isnan(estimate.low) else ", interval not known"
-    return f" [{wording.value(estimate.low, unit)} to {wording.value(estimate.high, unit)}]"
+    return f" [{wording.between(estimate.low, estimate.high, lambda each: wording.value(each, unit))}]"
 
 
 def every(*evidence: Evidence) -> bool | None:

@@ -252,7 +252,7 @@ def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
     first = view.facts.job_name(rows[0])
     where = " and ".join(name for name, _ in most[:2])
     return (
-        f"{len(rows):,} of {wording.count(len(ended), 'attempt')} failed in the domain {where} "
+        f"{wording.part(len(rows), len(ended), 'attempt')} failed in the domain {where} "
         f"({_errors(view.facts, rows)}), the first of them job {first}"
     )
 
@@ -363,8 +363,8 @@ def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
             text += f", in which a job came to take {wording.percent(by.slowed)} longer"
     asked = view.outcomes
     if refused := asked.count("overload"):
-        verb = "was" if refused == 1 else "were"
-        text += f"; {refused:,} of {wording.count(len(asked), 'request')} {verb} refused"
+        verb = wording.agree(refused, "was", "were")
+        text += f"; {wording.part(refused, len(asked), 'request')} {verb} refused"
     others = view.load.others / view.load.capacity if view.load.capacity > 0 else 0.0
     if others > 0.1:
         text += f"; other bulks had {wording.percent(others)} of the workers' time"
@@ -435,11 +435,8 @@ def _fit(m: Memory) -> str:
     fit = "no worker" if count == 0 else wording.count(count, "worker")
     verb = "fits" if count < 2 else "fit"
     each = f" into each of {m.limits} limits" if own else ""
-    return f"{fit} of {wording.size(m.per_worker)} {verb}{each}{shared}, there {_were(m.workers)}"
-
-
-def _were(count: int) -> str:
-    return f"was {count:,}" if count == 1 else f"were {count:,}"
+    were = wording.agree(m.workers, "was", "were")
+    return f"{fit} of {wording.size(m.per_worker)} {verb}{each}{shared}, there {were} {m.workers:,}"
 
 
 def cpu_saturated(view: View) -> Finding:
@@ -483,8 +480,8 @@ def memory_bandwidth(view: View) -> Finding:
     text = "Memory bandwidth was not the limit." if holds is False else _untold(view)
     if holds and g.decode is not None:
         text = (
-            f"The memory bus is the limit: with {wording.number(g.most)} workers busy instead of "
-            f"{wording.number(g.fewest)}, decoding a token takes {_as_long(g.decode.value)}, and "
+            f"The memory bus is the limit: with {wording.count(g.most, 'worker')} busy instead of "
+            f"{wording.number(g.fewest)}, decoding a token takes {wording.times_as(g.decode.value, 'long')}, and "
             f"prefill does not, while cores were free{_gain(g)}. Fewer bytes a token help: a smaller or more strongly "
             "quantised model."
         )
@@ -500,7 +497,7 @@ def _slowdown(view: View) -> tuple[Evidence, Evidence]:
     """Return two proofs of workers that slow each other; either will do."""
     g = view.growth
     gain = measured("tokens/s with twice the busy workers, times", g.gain, "<=", thresholds.GAIN, link=view.bulk)
-    range_ = f"{wording.number(g.fewest)} to {wording.number(g.most)} busy"
+    range_ = f"{wording.between(g.fewest, g.most)} busy"
     slowed = measured(
         "time of a job with most workers busy over fewest", g.service, ">=", thresholds.SLOWDOWN, detail=range_,
         link=view.bulk,
@@ -542,7 +539,7 @@ def contention(view: View) -> Finding:
     if holds and g.service is not None:
         text = (
             f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
-            f"takes {_as_long(g.service.value)}{_gain(g)}. "
+            f"takes {wording.times_as(g.service.value, 'long')}{_gain(g)}. "
         )
         causes = [f for f in (memory_limited(view), cpu_saturated(view), memory_bandwidth(view)) if f.holds]
         text += (
@@ -562,11 +559,6 @@ def _fits(busy: float) -> str:
     return "little more load fits" if times == "1" else f"about {times} times the load fits"
 
 
-def _as_long(factor: float) -> str:
-    times = wording.number(factor)
-    return "as long" if times == "1" else f"{times} times as long"
-
-
 def _gain(g: Growth) -> str:
     """Say what more workers would bring."""
     if g.gain is None:
@@ -579,9 +571,15 @@ def _untold(view: View) -> str:
     g = view.growth
     if not np.isfinite(g.fewest):
         return "Whether workers slow each other cannot be told: too few inferences."
+    busy = wording.between(g.fewest, g.most)
+    seen = (
+        f"from {busy} workers were"
+        if " to " in busy
+        else f"always {wording.count(g.most, 'worker was', 'workers were')}"
+    )
     return (
-        f"Whether workers slow each other cannot be told: {wording.number(g.fewest)} to {wording.number(g.most)} were "
-        "busy at a time. Run the same prompts with another number of workers to know."
+        f"Whether workers slow each other cannot be told: {seen} busy. Run the same prompts with another number of "
+        "workers to know."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bulkscope_studio.analysis import estimates, queueing, simulation
 from bulkscope_studio.analysis.estimates import Estimate
 from bulkscope_studio.analysis.facts import Floats
-from bulkscope_studio.analysis.wording import number, percent
+from bulkscope_studio.analysis.wording import agree, between, count, number, percent, times_as
 
 # Below it neither a variance nor a percentile of the service times is known.
 LEAST_JOBS = 20
@@ -102,7 +102,9 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """Return what Erlang C asks for, with what is there; without ``arrivals`` a Poisson stream is taken."""
     found = [
-        Condition("jobs", len(services) >= FORMULA_JOBS, f"{len(services):,} jobs seen (needs {FORMULA_JOBS} or more)")
+        Condition(
+            "jobs", len(services) >= FORMULA_JOBS, f"{count(len(services), 'job')} seen (needs {FORMULA_JOBS} or more)"
+        )
     ]
     slope = estimates.slope(starts, services)
     usual, window = float(np.mean(services)), float(np.ptp(starts)) if len(starts) else 0.0
@@ -119,9 +121,9 @@ def conditions(
         )  # fmt: skip
     alike = "no slowing of places by each other to be seen"
     if slowing is not None:
-        alone, most = number(float(slowing.speeds[0])), min(len(slowing.speeds), slowing.seen)
+        alone, most = float(slowing.speeds[0]), min(len(slowing.speeds), slowing.seen)
         which = f"all {most}" if most == len(slowing.speeds) else f"{most}, the most that were seen,"
-        alike = f"a place is {alone} times as fast by itself as with {which} busy (needs 1)"
+        alike = f"a place is {times_as(alone, 'fast')} by itself as with {which} busy (needs to be as fast)"
     found.append(Condition("alike", slowing is None, alike))
     if arrivals is None:
         return tuple(found)
@@ -131,9 +133,9 @@ def conditions(
     found.append(
         Condition(
             "poisson", near and apart,
-            f"times between arrivals: squared variation {number(scv)} (needs {POISSON_SCV[0]} to {POISSON_SCV[1]}), "
-            f"of ten together {number(dispersion)} times that (needs {POISSON_DISPERSION[0]} to "
-            f"{POISSON_DISPERSION[1]}; 1 for independent ones)",
+            f"times between arrivals: squared variation {_told(scv)} (needs {between(*POISSON_SCV)}), index of "
+            f"dispersion of ten together {_told(dispersion)} (needs {between(*POISSON_DISPERSION)}; 1 for independent "
+            "ones)",
         )
     )  # fmt: skip
     middle = (arrivals.at[0] + arrivals.at[-1]) / 2
@@ -144,6 +146,10 @@ def conditions(
         Condition("steady", steady, f"{early:,} arrivals in the first half of the time, {late:,} in the second")
     )
     return tuple(found)
+
+
+def _told(value: float) -> str:
+    return number(value) if math.isfinite(value) else "not known"
 
 
 def forecast(
@@ -159,7 +165,8 @@ def forecast(
         problem = "the jobs came in a few bulks, which have no steady rate: give an arrival rate"
         return Forecast(None, observed, places, None, dispatch, None, (), None, None, problem)
     if len(services) < LEAST_JOBS or not np.any(services > 0):
-        problem = f"{len(services)} jobs with so many places tell too little of the service time; {LEAST_JOBS} do"
+        jobs = f"{count(len(services), 'job')} with so many places {agree(len(services), 'tells', 'tell')}"
+        problem = f"{jobs} too little of the service time; {LEAST_JOBS} do"
         return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
     if places > MOST_PLACES:
         problem = f"{places:,} places are more than the {MOST_PLACES:,} up to which waits are played through"

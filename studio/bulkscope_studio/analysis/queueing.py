@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.analysis import estimates
 from bulkscope_studio.analysis.estimates import Estimate, Floats
+from bulkscope_studio.analysis.wording import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,9 @@ class Saturated(ValueError):
         self.growth = rate - servers / service
         needed = math.floor(rate * service) + 1
         super().__init__(
-            f"{rate:.4g} jobs/s of {service:.4g} s each are {self.utilization:.3g} times what {servers} server(s) can "
-            f"do: the queue grows by {self.growth:.3g} jobs/s. Lower the rate below {servers / service:.4g} jobs/s or "
-            f"give at least {needed} servers."
+            f"{rate:.4g} jobs/s of {service:.4g} s each are {self.utilization:.3g} times what "
+            f"{count(servers, 'server')} can do: the queue grows by {self.growth:.3g} jobs/s. Lower the rate below "
+            f"{servers / service:.4g} jobs/s or give at least {count(needed, 'server')}."
         )
 
 

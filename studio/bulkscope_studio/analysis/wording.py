@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 ABSENT = "–"
 
@@ -51,16 +52,37 @@ def size(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def count(value: int, one: str, more: str = "") -> str:
-    """A number of things: ``1 job``, ``2 jobs``."""
-    return f"{value:,} {one if value == 1 else more or one + 's'}"
+def agree(value: float, one: str, more: str) -> str:
+    """The word for so many: ``one`` where the number is written as 1, else ``more``."""
+    return one if number(value) == "1" else more
+
+
+def count(value: float, one: str, more: str = "") -> str:
+    """A number of things: ``1 job``, ``2 jobs``, ``1.5 cores``."""
+    return f"{number(value)} {agree(value, one, more or one + 's')}"
+
+
+def part(some: int, whole: int, one: str) -> str:
+    """A part of things that are counted: ``2 of 7 jobs``, ``1 of 1 job``."""
+    return f"{some:,} of {count(whole, one)}"
+
+
+def between(low: float, high: float, words: Callable[[float], str] = number) -> str:
+    """A range, by its ends as ``words`` writes them: ``2 to 4``; ``2`` where both are written alike."""
+    first, last = words(low), words(high)
+    return first if first == last else f"{first} to {last}"
+
+
+def times_as(factor: float, how: str) -> str:
+    """A factor of two things: ``as long``, ``1.5 times as long``."""
+    return agree(factor, f"as {how}", f"{number(factor)} times as {how}")
 
 
 def unended(left: int, sent: int) -> str:
     """How many jobs are still open: ``2 of 7 jobs have not ended``."""
     if sent == 1:
         return "its only job has not ended"
-    return f"{left:,} of {sent:,} jobs {'has' if left == 1 else 'have'} not ended"
+    return f"{part(left, sent, 'job')} {agree(left, 'has', 'have')} not ended"
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from bulkscope_studio.setup.client import Again, Client, Credentials, Trouble
 
-State = Literal["ok", "created", "changed", "unchanged", "skipped", "look at"]
+State = Literal["ok", "created", "changed", "unchanged", "skipped", "look at", "failed"]
 PLANNED: Mapping[str, str] = {"created": "would create", "changed": "would change"}
 CHANGING = frozenset({"created", "changed"})
 # Of one thing, one after the other. Of several runs at once, one gets on each time: five are enough for four of them.
@@ -20,7 +20,10 @@ LOOKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one step did with one thing; ``look at`` is for a person to decide, ``details`` are lines."""
+    """What one step did with one thing; ``look at`` is for a person to decide, ``details`` are lines.
+
+    ``failed`` is for one thing that the server refused where the next ones do not need it.
+    """
 
     state: State
     subject: str
@@ -53,6 +56,7 @@ class Session:
     now: Callable[[], float] = time.time
     # Learned on the way.
     kibana_version: tuple[int, int] = (0, 0)
+    refused: list[str] = field(default_factory=list)  # of Kibana's things, those that it did not take
 
 
 Step = Callable[[Session], Iterator[Outcome]]

@@ -22,7 +22,8 @@ EPILOG = """environment:
   TRACES_RETENTION, LOGS_RETENTION, METRICS_RETENTION  as the options
 Each secret may be in a file that its name with _FILE names. Secrets are never arguments and never shown.
 
-exit codes: 0 done, or nothing to do; 1 failed, the message says what to do; 2 wrong usage"""
+exit codes: 0 done, or nothing to do; 1 failed, or one dashboard was refused, the message says what to do;
+2 wrong usage"""
 
 
 class Usage(Exception):
@@ -55,7 +56,7 @@ def _parser(variables: Mapping[str, str]) -> argparse.ArgumentParser:
         default="otlp",
         help=f"how the Collector writes: otlp (Elasticsearch 9.5), or bulk ({elasticsearch.OVERLAY}, from 8.19)",
     )
-    for role, use in (("collector", "the Collector's"), ("reader", "a reader's")):
+    for role, use in (("collector", "the Collector's"), ("reader", "a reader's"), ("publisher", "a publisher's")):
         parser.add_argument(f"--{role}-key-file", type=Path, metavar="FILE", help=f"where {use} API key is written")
     parser.add_argument("--rotate-keys", action="store_true", help="make new keys; the old ones end a day later")
     parser.add_argument("--print-keys", action="store_true", help="print the keys that the files hold")
@@ -101,7 +102,11 @@ def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Sessio
     except plan.BadPlan:
         kibana_sources = None
     password = environment.secret(variables, "KIBANA_SYSTEM_PASSWORD")
-    files = {"bulkscope_collector": options.collector_key_file, "bulkscope_reader": options.reader_key_file}
+    files = {
+        "bulkscope_collector": options.collector_key_file,
+        "bulkscope_reader": options.reader_key_file,
+        "bulkscope_publisher": options.publisher_key_file,
+    }
     found = Session(
         elasticsearch=servers[0],
         kibana=servers[1],
@@ -124,6 +129,7 @@ def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Sessio
     )
     # All files are read before the first change: a mistake in the last must not be found half-way.
     plan.component_templates(found.sources, found.retention)
+    plan.index_templates(found.sources)
     plan.roles(found.sources)
     if found.kibana_sources is not None:
         plan.dashboards(found.kibana_sources)
@@ -155,14 +161,26 @@ def command(argv: list[str]) -> int:
         say(f"bulkscope setup: {error}", error=True)
         return 1
     say(summary(done, made.dry_run))
+    if any(outcome.state == "failed" for outcome in done):
+        say(f"bulkscope setup: {failure(done)}", error=True)
+        return 1
     return 0
+
+
+def failure(done: list[Outcome]) -> str:
+    """Return what was refused, why the first was, and what to do; the lines above have the reason of each."""
+    failed = [outcome for outcome in done if outcome.state == "failed"]
+    return (
+        f"refused: {', '.join(outcome.subject for outcome in failed)} ({failed[0].details[0]}). The rest is done, and "
+        "telemetry is taken without it; 'bulkscope setup --only kibana' tries again"
+    )
 
 
 def summary(done: list[Outcome], dry_run: bool) -> str:
     """Return the last line: how much was, or would be, changed."""
     changes = sum(outcome.state in CHANGING for outcome in done)
     if not changes:
-        return "unchanged"
+        return "nothing was changed" if any(outcome.state == "failed" for outcome in done) else "unchanged"
     if dry_run:
         return f"{changes} to change; nothing was changed (--dry-run)"
     return f"done, {changes} changed"

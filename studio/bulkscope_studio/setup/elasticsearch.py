@@ -130,14 +130,32 @@ def component_templates(session: Session) -> Iterator[Outcome]:
         yield Outcome("created" if have is None else "changed", subject, details if session.dry_run else ())
 
 
+def index_templates(session: Session) -> Iterator[Outcome]:
+    """Create or put back the index templates of our own data streams."""
+    form = {"index_templates": [{"index_template": {"template?": {"settings?": dict, "mappings?": dict}}}]}
+    for name, ours in plan.index_templates(session.sources).items():
+        path = f"/_index_template/{name}"
+        answer = session.elasticsearch.get(path, allowed=(404,))
+        found = [] if answer.status == 404 else answer.like(form)["index_templates"]
+        have = found[0]["index_template"] if found else None
+        wrong = [] if have is None else merge.lacking(have | merge.normal(have), ours | merge.normal(ours))
+        if have is not None and not wrong:
+            yield Outcome("unchanged", f"index template {name}")
+            continue
+        if not session.dry_run:
+            session.elasticsearch.request("PUT", path, ours)
+        details = tuple(f"~ {at}" for at in wrong) if session.dry_run else ()
+        yield Outcome("created" if have is None else "changed", f"index template {name}", details)
+
+
 # What the Collector writes to. A pattern that no data stream matches is an error to ES|QL: a dashboard that is opened
 # before the first document would show one in each panel.
 WRITTEN = ("traces-generic.otel-default", "logs-generic.otel-default", "metrics-hostmetricsreceiver.otel-default")
 
 
 def first_streams(session: Session) -> Iterator[Outcome]:
-    """Make the data streams that the Collector writes to, where they are missing, empty and with our templates."""
-    for name in WRITTEN:
+    """Make the data streams that are written to, where they are missing, empty and with our templates."""
+    for name in (*WRITTEN, *plan.index_templates(session.sources)):
         path = f"/_data_stream/{name}"
         found = session.elasticsearch.get(path, allowed=(404,))
         if found.status != 404 and found.like({"data_streams?": [dict]}).get("data_streams"):
@@ -152,7 +170,7 @@ def first_streams(session: Session) -> Iterator[Outcome]:
 
 
 def roles(session: Session) -> Iterator[Outcome]:
-    """Create or correct the two roles."""
+    """Create or correct the roles."""
     for name, ours in plan.roles(session.sources).items():
         path = f"/_security/role/{name}"
         answer = session.elasticsearch.get(path, allowed=(404,))
@@ -307,6 +325,7 @@ STEPS: tuple[Step, ...] = (
     kibana_password,  # early: Kibana starts meanwhile
     built_in_templates,
     component_templates,
+    index_templates,
     streams,
     first_streams,
     roles,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from bulkscope_studio.setup import merge, plan
@@ -50,32 +51,34 @@ def reach(session: Session) -> Iterator[Outcome]:
 def data_views(session: Session) -> Iterator[Outcome]:
     """Create or correct our data views; formats that a user has set on other fields stay."""
     kept = plan.component_templates(session.sources, session.retention)["traces-otel@custom"]
-    views = plan.data_views(kept["template"]["lifecycle"]["data_retention"])
+    views = plan.data_views(kept["template"]["lifecycle"]["data_retention"], _dashboards(session))
     for identity, ours in views.items():
-        subject = f"data view {identity}"
-        path = f"/api/data_views/data_view/{identity}"
-        answer = session.kibana.get(path, allowed=(404,))
-        if answer.status == 404:
-            if not session.dry_run:
-                # Without `override`: that would delete another view of the same name. Kibana says 400 where there is
-                # one of this name or id, which may be what another run has just made.
-                made = session.kibana.request(
-                    "POST", "/api/data_views/data_view", {"data_view": ours}, once=True, allowed=(400,)
-                )
-                if made.status == 400:
-                    raise Again(f"{subject} cannot be made: Kibana answered 400: {made.reason()}")
-            yield Outcome("created", subject)
-            continue
-        have = answer.like({"data_view": {"fieldFormats?": dict}})["data_view"]
-        want = {key: ours[key] for key in ("title", "name", "timeFieldName", "fieldFormats")}
-        wrong = merge.lacking(have, want)
-        if not wrong:
-            yield Outcome("unchanged", subject)
-            continue
+        yield _unless_refused(session, f"data view {identity}", partial(_data_view, session, identity, ours))
+
+
+def _data_view(session: Session, identity: str, ours: Mapping[str, Any]) -> Outcome:
+    subject = f"data view {identity}"
+    path = f"/api/data_views/data_view/{identity}"
+    answer = session.kibana.get(path, allowed=(404,))
+    if answer.status == 404:
         if not session.dry_run:
-            formats = (have.get("fieldFormats") or {}) | ours["fieldFormats"]
-            session.kibana.request("POST", path, {"data_view": want | {"fieldFormats": formats}})
-        yield Outcome("changed", subject, tuple(f"~ {at}" for at in wrong) if session.dry_run else ())
+            # Without `override`: that would delete another view of the same name. Kibana says 400 where there is
+            # one of this name or id, which may be what another run has just made.
+            made = session.kibana.request(
+                "POST", "/api/data_views/data_view", {"data_view": ours}, once=True, allowed=(400,)
+            )
+            if made.status == 400:
+                raise Again(f"{subject} cannot be made: Kibana answered 400: {made.reason()}")
+        return Outcome("created", subject)
+    have = answer.like({"data_view": {"fieldFormats?": dict}})["data_view"]
+    want = {key: ours[key] for key in ("title", "name", "timeFieldName", "fieldFormats")}
+    wrong = merge.lacking(have, want)
+    if not wrong:
+        return Outcome("unchanged", subject)
+    if not session.dry_run:
+        formats = (have.get("fieldFormats") or {}) | ours["fieldFormats"]
+        session.kibana.request("POST", path, {"data_view": want | {"fieldFormats": formats}})
+    return Outcome("changed", subject, tuple(f"~ {at}" for at in wrong) if session.dry_run else ())
 
 
 def dashboards(session: Session) -> Iterator[Outcome]:
@@ -92,28 +95,41 @@ def dashboards(session: Session) -> Iterator[Outcome]:
         yield Outcome("skipped", "dashboards", (f"{words}; upgrade to have them",))
         return
     for dashboard in found:
-        subject = f"dashboard {dashboard.id}"
-        path = f"/api/dashboards/{dashboard.id}"
-        answer = session.kibana.get(path, allowed=(404,))
-        if answer.status == 404:
-            details: tuple[str, ...] = ()
-        else:
-            have = answer.like({"data": {"description?": str}})["data"]
-            differs = tuple(merge.lacking(have, dashboard.body))
-            if f"[{plan.OURS} {dashboard.mark}]" in (have.get("description") or "") and not (
-                differs and session.force_dashboards
-            ):
-                said = ("edited in Kibana, or kept there in another form; --force-dashboards puts ours back",)
-                yield Outcome("unchanged", subject, said if differs and session.dry_run else ())
-                continue
-            details = tuple(f"~ {at}" for at in differs)
-        if not session.dry_run:
-            session.kibana.request("PUT", path, dashboard.body)
-            details = tuple(
-                f"Kibana left something out: {warning.get('message', warning)}"
-                for warning in session.kibana.get(path).like({"warnings?": [dict]}).get("warnings") or ()
-            )
-        yield Outcome("created" if answer.status == 404 else "changed", subject, details)
+        yield _unless_refused(session, f"dashboard {dashboard.id}", partial(_dashboard, session, dashboard))
+
+
+def _dashboard(session: Session, dashboard: plan.Dashboard) -> Outcome:
+    subject = f"dashboard {dashboard.id}"
+    path = f"/api/dashboards/{dashboard.id}"
+    answer = session.kibana.get(path, allowed=(404,))
+    details: tuple[str, ...] = ()
+    if answer.status != 404:
+        have = answer.like({"data": {"description?": str}})["data"]
+        differs = tuple(merge.lacking(have, dashboard.body))
+        if f"[{plan.OURS} {dashboard.mark}]" in (have.get("description") or "") and not (
+            differs and session.force_dashboards
+        ):
+            said = ("edited in Kibana, or kept there in another form; --force-dashboards puts ours back",)
+            return Outcome("unchanged", subject, said if differs and session.dry_run else ())
+        details = tuple(f"~ {at}" for at in differs)
+    if not session.dry_run:
+        session.kibana.request("PUT", path, dashboard.body)
+        details = tuple(
+            f"Kibana left something out: {warning.get('message', warning)}"
+            for warning in session.kibana.get(path).like({"warnings?": [dict]}).get("warnings") or ()
+        )
+    return Outcome("created" if answer.status == 404 else "changed", subject, details)
+
+
+def _unless_refused(session: Session, subject: str, put: Callable[[], Outcome]) -> Outcome:
+    """Return what ``put`` returns, or that Kibana refused this one: the others do not need it."""
+    try:
+        return put()
+    except (NotReady, Again):
+        raise  # of Kibana as a whole, or to be looked at again
+    except Trouble as refused:
+        session.refused.append(subject)
+        return Outcome("failed", subject, (str(refused),))
 
 
 def ndjson(session: Session) -> Iterator[Outcome]:
@@ -124,6 +140,9 @@ def ndjson(session: Session) -> Iterator[Outcome]:
     if session.ndjson is None:
         return
     subject = f"file {session.ndjson}"
+    if session.refused:
+        yield Outcome("skipped", subject, (f"it would lack {', '.join(session.refused)}",))
+        return
     objects = [{"type": "index-pattern", "id": identity} for identity in plan.data_views()]
     if session.kibana_version >= DASHBOARDS_API:
         objects += [{"type": "dashboard", "id": dashboard.id} for dashboard in _dashboards(session)]

@@ -6,12 +6,13 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bulkscope import conventions as c
+from bulkscope_studio.setup import links
 
 Json = dict[str, Any]
 
@@ -49,6 +50,8 @@ ATTRIBUTE_TYPES: dict[str, str] = {a.name: a.type for a in c.ATTRIBUTES} | _STAN
 RESOURCE_TYPES: dict[str, str] = {c.WORKER_CPUS: "float", c.WORKER_CPU_SET: "str", c.WORKER_MEMORY_LIMIT: "int"}
 
 OURS = "bulkscope"  # prefix of everything that we name
+BULK_DASHBOARD = f"{OURS}-bulk"
+VERDICTS = f"{OURS}-verdicts"  # the data stream that `bulkscope explain --publish` writes to
 _DURATION = re.compile(r"(\d+)(nanos|micros|ms|s|m|h|d)")
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DASHBOARD_ID = re.compile(rf"{OURS}-[a-z0-9][a-z0-9-]*")
@@ -140,8 +143,14 @@ def component_templates(elasticsearch: Path, retention: Mapping[str, str] | None
     return wanted
 
 
+def index_templates(elasticsearch: Path) -> dict[str, Json]:
+    """Return the index templates of our own by name; each is of the data stream of that name."""
+    return {path.stem: read(path) for path in sorted((elasticsearch / "index-templates").glob(f"{OURS}-*.json"))}
+
+
 def roles(elasticsearch: Path) -> dict[str, Json]:
-    """Return the roles by name: ``bulkscope_collector`` writes, ``bulkscope_reader`` reads."""
+    """Return the roles by name: ``bulkscope_collector`` writes, ``bulkscope_reader`` reads, and
+    ``bulkscope_publisher`` reads and writes verdicts."""
     found = {path.stem: read(path) for path in sorted((elasticsearch / "roles").glob("*.json"))}
     wrong = [name for name in found if not name.startswith(f"{OURS}_")]
     if wrong or not found:
@@ -149,31 +158,38 @@ def roles(elasticsearch: Path) -> dict[str, Json]:
     return found
 
 
-def data_views(retention: str = "14d") -> dict[str, Json]:
-    """Return Kibana's data views by id; ``trace_id`` is a link to the trace, sought as far back as it is kept.
+def data_views(retention: str = "14d", dashboards: Iterable[Dashboard] = ()) -> dict[str, Json]:
+    """Return Kibana's data views by id.
 
-    The link starts with ``../app`` because Kibana puts its base path before that alone.
+    ``trace_id`` is a link to the trace, sought as far back as it is kept, a bulk's id one to the bulk's dashboard.
     """
-    link = {
-        "id": "url",
-        "params": {
-            "type": "a",
-            "urlTemplate": "../app/apm/link-to/trace/{{value}}?rangeFrom=now-" + retention + "&rangeTo=now",
-            "labelTemplate": "{{value}}",
-            "openLinkInCurrentTab": False,
-        },
+    pinned: list[Json] = next((one.body.get("pinned_panels", []) for one in dashboards if one.id == BULK_DASHBOARD), [])
+    trace, bulk = _linked(links.trace(retention)), _linked(links.bulk(BULK_DASHBOARD, pinned))
+    of_bulk = {"bulk.id": bulk, "attributes.bulk.id": bulk}
+    patterns = {signal: f"{signal}-*.otel-*" for signal in SIGNALS} | {"verdicts": VERDICTS}
+    formats = dict.fromkeys(("traces", "logs"), {"trace_id": trace, "trace.id": trace} | of_bulk) | {
+        "verdicts": of_bulk
     }
     return {
-        f"{OURS}-{signal}": {
-            "id": f"{OURS}-{signal}",
-            "title": f"{signal}-*.otel-*",
-            "name": f"Bulkscope {signal}",
+        f"{OURS}-{what}": {
+            "id": f"{OURS}-{what}",
+            "title": pattern,
+            "name": f"Bulkscope {what}",
             "timeFieldName": "@timestamp",
             "allowNoIndex": True,
-            "fieldFormats": {} if signal == "metrics" else {"trace_id": link, "trace.id": link},
+            "fieldFormats": formats.get(what, {}),
         }
-        for signal in SIGNALS
+        for what, pattern in patterns.items()
     }
+
+
+def _linked(address: str) -> Json:
+    return {
+        "id": "url",
+        "params": {
+            "type": "a", "urlTemplate": address, "labelTemplate": links.VALUE, "openLinkInCurrentTab": False,
+        },
+    }  # fmt: skip
 
 
 def dashboards(kibana: Path) -> list[Dashboard]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bulkscope_studio import loopback
+from bulkscope_studio import login, loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from bulkscope_studio.login import Login
     from bulkscope_studio.store import Store
 
 
@@ -31,8 +32,8 @@ def _without(*modules: str) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-def build(store: Store, status: Callable[[], Mapping[str, object]]) -> FastAPI:
-    """Return the app with all pages and the JSON API; ``status`` gives the receiver's counts."""
+def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login | None = None) -> FastAPI:
+    """Return the app with all pages and the JSON API; ``status`` gives the receiver's counts, ``asked`` the login."""
     from fastapi import FastAPI
 
     with _without("redis", "valkey"):
@@ -52,5 +53,8 @@ def build(store: Store, status: Callable[[], Mapping[str, object]]) -> FastAPI:
         module.register(data)
     ui.run_with(app, title="Bulkscope", dark=None, reconnect_timeout=5.0, show_welcome_message=False)
     let_mounts_through(app)
-    app.add_middleware(loopback.Guard)  # last, so that it comes first: NiceGUI's socket is behind it too
+    # Last, so that they come first: NiceGUI's socket is behind them too.
+    if asked is not None:
+        app.add_middleware(login.Asked, login=asked)
+    app.add_middleware(loopback.Guard, is_host=loopback.is_page_host if asked is None else loopback.is_any_host)
     return app

@@ -252,7 +252,7 @@ def thirteen(t: Row) -> list[dict[str, Any]]:
     shown = (
         ("API requests", fmt.number(t["hits"])),
         ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
-        ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.number(t['sent'])} jobs"),
+        ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.count(t['sent'], 'job')}"),
         ("jobs", f"{fmt.number(t['sent'])} sent, {t['done']:,} done"),
         ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
         (

@@ -79,6 +79,13 @@ class Data:
         """Return where the records of a bulk are; None when there are none."""
         return await asyncio.to_thread(summaries.extent, self.store, bulk_id)
 
+    async def stored(self) -> Row:
+        """Return the first and last credible moment of all that is stored (ns), and how many records there are."""
+        found = await self.row("extent_any")
+        if found["n"] and found["last_ns"] > time.time_ns() + CLOCKS_NS:
+            found = await self.row("extent")
+        return found
+
     async def row(self, name: str, **params: object) -> Row:
         """Return the only row."""
         return (await self.rows(name, **params))[0]

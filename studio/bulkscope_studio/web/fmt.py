@@ -36,14 +36,14 @@ def seconds(value: float | None) -> str:
     return f"{value * 1e3:.1f} ms" if size >= 1e-3 or not size else f"{value * 1e6:.0f} µs"
 
 
+def count(value: float | int | None, one: str) -> str:
+    """Return a whole number of things, ``1 job`` or ``2 jobs``."""
+    return wording.count(round(value), one) if _known(value) else ABSENT
+
+
 def size(value: float | int | None) -> str:
     """Return bytes in binary units."""
-    if not _known(value):
-        return ABSENT
-    for unit, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if abs(value) >= scale:
-            return f"{value / scale:.1f} {unit}"
-    return f"{int(value)} B"
+    return wording.size(value) if _known(value) else ABSENT
 
 
 def share(value: float | None) -> str:

@@ -6,11 +6,29 @@ from typing import Any
 
 from nicegui import ui
 
+from bulkscope_studio.analysis import wording
 from bulkscope_studio.web import fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
 LEVELS = {0: "all", 5: "debug and up", 9: "info and up", 13: "warning and up", 17: "error and up"}
 PAGE = 100
+# A text is searched in so many logs at once, the newest first: 0.15 s of CPU. In all of 6.7 million it took 0.5 s.
+SEARCHED = 2_000_000
+EVER = 2**63 - 1
+
+
+async def search(
+    data: Data, before_ns: int = EVER, *, text: str | None = None, **given: object
+) -> tuple[list[Row], Row]:
+    """Return the logs before a time that match, newest first, and how far back was looked: ``from_ns``, ``older``.
+
+    ``older`` logs are not among those that were looked through; they are where a text is searched in very many.
+    """
+    reach: Row = {"from_ns": 0, "older": 0}
+    if text is not None:
+        reach = await data.row("logs_reach", before_ns=before_ns, most=SEARCHED)
+    found = await data.rows("logs", from_ns=reach["from_ns"], before_ns=before_ns, text=text, **given)
+    return found, reach
 
 
 def register(data: Data) -> None:
@@ -19,10 +37,14 @@ def register(data: Data) -> None:
     @ui.page("/logs")
     async def page(bulk: str = "") -> None:
         with layout.frame(data, "Logs", "/logs"):
-            extent = await data.row("extent")
+            extent = await data.stored()
             if not extent["n"]:
                 layout.hint(data)
             offset = 0
+            # Where the searches began that led here, the newest first; a text in very many logs is searched in parts.
+            begun = [EVER]
+            reach: Row = {"from_ns": 0, "older": 0}
+            more = False
             with ui.element("div").classes("bs-card bs-filters"):
                 text = ui.input("text").props("dense clearable")
                 level = ui.select(LEVELS, value=0, label="severity").props("dense").style("min-width:140px")
@@ -45,30 +67,51 @@ def register(data: Data) -> None:
                     older = ui.button("older").props("dense flat no-caps")
 
             async def show() -> None:
-                found = await data.rows(
-                    "logs", text=text.value or None, severity=level.value or None, bulk_id=bulk_in.value or None,
-                    service=service.value or None, offset=offset,
+                nonlocal reach, more
+                found, reach = await search(
+                    data, begun[-1], text=text.value or None, severity=level.value or None,
+                    bulk_id=bulk_in.value or None, service=service.value or None, offset=offset,
                 )  # fmt: skip
                 table.rows = [_row(n, row) for n, row in enumerate(found[:PAGE])]
                 table.update()
                 more = len(found) > PAGE
-                note.set_text(
-                    f"{offset + 1:,} to {offset + len(found[:PAGE]):,}" + (", older ones follow" if more else "")
-                    if found else "No log matches."
-                )  # fmt: skip
-                newer.set_enabled(offset > 0)
-                older.set_enabled(more)
+                said = "No log matches"
+                if found:
+                    said = wording.between(offset + 1, offset + len(found[:PAGE]))
+                    said += ", older ones follow" if more else ""
+                if reach["older"]:
+                    left = wording.count(reach["older"], "older one is", "older ones are")
+                    said += f"; searched back to {fmt.local(reach['from_ns'])}, {left} not searched yet"
+                note.set_text(f"{said}.")
+                newer.set_enabled(offset > 0 or len(begun) > 1)
+                older.set_enabled(more or reach["older"] > 0)
+                older.set_text("older" if more or not reach["older"] else "search older ones")
 
-            async def turn(by: int) -> None:
+            async def forth() -> None:
                 nonlocal offset
-                offset = max(0, offset + by)
+                if more:
+                    offset += PAGE
+                else:
+                    begun.append(reach["from_ns"])
+                    offset = 0
+                await show()
+
+            async def back() -> None:
+                nonlocal offset
+                if offset:
+                    offset -= PAGE
+                else:
+                    begun.pop()
                 await show()
 
             async def again() -> None:
-                await turn(-offset)
+                nonlocal offset
+                offset = 0
+                begun[:] = [EVER]
+                await show()
 
-            newer.on_click(lambda: turn(-PAGE))
-            older.on_click(lambda: turn(PAGE))
+            newer.on_click(back)
+            older.on_click(forth)
             for field in (text, level, bulk_in, service):
                 field.on_value_change(again)
             layout.live(show, box, None)

@@ -46,7 +46,7 @@ def register(data: Data) -> None:
     @ui.page("/")
     async def page() -> None:
         with layout.frame(data, "Overview", "/"):
-            extent = await data.row("extent")
+            extent = await data.stored()
             recent = extent["n"] and extent["last_ns"] > time.time_ns() - 900 * 10**9
             choice = ui.toggle(list(RANGES), value="15 min" if recent or not extent["n"] else "all")
             choice.props("dense no-caps size=sm").classes("bs-toggle")
@@ -61,7 +61,7 @@ def register(data: Data) -> None:
                 ui.label("Ctrl + wheel zooms.").classes("bs-mute")
 
             async def show() -> None:
-                known = await data.row("extent")
+                known = await data.stored()
                 empty.set_visibility(not known["n"])
                 box.set_visibility(bool(known["n"]))
                 tiles.set_visibility(bool(known["n"]))
@@ -139,7 +139,7 @@ def _tiles(place: ui.element, total: Row, points: list[Row], length: float) -> N
         ("internal failures", fmt.number(total["internal"])),
         ("attempts, failed", f"{fmt.number(total['attempts'])}, {fmt.number(total['failed'])}"),
         ("output tokens", fmt.number(rate, "tok/s")),
-        ("waiting at the end", fmt.number(last.get("depth"), "jobs", 0)),
+        ("waiting at the end", fmt.count(last.get("depth"), "job")),
         ("workers busy", fmt.number(last.get("busy"))),
         ("host CPU", fmt.share(last.get("cpu"))),
         ("host RAM", fmt.share(last.get("ram"))),

@@ -6,6 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
+from bulkscope_studio.analysis.wording import count
 from bulkscope_studio.web import fmt, layout
 from bulkscope_studio.web.data import Data, Row
 
@@ -46,7 +47,8 @@ def register(data: Data) -> None:
                         _detail(whole[0], logs)
 
             cut = found[0]["total"] - len(found)
-            note = f"{len(found):,} spans" + (f"; {cut:,} later ones are not shown" if cut else "")
+            later = f"; {count(cut, 'later one is', 'later ones are')} not shown" if cut else ""
+            note = count(len(found), "span") + later
             with layout.card("Trace", note):
                 ui.label(trace_id).classes("bs-wrap")
                 bulk = next((row["bulk_id"] for row in found if row["bulk_id"]), None)

@@ -22,7 +22,8 @@ import pytest
 from google.protobuf import json_format
 
 from bulkscope_studio import decode
-from bulkscope_studio.receiver import JSON, PROTOBUF, SIGNALS, Refusal, decoded, parse, response, unpack
+from bulkscope_studio.intake import SIGNALS, Refusal, decoded, response
+from bulkscope_studio.receiver import JSON, PROTOBUF, parse, unpack
 from bulkscope_studio.store import Store
 from tests.studio.fuzz import generator
 

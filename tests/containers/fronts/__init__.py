@@ -1,0 +1,1 @@
+"""What stands for Elasticsearch and Kibana, in containers of their names."""
