@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "test", "bench", "engines", "stack", "lint", "docs")
+COMMANDS = ("demo", "test", "bench", "engines", "containers", "stack", "lint", "docs")
 TOOLS = ("sh", "dirname", "cat", "cksum", "rm", "env")
 
 

@@ -153,7 +153,7 @@ Worker = Callable[..., Any]
 def run(folder: Path, broker: str, sink: Sink) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     with groups(folder) as start:
         yield lambda *words, **extra: start(
-            str(BIN / "bulkscope"), "run", *words, env=environment(sink.url, BROKER=broker, **extra)
+            str(BIN / "bulkscope"), "run", *words, env=environment(sink.url, **{"BROKER": broker} | extra)
         )
 
 

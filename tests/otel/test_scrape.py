@@ -60,6 +60,8 @@ def test_several_workers_of_one_service(spawn: Spawn, tmp_path: Path) -> None:
     folder, port = tmp_path / "targets", free_port()
     command = ["gunicorn", "-w", "2", "-k", "uvicorn_worker.UvicornWorker", "-b", f"127.0.0.1:{port}", "app:app"]
     process = spawn(str(BIN / "bulkscope"), "run", *command, env=scraping(folder))
+    for _ in range(2):  # before that, a worker that is told to end is just killed
+        wait_for_line(process, "Application startup complete")
     until(lambda: len(targets(folder)) == 3)  # the master's too, which counts no requests
     for _ in range(REQUESTS):
         get(f"http://127.0.0.1:{port}/items/1")

@@ -32,7 +32,8 @@ REQUEST = {
 }  # fmt: skip
 LOST = {
     "span_id": pa.string(), "job_id": pa.string(), "attempt": pa.int64(), "worker": pa.string(), "model": pa.string(),
-    "elapsed": pa.float64(), "memory": pa.int64(), "domain": pa.string(),
+    "elapsed": pa.float64(), "memory": pa.int64(), "memory_limit": pa.int64(), "domain": pa.string(),
+    "likely": pa.bool_(), "model_likely": pa.bool_(),
 }  # fmt: skip
 HOST = {"host_name": pa.string(), "name": pa.string(), "mean": pa.float64(), "max": pa.float64()}
 
@@ -167,7 +168,7 @@ def test_open_jobs_are_running_lost_unknown_or_waiting() -> None:
         requests=[{"start_ns": 0, "end_ns": S, "seconds": 1.0, "outcome": "ok", "bulk_size": 5}],
         lost=[
             {"span_id": "s2", "job_id": "silent", "attempt": 1, "worker": "w0", "model": "m", "elapsed": 7.5,
-             "memory": 100, "domain": "resource"}
+             "memory": 100, "memory_limit": 110, "domain": "resource", "likely": True, "model_likely": False}
         ],
     )  # fmt: skip
     progress = found["progress"]
@@ -178,7 +179,7 @@ def test_open_jobs_are_running_lost_unknown_or_waiting() -> None:
     assert found["notes"][0] == "partial: 5 of 5 jobs have not ended"
     assert list(found["lost"]) == [
         {"job_id": "silent", "attempt": 1, "worker": "w0", "model": "m", "elapsed_s": 7.5, "memory_bytes": 100,
-         "domain": "resource"}
+         "domain": "resource", "memory_limit_bytes": 110, "likely": True, "model_likely": False}
     ]  # fmt: skip
 
 
