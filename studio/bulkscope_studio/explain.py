@@ -53,8 +53,9 @@ def _published(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise source.Trouble("name a bulk to publish, or all of a time with --last, as in --last 1h")
     since_ns = None if options.last is None else _ago_ns(options.last)
     client = elastic.client()
+    chosen = [_one(options.bulk, client)] if since_ns is None else _ended_since(since_ns, client)
     found = []
-    for one in verdicts.publish_all(client, _chosen(options.bulk, since_ns, client)):
+    for one in verdicts.publish_all(client, chosen):
         found.append({"bulk": one.bulk, "state": one.state, "verdict": one.verdict})
         if options.format != "json":  # a line when it is done: of many bulks the last may take minutes
             verdict = "" if one.verdict is None else f": {one.verdict}"
@@ -70,13 +71,16 @@ def _ago_ns(text: str) -> int:
         raise source.Trouble(f"--last: {error}") from error
 
 
-def _chosen(bulk: str | None, since_ns: int | None, client: Client) -> list[str]:
-    """Return the ids of the bulks that ended since then, the oldest first; of the one bulk without a time."""
+def _ended_since(since_ns: int, client: Client) -> list[str]:
+    """Return the ids of the bulks that ended since then, the oldest first."""
+    return [row["id"] for row in reversed(elastic.Elastic(client).bulks()) if row["end_ns"] >= since_ns]
+
+
+def _one(name: str, client: Client) -> str:
+    """Return the id of the bulk that ``name``, an id or 'latest', stands for."""
     known = elastic.Elastic(client).bulks()
-    if since_ns is not None:
-        return [row["id"] for row in reversed(known) if row["end_ns"] >= since_ns]
-    bulk = api.newest(known) if bulk == "latest" else bulk
+    bulk = api.newest(known) if name == "latest" else name
     names = [row["id"] for row in known]
-    if bulk not in names:
-        raise source.Trouble(f"no bulk {bulk!r} in {client.url}. {source.nearest(api.nearest(bulk, names))}")
-    return [bulk]
+    if bulk is None or bulk not in names:
+        raise source.Trouble(f"no bulk {name!r} in {client.url}. {source.nearest(api.nearest(name, names))}")
+    return bulk
