@@ -157,6 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     given.env_file = given.env_file.expanduser().absolute()
     given.files = [file.expanduser().absolute() for file in given.files]
+    for file in given.files:
+        if not file.is_file():
+            say(f"./run stack: there is no file {file}, which --file names", sys.stderr)
+            return 2
     command = {"init": init, "up": up, "down": down, "status": show_status, "logs": logs}[given.command]
     try:
         return command(given)

@@ -23,10 +23,6 @@ DISK_GIB = 4
 
 def problems(project: docker.Project, environ: Mapping[str, str], *, demo: bool, workers: int = 1) -> Iterator[str]:
     """Yield what stands in the way, one text each; ``workers`` is how many of the demo's are to run."""
-    missing = [file for file in project.files if not file.is_file()]
-    if missing:
-        yield f"there is no file {missing[0]}, which --file names"
-        return
     found = list(docker_problems())
     yield from found
     yield from map_count_problems(MAP_COUNT_FILE)

@@ -51,9 +51,11 @@ def _published(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise source.Trouble("--publish writes into Elasticsearch, from what is there: add --source elasticsearch")
     if (options.bulk is None) == (options.last is None):
         raise source.Trouble("name a bulk to publish, or all of a time with --last, as in --last 1h")
+    since_ns = None if options.last is None else _ago_ns(options.last)
     client = elastic.client()
+    chosen = [_one(options.bulk, client)] if since_ns is None else _ended_since(since_ns, client)
     found = []
-    for one in verdicts.publish_all(client, _chosen(options, client)):
+    for one in verdicts.publish_all(client, chosen):
         found.append({"bulk": one.bulk, "state": one.state, "verdict": one.verdict})
         if options.format != "json":  # a line when it is done: of many bulks the last may take minutes
             verdict = "" if one.verdict is None else f": {one.verdict}"
@@ -61,16 +63,24 @@ def _published(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def _chosen(options: argparse.Namespace, client: Client) -> list[str]:
+def _ago_ns(text: str) -> int:
+    """Return the time that was so long ago, in nanoseconds since the epoch."""
+    try:
+        return time.time_ns() - int(retention.duration(text) * 1e9)
+    except ValueError as error:
+        raise source.Trouble(f"--last: {error}") from error
+
+
+def _ended_since(since_ns: int, client: Client) -> list[str]:
+    """Return the ids of the bulks that ended since then, the oldest first."""
+    return [row["id"] for row in reversed(elastic.Elastic(client).bulks()) if row["end_ns"] >= since_ns]
+
+
+def _one(name: str, client: Client) -> str:
+    """Return the id of the bulk that ``name``, an id or 'latest', stands for."""
     known = elastic.Elastic(client).bulks()
-    if options.last is not None:
-        try:
-            since = time.time_ns() - int(retention.duration(options.last) * 1e9)
-        except ValueError as error:
-            raise source.Trouble(str(error)) from error
-        return [row["id"] for row in reversed(known) if row["end_ns"] >= since]
-    bulk = api.newest(known) if options.bulk == "latest" else options.bulk
+    bulk = api.newest(known) if name == "latest" else name
     names = [row["id"] for row in known]
-    if bulk not in names:
-        raise source.Trouble(f"no bulk {bulk!r} in {client.url}. {source.nearest(api.nearest(bulk, names))}")
-    return [bulk]
+    if bulk is None or bulk not in names:
+        raise source.Trouble(f"no bulk {name!r} in {client.url}. {source.nearest(api.nearest(name, names))}")
+    return bulk

@@ -7,11 +7,13 @@ token of their own, from the note beside the store that its user alone can read 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import ipaddress
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -19,10 +21,13 @@ from bulkscope_studio import loopback
 from bulkscope_studio.setup import environment
 
 VARIABLE = "BULKSCOPE_STUDIO_PASSWORD"
-# Whoever can reach the studio may try as fast as it answers.
+# Whoever can reach the studio may guess: eight times a second from one address, see below.
 SHORTEST = 12
+# A wrong password is answered after so many seconds, and of one address only so many wait at once.
+WRONG_S, WRONG_AT_ONCE = 0.5, 4
 
 SAID = f"The studio asks for a password: any user, and the value of {VARIABLE} with which it was started.\n"
+TOO_MANY = "Too many wrong passwords from this address: try again in a second.\n"
 
 
 class NoLogin(ValueError):
@@ -37,22 +42,21 @@ class Login:
         self._session = secrets.token_urlsafe(32)
         self.token = secrets.token_urlsafe(32)
 
-    def lets_in(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Say whether a request with these headers has the password or the token."""
-        (kind, _, value), *more = [
-            *(value.partition(b" ") for name, value in headers if name.lower() == b"authorization"), (b"", b"", b""),
-        ]  # fmt: skip
-        if len(more) > 1:
+    def has_token(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Say whether a request with these headers has the token of commands."""
+        kind, value = _authorization(headers)
+        return kind == b"bearer" and hmac.compare_digest(value, self.token.encode())
+
+    def has_password(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Say whether a request with these headers has the password."""
+        kind, value = _authorization(headers)
+        if kind != b"basic":
             return False
-        if kind.lower() == b"bearer":
-            return hmac.compare_digest(value.strip(), self.token.encode())
-        if kind.lower() == b"basic":
-            try:
-                _, colon, password = base64.b64decode(value.strip(), validate=True).partition(b":")
-            except (binascii.Error, ValueError):
-                return False
-            return bool(colon) and hmac.compare_digest(password, self._password)
-        return False
+        try:
+            _, colon, password = base64.b64decode(value, validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return False
+        return bool(colon) and hmac.compare_digest(password, self._password)
 
     def knows(self, headers: list[tuple[bytes, bytes]], cookie: bytes) -> bool:
         """Say whether a request has the cookie."""
@@ -62,6 +66,13 @@ class Login:
         """Return the header that sets the cookie: for this server's pages alone, and not for their scripts."""
         secure = b"; Secure" if scheme in ("https", "wss") else b""
         return b"set-cookie", name + b"=" + self._session.encode() + b"; Path=/; HttpOnly; SameSite=Strict" + secure
+
+
+def _authorization(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Return the kind, in lower case, and the value; both empty where there is none, or more than one."""
+    found = [value for name, value in headers if name.lower() == b"authorization"]
+    kind, _, value = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
+    return kind.lower(), value.strip()
 
 
 def _cookies(headers: list[tuple[bytes, bytes]], cookie: bytes) -> Iterator[bytes]:
@@ -74,10 +85,11 @@ def _cookies(headers: list[tuple[bytes, bytes]], cookie: bytes) -> Iterator[byte
 
 
 class Asked:
-    """Answers 401 to requests, those for sockets too, that nothing lets in."""
+    """Answers 401 to requests, those for sockets too, that nothing lets in; to many wrong passwords at once 429."""
 
     def __init__(self, app: loopback.App, login: Login) -> None:
         self._app, self._login = app, login
+        self._wrong: Counter[str] = Counter()  # wrong passwords that wait for their answer, by address
 
     async def __call__(self, scope: loopback.Scope, receive: loopback.Receive, send: loopback.Send) -> None:
         """Pass on what may come in."""
@@ -86,21 +98,39 @@ class Asked:
             return
         # Browsers send a host's cookies to each of its ports: one studio must not overwrite another's.
         _, port = scope.get("server") or ("", 0)
-        name = f"bulkscope-{port}".encode()
-        if self._login.knows(scope["headers"], name):
+        name, headers = f"bulkscope-{port}".encode(), scope["headers"]
+        address, _ = scope.get("client") or ("", 0)
+        if self._login.knows(headers, name):
             await self._app(scope, receive, send)
-        elif self._login.lets_in(scope["headers"]):
+            return
+        if not self._login.has_token(headers):
+            tried, _ = _authorization(headers)
+            if tried and self._wrong[address] >= WRONG_AT_ONCE:  # and the password is not looked at
+                await loopback.answer(scope, send, 429, TOO_MANY, (b"retry-after", b"1"))
+                return
+            if not self._login.has_password(headers):
+                if tried:
+                    await self._slow_down(address)
+                asks = (b"www-authenticate", b'Basic realm="Bulkscope", charset="UTF-8"')
+                await loopback.answer(scope, send, 401, SAID, asks)
+                return
 
-            async def with_cookie(message: MutableMapping[str, Any]) -> None:
-                if message["type"] in ("http.response.start", "websocket.accept"):
-                    cookie = self._login.cookie(name, scope.get("scheme", ""))
-                    message = {**message, "headers": [*message.get("headers", []), cookie]}
-                await send(message)
+        async def with_cookie(message: MutableMapping[str, Any]) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                cookie = self._login.cookie(name, scope.get("scheme", ""))
+                message = {**message, "headers": [*message.get("headers", []), cookie]}
+            await send(message)
 
-            await self._app(scope, receive, with_cookie)
-        else:
-            asks = (b"www-authenticate", b'Basic realm="Bulkscope", charset="UTF-8"')
-            await loopback.answer(scope, send, 401, SAID, asks)
+        await self._app(scope, receive, with_cookie)
+
+    async def _slow_down(self, address: str) -> None:
+        self._wrong[address] += 1
+        try:
+            await asyncio.sleep(WRONG_S)
+        finally:
+            self._wrong[address] -= 1
+            if not self._wrong[address]:
+                del self._wrong[address]
 
 
 def of(host: str, variables: Mapping[str, str]) -> Login | None:

@@ -845,9 +845,11 @@ def test_further_compose_files_are_put_on_and_the_override_is_taken_by_itself(
         fit(command, *words, *action)
     asked = [call for call in command.asked("--file") if call[0] == "compose"]
     assert {tuple(call[5:9]) for call in asked} == {("--file", str(own[0]), "--file", str(own[1]))}
-    done = fit(command, "--file", "none.yml", "up")
-    assert done.returncode == 1
-    assert "there is no file" in done.stdout
+    for action in ("init", "up", "down", "status", "logs"):  # before anything is written or asked
+        done = fit(command, "--file", "none.yml", action)
+        assert done.returncode == 2
+        assert "none.yml, which --file names" in done.stderr
+        assert done.stdout == ""
 
     override = tmp_path / "docker-compose.override.yml"
     monkeypatch.setattr(docker, "OVERRIDE_FILE", override)

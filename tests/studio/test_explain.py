@@ -772,3 +772,11 @@ def test_of_workers_that_were_never_busy_no_factor_is_told() -> None:
     lengths = [0.0] * 5 + [0.001]
     found = explain(written(Job(f"j{n}", 10.0 * n, 10.0 * n, 10.0 * n + took) for n, took in enumerate(lengths)))
     assert "busy 0 % of the time at 0.1 jobs/s; far more load fits" in found["verdict"]["text"]
+
+
+def test_a_time_that_is_none_is_said_before_elasticsearch_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ELASTICSEARCH_URL", "http://127.0.0.1:1")
+    assert cli.command(["--last", "soon", "--publish", "--source", "elasticsearch"]) == 2
+    assert "--last: 'soon' is not a duration" in capsys.readouterr().err

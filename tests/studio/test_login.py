@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -147,6 +150,50 @@ def test_it_listens_where_it_is_told_and_nowhere_else_without_being_told(address
                     client.settimeout(10)
                     assert (client.connect_ex(("127.0.0.2", int(url.rpartition(":")[2]))) == 0) is reached, url
         assert httpx.get(f"{own.web}/api/bulks").status_code == 200
+
+
+def test_guesses_from_one_address_are_slowed_and_nobody_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "WRONG_S", 3600.0)
+    known = login.Login(PASSWORD)
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    asked = login.Asked(page, known)
+
+    async def status(value: str | None, address: str = "192.0.2.1", name: str = "authorization") -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [] if value is None else [(name.encode(), value.encode())]
+        scope = {"type": "http", "headers": headers, "client": (address, 1), "server": ("", 8080)}
+        await asked(scope, send, send)
+        return int(sent[0]["status"])
+
+    def password(text: str) -> str:
+        return "Basic " + base64.b64encode(f"anybody:{text}".encode()).decode()
+
+    async def attack() -> None:
+        guesses = [asyncio.create_task(status(password("wrong"))) for _ in range(login.WRONG_AT_ONCE)]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in guesses)
+        # Not even the right one, or the answer would tell: but what cannot be guessed passes, and everybody else.
+        assert await status(password("another")) == await status(password(PASSWORD)) == 429
+        assert await status(None) == 401
+        assert await status(f"Bearer {known.token}") == 200
+        said = known.cookie(b"bulkscope-8080", "http")[1].decode().partition(";")[0]
+        assert await status(said, name="cookie") == 200
+        assert await status(password(PASSWORD), "192.0.2.2") == 200
+        for each in guesses:
+            each.cancel()
+        await asyncio.gather(*guesses, return_exceptions=True)
+        assert await status(password(PASSWORD)) == 200
+
+    # In a thread of its own: a browser of another test leaves its event loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, attack()).result()
 
 
 def test_a_password_that_is_set_is_asked_for_on_the_machine_too(tmp_path: Path) -> None:

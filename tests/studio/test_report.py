@@ -7,13 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from bulkscope_studio import report, runtime
+from bulkscope_studio import api, report, runtime
 from bulkscope_studio.store import Store
+from tests.studio import odd
 from tests.studio.answering import studio
 
 
@@ -124,3 +126,23 @@ def test_studio_that_does_not_answer(db: Path, capsys: pytest.CaptureFixture[str
     runtime.write(db, runtime.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
     assert report.bulks_command(["--db", str(db)]) == 2
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_the_pages_models_have_the_reports_numbers(tmp_path: Path) -> None:
+    """One bulk of one model has one p95, wherever it is read."""
+    store = Store(tmp_path / "s.duckdb")
+    now = time.time_ns()
+    for name, jobs in (("few", 26), ("more", 60)):
+        odd.insert(store.connection(), "spans", odd.bulk(name, now, jobs=jobs))
+        found = api.bulk_report(store, name)
+        assert found is not None
+        (model,) = [group["inferences"] for group in found["models"]]
+        (row,) = odd.page(store, "models", {"bulk_id": name, "bulk_first": 0, "bulk_last": now})
+        numbers = next(iter(odd.page(store, "bulk_numbers", {"bulk_id": name, "bulk_first": 0, "bulk_last": now})))
+        seconds = model["duration_s"]
+        assert (row["time_p50"], row["time_p95"]) == pytest.approx((seconds["p50"], seconds["p95"]))
+        assert (numbers["time_p50"], numbers["time_p95"]) == pytest.approx((seconds["p50"], seconds["p95"]))
+        assert row["rate"] == pytest.approx(model["tokens_per_s"]) == pytest.approx(numbers["rate"])
+        assert row["decode_rate"] == pytest.approx(model["decode_tokens_per_s"])
+        assert row["cpu_per_token"] == pytest.approx(model["cpu_s_per_output_token"])
+    store.close()
