@@ -35,8 +35,8 @@ def stack(docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield running
 
 
-# What a module does to the stack decides when it may: what asks for an untouched one comes first.
-ORDER = ("test_stack", "test_limits", "test_security", "test_images", "test_outages", "test_full_disk")
+# What a module does to the stack decides when it may: the end comes last, and what asks for an untouched stack first.
+ORDER = ("test_stack", "test_limits", "test_security", "test_images", "test_outages", "test_full_disk", "test_down")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

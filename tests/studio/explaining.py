@@ -27,8 +27,8 @@ _THINGS = (
 # plurals, ranges from a number to itself, empty brackets, floating point as programs write it.
 SILLY = re.compile(
     r"–|\bnan\b|\binf\b|None|(?<![\w-])-0(?![.\d])|\b0 workers"
-    rf"|(?<![\d.,])1 (?:(?!of\b)[a-z-]+ )?(?:{_THINGS})\b(?!/s)"
-    r"|(?<![\d.,])([+-]?\d[\d.,]*(?: [%a-z]+)?) to \1(?![\d.,]*\d)"
+    rf"|(?<![\d.,])1 (?:(?!of\b|by\b)[a-z-]+ )?(?:{_THINGS})\b(?!/s)"
+    r"|(?<![\d.,+-])([+-]?\d[\d.,]*(?: [%a-z]+)?) to \1(?![\d.,]*\d)"
     r"|\(\)|\[\]|\d[eE][+-]\d|  |; ;|: ;|\.\.",
     re.IGNORECASE,
 )
