@@ -401,8 +401,10 @@ def _conditions(a: Setting, b: Setting) -> list[Caution]:
         cores = [names([wording.number(value) for value in values]) for values in (a.cores, b.cores)]
         differ("cores", "Other numbers of cores a worker may use", *cores)
     if a.workers and b.workers and a.workers != b.workers:
-        spans = [wording.seconds(f.makespan_s) if f.makespan_s is not None else wording.ABSENT for f in (a, b)]
-        more = f" The whole took {spans[0]} and {spans[1]}; time per job does not tell that."
+        more = ""
+        if a.makespan_s is not None and b.makespan_s is not None:
+            took = f"{wording.seconds(a.makespan_s)} and {wording.seconds(b.makespan_s)}"
+            more = f" The whole took {took}; time per job does not tell that."
         differ("workers", "Other numbers of workers", str(a.workers), str(b.workers), more)
     if far(a.pressure, b.pressure, PRESSURE_APART):
         shares = [wording.percent(value or 0.0) for value in (a.pressure, b.pressure)]
