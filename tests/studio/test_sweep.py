@@ -268,7 +268,8 @@ def test_what_goes_wrong_is_said(parts: Parts) -> None:
     refuses = parts.plan("refuses", PLAN.replace("{ id =", "{ wrong ="))
     done = parts.sweep(refuses)
     assert done.returncode == 1
-    assert "were refused: 500" in done.stderr
+    assert "1 of 1 request of sweep-refuses-w1-warm" in done.stderr
+    assert "was refused: 500" in done.stderr
     done = subprocess.run(
         [*parts.words(refuses)[:-1], str(parts.folder / "none.duckdb")], env=parts.env, capture_output=True, text=True
     )
