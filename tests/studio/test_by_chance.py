@@ -50,6 +50,8 @@ def test_whatever_is_recorded_there_is_an_answer_without_a_silly_word(jobs: list
 
 # A bulk of which there is no span is not listed.
 SENT = Job("sent", 0.0)
+# For the explanation time stands still when nothing is heard any more: what is silent is lost only beside what is not.
+LATER = Job("later", 9e5, 9e5, 9e5 + 1, bulk="after")
 
 
 def progress(store: Store, now: float) -> list[tuple[int, int]]:
@@ -79,7 +81,9 @@ def test_of_a_perfect_queue_all_answers_are_without_a_silly_word(queue: tuple[li
 
 @settings(max_examples=60, phases=PHASES)
 @given(messes())
+@example([Job("again", None, 1.0, 1.0), Job("again", None, 1.0)])
+@example([Job("again", None, 1.0), Job("again", None, 1.0, 1.0, columns={"outcome": "internal_error"})])
 def test_list_report_and_explanation_count_the_same_jobs(jobs: list[Job]) -> None:
-    with stored(written([*jobs, SENT])) as store:
+    with stored(written([*jobs, SENT, LATER])) as store:
         counts = progress(store, 1e6)
     assert counts == [counts[0]] * 3

@@ -71,11 +71,14 @@ def _last(rows: Iterable[Row]) -> dict[str, Row]:
     return last
 
 
-def _rank(row: Row) -> tuple[bool, int, int]:
+def _rank(row: Row) -> tuple[bool, int, int, bool, bool, bool]:
     began = row["start_ns"] is not None
     # Without a number it is the first, as in `queries/bulk_summary.sql`.
     attempt = 1 if row["attempt"] is None else row["attempt"]
-    return began and row["end_ns"] is None and not row["lost"], attempt, row["start_ns"] or 0
+    ended = row["end_ns"] is not None
+    # Of those that began at once the outcome decides, as there; what is heard of no more says least.
+    equals = ended, bool(row["retried"]), bool(row["ok"])
+    return began and not ended and not row["lost"], attempt, row["start_ns"] or 0, *equals
 
 
 def _progress(last: Mapping[str, Row], requests: list[Row]) -> Progress:

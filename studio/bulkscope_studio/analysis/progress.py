@@ -51,7 +51,9 @@ def progress(facts: Facts) -> Progress:
     own = np.flatnonzero(a.mine)
     begun = np.isfinite(a.start)
     open_ = begun & ~a.ended & ~a.silent
-    order = own[np.lexsort((np.nan_to_num(a.start[own]), a.attempt[own], open_[own], a.job[own]))]
+    # Of those that began at once the outcome decides, as in `queries/bulk_summary.sql`.
+    equals = (a.ok[own], a.retried[own], a.ended[own])
+    order = own[np.lexsort((*equals, np.nan_to_num(a.start[own]), a.attempt[own], open_[own], a.job[own]))]
     final = np.append(a.job[order][1:] != a.job[order][:-1], True) if len(order) else np.zeros(0, np.bool_)
     final |= a.job[order] < 0  # without an id each attempt is a job
     last = order[final]
