@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
 def _scale(text: str) -> int:
     service, _, number = text.partition("=")
     if service != SCALED or not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 1000:
-        raise argparse.ArgumentTypeError(f"write {SCALED}=2; of every other service there is one, it publishes a port")
+        raise argparse.ArgumentTypeError(
+            f"write {SCALED}=2: every other service publishes a port, and can run only once"
+        )
     return int(number)
 
 

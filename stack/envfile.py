@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import stat
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from stack import passwords
+from stack import passwords, wholefile
 from stack.retention import SETTINGS, Setting
 from stack.services import ROOT
 
@@ -68,7 +66,7 @@ def init(path: Path) -> list[str]:
     text = _without(before, passwords.MEANINGS) if any(name in known for name in passwords.MEANINGS) else before
     missing = [name for name in VARIABLES if not known.get(name)]
     if missing:
-        text += ("" if text.endswith("\n") or not text else "\n") + "".join(_line(name, path) for name in missing)
+        text = _ended(text) + "".join(_line(name, path) for name in missing)
     if not there:
         _write(path, _HEAD + text)
         return [f"wrote {path} (mode 600) with {', '.join(VARIABLES)}", *done]
@@ -93,7 +91,7 @@ def note(path: Path, values: Mapping[str, str]) -> None:
     for name, value in values.items():
         text, found = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
         if not found:
-            text += ("" if text.endswith("\n") or not text else "\n") + f"{name}={value}\n"
+            text = _ended(text) + f"{name}={value}\n"
     if text != before:
         _write(path, text)
 
@@ -115,6 +113,11 @@ def _without(text: str, names: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _ended(text: str) -> str:
+    """Return a text to which a line can be added."""
+    return text if not text or text.endswith("\n") else f"{text}\n"
+
+
 def _line(name: str, path: Path) -> str:
     make, meaning = VARIABLES[name]
     return f"# {meaning}\n{name}={make(path)}\n"
@@ -122,17 +125,8 @@ def _line(name: str, path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write the file whole or not at all, for its owner alone."""
-    path = path.resolve()  # a link stays one
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".env.")  # mode 600, whatever the umask
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        wholefile.write(path, text, 0o600)
     except OSError as error:
         raise EnvFileError(f"{path} cannot be written ({error.strerror}); is it, and its folder, yours?") from error
 

@@ -5,12 +5,12 @@ Compose mounts each file into the containers that need it (``secrets`` in docker
 
 from __future__ import annotations
 
-import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from stack import wholefile
 
 # By the name that each had as a variable of .env, and has with _FILE behind it for `bulkscope`: what it is.
 MEANINGS: Mapping[str, str] = {
@@ -20,6 +20,10 @@ MEANINGS: Mapping[str, str] = {
     "KIBANA_SAVED_OBJECTS_KEY": "encrypts what Kibana saves: without it, that cannot be read again",
     "KIBANA_REPORTING_KEY": "encrypts Kibana's reports",
 }
+
+# Everybody may read a file, who can enter the folder: a container gets the file alone, mounted with owner and mode as
+# they are here, and reads it as a user of its own (1000, 10001).
+OPEN = 0o444
 
 
 class PasswordError(Exception):
@@ -63,12 +67,12 @@ def init(folder: Path, given: Mapping[str, str]) -> list[str]:
             done.append(f"the mode of {folder} was {mode:03o}, so that others could enter it; it is 700 now")
         for name in MEANINGS.keys() - missing:
             if not file(folder, name).stat().st_mode & 0o004:
-                file(folder, name).chmod(0o444)
+                file(folder, name).chmod(OPEN)
                 done.append(f"opened {file(folder, name)} to the containers (mode 444)")
         for name in missing:
             # 128 bits as 32 characters that mean nothing to a shell, to YAML or to curl; Kibana's encryption keys must
             # have 32 at least.
-            _write(file(folder, name), given.get(name) or secrets.token_hex(16))
+            wholefile.write(file(folder, name), given.get(name) or secrets.token_hex(16), OPEN)
     except OSError as error:
         raise PasswordError(f"{folder} cannot be written ({error.strerror}); is it yours?") from error
     made = [name for name in missing if not given.get(name)]
@@ -78,21 +82,3 @@ def init(folder: Path, given: Mapping[str, str]) -> list[str]:
     if moved:
         done.append(f"moved from .env into {folder} (mode 700), as they were: {', '.join(moved)}")
     return done
-
-
-def _write(path: Path, value: str) -> None:
-    """Write a file whole or not at all.
-
-    Everybody may read it, who can enter the folder: a container gets the file alone, mounted with owner and mode as
-    they are here, and reads it as a user of its own (1000, 10001).
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as text:
-            text.write(value)
-            text.flush()
-            os.fsync(text.fileno())
-        Path(name).chmod(0o444)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -189,7 +189,7 @@ class Bodies:
             nonlocal counted
             more = max(0, size - SMALL) - counted
             if more > self._free:
-                raise Full
+                raise Full("other senders' requests fill the memory")
             self._free -= more
             counted += more
 

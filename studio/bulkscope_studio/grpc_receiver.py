@@ -48,11 +48,12 @@ class _Service:
         try:
             body = await self._received(context)
             with self._bodies.body() as reach:
-                reach(len(body))
+                try:
+                    reach(len(body))
+                except Full as full:
+                    raise again(full) from None
                 answer = await self._intake.take(self._path, "grpc", lambda: body)
             return bytes(answer.SerializeToString())
-        except Full:
-            said, code = "other senders' requests fill the memory; try again", grpc.StatusCode.UNAVAILABLE
         except Refusal as refusal:
             if refusal.status != 503:
                 self._intake.ingest.refuse(SIGNALS[self._path][0], "grpc", refusal.reason)
@@ -75,7 +76,10 @@ class _Service:
 class Server:
     """The running server, in a thread and an event loop of its own."""
 
-    def __init__(self, intake: Intake, port: int, connections: int, max_body: int, host: str) -> None:
+    def __init__(
+        self, intake: Intake, port: int, connections: int = MOST, max_body: int = MAX_BODY, host: str = "127.0.0.1"
+    ) -> None:
+        """Serve at the address ``host``. Raises ``OSError`` when the port is taken."""
         self._options = [
             ("grpc.max_receive_message_length", max_body),
             ("grpc.so_reuseport", 0),
@@ -120,10 +124,3 @@ class Server:
         await server.start()
         self._bound.set_result(bound)
         await server.stop(await self._grace)
-
-
-def serve(
-    intake: Intake, port: int, connections: int = MOST, max_body: int = MAX_BODY, host: str = "127.0.0.1"
-) -> Server:
-    """Serve at the address ``host``. Raises ``OSError`` when the port is taken."""
-    return Server(intake, port, connections, max_body, host)

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from bulkscope_studio.connections import Bodies, Full
-from bulkscope_studio.intake import SIGNALS, Body, Intake, Refusal
+from bulkscope_studio.intake import SIGNALS, Body, Intake, Refusal, again
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -169,8 +169,8 @@ class OtlpHttp:
                 raise Refusal(413, f"the body is larger than {self._max_body} bytes; send smaller batches")
             try:
                 reach(size)
-            except Full:
-                raise Refusal(503, "other senders' requests fill the memory; try again") from None
+            except Full as full:
+                raise again(full) from None
             chunks.append(chunk)
             if not message.get("more_body"):
                 return b"".join(chunks)

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bulkscope_studio.analysis.wording import likely
 from bulkscope_studio.output import Output, inline
 
 ABSENT = "–"
@@ -121,15 +122,11 @@ def _head(report: Mapping[str, Any]) -> list[str]:
         )
     lines += [
         f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model "
-        f"{lost['model'] or ABSENT}{_likely(lost['model_likely'])}, after {number(lost['elapsed_s'])} s with "
-        f"{_mib(lost['memory_bytes'])} resident{_limit(lost)}: {lost['domain']}{_likely(lost['likely'])}"
+        f"{lost['model'] or ABSENT}{likely(lost['model_likely'])}, after {number(lost['elapsed_s'])} s with "
+        f"{_mib(lost['memory_bytes'])} resident{_limit(lost)}: {lost['domain']}{likely(lost['likely'])}"
         for lost in report["lost"]
     ]
     return lines + [f"Note: {note}" for note in report["notes"]]
-
-
-def _likely(likely: bool) -> str:
-    return " (likely)" if likely else ""
 
 
 def _limit(lost: Mapping[str, Any]) -> str:

@@ -176,7 +176,7 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cores(model: Mapping[str, Any], most: Mapping[str, Any]) -> str:
-    return f", by {count(model['cores'], 'core')}" if most["by_cores"] else ""
+    return f", limited by {count(model['cores'], 'core')}" if most["by_cores"] else ""
 
 
 def _memory(memory: Mapping[str, Any]) -> str:

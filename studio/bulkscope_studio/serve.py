@@ -152,7 +152,7 @@ def command(argv: list[str]) -> int:
         intake = Intake(ingest)
         try:
             most = connections.most(connections.descriptors())
-            grpc_server = grpc_receiver.serve(intake, options.otlp_grpc_port, most, host=options.host)
+            grpc_server = grpc_receiver.Server(intake, options.otlp_grpc_port, most, host=options.host)
         except OSError as error:
             store.close()
             raise SystemExit2(

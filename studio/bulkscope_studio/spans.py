@@ -2,8 +2,7 @@
 
 ptars reads requests into Arrow without making an object of each span, with a description of a span that leaves
 values, events and links encoded. Each attribute is then taken out of all spans at once: what its column takes goes
-there, what has no column becomes JSON. Python works per value only for values of
-rare shapes.
+there, what has no column becomes JSON. Python works per value only for values of rare shapes.
 
 What is refused, cut or out of range is what ``tests/studio/straightforward.py`` says, which decodes one span after
 the other.

@@ -309,7 +309,7 @@ def test_fewer_places_than_were_seen_are_as_fast_as_so_few_were() -> None:
 def test_of_more_places_than_were_seen_only_the_best_is_known() -> None:
     made, _ = crowd()
     found = pool(made, rate=3.0, workers=8, slo="2s")
-    assert alike(found).endswith("as with 4, the most that were seen, busy (needs to be as fast)")
+    assert alike(found).endswith("as with 4, the most that were seen, busy (needs to be equally fast)")
     assert found["notes"][-1].endswith("is in it as far as it was seen, up to 4 busy places.")
     assert found["forecast"]["wait"]["p95_s"]["high"] is None
     assert found["highest_rate"]["rate_per_s"]["low"] == 0

@@ -30,7 +30,7 @@ def intake(tmp_path: Path) -> Iterator[Intake]:
 
 
 def test_bytes_that_are_no_request_are_refused_and_counted(intake: Intake) -> None:
-    server = grpc_receiver.serve(intake, 0)
+    server = grpc_receiver.Server(intake, 0)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         export = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as refused:
@@ -48,7 +48,7 @@ def test_bytes_that_are_no_request_are_refused_and_counted(intake: Intake) -> No
 
 def test_requests_that_never_come_whole_keep_no_other_waiting(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_receiver, "RECEIVE_SECONDS", 1.0)
-    server, free = grpc_receiver.serve(intake, 0), threading.Event()
+    server, free = grpc_receiver.Server(intake, 0), threading.Event()
 
     def nothing() -> Iterator[bytes]:
         free.wait(60)
@@ -66,7 +66,7 @@ def test_requests_that_never_come_whole_keep_no_other_waiting(intake: Intake, mo
 
 
 def test_a_call_without_a_message_is_refused(intake: Intake) -> None:
-    server = grpc_receiver.serve(intake, 0)
+    server = grpc_receiver.Server(intake, 0)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as refused:
         channel.stream_unary(METHOD)(iter(()), timeout=30)
     server.stop(5)

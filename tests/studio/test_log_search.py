@@ -39,7 +39,7 @@ async def test_parts_are_all_logs_in_their_order(seed: int, tmp_path: Path, monk
     data = Data(store, dict)
     wanted = sorted((at for n, at in enumerate(times) if n % 3), reverse=True)
     found: list[int] = []
-    before, parts, left = logs.EVER, 0, len(times)
+    before, parts, left = logs.NEWEST_NS, 0, len(times)
     while True:
         offset, page = 0, []
         while True:

@@ -75,20 +75,21 @@ def test_memory_that_grows_to_its_limit_is_as_near(shares: tuple[float, ...], ex
     assert judged(sent) == expected
 
 
-def test_a_process_that_lives_near_its_limit_may_have_been_killed_by_anybody() -> None:
+@pytest.mark.parametrize(
+    ("instance", "expected"),
+    [
+        ("i", ("infra", False)),  # it lives near its limit, and may have been killed by anybody
+        ("earlier", ("resource", True)),  # of another process that says nothing
+    ],
+)
+def test_a_process_that_was_as_near_its_limit_before_the_job_proves_nothing(
+    instance: str, expected: tuple[str, bool]
+) -> None:
     sent = Sent()
-    sent.job(CONTAINERS[0], "i", "before", 1, 3)
-    sent.event(CONTAINERS[0], "i", "bulk.job.heartbeat", 2.0, "before", 2, bulk__worker__memory__utilization=0.95)
+    sent.job(CONTAINERS[0], instance, "before", 1, 3)
+    sent.event(CONTAINERS[0], instance, "bulk.job.heartbeat", 2.0, "before", 2, bulk__worker__memory__utilization=0.95)
     silent(sent, FULL)
-    assert judged(sent) == ("infra", False)
-
-
-def test_another_process_near_the_limit_proves_nothing_of_this_one() -> None:
-    sent = Sent()
-    sent.job(CONTAINERS[0], "earlier", "before", 1, 3)
-    sent.event(CONTAINERS[0], "earlier", "bulk.job.heartbeat", 2.0, "before", 2, bulk__worker__memory__utilization=0.95)
-    silent(sent, FULL)
-    assert judged(sent) == ("resource", True)
+    assert judged(sent) == expected
 
 
 @pytest.mark.parametrize(("container", "expected"), [(0, ("resource", False)), (1, ("infra", False))])

@@ -123,7 +123,7 @@ def conditions(
     if slowing is not None:
         alone, most = float(slowing.speeds[0]), min(len(slowing.speeds), slowing.seen)
         which = f"all {most}" if most == len(slowing.speeds) else f"{most}, the most that were seen,"
-        alike = f"a place is {times_as(alone, 'fast')} by itself as with {which} busy (needs to be as fast)"
+        alike = f"a place is {times_as(alone, 'fast')} by itself as with {which} busy (needs to be equally fast)"
     found.append(Condition("alike", slowing is None, alike))
     if arrivals is None:
         return tuple(found)

@@ -78,6 +78,11 @@ def times_as(factor: float, how: str) -> str:
     return agree(factor, f"as {how}", f"{number(factor)} times as {how}")
 
 
+def likely(so: bool) -> str:
+    """The mark of what is not proved."""
+    return " (likely)" if so else ""
+
+
 def unended(left: int, sent: int) -> str:
     """How many jobs are still open: ``2 of 7 jobs have not ended``."""
     if sent == 1:

@@ -3,9 +3,9 @@
 -- One row each, with what the last heartbeat said. The kernel killed the worker for its memory when its parent says so,
 -- or when its counter of such kills stands higher within a minute, by the account of a worker of the same service on the
 -- same host (their memory cgroup's counter) or by the host's own. A container that is killed whole takes its counter
--- along: near its limit at the last (thresholds.MEMORY_NEAR of it, or as fast as in the second before it would have been
--- full in the next) it was likely killed for memory, unless its process had been as near before the job began, and had
--- lived on: one that is killed at 20 MiB a second under 160 MiB said 0.90 at the last. Else it is not known why the worker went. Of one that was lost
+-- along: near its limit at the last (thresholds.MEMORY_NEAR of it, or it grew so fast that the next second would have filled it) it was
+-- likely killed for memory, unless its process had been as near before the job began, and had lived on. One that grew by
+-- 20 MiB a second under 160 MiB said 0.90 at the last. Else it is not known why the worker went. Of one that was lost
 -- before its first inference the model is likely that of its process' last one, or the only one of the bulk.
 WITH begun AS (
     -- Of those that did not end their own span: to parse the attributes of all would take longer than the rest.

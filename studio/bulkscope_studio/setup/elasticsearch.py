@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bulkscope_studio.setup import keys, merge, plan
@@ -120,14 +120,20 @@ def component_templates(session: Session) -> Iterator[Outcome]:
         found = [] if answer.status == 404 else answer.like(COMPONENTS)["component_templates"]
         have = found[0]["component_template"] if found else None
         want = merge.template(have, ours)
-        subject = f"component template {name}"
-        details = tuple(merge.differences(merge.normal(have or {}), want))
-        if not details:
-            yield Outcome("unchanged", subject)
-            continue
-        if not session.dry_run:
-            session.elasticsearch.request("PUT", path, want)
-        yield Outcome("created" if have is None else "changed", subject, details if session.dry_run else ())
+        differs = merge.differences(merge.normal(have or {}), want)
+        yield _put(session, f"component template {name}", path, want, have, differs)
+
+
+def _put(
+    session: Session, subject: str, path: str, want: plan.Json, have: plan.Json | None, differs: Iterable[str]
+) -> Outcome:
+    """Put ``want`` where there is nothing (``have`` is None), or what is there ``differs`` from it."""
+    details = tuple(differs)
+    if have is not None and not details:
+        return Outcome("unchanged", subject)
+    if not session.dry_run:
+        session.elasticsearch.request("PUT", path, want)
+    return Outcome("created" if have is None else "changed", subject, details if session.dry_run else ())
 
 
 def index_templates(session: Session) -> Iterator[Outcome]:
@@ -138,14 +144,8 @@ def index_templates(session: Session) -> Iterator[Outcome]:
         answer = session.elasticsearch.get(path, allowed=(404,))
         found = [] if answer.status == 404 else answer.like(form)["index_templates"]
         have = found[0]["index_template"] if found else None
-        wrong = [] if have is None else merge.lacking(have | merge.normal(have), ours | merge.normal(ours))
-        if have is not None and not wrong:
-            yield Outcome("unchanged", f"index template {name}")
-            continue
-        if not session.dry_run:
-            session.elasticsearch.request("PUT", path, ours)
-        details = tuple(f"~ {at}" for at in wrong) if session.dry_run else ()
-        yield Outcome("created" if have is None else "changed", f"index template {name}", details)
+        lacks = [] if have is None else merge.lacking(have | merge.normal(have), ours | merge.normal(ours))
+        yield _put(session, f"index template {name}", path, ours, have, [f"~ {at}" for at in lacks])
 
 
 # What the Collector writes to. A pattern that no data stream matches is an error to ES|QL: a dashboard that is opened
@@ -175,14 +175,8 @@ def roles(session: Session) -> Iterator[Outcome]:
         path = f"/_security/role/{name}"
         answer = session.elasticsearch.get(path, allowed=(404,))
         have = None if answer.status == 404 else answer.like({name: dict})[name]
-        wrong = merge.lacking(have, ours) if have is not None else []
-        if have is not None and not wrong:
-            yield Outcome("unchanged", f"role {name}")
-            continue
-        if not session.dry_run:
-            session.elasticsearch.request("PUT", path, ours)
-        details = tuple(f"~ {at}" for at in wrong) if session.dry_run else ()
-        yield Outcome("created" if have is None else "changed", f"role {name}", details)
+        lacks = [] if have is None else merge.lacking(have, ours)
+        yield _put(session, f"role {name}", path, ours, have, [f"~ {at}" for at in lacks])
 
 
 # --- data streams that are there already -------------------------------------------------------

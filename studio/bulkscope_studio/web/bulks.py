@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from bulkscope_studio.analysis import wording
 from bulkscope_studio.anyid import any_id
 from bulkscope_studio.api import SILENT_NS
 from bulkscope_studio.summaries import Extent
@@ -225,14 +226,11 @@ def _lane(row: Row, place: int) -> list[Any]:
 def _lost_row(row: Row) -> dict[str, Any]:
     return {
         "key": row["span_id"], "job": row["job_id"], "attempt": row["attempt"], "worker": row["worker"],
-        "model": (row["model"] or fmt.ABSENT) + _likely(row["model_likely"]), "elapsed": fmt.seconds(row["elapsed"]),
-        "memory": fmt.size(row["memory"]), "limit": fmt.size(row["memory_limit"]),
-        "domain": row["domain"] + _likely(row["likely"]),
+        "model": (row["model"] or fmt.ABSENT) + wording.likely(row["model_likely"]),
+        "elapsed": fmt.seconds(row["elapsed"]), "memory": fmt.size(row["memory"]),
+        "limit": fmt.size(row["memory_limit"]),
+        "domain": row["domain"] + wording.likely(row["likely"]),
     }  # fmt: skip
-
-
-def _likely(likely: bool) -> str:
-    return " (likely)" if likely else ""
 
 
 def _job_row(row: Row) -> dict[str, Any]:
