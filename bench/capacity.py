@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from bulkscope_studio.analysis.simulation import replay  # noqa: E402
-from bulkscope_studio.store import Store  # noqa: E402
+from bulkscope_studio.analysis.statistics.simulation import replay  # noqa: E402
+from bulkscope_studio.storage.store import Store  # noqa: E402
 from demo import client, models, valkey  # noqa: E402
 from demo.processes import Children, free_port  # noqa: E402
 

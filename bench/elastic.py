@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bulkscope import conventions as c  # noqa: E402
-from bulkscope_studio.store import Store  # noqa: E402
-from bulkscope_studio.tables import LOG_ATTRIBUTES, SPAN_ATTRIBUTES  # noqa: E402
+from bulkscope_studio.storage.store import Store  # noqa: E402
+from bulkscope_studio.storage.tables import LOG_ATTRIBUTES, SPAN_ATTRIBUTES  # noqa: E402
 from tests.engines import servers, templates  # noqa: E402
 from tests.processes import BIN  # noqa: E402
 from tests.studio import sample  # noqa: E402

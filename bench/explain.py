@@ -28,7 +28,7 @@ BULK = "sample-001"
 
 
 def fill(path: Path, jobs: int) -> None:
-    from bulkscope_studio.store import Store
+    from bulkscope_studio.storage.store import Store
     from tests.studio import sample
 
     store = Store(path)
@@ -40,8 +40,9 @@ def fill(path: Path, jobs: int) -> None:
 
 def measure(path: Path, what: str) -> None:
     """Print the seconds and the peak of RUNS answers, as JSON."""
-    from bulkscope_studio import api, sql, summaries
-    from bulkscope_studio.store import Store
+    from bulkscope_studio.services import reports
+    from bulkscope_studio.storage import sql, summaries
+    from bulkscope_studio.storage.store import Store
 
     store = Store(path, read_only=True)
 
@@ -56,7 +57,7 @@ def measure(path: Path, what: str) -> None:
         store.query(sql.load("page_lost"), {"bulk": BULK, "silent_ns": window["last"], **known.bounds})
 
     def explain() -> None:
-        found = api.bulk_explanation(store, BULK)
+        found = reports.bulk_explanation(store, BULK)
         if found is None or found["state"] != "complete":
             raise SystemExit("the sample's bulk is not complete")
         json.dumps(found)

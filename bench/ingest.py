@@ -147,8 +147,8 @@ def peak_bytes(pid: int) -> int:
 
 def stages(bodies: list[bytes]) -> None:
     """Print the CPU time of each stage, in this process: four requests at a time."""
-    from bulkscope_studio import decode, spans
-    from bulkscope_studio.store import Store
+    from bulkscope_studio.ingest import otlp_decode, spans
+    from bulkscope_studio.storage.store import Store
 
     found: dict[str, float] = {}
 
@@ -158,12 +158,12 @@ def stages(bodies: list[bytes]) -> None:
         found[name] = (time.process_time() - before) / (len(bodies) * BATCH) * 1e6
         return done
 
-    decode.traces(bodies[0])
+    otlp_decode.traces(bodies[0])
     rounds = [bodies[at : at + IN_FLIGHT] for at in range(0, len(bodies), IN_FLIGHT)]
     timed("ptars: requests to Arrow", lambda: [spans.reader().list_to_record_batch(some) for some in rounds])
     decoded = timed(
         "all of decoding, that included",
-        lambda: [decode.Decoded.together(decode.parts("traces", *some)) for some in rounds],
+        lambda: [otlp_decode.Decoded.together(otlp_decode.parts("traces", *some)) for some in rounds],
     )
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "s.duckdb")

@@ -27,12 +27,13 @@ sys.path.insert(0, str(ROOT))
 
 import duckdb  # noqa: E402
 
-from bulkscope_studio import api, summaries, sustained  # noqa: E402
-from bulkscope_studio.store import Store  # noqa: E402
-from bulkscope_studio.web.data import Data  # noqa: E402
-from bulkscope_studio.web.inference import MOST as MOST_INFERENCES  # noqa: E402
-from bulkscope_studio.web.logs import search  # noqa: E402
-from bulkscope_studio.web.overview import MOST_WAITS  # noqa: E402
+from bulkscope_studio.server.pages.data import Data  # noqa: E402
+from bulkscope_studio.server.pages.inference import MOST as MOST_INFERENCES  # noqa: E402
+from bulkscope_studio.server.pages.logs import search  # noqa: E402
+from bulkscope_studio.server.pages.overview import MOST_WAITS  # noqa: E402
+from bulkscope_studio.services import capacities, reports  # noqa: E402
+from bulkscope_studio.storage import summaries  # noqa: E402
+from bulkscope_studio.storage.store import Store  # noqa: E402
 from tests.studio.sample import fill  # noqa: E402
 
 JOBS = 333
@@ -134,12 +135,12 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
         "Bulk": one, "Trace": rows("trace", "span", "span_logs"), "Inference": inference,
         "Logs": lambda: found(bulk_id=None), "Logs, text search": lambda: found(bulk_id=None, text="no such text"),
         "Logs of a bulk": found,
-        "all bulks (`bulkscope bulks`)": call(api.list_bulks, store), "`latest`": call(api.latest, store),
-        "an unknown id": call(api.unknown, store, "no such bulk"),
-        "`report latest`": call(api.bulk_report, store, "latest"),
-        "`report` of an old one": call(api.bulk_report, store, bulk),
-        "`explain latest`": call(api.bulk_explanation, store, "latest"),
-        "`capacity --last 1h`": call(sustained.system_capacity, store),
+        "all bulks (`bulkscope bulks`)": call(reports.list_bulks, store), "`latest`": call(reports.latest, store),
+        "an unknown id": call(reports.unknown, store, "no such bulk"),
+        "`report latest`": call(reports.bulk_report, store, "latest"),
+        "`report` of an old one": call(reports.bulk_report, store, bulk),
+        "`explain latest`": call(reports.bulk_explanation, store, "latest"),
+        "`capacity --last 1h`": call(capacities.system_capacity, store),
     }  # fmt: skip
 
 

@@ -12,10 +12,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio import decode
+from bulkscope_studio.ingest import otlp_decode
 
 Tables = dict[str, pa.Table]
-_EMPTY = {name: decode.to_arrow(name, [[None] * len(columns)]).slice(0, 0) for name, columns in decode.TABLES.items()}
+_EMPTY = {
+    name: otlp_decode.to_arrow(name, [[None] * len(columns)]).slice(0, 0)
+    for name, columns in otlp_decode.TABLES.items()
+}
 
 
 def table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

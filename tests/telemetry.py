@@ -15,8 +15,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bulkscope import _instruments, _pipeline
-from bulkscope._processor import BulkSpanProcessor
+from bulkscope import _instruments
+from bulkscope._export import pipeline
+from bulkscope._export.processor import BulkSpanProcessor
 
 
 class Telemetry:
@@ -55,7 +56,7 @@ class Telemetry:
         self._spans.clear()
         self._logs.clear()
         _instruments.forget()
-        _pipeline.forget_metrics()
+        pipeline.forget_metrics()
 
 
 @cache

@@ -10,7 +10,8 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
-from bulkscope_studio.analysis import findings, thresholds, wording
+from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis.explain import findings
 from tests.compatibility import matrix
 from tests.processes import BIN, free_port
 from tests.telemetry import Telemetry

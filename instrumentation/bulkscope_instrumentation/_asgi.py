@@ -20,7 +20,9 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util import http as http_util
 
-from bulkscope import _bulk, _context, _instruments, _pipeline, conventions
+from bulkscope import _instruments, conventions
+from bulkscope._export import pipeline
+from bulkscope._jobs import bulks, current
 from bulkscope._safe import report
 
 Scope = MutableMapping[str, Any]
@@ -33,7 +35,7 @@ SCOPE_KEY = "bulkscope.request"
 
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_QUERY_KEYS = tuple(quote(key).encode() for key in _bulk.KEYS)
+_QUERY_KEYS = tuple(quote(key).encode() for key in bulks.KEYS)
 _ID_HEADERS = (b"bulk-id", b"x-bulk-id")
 
 
@@ -120,13 +122,13 @@ class ServerRequest:
         parent = Context()
         if not self.settings.propagated.isdisjoint(first):
             parent = propagate.extract(headers, parent, _GETTER)
-        self.bulk = bulk = _bulk.Bulk()
-        bulk.learn(_bulk.from_baggage(parent), "baggage")
+        self.bulk = bulk = bulks.Bulk()
+        bulk.learn(bulks.from_baggage(parent), "baggage")
         bulk.learn(_id_in_query(scope.get("query_string") or b""), "query")
         for name in _ID_HEADERS:
             if name in first:
-                bulk.learn(_bulk.clean(first[name].decode("latin-1")), "header")
-        context = _bulk.bind(bulk, parent)
+                bulk.learn(bulks.clean(first[name].decode("latin-1")), "header")
+        context = bulks.bind(bulk, parent)
         self.span = settings.tracer.start_span(
             "HTTP" if self.method == "_OTHER" else self.method,
             context,
@@ -134,7 +136,7 @@ class ServerRequest:
             self._attributes(scope, first),
         )
         self.context = trace.set_span_in_context(self.span, context)
-        self.token = _context.enter(self.context)
+        self.token = current.enter(self.context)
 
     def _attributes(self, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
         # No url.query: it may carry a prompt or a secret.
@@ -196,7 +198,7 @@ class ServerRequest:
         what was current before the request.
         """
         if self.bulk.learn(bulk_id, source):
-            _context.enter(_bulk.bind(self.bulk))
+            current.enter(bulks.bind(self.bulk))
 
     def end(self, error: BaseException | None) -> None:
         """End the span, count the request. ``error`` is what the application raised, if it did."""
@@ -208,7 +210,7 @@ class ServerRequest:
             self.span.end()
         except Exception:
             report("the end of an http span")
-        _context.leave(self.token)
+        current.leave(self.token)
 
     def _finish(self, error: BaseException | None) -> None:
         outcome, error_type = _outcome(self.status, error, self.bulk.overload)
@@ -242,7 +244,7 @@ class ServerRequest:
             attributes[conventions.BULK_ENQUEUE_DURATION] = bulk.enqueue_seconds
         if self.settings.old_names and self.status is not None:
             attributes["http.status_code"] = self.status
-        _pipeline.set_attributes(self.span, attributes)
+        pipeline.set_attributes(self.span, attributes)
         if self.extra:
             self.span.set_attributes(self.extra)
         if error_type is None:
@@ -302,7 +304,7 @@ def _id_in_query(query: bytes) -> str | None:
     if not query or not any(key in query for key in _QUERY_KEYS):
         return None
     fields = parse_qs(query.decode("latin-1"))
-    return _bulk.find({key: values[0] for key, values in fields.items()})
+    return bulks.find({key: values[0] for key, values in fields.items()})
 
 
 def _authority(host: bytes | None, scheme: str) -> tuple[str, int | None] | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from bulkscope._job import Work, oom_kills
+from bulkscope._jobs.job import Work, oom_kills
 from bulkscope._safe import guarded
 
 _KEPT = "_bulkscope_loss"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkscope._inference import Inference
+from bulkscope._jobs.inferences import Inference
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

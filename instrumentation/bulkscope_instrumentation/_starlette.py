@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bulkscope import _bulk
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs import bulks
 from bulkscope._safe import report
 from bulkscope_instrumentation._asgi import SCOPE_KEY, Scope, ServerRequest, Settings
 
@@ -97,9 +97,9 @@ def note_route(route: Any, scope: Scope, request: ServerRequest) -> None:
     request.route = request.prefix + path
     params = scope.get("path_params")
     if params:
-        for key in _bulk.KEYS:
+        for key in bulks.KEYS:
             if key in params:
-                request.learn(_bulk.clean(str(params[key])), "path")
+                request.learn(bulks.clean(str(params[key])), "path")
 
 
 def _reading(original: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -110,7 +110,7 @@ def _reading(original: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             request = self.scope.get(SCOPE_KEY)
             if request is not None:
-                request.learn(_bulk.find(body), "body")
+                request.learn(bulks.find(body), "body")
         except Exception:
             report("the body of an http request")
         return body

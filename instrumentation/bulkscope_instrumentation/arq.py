@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import CLOCK_HEADER, DELAY_HEADER, ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._jobs import queues
+from bulkscope._jobs.job import CLOCK_HEADER, DELAY_HEADER, ENQUEUED_HEADER, Send, Work, sending, working
 from bulkscope._safe import guarded
 
 _KEY = "bulkscope"
@@ -190,4 +190,4 @@ def _watch(worker: Any) -> None:
         oldest = next((score for (_, score), busy in zip(first, flags, strict=True) if not busy), None)
         return client.zcount(name, 0, now) - sum(flags), None if oldest is None else (now - oldest) / 1e3
 
-    _queue.watch([worker.queue_name], lambda name: due(name)[0], lambda name: due(name)[1])
+    queues.watch([worker.queue_name], lambda name: due(name)[0], lambda name: due(name)[1])

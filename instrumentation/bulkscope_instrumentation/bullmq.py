@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._jobs.job import ENQUEUED_HEADER, Send, Work, sending, working
 from bulkscope._safe import guarded
 
 OPTION = "tm"

@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from bulkscope import _lifecycle, _queue
+from bulkscope import _lifecycle
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import Send, Work, age, sending
+from bulkscope._jobs import queues
+from bulkscope._jobs.job import Send, Work, age, sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _celery_parent
 
@@ -205,7 +206,7 @@ def _send(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
 def _worker_ready(sender: Any, **_: Any) -> None:
     """Report depth and oldest age of the worker's queues, from its main process only."""
     broker = _Broker(sender.app)
-    _queue.watch({queue.name for queue in sender.task_consumer.queues}, broker.depth, broker.oldest_age)
+    queues.watch({queue.name for queue in sender.task_consumer.queues}, broker.depth, broker.oldest_age)
 
 
 class _Broker:

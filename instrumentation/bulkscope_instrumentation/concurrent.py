@@ -16,9 +16,9 @@ from typing import Any
 from opentelemetry import propagate
 from opentelemetry.context import Context, get_current
 
-from bulkscope import _bulk, _context
-from bulkscope._bulk import Bulk
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs import bulks, current
+from bulkscope._jobs.bulks import Bulk
 from bulkscope._safe import guarded
 
 
@@ -49,11 +49,11 @@ class _In:
         self._context, self._function = context, function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        token = _context.enter(self._context)
+        token = current.enter(self._context)
         try:
             return self._function(*args, **kwargs)
         finally:
-            _context.leave(token)
+            current.leave(token)
 
 
 class _Run:
@@ -70,11 +70,11 @@ class _Run:
         self._run, self._own = thread.run, vars(thread).get("run")
 
     def __call__(self) -> None:
-        token = _context.enter(self._context)
+        token = current.enter(self._context)
         try:
             self._run()
         finally:
-            _context.leave(token)
+            current.leave(token)
             self.put_back()
 
     @guarded
@@ -146,14 +146,14 @@ class _InProcess:
         try:
             return self._function(*args, **kwargs)
         finally:
-            _context.leave(token)
+            current.leave(token)
 
     @guarded
     def _arrive(self) -> Token[Context] | None:
         context = propagate.extract(self._headers)
         bulk = Bulk(job_id=self._job_id)
-        bulk.learn(_bulk.from_baggage(context), "baggage")
-        return _context.enter(_bulk.bind(bulk, context))
+        bulk.learn(bulks.from_baggage(context), "baggage")
+        return current.enter(bulks.bind(bulk, context))
 
 
 @guarded
@@ -163,7 +163,7 @@ def _in_process(function: Callable[..., Any]) -> Callable[..., Any] | None:
     propagate.inject(headers)
     if not headers:
         return None
-    bulk = _bulk.current()
+    bulk = bulks.current()
     return _InProcess(headers, bulk.job_id if bulk else None, function)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import Send, Work, sending, working
+from bulkscope._jobs import queues
+from bulkscope._jobs.job import Send, Work, sending, working
 from bulkscope._safe import guarded
 
 OPTION = "bulkscope"
@@ -110,4 +110,4 @@ def _start(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> 
 @guarded
 def _watch(broker: Any) -> None:
     if hasattr(broker, "do_qsize"):
-        _queue.watch(broker.get_declared_queues(), lambda name: float(broker.do_qsize(name)))
+        queues.watch(broker.get_declared_queues(), lambda name: float(broker.do_qsize(name)))

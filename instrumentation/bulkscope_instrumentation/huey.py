@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import Send, Work, attempt_of, sending, working
+from bulkscope._jobs import queues
+from bulkscope._jobs.job import Send, Work, attempt_of, sending, working
 from bulkscope._safe import guarded
 
 _ATTRIBUTE = "_bulkscope_headers"
@@ -185,4 +185,4 @@ def _start(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -
 
 @guarded
 def _watch(huey: Any) -> None:
-    _queue.watch([huey.name], lambda name: float(huey.storage.queue_size()))
+    queues.watch([huey.name], lambda name: float(huey.storage.queue_size()))

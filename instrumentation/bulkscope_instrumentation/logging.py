@@ -25,10 +25,10 @@ from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
-from bulkscope import _bulk
 from bulkscope import conventions as c
-from bulkscope._bulk import Bulk
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs import bulks
+from bulkscope._jobs.bulks import Bulk
 from bulkscope._safe import report
 
 # The lines that servers write for each hit; with one of these recorded, no event of our own is needed.
@@ -119,11 +119,11 @@ def _mark(record: Any) -> Bulk | None:
     One that is there already is the application's own, or came with a record from another process: it stays.
     """
     span = trace.get_current_span().get_span_context()
-    bulk = _bulk.current()
+    bulk = bulks.current()
     known = {
         "otelTraceID": trace.format_trace_id(span.trace_id) if span.is_valid else "",
         "otelSpanID": trace.format_span_id(span.span_id) if span.is_valid else "",
-        "bulk_id": (bulk.id if bulk else _bulk.from_baggage()) or "",
+        "bulk_id": (bulk.id if bulk else bulks.from_baggage()) or "",
         "bulk_job_id": (bulk.job_id if bulk else None) or "",
     }
     for name, value in known.items():

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from bulkscope._inference import Inference
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs.inferences import Inference
 from bulkscope._safe import guarded, report
 from bulkscope_instrumentation import _llm_answers as answers
 

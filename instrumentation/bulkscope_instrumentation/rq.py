@@ -14,9 +14,9 @@ from typing import Any
 
 from opentelemetry import propagate
 
-from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import Send, Work, age, attempt_of, sending, working
+from bulkscope._jobs import queues as _queue
+from bulkscope._jobs.job import Send, Work, age, attempt_of, sending, working
 from bulkscope._safe import guarded
 
 FIELD = "bulkscope"

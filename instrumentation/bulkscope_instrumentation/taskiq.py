@@ -12,9 +12,9 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from bulkscope import _queue
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._job import Send, Work, sending, working
+from bulkscope._jobs import queues
+from bulkscope._jobs.job import Send, Work, sending, working
 from bulkscope._safe import guarded, report
 
 LABEL = "bulkscope"
@@ -172,4 +172,4 @@ def _watch(broker: Any) -> None:
     # The broker's own connections belong to its event loop; metrics are read in another thread.
     known = ("host", "port", "db", "username", "password")
     client = Redis(**{key: value for key, value in pool.connection_kwargs.items() if key in known})
-    _queue.watch([broker.queue_name], lambda name: float(client.llen(name)))
+    queues.watch([broker.queue_name], lambda name: float(client.llen(name)))

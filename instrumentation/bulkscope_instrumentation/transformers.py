@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from bulkscope._inference import Inference
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs.inferences import Inference
 from bulkscope._safe import guarded, report
 
 # Assisted decoding and the like call `generate` inside of `generate`: one inference, not two.

@@ -20,7 +20,9 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
-from bulkscope import _instruments, _pipeline, _resource
+from bulkscope import _instruments
+from bulkscope._export import pipeline
+from bulkscope._host import resource
 from bulkscope._safe import guarded, report
 
 _FATAL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -45,7 +47,7 @@ class _Flush:
     def __call__(self) -> None:
         try:
             guarded(self._provider.force_flush)()
-            for signal_name, _, exporter in _pipeline.exporters():
+            for signal_name, _, exporter in pipeline.exporters():
                 if signal_name == self._signal and hasattr(exporter, "drain"):
                     self.delivered = bool(guarded(exporter.drain)(self._deadline)) and self.delivered
         finally:
@@ -60,7 +62,7 @@ def flush(timeout: float | None = None) -> bool:
     """
     deadline = time.monotonic() + (flush_seconds() if timeout is None else timeout)
     flushes = []
-    for signal_name, provider in _pipeline.providers().items():
+    for signal_name, provider in pipeline.providers().items():
         flushing = _Flush(signal_name, provider, deadline)
         try:
             threading.Thread(target=flushing, name="bulkscope-flush", daemon=True).start()
@@ -83,7 +85,7 @@ _parked: dict[str, SimpleQueue[_Flush]] = {}
 def _park() -> None:
     if sys.version_info < (3, 12):
         return
-    for signal_name in _pipeline.providers():
+    for signal_name in pipeline.providers():
         waiting = _parked[signal_name] = SimpleQueue()
         threading.Thread(target=lambda waiting=waiting: waiting.get()(), name="bulkscope-parked", daemon=True).start()
 
@@ -107,7 +109,7 @@ def flush_at_end() -> None:
         guarded(callback)()
     try:
         if not flush():
-            for _, _, exporter in _pipeline.exporters():
+            for _, _, exporter in pipeline.exporters():
                 if hasattr(exporter, "left"):
                     exporter.left()
     except Exception:
@@ -143,7 +145,7 @@ def _watch_exit() -> None:
         original(status)
 
     os._exit = leave
-    for provider in _pipeline.providers().values():
+    for provider in pipeline.providers().values():
         # The SDK's own shutdown may take 30 s for each signal; ours is bounded for all of them.
         handler = getattr(provider, "_atexit_handler", None) or getattr(provider, "_at_exit_handler", None)
         if handler is not None:
@@ -152,7 +154,7 @@ def _watch_exit() -> None:
 
 
 def _new_identity() -> None:
-    _pipeline.update_resource(_resource.process_attributes())
+    pipeline.update_resource(resource.process_attributes())
 
 
 def _may_end_again() -> None:
@@ -164,10 +166,10 @@ def _may_end_again() -> None:
 # sends in pieces what its parent sends, whatever became of the locks.
 _REPAIRS: tuple[Callable[[], None], ...] = (
     _may_end_again,
-    _pipeline.renew_locks,
-    _pipeline.renew_connections,
+    pipeline.renew_locks,
+    pipeline.renew_connections,
     _instruments.forget,
-    _pipeline.forget_metrics,
+    pipeline.forget_metrics,
     _new_identity,
     _park,
 )

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from bulkscope._inference import Inference
-from bulkscope._job import JOB_HEADER, TASK_HEADER, Send, Unsent, Work, sending, starting
+from bulkscope._jobs.inferences import Inference
+from bulkscope._jobs.job import JOB_HEADER, TASK_HEADER, Send, Unsent, Work, sending, starting
 from bulkscope._safe import report
 
 F = TypeVar("F", bound=Callable[..., Any])

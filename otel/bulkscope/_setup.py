@@ -16,8 +16,10 @@ import wrapt
 from opentelemetry import trace
 
 import bulkscope
-from bulkscope import _defaults, _drops, _green, _lifecycle, _pipeline, _process_metrics, _resource
-from bulkscope._processor import BulkSpanProcessor
+from bulkscope import _defaults, _green, _lifecycle
+from bulkscope._export import drops, pipeline
+from bulkscope._export.processor import BulkSpanProcessor
+from bulkscope._host import process_metrics, resource
 from bulkscope._safe import guarded, report, say_once
 
 
@@ -69,12 +71,12 @@ def pre_instrument() -> None:
         provider = trace.get_tracer_provider()
         if not hasattr(provider, "add_span_processor"):
             return
-        _pipeline.update_resource(_resource.attributes())
+        pipeline.update_resource(resource.attributes())
         provider.add_span_processor(BulkSpanProcessor())
-        _drops.watch()
-        if (ours := sys.modules.get("bulkscope._exporters")) is not None:
+        drops.watch()
+        if (ours := sys.modules.get("bulkscope._export.exporters")) is not None:
             ours.encode_early()
-        _process_metrics.observe()
+        process_metrics.observe()
         _lifecycle.watch()
     except Exception:
         report("setting up")

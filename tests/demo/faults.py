@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bulkscope_studio import render_explain
+from bulkscope_studio.rendering import explanation as render_explain
 from demo import client, models, valkey
 from demo.processes import Child, Children
 from tests.demo.conftest import ROOT, until

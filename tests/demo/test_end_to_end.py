@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.demo.conftest import ROOT, marked, until
 from tests.processes import wait_for_line
 

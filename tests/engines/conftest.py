@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests import sink
 from tests.demo.conftest import Service, broker, call, service, tiny, until  # noqa: F401 (fixtures)
 from tests.engines import bridge, homes, servers, templates

@@ -12,13 +12,13 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import decode
-from bulkscope_studio.store import Store
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.storage.store import Store
 
-KINDS: dict[str, tuple[Any, Callable[[Any], decode.Decoded]]] = {
-    "traces": (ExportTraceServiceRequest, decode.traces),
-    "logs": (ExportLogsServiceRequest, decode.logs),
-    "metrics": (ExportMetricsServiceRequest, decode.metrics),
+KINDS: dict[str, tuple[Any, Callable[[Any], otlp_decode.Decoded]]] = {
+    "traces": (ExportTraceServiceRequest, otlp_decode.traces),
+    "logs": (ExportLogsServiceRequest, otlp_decode.logs),
+    "metrics": (ExportMetricsServiceRequest, otlp_decode.metrics),
 }
 # "under 0.1 %" is what becomes of a smaller number.
 NUMBER = re.compile(r"(?:under )?(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
@@ -39,7 +39,7 @@ def store(path: Path, bodies: Sequence[tuple[str, bytes]], *signals: str) -> Sto
     return made
 
 
-def keep(store: Store, found: decode.Decoded) -> None:
+def keep(store: Store, found: otlp_decode.Decoded) -> None:
     """Add to a store what a request held."""
     for table, rows in found.arrow().items():
         conflict = "OR IGNORE " if table == "resources" else ""

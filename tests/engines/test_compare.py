@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from bulkscope_studio import compare, comparison
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import compare
+from bulkscope_studio.services import comparisons
+from bulkscope_studio.storage.store import Store
 from tests.engines import homes
 from tests.engines.conftest import Stack
 from tests.engines.traffic import JOBS
@@ -19,7 +20,7 @@ def test_every_number_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ours = json.loads(json.dumps(comparison.compare(comparison.of_store(studio), "tiny", "unknown")))
+    ours = json.loads(json.dumps(comparisons.compare(comparisons.of_store(studio), "tiny", "unknown")))
     monkeypatch.setenv("ELASTICSEARCH_URL", stack.elasticsearch)
     assert compare.command(["tiny", "unknown", "--source", "elasticsearch", "--format", "json"]) == 0
     theirs = json.loads(capsys.readouterr().out)

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio import api, verdicts
-from bulkscope_studio.setup.client import Client
-from bulkscope_studio.store import Store
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.services import reports
+from bulkscope_studio.sources import verdicts
+from bulkscope_studio.storage.store import Store
 from kibana import build
 from tests import sink
 from tests.engines import bridge, servers, templates
@@ -180,7 +181,7 @@ def test_a_bulk_is_what_the_report_says(
     studio: Store,
 ) -> None:
     url, window = traffic
-    report = api.bulk_report(studio, "tiny")
+    report = reports.bulk_report(studio, "tiny")
     assert report is not None
     jobs, inferences = report["total"]["jobs"], report["total"]["inferences"]
     near = {"rel": 1e-6}  # the templates of the tests keep fractions in 32 bits

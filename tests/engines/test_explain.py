@@ -13,9 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio import api, decode, elastic, explain
-from bulkscope_studio.setup.client import Client
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import explain
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.services import reports
+from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.storage.store import Store
 from tests import sink
 from tests.demo.conftest import Service, call, until
 from tests.engines import homes
@@ -115,10 +118,10 @@ def hosts(stack: Stack) -> pa.Table:
             point = {
                 "time_ns": taken, "name": name, "type": "gauge", "value": float(value),
                 "host_name": document["resource"]["attributes"]["host.name"],
-                "attributes": decode.dump(attributes),
+                "attributes": otlp_decode.dump(attributes),
             }  # fmt: skip
-            rows.append([point.get(column) for column, _ in decode.POINTS])
-    return decode.to_arrow("points", rows)
+            rows.append([point.get(column) for column, _ in otlp_decode.POINTS])
+    return otlp_decode.to_arrow("points", rows)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,9 @@ def answers(stack: Stack, studio: Store) -> dict[str, dict[str, Any]]:
     """What Elasticsearch says of each bulk; the studio has got the same samples of the host."""
 
     def read(bulk: str) -> dict[str, Any]:
-        found, _ = elastic.of_bulk(Client("Elasticsearch", stack.elasticsearch), bulk, elastic.Elastic.explanation)
+        found, _ = elasticsearch.of_bulk(
+            Client("Elasticsearch", stack.elasticsearch), bulk, elasticsearch.Elastic.explanation
+        )
         assert found is not None
         return found
 
@@ -140,7 +145,7 @@ def answers(stack: Stack, studio: Store) -> dict[str, dict[str, Any]]:
 def test_only_what_metrics_of_processes_tell_is_missing(
     studio: Store, answers: dict[str, dict[str, Any]], bulk: str
 ) -> None:
-    ours = api.bulk_explanation(studio, bulk)
+    ours = reports.bulk_explanation(studio, bulk)
     assert ours is not None
     assert (ours["progress"]["done"], ours["workers"]["others_s"] > 0) == (JOBS, True)
     homes.compare(ours, answers[bulk], FROM_METRICS, COARSE)
@@ -159,7 +164,7 @@ def without_processes(studio: Store, answers: dict[str, dict[str, Any]]) -> Iter
 
 @pytest.mark.parametrize("bulk", BULKS)
 def test_every_number_is_the_same(without_processes: Store, answers: dict[str, dict[str, Any]], bulk: str) -> None:
-    ours = api.bulk_explanation(without_processes, bulk, drops_known=False)
+    ours = reports.bulk_explanation(without_processes, bulk, drops_known=False)
     assert ours is not None
     homes.compare(ours, answers[bulk], coarse=COARSE)
 

@@ -13,9 +13,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio import api, capacity, compare, decode, elastic, explain, report, sustained
-from bulkscope_studio.setup.client import Client
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import capacity, compare, explain, report
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.storage.store import Store
 from tests.engines import bridge, homes, servers, templates
 
 BEGIN = 1_700_000_000 * 10**9 + 123_456_789  # ns, no whole millisecond
@@ -30,15 +33,15 @@ class Homes:
 
     def __init__(self, store: Store, url: str) -> None:
         self.store, self.url = store, url
-        self.source = elastic.Elastic(Client("Elasticsearch", url))
+        self.source = elasticsearch.Elastic(Client("Elasticsearch", url))
 
     def tell(self, signal: str, request: Any) -> None:
-        homes.keep(self.store, getattr(decode, signal)(request))
+        homes.keep(self.store, getattr(otlp_decode, signal)(request))
         assert bridge.store(self.url, bridge.SIGNALS[signal][1](request)) == []
         servers.ask("POST", f"{self.url}/*/_refresh")
 
     def both(self, bulk: str) -> tuple[Any, Any]:
-        return api.bulk_explanation(self.store, bulk, drops_known=False), self.source.explanation(bulk)
+        return reports.bulk_explanation(self.store, bulk, drops_known=False), self.source.explanation(bulk)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +234,7 @@ def crowd() -> Told:
 
 @pytest.mark.parametrize("bulk", ["mine", "other"])
 def test_every_number_is_the_same(told: Homes, bulk: str) -> None:
-    if api.bulk_explanation(told.store, bulk) is None:
+    if reports.bulk_explanation(told.store, bulk) is None:
         crowd().to(told)
     ours, theirs = told.both(bulk)
     assert homes.compare(ours, theirs)
@@ -307,7 +310,7 @@ def test_containers_of_one_host_name_are_told_apart(
     assert homes.compare(ours, theirs)
     assert ours["workers"]["places"] == 4
     assert "1 attempt lost with workers that were likely killed for memory" in theirs["verdict"]["text"]
-    one, other = api.bulk_report(told.store, "boxes"), told.source.report("boxes")
+    one, other = reports.bulk_report(told.store, "boxes"), told.source.report("boxes")
     assert one is not None
     assert other is not None
     names = [f"dock/{letter * 12}:18" for letter in "abcd"]
@@ -327,13 +330,13 @@ def test_containers_of_one_host_name_are_told_apart(
 def test_what_a_system_sustains_is_the_same(
     told: Homes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bulk: str
 ) -> None:
-    if api.bulk_explanation(told.store, bulk) is None:
+    if reports.bulk_explanation(told.store, bulk) is None:
         line().to(told)
     monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
     words = ["--source", "elasticsearch", "--format", "json", "--rate", "0.9", "--slo", "20s"]
     assert capacity.command([bulk, *words]) == 0
     theirs = json.loads(capsys.readouterr().out)
-    ours = sustained.system_capacity(told.store, [bulk], asked=sustained.asked(0.9, "20s", 0.95, None, None))
+    ours = capacities.system_capacity(told.store, [bulk], asked=capacities.asked(0.9, "20s", 0.95, None, None))
     (pool,) = ours["pools"]
     assert (pool["places"], pool["models"][0]["now"]["reached"]) == (2, bulk == "line")
     assert pool["forecast"]["wait"]["p95_s"]["value"] > 0.1
@@ -353,7 +356,7 @@ def test_what_came_more_than_once_counts_once_in_every_answer(
     parts = {"mine": crowd(), "swamp-99": swamp(), "line": line()}
     bulks = ("mine", "other", "swamp-99", "line")
     for bulk, part in parts.items():
-        if api.bulk_explanation(told.store, bulk) is None:
+        if reports.bulk_explanation(told.store, bulk) is None:
             part.to(told)
     monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
 

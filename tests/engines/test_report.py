@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio import api, elastic, report
-from bulkscope_studio.setup.client import Client
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import report
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.services import reports
+from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.storage.store import Store
 from tests import sink
 from tests.engines.conftest import Stack
 from tests.engines.servers import ask, eventually
@@ -30,8 +32,10 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, bulk: str) -> None:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
-    ours = api.bulk_report(studio, bulk)
-    theirs, nearest = elastic.of_bulk(Client("Elasticsearch", stack.elasticsearch), bulk, elastic.Elastic.report)
+    ours = reports.bulk_report(studio, bulk)
+    theirs, nearest = elasticsearch.of_bulk(
+        Client("Elasticsearch", stack.elasticsearch), bulk, elasticsearch.Elastic.report
+    )
     assert nearest == []
     assert ours is not None
     assert theirs is not None
@@ -57,7 +61,9 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
     hosts = {span["resource"]["host.name"] for span in sent.spans}
 
     def shares() -> Any:
-        found, _ = elastic.of_bulk(Client("Elasticsearch", stack.elasticsearch), "tiny", elastic.Elastic.report)
+        found, _ = elasticsearch.of_bulk(
+            Client("Elasticsearch", stack.elasticsearch), "tiny", elasticsearch.Elastic.report
+        )
         assert found is not None
         return [host for host in found["hosts"] if host["cpu_mean_share"] is not None]
 
@@ -69,11 +75,11 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
 def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     client = Client("Elasticsearch", stack.elasticsearch)
-    rows = elastic.Elastic(client).bulks()
+    rows = elasticsearch.Elastic(client).bulks()
     assert {row["id"]: (row["jobs"], row["done"], row["failed"]) for row in rows}["tiny"] == (JOBS, JOBS, 0)
-    found, _ = elastic.of_bulk(client, "latest", elastic.Elastic.report)
+    found, _ = elasticsearch.of_bulk(client, "latest", elasticsearch.Elastic.report)
     assert found is not None
-    assert elastic.of_bulk(client, "tinny", elastic.Elastic.report) == (None, ["tiny"])
+    assert elasticsearch.of_bulk(client, "tinny", elasticsearch.Elastic.report) == (None, ["tiny"])
 
 
 def test_an_empty_store_has_no_bulk(stack: Stack) -> None:

@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from bulkscope import conventions
+from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.setup import apply, elasticsearch
-from bulkscope_studio.setup.client import Client
 from tests.engines import bridge, servers, templates
 
 # The engine has no module for the rest: data streams made by hand, lifecycle, failure store, look-back time, roles.

@@ -16,8 +16,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 import bulkscope
-from bulkscope import _bulk
-from bulkscope._bulk import Bulk
+from bulkscope._jobs import bulks
+from bulkscope._jobs.bulks import Bulk
 from bulkscope_instrumentation import concurrent
 from bulkscope_instrumentation.concurrent import ConcurrentInstrumentor
 from tests.telemetry import Telemetry
@@ -27,7 +27,7 @@ Where = tuple[str | None, str | None, str]
 
 def where() -> Where:
     """Where the caller thinks it is: bulk, job, trace."""
-    bulk = _bulk.current()
+    bulk = bulks.current()
     trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
     return (bulk.id, bulk.job_id, trace_id) if bulk else (None, None, trace_id)
 
@@ -45,7 +45,7 @@ def instrumented() -> Iterator[None]:
 
 @pytest.fixture
 def here(telemetry: Telemetry) -> Iterator[Where]:
-    context = _bulk.bind(Bulk("b", "body", "j"))
+    context = bulks.bind(Bulk("b", "body", "j"))
     span = trace.get_tracer("tests").start_span("request", context)
     token = otel_context.attach(trace.set_span_in_context(span, context))
     yield where()

@@ -16,7 +16,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
-from bulkscope import _bulk, _otlp, conventions
+from bulkscope import conventions
+from bulkscope._export import otlp
+from bulkscope._jobs import bulks
 from bulkscope_instrumentation import _asgi
 from bulkscope_instrumentation.fastapi import FastAPIInstrumentor
 
@@ -225,7 +227,7 @@ async def test_an_overload_noted_by_the_queue(telemetry: Any, instrumented: None
 
     @app.get("/{status}")
     async def endpoint(status: int) -> None:
-        bulk = _bulk.current()
+        bulk = bulks.current()
         assert bulk is not None
         bulk.overload = True
         if status >= 400:
@@ -243,7 +245,7 @@ def bulk_app(seen_in_app: dict[str, Any]) -> FastAPI:
     app = FastAPI()
 
     def note() -> None:
-        bulk = _bulk.current()
+        bulk = bulks.current()
         assert bulk is not None
         seen_in_app.update(id=bulk.id, source=bulk.source, baggage=baggage.get_baggage("bulk.id"))
         with trace.get_tracer("app").start_as_current_span("inside"):
@@ -303,7 +305,7 @@ async def test_where_the_id_comes_from(
         assert span.attributes.get("bulk.id") == bulk_id
     assert server.attributes.get("bulk.id.source") == source
     assert baggage.get_all() == before
-    assert _bulk.current() is None
+    assert bulks.current() is None
     (point,) = telemetry.metrics()[conventions.M_HTTP_SERVER_DURATION]
     assert "bulk.id" not in point.attributes
 
@@ -357,7 +359,7 @@ async def test_a_sync_endpoint_in_a_thread_has_the_bulk(telemetry: Any, instrume
 
     @app.post("/")
     def endpoint(body: dict[str, Any]) -> None:
-        found.append((threading.current_thread() is threading.main_thread(), _bulk.current()))
+        found.append((threading.current_thread() is threading.main_thread(), bulks.current()))
 
     await request(app, "POST", "/", json={"bulkId": "b1"})
     ((on_main, bulk),) = found
@@ -370,7 +372,7 @@ async def test_size_and_enqueue_time_of_what_the_request_published(telemetry: An
 
     @app.post("/")
     async def endpoint() -> None:
-        bulk = _bulk.current()
+        bulk = bulks.current()
         assert bulk is not None
         bulk.size, bulk.enqueue_seconds = 3, 0.25
         bulk.learn("t1", "trace")
@@ -494,7 +496,7 @@ async def test_websocket_and_lifespan_pass_untouched(telemetry: Any, instrumente
     async def socket(websocket: WebSocket) -> None:
         assert _asgi.SCOPE_KEY not in websocket.scope
         await websocket.accept()
-        await websocket.send_text(str(_bulk.current()))
+        await websocket.send_text(str(bulks.current()))
         await websocket.close()
 
     async def run(scope: dict[str, Any], incoming: list[dict[str, Any]]) -> None:
@@ -604,7 +606,7 @@ async def test_each_hit_is_logged_once(telemetry: Any, instrumented: None) -> No
 
     @app.get("/logged")
     async def logged() -> None:
-        bulk = _bulk.current()
+        bulk = bulks.current()
         assert bulk is not None
         bulk.logged = True  # what the logging instrumentation does on the server's access line
 
@@ -650,7 +652,7 @@ class Broken:
         (_asgi.ServerRequest, "_describe"),
         (_asgi.ServerRequest, "_log"),
         (_asgi._instruments, "record"),
-        (_bulk, "find"),
+        (bulks, "find"),
         (trace, "get_tracer"),
     ],
 )
@@ -675,7 +677,7 @@ async def test_a_fault_of_ours_leaves_the_response_intact(
     response = await request(app, "POST", "/p", json={"bulkId": "b1"})
     assert (response.status_code, response.json(), called) == (200, {"bulkId": "b1"}, ["p"])
     assert trace.get_current_span() is trace.INVALID_SPAN
-    assert _bulk.current() is None
+    assert bulks.current() is None
     # Where the span could be started, it is still there; and FastAPI's own never steps in.
     started = name not in ("_authority", "get_tracer")
     assert len(telemetry.spans()) == started
@@ -698,6 +700,6 @@ async def test_a_port_that_is_none_costs_neither_the_span_nor_a_line_in_the_log(
     for span in telemetry.spans():
         assert span.attributes["server.address"] == "a"
         assert "server.port" not in span.attributes
-        _otlp.span_field(span)
+        otlp.span_field(span)
     assert len(telemetry.spans()) == 2
     assert [record for record in caplog.records if record.name.startswith(("bulkscope", "opentelemetry"))] == []

@@ -12,8 +12,8 @@ from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, set_value
 
-from bulkscope import _bulk
-from bulkscope._bulk import Bulk
+from bulkscope._jobs import bulks
+from bulkscope._jobs.bulks import Bulk
 from bulkscope_instrumentation import logging as ours
 from bulkscope_instrumentation.logging import LoggingInstrumentor
 from tests.telemetry import Telemetry
@@ -43,7 +43,7 @@ def instrumented(instrument: Callable[..., None]) -> None:
 @pytest.fixture
 def bulk() -> Iterator[Bulk]:
     found = Bulk("the-bulk", "body", "job-1")
-    token = otel_context.attach(_bulk.bind(found))
+    token = otel_context.attach(bulks.bind(found))
     yield found
     otel_context.detach(token)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope._proc import Proc
+from bulkscope._host.proc import Proc
 
 MIB = 1024**2
 POD, OTHER = "553d3c13-8f3a-4a7e-9d55-0b5a4f2f7c11", "fd698699eabf4c2392efcf0bbdb78261"

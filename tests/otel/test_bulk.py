@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from opentelemetry import baggage
 
-from bulkscope import _bulk
-from bulkscope._bulk import Bulk
+from bulkscope._jobs import bulks
+from bulkscope._jobs.bulks import Bulk
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from bulkscope._bulk import Bulk
     ],
 )
 def test_find(fields: object, found: str | None) -> None:
-    assert _bulk.find(fields) == found
+    assert bulks.find(fields) == found
 
 
 def test_source_order_wins_over_order_of_arrival() -> None:
@@ -47,8 +47,8 @@ def test_source_order_wins_over_order_of_arrival() -> None:
 
 def test_bound_bulk_travels_in_baggage() -> None:
     bulk = Bulk("b-1", "body")
-    context = _bulk.bind(bulk)
-    assert _bulk.current(context) is bulk
-    assert _bulk.from_baggage(context) == "b-1"
-    assert _bulk.current() is None
-    assert baggage.get_all(_bulk.bind(Bulk())) == {}
+    context = bulks.bind(bulk)
+    assert bulks.current(context) is bulk
+    assert bulks.from_baggage(context) == "b-1"
+    assert bulks.current() is None
+    assert baggage.get_all(bulks.bind(Bulk())) == {}

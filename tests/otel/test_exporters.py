@@ -28,7 +28,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanContext
 from opentelemetry.util.re import parse_env_headers
 
-from bulkscope import _drops, _exporters, _otlp_http, _outbox
+from bulkscope._export import drops, exporters, otlp_http
+from bulkscope._export import outbox as _outbox
 from tests import sink
 from tests.processes import free_port
 
@@ -49,7 +50,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr(_exporters, "Outbox", Noted)
+    monkeypatch.setattr(exporters, "Outbox", Noted)
     yield
     for outbox in made:
         outbox.close()
@@ -65,7 +66,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[sink.Sink]:
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
     counted: list[tuple[str, int, str]] = []
-    monkeypatch.setattr(_drops, "count", lambda *what: counted.append(what))
+    monkeypatch.setattr(drops, "count", lambda *what: counted.append(what))
     return counted
 
 
@@ -76,7 +77,7 @@ def spans(number: int = 1, **attributes: Any) -> list[ReadableSpan]:
     ]
 
 
-def cannot_encode(monkeypatch: pytest.MonkeyPatch, exporter: _exporters.BulkscopeSpanExporter, name: str) -> None:
+def cannot_encode(monkeypatch: pytest.MonkeyPatch, exporter: exporters.BulkscopeSpanExporter, name: str) -> None:
     """Let our encoder fail with spans of one name."""
     encode = exporter.records._field
 
@@ -89,7 +90,7 @@ def cannot_encode(monkeypatch: pytest.MonkeyPatch, exporter: _exporters.Bulkscop
 
 
 def test_one_connection_serves_many_requests(server: sink.Sink) -> None:
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     assert [exporter.export(spans(2)) for _ in range(5)] == [OK] * 5
     assert len(server.spans) == 10
     assert len(server.connections) == 1
@@ -100,7 +101,7 @@ def test_one_connection_serves_many_requests(server: sink.Sink) -> None:
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_end_point_is_asked_again(server: sink.Sink, status: int) -> None:
     server.answers += [(status, {}, b"busy"), (status, {"Retry-After": "0.01"}, b"")]
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans()) is OK
     assert len(server.headers) == 3
     assert len(server.spans) == 1
 
@@ -108,14 +109,14 @@ def test_a_busy_end_point_is_asked_again(server: sink.Sink, status: int) -> None
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 500])
 def test_a_final_answer_is_not_asked_again(server: sink.Sink, status: int, caplog: pytest.LogCaptureFixture) -> None:
     server.answers += [(status, {}, b"no")]
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
     assert len(server.headers) == 1
     assert f"HTTP {status}" in caplog.text
     assert server.url in caplog.text
 
 
 def test_scopes_that_are_seen_at_the_same_moment_have_a_number_each(server: sink.Sink) -> None:
-    records = _exporters.BulkscopeSpanExporter().records
+    records = exporters.BulkscopeSpanExporter().records
     both, numbers = threading.Barrier(2), dict[str, bytes | None]()
 
     class Slow(dict[int, Any]):
@@ -141,7 +142,7 @@ def test_scopes_that_are_seen_at_the_same_moment_have_a_number_each(server: sink
 
 
 def test_a_signals_handler_that_logs_while_a_scope_gets_its_number_gets_one_too(server: sink.Sink) -> None:
-    records = _exporters.BulkscopeSpanExporter().records
+    records = exporters.BulkscopeSpanExporter().records
     resource, scopes, inner = object(), [object(), object()], list[bytes | None]()
 
     class Struck(dict[int, Any]):
@@ -163,7 +164,7 @@ def test_a_signals_handler_that_logs_while_a_scope_gets_its_number_gets_one_too(
 
 
 def test_an_outage_is_said_once_and_so_is_its_end(server: sink.Sink, caplog: pytest.LogCaptureFixture) -> None:
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     server.answers += [(400, {}, b"")] * 3
     assert [exporter.export(spans()) for _ in range(5)] == [FAILURE] * 3 + [OK] * 2
     said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
@@ -178,7 +179,7 @@ def test_an_end_point_that_stays_busy_is_asked_beyond_the_time_out(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
     monkeypatch.setattr(_outbox, "_LONGEST_WAIT", 0.1)
     server.answers += [(503, {}, b"")] * 8
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans()) is OK
     assert len(server.headers) == 9
     assert lost == []
 
@@ -187,7 +188,7 @@ def test_an_end_point_that_stays_busy_is_asked_beyond_the_time_out(
 def test_a_long_retry_after_is_kept_to(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setattr(_outbox, "_PATIENCE", 0.3)
     server.answers += [(503, {"Retry-After": asked}, b"")]
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     assert exporter.export(spans()) is FAILURE
     assert exporter.drain(time.monotonic() + 0.5) is False
     assert len(server.headers) == 1
@@ -198,22 +199,22 @@ def test_a_long_retry_after_is_kept_to(server: sink.Sink, monkeypatch: pytest.Mo
 def test_an_odd_retry_after_is_none(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
     monkeypatch.setattr(_outbox, "_PATIENCE", 0.3)
-    seconds = _otlp_http.retry_after(asked)
+    seconds = otlp_http.retry_after(asked)
     assert seconds == (86_400 if asked == "9" * 400 else 0)
     server.answers += [(503, {"Retry-After": asked}, b"")] * 1000
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
     assert len(server.headers) == 1, "the wait of its own holds"
 
 
 def test_retry_after_may_be_a_date() -> None:
     in_an_hour = email.utils.formatdate(time.time() + 3600, usegmt=True)
-    assert _otlp_http.retry_after(in_an_hour) == pytest.approx(3600, abs=5)
+    assert otlp_http.retry_after(in_an_hour) == pytest.approx(3600, abs=5)
 
 
 def test_shutdown_ends_the_wait(server: sink.Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
     server.answers += [(503, {}, b"")] * 2
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     results: list[SpanExportResult] = []
     thread = threading.Thread(target=lambda: results.append(exporter.export(spans())))
     thread.start()
@@ -227,7 +228,7 @@ def test_shutdown_ends_the_wait(server: sink.Sink, monkeypatch: pytest.MonkeyPat
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr(_outbox, "_PATIENCE", 0.3)
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
     assert "refused" in caplog.text
 
 
@@ -235,7 +236,7 @@ def test_a_connection_that_the_server_closed_is_opened_again(
     server: sink.Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.hangs_up = True
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     for _ in range(3):
         assert exporter.export(spans()) is OK
         time.sleep(0.05)  # the server's end has to reach us before the next request
@@ -245,13 +246,13 @@ def test_a_connection_that_the_server_closed_is_opened_again(
 
 def test_a_batch_that_is_too_large_is_sent_in_halves(server: sink.Sink) -> None:
     server.answers += [(413, {}, b""), (200, {}, b""), (413, {}, b"")]
-    assert _exporters.BulkscopeSpanExporter().export(spans(4)) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans(4)) is OK
     assert sorted(span["name"] for span in server.spans) == [f"span {n}" for n in range(4)]
 
 
 def test_a_single_record_that_is_too_large_is_lost_alone(server: sink.Sink) -> None:
     server.answers += [(413, {}, b"")] * 2
-    assert _exporters.BulkscopeSpanExporter().export(spans(2)) is FAILURE
+    assert exporters.BulkscopeSpanExporter().export(spans(2)) is FAILURE
     assert [span["name"] for span in server.spans] == ["span 1"]
 
 
@@ -265,27 +266,27 @@ def test_a_single_record_that_is_too_large_is_lost_alone(server: sink.Sink) -> N
 )
 def test_partial_success_is_read(response: Any, field: str) -> None:
     whole = response(partial_success={field: 300, "error_message": "too öld"})
-    assert _exporters.rejected(whole.SerializeToString()) == (300, "too öld")
-    assert _exporters.rejected(response().SerializeToString()) == (0, "")
-    assert _exporters.rejected(response(partial_success={"error_message": "mind"}).SerializeToString()) == (0, "mind")
+    assert exporters.rejected(whole.SerializeToString()) == (300, "too öld")
+    assert exporters.rejected(response().SerializeToString()) == (0, "")
+    assert exporters.rejected(response(partial_success={"error_message": "mind"}).SerializeToString()) == (0, "mind")
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"<html>", b"\xff" * 9, b"\x0a\xff", b"\x09\x00"])
 def test_an_answer_that_is_not_otlp_rejects_nothing(answer: bytes) -> None:
-    assert _exporters.rejected(answer)[0] == 0
+    assert exporters.rejected(answer)[0] == 0
 
 
 def test_what_the_server_rejects_is_counted(server: sink.Sink, lost: list[Any]) -> None:
     partial = ExportTraceServiceResponse(partial_success={"rejected_spans": 2})
     server.answers += [(200, {}, partial.SerializeToString())]
-    assert _exporters.BulkscopeSpanExporter().export(spans(5)) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans(5)) is OK
     assert lost == [("traces", 2, "rejected")]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "deflate", "brotli"])
 def test_compression(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
-    assert _exporters.BulkscopeSpanExporter().export(spans(3)) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans(3)) is OK
     assert len(server.spans) == 3
     assert server.headers[0].get("content-encoding") == (compression if compression in ("gzip", "deflate") else None)
 
@@ -293,13 +294,13 @@ def test_compression(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, compres
 def test_headers_and_login(server: sink.Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url.replace("://", "://me:p%40ss@"))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b,user-agent=mine")
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans()) is OK
     (sent,) = server.headers
     assert sent["x-tenant"] == "a b"
     assert sent["user-agent"] == "mine"
     assert sent["authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=ApiKey abc=")
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans()) is OK
     assert server.headers[1]["authorization"] == "ApiKey abc="
     assert "x-tenant" not in server.headers[1]
 
@@ -321,14 +322,14 @@ def test_the_end_point_is_where_the_official_exporter_sends(
 ) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
-    assert _otlp_http.endpoint("traces") == OTLPSpanExporter()._endpoint
+    assert otlp_http.endpoint("traces") == OTLPSpanExporter()._endpoint
 
 
 @pytest.mark.parametrize("url", ["localhost:4318", "ftp://h", "http://", "unix:/run/x"])
 def test_an_end_point_that_is_no_url_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
     with pytest.raises(ValueError, match="http://HOST:PORT"):
-        _exporters.BulkscopeSpanExporter()
+        exporters.BulkscopeSpanExporter()
 
 
 def test_tls_with_a_client_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -345,11 +346,11 @@ def test_tls_with_a_client_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.url)
         with monkeypatch.context() as impatient:
             impatient.setattr(_outbox, "_PATIENCE", 0.5)
-            assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+            assert exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(tmp_path / "mine.pem"))
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(tmp_path / "mine.key"))
-        exporter = _exporters.BulkscopeSpanExporter()
+        exporter = exporters.BulkscopeSpanExporter()
         assert [exporter.export(spans()) for _ in range(2)] == [OK, OK]
         assert len(running.spans) == 2
 
@@ -357,7 +358,7 @@ def test_tls_with_a_client_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_record_that_ours_cannot_encode_goes_through_the_official_encoder(
     server: sink.Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     cannot_encode(monkeypatch, exporter, "span 1")
     assert exporter.export(spans(3)) is OK
     assert sorted(span["name"] for span in server.spans) == ["span 0", "span 1", "span 2"]
@@ -375,14 +376,14 @@ def test_a_record_that_ours_cannot_encode_goes_through_the_official_encoder(
 )
 def test_temporality_preference(preference: str, delta: set[type], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
-    found = _exporters.BulkscopeMetricExporter()._preferred_temporality
+    found = exporters.BulkscopeMetricExporter()._preferred_temporality
     assert {kind for kind, value in found.items() if value is sdk.AggregationTemporality.DELTA} == delta
 
 
 @pytest.mark.parametrize("aggregation", ["", "base2_exponential_bucket_histogram", "explicit_bucket_histogram", "x"])
 def test_metrics_arrive(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, aggregation: str) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", aggregation)
-    reader = sdk.PeriodicExportingMetricReader(_exporters.BulkscopeMetricExporter(), 3_600_000)
+    reader = sdk.PeriodicExportingMetricReader(exporters.BulkscopeMetricExporter(), 3_600_000)
     provider = metrics.MeterProvider([reader], shutdown_on_exit=False)
     provider.get_meter("tests").create_histogram("h").record(0.25, {"k": "v"})
     provider.shutdown()
@@ -393,9 +394,9 @@ def test_metrics_arrive(server: sink.Sink, monkeypatch: pytest.MonkeyPatch, aggr
 def test_a_queue_holds_bytes_that_the_garbage_collector_need_not_visit(
     server: sink.Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exporter = _exporters.BulkscopeSpanExporter()
+    exporter = exporters.BulkscopeSpanExporter()
     processor = BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000)
-    _exporters._encode_early(processor._batch_processor, exporter.records)
+    exporters._encode_early(processor._batch_processor, exporter.records)
     cannot_encode(monkeypatch, exporter, "odd")
     provider = TracerProvider(resource=Resource({"service.name": "s"}), shutdown_on_exit=False)
     provider.add_span_processor(processor)
@@ -437,11 +438,11 @@ def test_a_queue_holds_bytes_that_the_garbage_collector_need_not_visit(
 def test_of_an_address_scheme_host_and_port_are_said(
     url: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _otlp_http.printable(url) == said
+    assert otlp_http.printable(url) == said
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
     text = ""
     try:
-        client = _otlp_http.Client("traces")
+        client = otlp_http.Client("traces")
     except ValueError as error:
         text = str(error)
         assert "http://HOST:PORT" in text or "percent-encode" in text
@@ -458,7 +459,7 @@ def test_a_password_in_the_address_is_not_said(
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", server.url.replace("://", "://me:s3cret@") + "/t0ken/x?key=t0ken"
     )
     server.answers += [(400, {}, b"")]
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
+    assert exporters.BulkscopeSpanExporter().export(spans()) is FAILURE
     assert server.url in caplog.text
     for secret in ("s3cret", "t0ken"):
         assert secret not in caplog.text
@@ -477,7 +478,7 @@ def test_a_password_in_the_address_is_not_said(
     ],
 )
 def test_headers_are_read_as_opentelemetry_reads_them(text: str, found: dict[str, str]) -> None:
-    assert _otlp_http.headers(text) == found == parse_env_headers(text, liberal=True)
+    assert otlp_http.headers(text) == found == parse_env_headers(text, liberal=True)
 
 
 @pytest.mark.parametrize(
@@ -487,7 +488,7 @@ def test_a_malformed_header_is_said_without_what_is_in_it(
     text: str, server: sink.Sink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"x-good=yes,{text}")
-    assert _exporters.BulkscopeSpanExporter().export(spans()) is OK
+    assert exporters.BulkscopeSpanExporter().export(spans()) is OK
     assert server.headers[0]["x-good"] == "yes"
     number = 2 + text.count(",")
     assert f"header {number} of OTEL_EXPORTER_OTLP_HEADERS is left out" in caplog.text
@@ -509,13 +510,13 @@ def test_what_could_never_be_sent_is_said_at_once(name: str, value: str, monkeyp
     with pytest.raises(
         ValueError, match=r"header x of OTEL_EXPORTER_OTLP_HEADERS|telemetry cannot be sent to http://h"
     ):
-        _exporters.BulkscopeSpanExporter()
+        exporters.BulkscopeSpanExporter()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("inf", 86_400), ("1e12", 86_400), ("nan", 10), ("-1", 10), ("3", 3)])
 def test_odd_time_outs(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", text)
-    assert _otlp_http.Client("traces")._seconds == seconds
+    assert otlp_http.Client("traces")._seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -523,7 +524,7 @@ def test_odd_time_outs(text: str, seconds: float, monkeypatch: pytest.MonkeyPatc
 )
 def test_ports(url: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
-    client = _otlp_http.Client("traces")
+    client = otlp_http.Client("traces")
     assert (client._host, client._port) == (url.partition("//")[2].partition("]")[0].lstrip("["), port)
 
 
@@ -543,7 +544,7 @@ def test_an_answer_that_drips_ends_with_the_time_out(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
         threading.Thread(target=drip, daemon=True).start()
         results: list[Any] = []
-        exporter = _exporters.BulkscopeSpanExporter()
+        exporter = exporters.BulkscopeSpanExporter()
         exporting = threading.Thread(target=lambda: results.append(exporter.export(spans())), daemon=True)
         exporting.start()
         exporting.join(30)  # the answer itself never ends
@@ -553,8 +554,8 @@ def test_an_answer_that_drips_ends_with_the_time_out(monkeypatch: pytest.MonkeyP
 
 def test_of_a_batch_in_halves_only_the_lost_one_is_counted(server: sink.Sink, lost: list[Any]) -> None:
     server.answers += [(413, {}, b""), (200, {}, b""), (413, {}, b""), (400, {}, b"")]
-    exporter = _exporters.BulkscopeSpanExporter()
-    _drops._watch_exporter("traces", exporter)
+    exporter = exporters.BulkscopeSpanExporter()
+    drops._watch_exporter("traces", exporter)
     assert exporter.export(spans(4)) is FAILURE
     assert len(server.spans) == 3
     assert lost == [("traces", 1, "export_failed")]
@@ -566,7 +567,7 @@ def test_an_export_that_raises_is_counted(lost: list[Any]) -> None:
             raise UnicodeEncodeError("latin-1", "x", 0, 1, "no")
 
     exporter = Theirs()
-    _drops._watch_exporter("logs", exporter)
+    drops._watch_exporter("logs", exporter)
     with pytest.raises(UnicodeEncodeError):
         exporter.export([1, 2, 3])
     assert lost == [("logs", 3, "export_failed")]
@@ -577,7 +578,7 @@ def test_an_interval_of_deltas_that_failed_is_lost(
     server: sink.Sink, lost: list[Any], monkeypatch: pytest.MonkeyPatch, preference: str, counted: list[Any]
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
-    reader = sdk.PeriodicExportingMetricReader(_exporters.BulkscopeMetricExporter(), 3_600_000)
+    reader = sdk.PeriodicExportingMetricReader(exporters.BulkscopeMetricExporter(), 3_600_000)
     provider = metrics.MeterProvider([reader], shutdown_on_exit=False)
     counter = provider.get_meter("tests").create_counter("c")
     counter.add(1, {"k": 1})

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from bulkscope._failure import failure_domain
+from bulkscope._jobs.failures import failure_domain
 from bulkscope.conventions import FAILURE_DOMAINS
 
 

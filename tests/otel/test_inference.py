@@ -10,9 +10,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from bulkscope import _bulk, _inference
-from bulkscope._bulk import Bulk
-from bulkscope._inference import Inference
+from bulkscope._jobs import bulks, inferences
+from bulkscope._jobs.bulks import Bulk
+from bulkscope._jobs.inferences import Inference
 from tests.telemetry import Telemetry
 
 MEASURED = {
@@ -96,7 +96,7 @@ def test_no_tokens_is_a_rate_of_zero(telemetry: Telemetry) -> None:
 
 def test_an_error_is_the_jobs_to_know(telemetry: Telemetry) -> None:
     bulk = Bulk("b", "body", "j")
-    token = otel_context.attach(_bulk.bind(bulk))
+    token = otel_context.attach(bulks.bind(bulk))
     Inference(model="tiny", provider="llama_cpp").start().finish(MemoryError())
     assert bulk.inference_failure == "resource"
     finished()
@@ -138,7 +138,7 @@ class Broken:
 
 def test_a_fault_of_ours_leaves_nothing_behind(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     before = otel_context.get_current()
-    monkeypatch.setattr(_inference, "meter", Broken)
+    monkeypatch.setattr(inferences, "meter", Broken)
     with pytest.raises(RuntimeError, match="ours"):
         Inference(model="tiny", provider="llama_cpp").start()
     assert otel_context.get_current() == before
@@ -146,7 +146,7 @@ def test_a_fault_of_ours_leaves_nothing_behind(telemetry: Telemetry, monkeypatch
 
 def test_a_tracer_that_fails_leaves_no_stretch_open(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(_inference._instruments, "tracer", None)
+        patch.setattr(inferences._instruments, "tracer", None)
         with pytest.raises(TypeError):
             Inference(model="tiny", provider="llama_cpp").start()
     finished()
@@ -173,7 +173,7 @@ class SoftTimeLimitExceeded(Exception):
 def test_a_meter_that_fails_costs_a_number_and_not_the_span(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_inference, "meter", Ending)
+    monkeypatch.setattr(inferences, "meter", Ending)
     finished(input_tokens=5, output_tokens=7)
     (span,) = telemetry.spans()
     assert span.attributes["gen_ai.usage.output_tokens"] == 7
@@ -186,7 +186,7 @@ def test_a_time_limit_within_the_meter_ends_the_span_and_passes_on(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ending, "error", SoftTimeLimitExceeded())
-    monkeypatch.setattr(_inference, "meter", Ending)
+    monkeypatch.setattr(inferences, "meter", Ending)
     before = otel_context.get_current()
     with pytest.raises(SoftTimeLimitExceeded):
         finished(output_tokens=7)

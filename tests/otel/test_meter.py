@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope._meter import Meter, Usage, _thread_clock_ns
-from bulkscope._proc import Proc
+from bulkscope._host.meter import Meter, Usage, _thread_clock_ns
+from bulkscope._host.proc import Proc
 from tests.otel.burning import burn
 
 MIB = 1024**2
@@ -323,7 +323,7 @@ def test_what_cannot_be_measured_does_not_stay_open(meter: Meter, monkeypatch: p
 
     windows = [meter.begin()] if step == "end" else []
     with monkeypatch.context() as patched:
-        patched.setattr("bulkscope._meter._thread_clock_ns", broken)
+        patched.setattr("bulkscope._host.meter._thread_clock_ns", broken)
         with pytest.raises(OverflowError):
             meter.end(windows[0]) if windows else meter.begin()
     window = meter.begin()

@@ -16,16 +16,17 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from bulkscope import _otlp, _safe
+from bulkscope import _safe
+from bulkscope._export import otlp
 from tests.otel.records import RESOURCES, SCOPES, VALUES, attributes
 
 
 def encode_spans(batch: list[Any]) -> bytes:
-    return _otlp.request((one.resource, one.instrumentation_scope, _otlp.span_field(one)) for one in batch)
+    return otlp.request((one.resource, one.instrumentation_scope, otlp.span_field(one)) for one in batch)
 
 
 def encode_logs(batch: list[Any]) -> bytes:
-    return _otlp.request((one.resource, one.instrumentation_scope, _otlp.log_field(one)) for one in batch)
+    return otlp.request((one.resource, one.instrumentation_scope, otlp.log_field(one)) for one in batch)
 
 
 def context(rng: random.Random) -> SpanContext:

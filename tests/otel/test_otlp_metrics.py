@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics._internal.point import Buckets
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace import TracerProvider
 
-from bulkscope._otlp_metrics import encode_metrics
+from bulkscope._export.otlp_metrics import encode_metrics
 from tests.otel.records import RESOURCES, SCOPES, attributes
 
 NUMBERS: list[Any] = [0, 1, -1, 2**62, 0.0, -0.0, 1.5, -1e300, float("inf")]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bulkscope import _outbox
-from bulkscope._otlp_http import BusyError, RefusedError
-from bulkscope._outbox import Outbox
+from bulkscope._export import outbox
+from bulkscope._export.otlp_http import BusyError, RefusedError
+from bulkscope._export.outbox import Outbox
 
 
 class EndPoint:
@@ -53,9 +53,9 @@ class EndPoint:
 
 @pytest.fixture
 def end_point(monkeypatch: pytest.MonkeyPatch) -> Iterator[EndPoint]:
-    monkeypatch.setattr(_outbox, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(_outbox, "_LONGEST_WAIT", 0.02)
-    monkeypatch.setattr(_outbox, "_PATIENCE", 60.0)
+    monkeypatch.setattr(outbox, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(outbox, "_LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(outbox, "_PATIENCE", 60.0)
     made = EndPoint()
     yield made
     made.open.set()
@@ -89,12 +89,12 @@ def test_whatever_may_pass_is_waited_for(end_point: EndPoint, error: Exception) 
 def test_what_waits_goes_at_once_when_the_end_point_is_back(
     end_point: EndPoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point.answers += [ConnectionRefusedError()] * 3
     for n in range(50):
         end_point.outbox.send([b"%d" % n])
     # With a wait after each the other 49 would not be delivered in this test's time.
-    monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(outbox, "_FIRST_WAIT", 3600.0)
     assert end_point.drained()
     assert end_point.attempts == 53
     assert end_point.taken == [b"%d" % n for n in range(50)], "in their order"
@@ -116,7 +116,7 @@ def test_nobody_waits_for_an_end_point_that_hangs(end_point: EndPoint) -> None:
 
 def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BULKSCOPE_HELD_BYTES", "20000")
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point = EndPoint()
     end_point.answers += [ConnectionRefusedError()]
     end_point.outbox.send([b"the first fails"])
@@ -130,7 +130,7 @@ def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPat
     assert {why for _, why in end_point.dropped} == {"buffer_full"}
     assert lost + end_point.outbox.waiting() == 201
     assert 24 < end_point.outbox.waiting() < 32  # two of some 1,000 bytes, and what a batch takes itself
-    monkeypatch.setattr(_outbox, "_LAST_WAIT", 0.0)
+    monkeypatch.setattr(outbox, "_LAST_WAIT", 0.0)
     assert end_point.drained()
     kept = [item for item in end_point.taken if len(item) < 4]
     assert kept == [b"%d" % n for n in range(100 - len(kept), 100)]
@@ -139,7 +139,7 @@ def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPat
 
 def test_batches_of_one_record_take_no_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BULKSCOPE_HELD_BYTES", "400000")
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point = EndPoint()
     end_point.open.clear()
     end_point.outbox.send([b"first"])
@@ -170,7 +170,7 @@ def in_time(function: Callable[[], Any]) -> Any:
 
 
 def test_what_waits_is_told_to_a_signals_handler_that_struck_whoever_holds_the_lock(end_point: EndPoint) -> None:
-    end_point.outbox._held.append(_outbox._Parcel([b"a"], 1, _outbox._Handed()))
+    end_point.outbox._held.append(outbox._Parcel([b"a"], 1, outbox._Handed()))
 
     def struck() -> int:
         with end_point.outbox._changed:
@@ -181,7 +181,7 @@ def test_what_waits_is_told_to_a_signals_handler_that_struck_whoever_holds_the_l
 
 def test_what_is_lost_is_counted_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BULKSCOPE_HELD_BYTES", "0")
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point = EndPoint()
     end_point.open.clear()
     free: list[bool] = []
@@ -205,7 +205,7 @@ def test_what_is_lost_is_counted_without_the_lock(monkeypatch: pytest.MonkeyPatc
 def test_a_fault_in_what_is_told_does_not_end_the_thread(
     end_point: EndPoint, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     told = threading.Event()
 
     def fault(*about: Any) -> None:
@@ -226,8 +226,8 @@ def test_a_fault_in_what_is_told_does_not_end_the_thread(
 
 
 def test_a_batch_that_is_put_off_is_counted_once(end_point: EndPoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     waiting: list[int] = []
     told = threading.Event()
 
@@ -243,7 +243,7 @@ def test_a_batch_that_is_put_off_is_counted_once(end_point: EndPoint, monkeypatc
 
 
 def test_what_waits_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point = EndPoint()
     end_point.open.clear()
     for n in range(20):
@@ -258,7 +258,7 @@ def test_what_waits_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_that_is_put_off_for_ever_does_not_hold_up_the_others(
     end_point: EndPoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point.always[b"poison"] = BusyError(503, "this one", 0.0)
     for _ in range(2):
         end_point.outbox.send([b"poison"])
@@ -288,7 +288,7 @@ def test_a_fault_of_ours_loses_one_batch_and_not_the_thread(end_point: EndPoint)
 
 
 def test_of_sums_that_go_on_the_newest_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point = EndPoint(newest_only=True)
     end_point.answers += [ConnectionRefusedError()]
     for n in range(10):
@@ -314,9 +314,9 @@ def test_draining_ends_with_its_deadline_and_goes_on_afterwards(end_point: EndPo
 
 
 def test_the_end_of_the_process_does_not_sit_out_the_wait(end_point: EndPoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
-    monkeypatch.setattr(_outbox, "_LONGEST_WAIT", 3600.0)
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(outbox, "_LONGEST_WAIT", 3600.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point.answers += [ConnectionRefusedError()] * 2
     end_point.outbox.send([b"a"])
     while not end_point.failed:
@@ -353,8 +353,8 @@ def test_a_child_begins_with_nothing(end_point: EndPoint) -> None:
 
 
 def test_what_is_given_up_is_counted(end_point: EndPoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_outbox, "_FIRST_WAIT", 3600.0)
-    monkeypatch.setattr(_outbox, "_PATIENCE", 0.0)
+    monkeypatch.setattr(outbox, "_FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(outbox, "_PATIENCE", 0.0)
     end_point.answers += [ConnectionRefusedError()]
     end_point.outbox.send([b"a", b"b"])
     while not end_point.failed:
@@ -372,5 +372,5 @@ def test_the_bound_that_is_set(
     text: str, found: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("BULKSCOPE_HELD_BYTES", text)
-    assert _outbox.held_bytes() == found
+    assert outbox.held_bytes() == found
     assert ("BULKSCOPE_HELD_BYTES" in caplog.text) is (text not in ("", "1000", "0"))

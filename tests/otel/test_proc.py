@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope._proc import Proc, Status
+from bulkscope._host.proc import Proc, Status
 
 MIB = 1024**2
 ID = "3f" * 32

@@ -20,8 +20,10 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 import bulkscope
-from bulkscope import _bulk, _job, _public, _safe
-from bulkscope._bulk import Bulk
+from bulkscope import _public, _safe
+from bulkscope._jobs import bulks
+from bulkscope._jobs import job as _job
+from bulkscope._jobs.bulks import Bulk
 from tests.telemetry import Telemetry
 
 
@@ -108,7 +110,7 @@ def test_a_clock_that_says_nothing_is_not_asked(telemetry: Telemetry, clock: Any
 
 
 def test_ids_are_made_and_bulks_are_inherited(telemetry: Telemetry) -> None:
-    token = otel_context.attach(_bulk.bind(Bulk("from-the-request", "body")))
+    token = otel_context.attach(bulks.bind(Bulk("from-the-request", "body")))
     with bulkscope.enqueue("prompts") as first, bulkscope.enqueue("prompts") as second:
         pass
     otel_context.detach(token)
@@ -120,7 +122,7 @@ def test_ids_are_made_and_bulks_are_inherited(telemetry: Telemetry) -> None:
 
 
 def test_jobs_of_several_bulks_from_one_caller(telemetry: Telemetry) -> None:
-    token = otel_context.attach(_bulk.bind(Bulk()))
+    token = otel_context.attach(bulks.bind(Bulk()))
     for name in ("a", "b"):
         with bulkscope.enqueue("prompts", bulk_id=name):
             pass

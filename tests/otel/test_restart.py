@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN, environment, free_port, get, wait_for_line, wait_for_listener
 
 Spawn = Callable[..., Any]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bulkscope import _scrape
+from bulkscope._export import scrape
 from tests.processes import BIN, environment, free_port, get, wait_for_line
 
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -92,14 +92,14 @@ def test_a_taken_range_is_said(
     def taken(*where: Any) -> Any:
         raise OSError("address already in use")
 
-    monkeypatch.setattr(_scrape, "start_http_server", taken)
+    monkeypatch.setattr(scrape, "start_http_server", taken)
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "9000")
-    _scrape._Page().start()
+    scrape._Page().start()
     assert "9000 to 9099" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "0", "70000", "65535"])
 def test_a_port_that_is_none_is_said(text: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", text)
-    assert _scrape._port() == 9464
+    assert scrape._port() == 9464
     assert text in caplog.text

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio.setup import cli, merge, plan
+from bulkscope_studio.cli import setup
+from bulkscope_studio.setup import merge, plan
 from tests.production import elastic_api
 from tests.production.setup_server import Stack, serve
 
@@ -25,8 +26,8 @@ def test_all_bodies_are_as_specified(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for variable, server in (("ELASTICSEARCH_URL", "elasticsearch"), ("KIBANA_URL", "kibana")):
             monkeypatch.setenv(variable, stack.urls[server])
         stack.stream("traces-generic.otel-default", "traces", retention="1d")["failure_store"]["enabled"] = False
-        assert cli.command(keys) == 0
-        assert cli.command([*keys, "--rotate-keys", "--rollover", "--shorten-retention"]) == 0
+        assert setup.command(keys) == 0
+        assert setup.command([*keys, "--rotate-keys", "--rollover", "--shorten-retention"]) == 0
         sent = [(method, path, body) for server, method, path, body in stack.requests if server == "elasticsearch"]
     changing = [one for one in sent if one[0] != "GET"]
     assert {path.split("/")[1] for _, path, _ in changing} >= {"_component_template", "_index_template", "_security"}

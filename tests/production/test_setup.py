@@ -21,10 +21,13 @@ import pytest
 import trustme
 
 from bulkscope import conventions
-from bulkscope_studio import elastic
-from bulkscope_studio.setup import apply, cli, client, command, elasticsearch, keys, merge, plan
-from bulkscope_studio.setup.client import Client, NotReady, Trouble, api_key, basic, wait
-from bulkscope_studio.setup.environment import BadEnvironment, credentials
+from bulkscope_studio.cli import setup
+from bulkscope_studio.cli.setup import command
+from bulkscope_studio.elastic import client
+from bulkscope_studio.elastic.client import Client, NotReady, Trouble, api_key, basic, wait
+from bulkscope_studio.elastic.environment import BadEnvironment, credentials
+from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan
+from bulkscope_studio.sources import elasticsearch as elastic
 from tests.production.setup_server import SETTINGS, Fault, Stack, nested, serve, undocumented
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +91,7 @@ class Run:
 
     def apart(self, before: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a run in a process of its own, after the statements of ``before``."""
-        program = f"import sys; {before}\nfrom bulkscope_studio.setup import command; sys.exit(command(sys.argv[1:]))"
+        program = f"import sys; {before}\nfrom bulkscope_studio.cli.setup import command; sys.exit(command(sys.argv[1:]))"
         files = ("--files", str(self.files), "--collector-key-file", str(self.key_file), "--ndjson", str(self.ndjson))
         command_line = (sys.executable, "-c", program, *files, *arguments)
         return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -111,7 +114,7 @@ def run(
     monkeypatch.setenv("KIBANA_SYSTEM_PASSWORD", KIBANA_PASSWORD)
     # The pauses between attempts, not their number, are made short.
     quick = functools.partial(Client, timeout=0.5, sleep=lambda seconds: time.sleep(0.01))
-    monkeypatch.setattr(cli, "Client", quick)
+    monkeypatch.setattr(setup, "Client", quick)
     return Run(stack, files, tmp_path, capsys, monkeypatch)
 
 
@@ -1182,7 +1185,7 @@ def test_setup_and_reports_log_in_by_one_rule(
     if header is None:  # a report may be read where nobody asks who it is for, and nothing can be set up so
         assert run() == 2
         return
-    made = cli.session(cli._parser({}).parse_args(["--files", str(run.files)]), os.environ)
+    made = setup.session(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ)
     assert made.elasticsearch.credentials is not None
     assert made.elasticsearch.credentials.header == header
 

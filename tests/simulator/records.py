@@ -19,8 +19,8 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bulkscope_studio import decode
-from bulkscope_studio.store import Store
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.storage.store import Store
 from tests.rows import columns as of_columns
 from tests.rows import insert
 from tests.simulator.engine import READ_AHEAD, Attempt, Process, Put, Run, Timeline
@@ -138,7 +138,7 @@ class _Writer:
         self.clocks = {name: _Clock(host) for name, host in self.hosts.items()}
         self.clocks[API_HOST] = _Clock(Host(API_HOST))
         api_host = next((host.name for host in run.system.hosts if host.near), API_HOST)
-        self.tables = {name: _Table(name) for name in decode.TABLES}
+        self.tables = {name: _Table(name) for name in otlp_decode.TABLES}
         self.api = Service.of("bulk-api", api_host, 4000, run.seed, {"bulk.worker.cpus": 8.0})
         self.services = {id(process): self._service(process) for process in run.processes}
         self.attempts = run.attempts

@@ -12,8 +12,9 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from bulkscope_studio import api, runtime
-from bulkscope_studio.store import Store
+from bulkscope_studio.services import reports
+from bulkscope_studio.storage import address
+from bulkscope_studio.storage.store import Store
 
 
 class _Server(uvicorn.Server):
@@ -32,18 +33,18 @@ class _Server(uvicorn.Server):
 def studio(db: Path) -> Iterator[None]:
     store = Store(db)
     app = FastAPI()
-    app.include_router(api.router(store))
+    app.include_router(reports.router(store))
     bound = socket.create_server(("127.0.0.1", 0))
     server = _Server(uvicorn.Config(app, log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     assert server.listening.wait(30)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    runtime.write(db, runtime.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
+    address.write(db, address.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
     try:
         yield
     finally:
-        runtime.remove(db)
+        address.remove(db)
         server.should_exit = True
         thread.join(30)
         store.close()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from hypothesis import Phase
 from hypothesis import strategies as st
 
-from bulkscope_studio import api, comparison, render, render_capacity, render_compare, sustained
-from bulkscope_studio.store import Store
+from bulkscope_studio.rendering import capacity as render_capacity
+from bulkscope_studio.rendering import comparison as render_compare
+from bulkscope_studio.rendering import report as render
+from bulkscope_studio.services import capacities, comparisons, reports
+from bulkscope_studio.storage.store import Store
 from tests.studio.explaining import Job, Tables, alive, written
 
 # Without the phase that explains a failure, which takes minutes.
@@ -76,23 +79,23 @@ def messes(draw: st.DrawFn) -> list[Job]:
 def answers(store: Store) -> list[str]:
     """Ask for all but the explanation, and return what is said in words, where there is an answer."""
     said: list[str] = []
-    report = api.bulk_report(store, "bulk")
+    report = reports.bulk_report(store, "bulk")
     if report is not None:
         render.markdown(report)
         said += report["notes"]
     try:
-        capacity = sustained.system_capacity(store, ["bulk"], None)
+        capacity = capacities.system_capacity(store, ["bulk"], None)
         render_capacity.markdown(capacity)
         said += [line for pool in capacity["pools"] for line in (*render_capacity.sentences(pool), *pool["notes"])]
-    except api.Wrong as nothing:
+    except reports.Wrong as nothing:
         said.append(str(nothing))
     try:
-        compared = comparison.compare(comparison.of_store(store), "bulk", "other")
+        compared = comparisons.compare(comparisons.of_store(store), "bulk", "other")
         render_compare.markdown(compared)
         said += [line[3:] for line in render_compare.sides(compared)]  # without "A  "
         said += [*render_compare.pairing(compared), *render_compare.notes(compared), compared["answer"]]
         said += [caution["text"] for caution in compared["cautions"]]
         said += [render_compare.effect(row) for row in compared["rows"] if row["effect"] is not None]
-    except api.Unknown:
+    except reports.Unknown:
         pass  # by chance there is no job of another bulk
     return said

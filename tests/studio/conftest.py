@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.studio.browsing import browser, empty, page  # noqa: F401 (fixtures)
 from tests.studio.sample import fill
 

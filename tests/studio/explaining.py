@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bulkscope_studio import explained
-from bulkscope_studio.api import bulk_explanation
-from bulkscope_studio.store import Store
+from bulkscope_studio.rendering import explained
+from bulkscope_studio.services.reports import bulk_explanation
+from bulkscope_studio.storage.store import Store
 from tests import rows
 from tests.rows import Tables, table
 from tests.simulator import records

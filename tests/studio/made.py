@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.rows import insert, table
 
 START_NS = 1_760_000_000_000_000_000

@@ -13,23 +13,18 @@ from typing import Any
 
 import duckdb
 
-from bulkscope_studio import (
-    api,
-    comparison,
-    decode,
-    render,
-    render_capacity,
-    render_compare,
-    render_explain,
-    summaries,
-    sustained,
-)
-from bulkscope_studio.analysis.capacity import UnknownModel
-from bulkscope_studio.api import Unknown, Wrong
-from bulkscope_studio.output import Output
-from bulkscope_studio.sql import load
-from bulkscope_studio.store import Store
-from bulkscope_studio.web.data import Data
+from bulkscope_studio.analysis.capacity.capacity import UnknownModel
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.rendering import capacity as render_capacity
+from bulkscope_studio.rendering import comparison as render_compare
+from bulkscope_studio.rendering import explanation, report
+from bulkscope_studio.rendering.output import Output
+from bulkscope_studio.server.pages.data import Data
+from bulkscope_studio.services import capacities, comparisons, reports
+from bulkscope_studio.services.reports import Unknown, Wrong
+from bulkscope_studio.storage import summaries
+from bulkscope_studio.storage.sql import load
+from bulkscope_studio.storage.store import Store
 
 SECOND = 10**9
 MINUTE = 60 * SECOND
@@ -42,7 +37,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> N
     listed = list(rows)
     if not listed:
         return
-    names = dict(decode.TABLES[table])
+    names = dict(otlp_decode.TABLES[table])
     types = {"s": "VARCHAR", "i": "BIGINT", "n": "INTEGER", "d": "DOUBLE", "b": "BOOLEAN"}
     used = [name for name in names if any(name in row for row in listed)]
     marks = ", ".join(f"CAST(? AS {types[names[name]]})" for name in used)
@@ -100,7 +95,7 @@ def pages(bulk_id: str, trace_id: str, span_id: str, first_ns: int, last_ns: int
         "from_ns": first_ns, "to_ns": last_ns, "before_ns": last_ns, "most": 100,
         "bin_ns": SECOND, "credible_ns": last_ns,
     }  # fmt: skip
-    folder = files("bulkscope_studio").joinpath("queries")
+    folder = files("bulkscope_studio.storage").joinpath("queries")
     names = sorted(each.name.removesuffix(".sql") for each in folder.iterdir() if each.name.startswith("page_"))
     return {name.removeprefix("page_"): given for name in names}
 
@@ -133,17 +128,17 @@ ANSWERS = ("report", "explain", "capacity", "compare")
 
 def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterable[str] = ANSWERS) -> dict[str, Any]:
     """Return every answer on one bulk; what it cannot answer from is told in words, anything else raises."""
-    place = comparison.of_store(store)
+    place = comparisons.of_store(store)
     asked: dict[str, Callable[[], Any]] = {
-        "report": lambda: spoken(api.bulk_report(store, bulk_id), render.text, render.markdown),
+        "report": lambda: spoken(reports.bulk_report(store, bulk_id), report.text, report.markdown),
         "explain": lambda: spoken(
-            api.bulk_explanation(store, bulk_id, now_ns), render_explain.text, render_explain.markdown
+            reports.bulk_explanation(store, bulk_id, now_ns), explanation.text, explanation.markdown
         ),
         "capacity": lambda: spoken(
-            sustained.system_capacity(store, [bulk_id]), render_capacity.text, render_capacity.markdown
+            capacities.system_capacity(store, [bulk_id]), render_capacity.text, render_capacity.markdown
         ),
         "compare": lambda: spoken(
-            comparison.compare(place, bulk_id, bulk_id), render_compare.text, render_compare.markdown
+            comparisons.compare(place, bulk_id, bulk_id), render_compare.text, render_compare.markdown
         ),
     }
     return {name: told(ask) for name, ask in asked.items() if name in only}
@@ -159,15 +154,15 @@ def told(ask: Callable[[], Any]) -> Any:
 
 def everything(store: Store) -> dict[str, Any]:
     """Return the answers that are of no one bulk."""
-    rows = api.list_bulks(store)
-    render.bulks(rows, console())
+    rows = reports.list_bulks(store)
+    report.bulks(rows, console())
     capacity = told(
-        lambda: spoken(sustained.system_capacity(store), render_capacity.text, render_capacity.markdown)
+        lambda: spoken(capacities.system_capacity(store), render_capacity.text, render_capacity.markdown)
     )  # fmt: skip
     return {"bulks": rows, "capacity": capacity}
 
 
-def decoded(store: Store, found: decode.Decoded) -> None:
+def decoded(store: Store, found: otlp_decode.Decoded) -> None:
     """Store what the decoder made of a request."""
     con = store.connection()
     for name, table in found.arrow().items():

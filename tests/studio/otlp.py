@@ -17,10 +17,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from bulkscope_studio.ingest import Ingest
-from bulkscope_studio.intake import Intake
-from bulkscope_studio.receiver import OtlpHttp
-from bulkscope_studio.store import Store
+from bulkscope_studio.ingest.intake import Intake
+from bulkscope_studio.ingest.otlp_http import OtlpHttp
+from bulkscope_studio.ingest.writer import Ingest
+from bulkscope_studio.storage.store import Store
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 JSON = {"content-type": "application/json"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio.analysis.sides import Tables
+from bulkscope_studio.analysis.compare.sides import Tables
 
 S = 1_000_000_000
 START_NS = 1_760_000_000 * S

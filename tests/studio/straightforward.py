@@ -8,10 +8,10 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope import conventions as c
-from bulkscope_studio import workers
-from bulkscope_studio.decode import Decoded, to_arrow
-from bulkscope_studio.tables import JOB_PID, SPAN_PLACES, SPANS, Place
-from bulkscope_studio.values import Values, dump
+from bulkscope_studio.ingest.otlp_decode import Decoded, to_arrow
+from bulkscope_studio.storage import workers
+from bulkscope_studio.storage.tables import JOB_PID, SPAN_PLACES, SPANS, Place
+from bulkscope_studio.storage.values import Values, dump
 
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 STATUS = ("UNSET", "OK", "ERROR")
@@ -27,7 +27,7 @@ def traces(body: bytes) -> Decoded:
     resources: dict[str, str] = {}
     for group in request.resource_spans:
         # What the rows of a resource have in common is made by the code that logs and points share.
-        from bulkscope_studio.decode import _Part
+        from bulkscope_studio.ingest.otlp_decode import _Part
 
         part = _Part("spans")
         part.values = values

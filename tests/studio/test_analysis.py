@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio.analysis import analyse, queueing, stats, to_json
+from bulkscope_studio.analysis import analyse, to_json
+from bulkscope_studio.analysis.statistics import queueing, stats
 
 S = 1_000_000_000
 JOB = {

@@ -14,11 +14,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from bulkscope_studio import api, render_capacity, sustained
-from bulkscope_studio.analysis import queueing, simulation
-from bulkscope_studio.analysis.simulation import replay
-from bulkscope_studio.output import Output
-from bulkscope_studio.store import Store
+from bulkscope_studio.analysis.statistics import queueing, simulation
+from bulkscope_studio.analysis.statistics.simulation import replay
+from bulkscope_studio.rendering import capacity
+from bulkscope_studio.rendering.output import Output
+from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.studio.made import MIB, Made, at_once
 from tests.studio.queues import slowing
@@ -26,14 +27,14 @@ from tests.studio.queues import stream as crowded
 from tests.studio.serving import studio
 
 
-def asked(**given: Any) -> sustained.Asked:
-    return sustained.asked(**({"rate": None, "slo": None, "quantile": 0.95, "model": None, "workers": None} | given))
+def asked(**given: Any) -> capacities.Asked:
+    return capacities.asked(**({"rate": None, "slo": None, "quantile": 0.95, "model": None, "workers": None} | given))
 
 
 def pool(made: Made, bulks: Sequence[str] = ("b",), **given: Any) -> dict[str, Any]:
     store = made.store()
     try:
-        (found,) = sustained.system_capacity(store, bulks, asked=asked(**given))["pools"]
+        (found,) = capacities.system_capacity(store, bulks, asked=asked(**given))["pools"]
         return dict(found)
     finally:
         store.close()
@@ -166,7 +167,7 @@ def test_queues_with_workers_of_their_own_are_apart() -> None:
     arrivals = np.cumsum(random.exponential(5.0, 40)).tolist()
     made.run(arrivals, random.exponential(1.0, 40).tolist(), 2, queue="empty", models=("b",), first_pid=11)
     store = made.store()
-    pools = {tuple(p["queues"]): p for p in sustained.system_capacity(store, ["b"])["pools"]}
+    pools = {tuple(p["queues"]): p for p in capacities.system_capacity(store, ["b"])["pools"]}
     assert set(pools) == {("full",), ("empty",)}
     assert now(pools["full",])["reached"]
     assert now(pools["full",])["places"] == 2
@@ -176,7 +177,7 @@ def test_queues_with_workers_of_their_own_are_apart() -> None:
 def test_neither_the_order_of_rows_nor_the_time_of_day_matters() -> None:
     made = stream(200, 2, 0.9, 3)
     one, two = (
-        sustained.system_capacity(store, ["b"], asked=asked(rate=1.0))["pools"]
+        capacities.system_capacity(store, ["b"], asked=asked(rate=1.0))["pools"]
         for store in (made.store(), made.store(shift_ns=86_400 * 10**9, seed=5))
     )
     assert json.loads(json.dumps(one), parse_float=lambda text: round(float(text), 6)) == json.loads(
@@ -226,7 +227,7 @@ def test_cores_bound_what_more_workers_bring() -> None:
     store.connection().execute(
         "UPDATE spans SET resource_id = 'r'; INSERT INTO resources VALUES ('r', '{\"bulk.worker.cpus\":3}')"
     )
-    (found,) = sustained.system_capacity(store, bulks)["pools"]
+    (found,) = capacities.system_capacity(store, bulks)["pools"]
     (model,) = found["models"]
     most = {item["places"]: item for item in model["scaling"]["ceilings"]}
     # A job takes one CPU-second: three cores do three jobs a second, however many workers there are.
@@ -422,7 +423,7 @@ def test_one_of_two_models() -> None:
     found = pool(made, model="short", rate=4.0)
     assert [model["model"] for model in found["models"]] == ["short"]
     assert found["forecast"]["service_s"] == pytest.approx(0.5, rel=0.05)
-    with pytest.raises(api.Wrong, match="short"):
+    with pytest.raises(reports.Wrong, match="short"):
         pool(made, model="nobody")
 
 
@@ -431,19 +432,19 @@ def test_the_last_time_of_what_was_recorded() -> None:
     end = made.run([0.0] * 100, [1.0] * 100, 2, bulk="old")
     made.run([end + 7200] * 100, [0.5] * 100, 2, bulk="new", first_pid=11)
     store = made.store()
-    (recent,) = sustained.system_capacity(store, last="30m")["pools"]
+    (recent,) = capacities.system_capacity(store, last="30m")["pools"]
     assert recent["models"][0]["now"]["service_s"] == pytest.approx(0.5)
-    (old,) = sustained.system_capacity(store, ["old"])["pools"]
+    (old,) = capacities.system_capacity(store, ["old"])["pools"]
     assert old["models"][0]["now"]["service_s"] == pytest.approx(1.0)
     # Nothing between two bulks is read, and each is told apart.
-    (both,) = sustained.system_capacity(store, ["old", "new"])["pools"]
+    (both,) = capacities.system_capacity(store, ["old", "new"])["pools"]
     assert [bulk["id"] for bulk in both["bulks"]] == ["old", "new"]
 
 
 def test_the_api_answers_and_says_what_is_wrong() -> None:
     store = at_once(60, 2).store()
     app = FastAPI()
-    app.include_router(api.router(store))
+    app.include_router(reports.router(store))
     client = TestClient(app)
     good = client.get("/api/capacity", params={"bulk": ["b"], "rate": 1.0, "slo": "5s"})
     assert good.status_code == 200
@@ -466,21 +467,21 @@ def test_the_api_answers_and_says_what_is_wrong() -> None:
     progress = client.get("/api/capacity/progress", params={"bulk": "b"})
     assert progress.json() == {"sent": 60, "ended": 60}
     empty = TestClient(FastAPI())
-    empty.app.include_router(api.router(Store(Path(":memory:"))))  # type: ignore[attr-defined]
+    empty.app.include_router(reports.router(Store(Path(":memory:"))))  # type: ignore[attr-defined]
     assert "empty" in empty.get("/api/capacity").json()["error"]
 
 
 def test_the_words_hold_the_numbers() -> None:
     made, bulks = counts({1: 1.0, 2: 2.0})
-    found = sustained.system_capacity(made.store(), bulks, asked=asked(rate=1.0, slo="5s"))
+    found = capacities.system_capacity(made.store(), bulks, asked=asked(rate=1.0, slo="5s"))
     written = io.StringIO()
-    render_capacity.text(found, Output(file=written, width=200))
+    capacity.text(found, Output(file=written, width=200))
     said = written.getvalue()
     rate = found["pools"][0]["models"][0]["now"]["rate_per_s"]["value"]
     assert f"sustains {rate:.3g}" in said
     assert "Up to" in said
     assert "workers fit" in said
-    marked = render_capacity.markdown(found)
+    marked = capacity.markdown(found)
     assert marked.startswith("# Queue q")
     assert "| w1 | 1 | at once | 150 |" in marked
 
@@ -489,7 +490,7 @@ def test_the_words_hold_the_numbers() -> None:
     ("rates", "says"), [({1: 1.0, 2: 1.9, 3: 1.98}, ", and 2 places can do "), ({1: 1.0, 2: 2.0}, " jobs/s; ")]
 )
 def test_fewer_workers_that_do_nearly_as_much_are_named(rates: dict[int, float], says: str) -> None:
-    (said,) = (line for line in render_capacity.sentences(pool(*counts(rates))) if "best of" in line)
+    (said,) = (line for line in capacity.sentences(pool(*counts(rates))) if "best of" in line)
     best = said.index(f"worker counts is {max(rates)} with ")
     assert says in said[best:]
     assert (", and " in said) == ("and" in says)
@@ -541,7 +542,7 @@ def test_a_host_that_the_inferences_fill_bounds_what_more_workers_bring(cpu: flo
         " 'h' AS host_name, '{\"state\":\"user\"}' AS attributes, 0.95 AS value FROM range(?, ?, 1000000000) r(t)",
         [first, last],
     )
-    (found,) = sustained.system_capacity(store, bulks)["pools"]
+    (found,) = capacities.system_capacity(store, bulks)["pools"]
     (model,) = found["models"]
     one, two = model["levels"]
     assert (one["host_cpu_share"], two["host_cpu_share"]) == (None, pytest.approx(0.95))
@@ -565,10 +566,10 @@ def test_a_wait_that_no_clock_measured_changes_no_answer(wait: float, column: st
         # A retry's enqueue is told by its wait alone.
         connection.execute("UPDATE spans SET attempt = 2 WHERE span_id = 'cb-7'")
         connection.execute("UPDATE spans SET wait = NULL, delay = NULL WHERE span_id = 'cb-7'")
-        without = [sustained.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
+        without = [capacities.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
         connection.execute(f"UPDATE spans SET {column} = ? WHERE span_id = 'cb-7'", [wait])
         connection.close()
-        found = [sustained.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
+        found = [capacities.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
     finally:
         store.close()
     assert json.dumps(found) == json.dumps(without)
@@ -578,7 +579,7 @@ def test_a_wait_that_no_clock_measured_changes_no_answer(wait: float, column: st
 def test_a_time_that_is_too_long_says_what_is_allowed(name: str) -> None:
     store = at_once(20, 1).store()
     app = FastAPI()
-    app.include_router(api.router(store))
+    app.include_router(reports.router(store))
     try:
         with TestClient(app) as http:
             for given in ("99999999999w", "9" * 400 + "d", "10001d", "9" * 5000 + "s"):

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from bulkscope_studio import comparison
-from bulkscope_studio.store import Store
+from bulkscope_studio.services import comparisons
+from bulkscope_studio.storage.store import Store
 from tests.studio.browsing import quiet
 from tests.studio.sample import fill
 from tests.studio.serving import studio
@@ -28,7 +28,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "INSERT INTO spans BY NAME SELECT * REPLACE ($id AS bulk_id) FROM spans WHERE bulk_id = 'sample-002'",
         {"id": HTML},
     )
-    comparison.keep(store, "last-week", ["sample-001"], False)
+    comparisons.keep(store, "last-week", ["sample-001"], False)
     store.close()
     with studio(db, "--no-host") as running:
         yield running.web

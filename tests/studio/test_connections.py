@@ -21,8 +21,8 @@ import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from bulkscope_studio import connections
-from bulkscope_studio.connections import Bodies, Bounded, Full, Seldom
+from bulkscope_studio.ingest import connections
+from bulkscope_studio.ingest.connections import Bodies, Bounded, Full, Seldom
 from tests.processes import BIN, wait_for_line
 from tests.studio.otlp import PROTOBUF, receiver, traces
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from bulkscope_studio.analysis import crowding, simulation
-from bulkscope_studio.analysis.timeline import Steps, steps
+from bulkscope_studio.analysis.capacity import crowding
+from bulkscope_studio.analysis.statistics import simulation
+from bulkscope_studio.analysis.timeline.timeline import Steps, steps
 from tests.studio.queues import Floats, played, slowing, stream
 
 

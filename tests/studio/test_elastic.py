@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio import documents, elastic, tables
-from bulkscope_studio.setup.client import Client
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.sources import documents, elasticsearch
+from bulkscope_studio.storage import tables
 from tests import sink
 
 
@@ -21,7 +22,7 @@ def test_what_does_not_fit_into_memory_is_in_a_private_folder_that_ends(
     monkeypatch.chdir(tmp_path)
     with sink.serve() as empty:
         empty.gets = 404  # no data stream is there yet
-        with elastic.Elastic(Client("Elasticsearch", empty.url)).loaded("any") as (store, _):
+        with elasticsearch.Elastic(Client("Elasticsearch", empty.url)).loaded("any") as (store, _):
             folder = Path(store.query("SELECT current_setting('temp_directory') AS folder")["folder"][0].as_py())
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             cursor = store.connection()
@@ -38,7 +39,7 @@ def test_what_is_not_read_of_spans_no_answer_needs() -> None:
     unread = {name for name, _ in tables.SPANS} - set(documents.SPAN) - made
     elsewhere = {name for table in ("logs", "points", "resources", "ingest") for name, _ in tables.TABLES[table]}
     assert unread - elsewhere >= documents.SHOWN_ONLY
-    folder = Path(str(files("bulkscope_studio"))) / "queries"
+    folder = Path(str(files("bulkscope_studio.storage"))) / "queries"
     queries = [*folder.glob("report_*.sql"), *folder.glob("explain_*.sql"), *folder.glob("capacity_*.sql")]
     assert len(queries) > 10
     for path in (*queries, folder / "page_lost.sql", folder / "bulk_summary.sql"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkscope_studio import esql
+from bulkscope_studio.elastic import esql
 
 ROWS = 5
 AFTER = {"after_ms": ("start_ms", -1), "after_id": ("record_id", "")}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bulkscope_studio.analysis import estimates
-from bulkscope_studio.analysis.estimates import Estimate, Floats
+from bulkscope_studio.analysis.statistics import estimates
+from bulkscope_studio.analysis.statistics.estimates import Estimate, Floats
 
 DRAWS = 500
 

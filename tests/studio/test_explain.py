@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from bulkscope_studio import api, decode, explained
-from bulkscope_studio import explain as cli
-from bulkscope_studio.analysis import findings, thresholds, wording
-from bulkscope_studio.analysis.evidence import measured
-from bulkscope_studio.store import Store
+from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis.explain import findings
+from bulkscope_studio.analysis.explain.evidence import measured
+from bulkscope_studio.cli import explain as cli
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.rendering import explained
+from bulkscope_studio.services import reports
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios
@@ -583,8 +586,8 @@ def test_attributes_that_are_no_numbers_never_reach_a_column(tmp_path: Path) -> 
         {"bulk.id": "bulk", "bulk.job.id": "a", "bulk.job.wait": NAN, "bulk.job.delay": float("inf")}, kind=5
     )
     with stored({}, tmp_path / "s.duckdb") as store:
-        insert(store, decode.traces(asked).arrow())
-        found = api.bulk_explanation(store, "bulk")
+        insert(store, otlp_decode.traces(asked).arrow())
+        found = reports.bulk_explanation(store, "bulk")
     assert found is not None
     assert found["progress"]["done"] == 1
     assert not silly(found)
@@ -664,11 +667,11 @@ def test_json_has_stable_keys() -> None:
 async def test_the_route_says_what_the_function_does(db: Path) -> None:
     store = Store(db)
     app = FastAPI()
-    app.include_router(api.router(store))
+    app.include_router(reports.router(store))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://studio") as http:
         for bulk in ("sample-001", "sample-002", "sample-refused", "latest"):
             answer = await http.get(f"/api/bulks/{bulk}/explain")
-            assert answer.json() == json.loads(json.dumps(api.bulk_explanation(store, bulk)))
+            assert answer.json() == json.loads(json.dumps(reports.bulk_explanation(store, bulk)))
         unknown = await http.get("/api/bulks/sampel-002/explain")
         store.connection().execute("UPDATE spans SET bulk_id = 'team/night 1' WHERE bulk_id = 'sample-002'")
         odd = await http.get("/api/bulks/team%2Fnight%201/explain")

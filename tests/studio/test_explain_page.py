@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import Page, expect
 
-from bulkscope_studio.analysis import findings
-from bulkscope_studio.store import Store
+from bulkscope_studio.analysis.explain import findings
+from bulkscope_studio.storage.store import Store
 from tests.simulator.scenarios import scenarios
 from tests.studio import otlp
 from tests.studio.browsing import quiet

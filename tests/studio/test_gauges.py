@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests import rows
 from tests.studio import odd
 

@@ -10,10 +10,10 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from bulkscope_studio import grpc_receiver
-from bulkscope_studio.ingest import Ingest
-from bulkscope_studio.intake import Intake
-from bulkscope_studio.store import Store
+from bulkscope_studio.ingest import otlp_grpc
+from bulkscope_studio.ingest.intake import Intake
+from bulkscope_studio.ingest.writer import Ingest
+from bulkscope_studio.storage.store import Store
 from tests.studio.otlp import traces
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -30,7 +30,7 @@ def intake(tmp_path: Path) -> Iterator[Intake]:
 
 
 def test_bytes_that_are_no_request_are_refused_and_counted(intake: Intake) -> None:
-    server = grpc_receiver.Server(intake, 0)
+    server = otlp_grpc.Server(intake, 0)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         export = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as refused:
@@ -47,8 +47,8 @@ def test_bytes_that_are_no_request_are_refused_and_counted(intake: Intake) -> No
 
 
 def test_requests_that_never_come_whole_keep_no_other_waiting(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_receiver, "RECEIVE_SECONDS", 1.0)
-    server, free = grpc_receiver.Server(intake, 0), threading.Event()
+    monkeypatch.setattr(otlp_grpc, "RECEIVE_SECONDS", 1.0)
+    server, free = otlp_grpc.Server(intake, 0), threading.Event()
 
     def nothing() -> Iterator[bytes]:
         free.wait(60)
@@ -66,7 +66,7 @@ def test_requests_that_never_come_whole_keep_no_other_waiting(intake: Intake, mo
 
 
 def test_a_call_without_a_message_is_refused(intake: Intake) -> None:
-    server = grpc_receiver.Server(intake, 0)
+    server = otlp_grpc.Server(intake, 0)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as refused:
         channel.stream_unary(METHOD)(iter(()), timeout=30)
     server.stop(5)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope_studio.host import HostSampler, to_points
+from bulkscope_studio.ingest.host_sampler import HostSampler, to_points
 
 MEMINFO = (
     "MemTotal: 1000 kB\nMemFree: 400 kB\nMemAvailable: 700 kB\nBuffers: 100 kB\nCached: 150 kB\nSReclaimable: 50 kB\n"

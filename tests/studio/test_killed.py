@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from bulkscope import conventions as c
-from bulkscope_studio import api, documents, sql, summaries
+from bulkscope_studio.services import reports
+from bulkscope_studio.sources import documents
+from bulkscope_studio.storage import sql, summaries
 from tests.studio.explaining import Job, alive, explain, insert, ns, silly, stored, sums, table, written
 
 WORKER_LOST, TIME_LIMIT = (f"billiard.exceptions.{name}" for name in ("WorkerLostError", "TimeLimitExceeded"))
@@ -118,7 +120,7 @@ def test_of_one_killed_at_once_only_its_parent_knows() -> None:
     tables = written([*row(3), killed("x", 0.0, 5.0, 5.01, 2)])
     tables["logs"] = tables["logs"].filter([job != "x" for job in tables["logs"]["job_id"].to_pylist()])
     with stored(tables) as store:
-        report = api.bulk_report(store, "bulk")
+        report = reports.bulk_report(store, "bulk")
     assert report is not None
     assert (report["progress"]["failed"], report["progress"]["waiting"], report["progress"]["lost"]) == (1, 0, 0)
     assert report["total"]["jobs"]["failures_by_domain"] == {"infra": 1}
@@ -143,7 +145,7 @@ def test_the_list_of_the_lost_has_what_the_heartbeats_said() -> None:
     }  # fmt: skip
     with stored(tables | {"points": table("points", alive(2, 0.0, 8.0))}) as store:
         insert(store, {"logs": table("logs", [beat])})
-        report = api.bulk_report(store, "bulk")
+        report = reports.bulk_report(store, "bulk")
     assert report is not None
     (lost,) = report["lost"]
     assert (lost["job_id"], lost["worker"], lost["model"], lost["memory_bytes"], lost["elapsed_s"], lost["domain"]) == (

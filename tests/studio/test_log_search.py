@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope_studio.store import Store
-from bulkscope_studio.web import logs
-from bulkscope_studio.web.data import Data
+from bulkscope_studio.server.pages import logs
+from bulkscope_studio.server.pages.data import Data
+from bulkscope_studio.storage.store import Store
 from tests import rows
 
 BEGIN = 1_760_000_000_000_000_000

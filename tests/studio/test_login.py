@@ -18,7 +18,8 @@ import websockets
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from playwright.sync_api import Browser, Error
 
-from bulkscope_studio import login, runtime
+from bulkscope_studio.server import login
+from bulkscope_studio.storage import address as runtime
 from tests.processes import BIN
 from tests.studio.serving import Addresses, studio
 

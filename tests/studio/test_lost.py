@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bulkscope_studio import sql, summaries
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage import sql, summaries
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN, environment
 from tests.sink import Sink, serve
 from tests.studio.serving import studio

@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 import bulkscope_studio
-from bulkscope_studio import capacity, compare, explain, output, report
-from bulkscope_studio.output import Output, as_json, inline, lines
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import capacity, compare, explain, report
+from bulkscope_studio.rendering import output
+from bulkscope_studio.rendering.output import Output, as_json, inline, lines
+from bulkscope_studio.storage.store import Store
 from tests.studio import odd
 
 # An escape and an operating system command, markup of rich's that closes what was not opened, its emoji, a C1 control,

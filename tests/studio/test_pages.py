@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.studio.browsing import quiet
 from tests.studio.sample import fill
 from tests.studio.serving import studio

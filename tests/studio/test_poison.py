@@ -15,11 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio import api, credible, decode, documents, summaries, sustained
-from bulkscope_studio.analysis.bulk import analyse
-from bulkscope_studio.sql import load
-from bulkscope_studio.store import Store
-from bulkscope_studio.web.data import Data
+from bulkscope_studio.analysis.report.bulk import analyse
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.server.pages.data import Data
+from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.sources import documents
+from bulkscope_studio.storage import credible, summaries
+from bulkscope_studio.storage.sql import load
+from bulkscope_studio.storage.store import Store
 from tests.studio import odd, otlp
 
 # Healthy and odd ones run side by side, on workers and hosts of their own, and end before it.
@@ -195,7 +198,7 @@ def test_the_decoder_and_its_answers_take_odd_values(before: dict[str, Any], tmp
         "bulk.inference.cpu.time": 1.7e308, "bulk.inference.memory.peak": 2**62, "bulk.job.attempt": 2**40,
     }  # fmt: skip
     for kind in (1, 2, 4, 5):
-        odd.decoded(store, decode.traces(otlp.traces(*[attributes] * 3, kind=kind, end_time_unix_nano=NOW,
+        odd.decoded(store, otlp_decode.traces(otlp.traces(*[attributes] * 3, kind=kind, end_time_unix_nano=NOW,
                                                      start_time_unix_nano=NOW - odd.SECOND)))  # fmt: skip
     assert odd.answers(store, "good", NOW)["report"] == before["report"]
     odd.answers(store, "odd", NOW)
@@ -223,13 +226,13 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     now = time.time_ns()
     store = Store(tmp_path / "s.duckdb")
     odd.insert(store.connection(), "spans", odd.bulk("good", now))
-    wanted = sustained.system_capacity(store)["pools"]
+    wanted = capacities.system_capacity(store)["pools"]
     assert wanted
     ahead = now + 23 * 3600 * odd.SECOND
     odd.insert(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     odd.insert(store.connection(), "points", [{"time_ns": ahead, "name": "g", "type": "gauge", "value": 1.0}])
-    assert sustained.system_capacity(store)["pools"] == wanted
-    assert api.heard(store, now)[1] < now
+    assert capacities.system_capacity(store)["pools"] == wanted
+    assert reports.heard(store, now)[1] < now
     assert odd.page(store, "extent", {})[0]["last_ns"] < now
 
     def agrees() -> None:
@@ -239,7 +242,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     agrees()
     # A clock that is a second ahead is like any other, and in a store of nothing else what there is counts.
     odd.insert(store.connection(), "logs", [{"time_ns": now + odd.SECOND, "body": "x"}])
-    assert api.heard(store, now)[1] == now + odd.SECOND
+    assert reports.heard(store, now)[1] == now + odd.SECOND
     agrees()
     store.connection().execute("DELETE FROM points")
     store.connection().execute("DELETE FROM logs WHERE time_ns = ?", [ahead])
@@ -247,7 +250,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     odd.insert(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     store.connection().execute("DELETE FROM spans")
     store.connection().execute("DELETE FROM logs WHERE time_ns < ?", [ahead])
-    assert api.heard(store, now)[1] == ahead
+    assert reports.heard(store, now)[1] == ahead
     agrees()
     store.connection().execute("DELETE FROM logs")
     agrees()
@@ -304,15 +307,15 @@ def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
 
 
 def test_an_unknown_id_is_answered_with_what_looks_like_it() -> None:
-    assert api.nearest("sample-00", ["x", "sample-001", "sample-002"]) == ["sample-001", "sample-002"]
-    assert api.nearest("zz", ["ab", "cd"]) == ["ab", "cd"]
-    assert api.nearest("zz", []) == []
+    assert reports.nearest("sample-00", ["x", "sample-001", "sample-002"]) == ["sample-001", "sample-002"]
+    assert reports.nearest("zz", ["ab", "cd"]) == ["ab", "cd"]
+    assert reports.nearest("zz", []) == []
     rng = random.Random(1)
     known = [f"{rng.getrandbits(128):032x}" for _ in range(20_000)]
-    assert api.nearest(known[77][:-1] + "!", known)[0] == known[77]
-    assert api.nearest("\x00" * 70_000, ["a" * 70_000])
+    assert reports.nearest(known[77][:-1] + "!", known)[0] == known[77]
+    assert reports.nearest("\x00" * 70_000, ["a" * 70_000])
     # Of equals the first.
-    assert api.nearest("abcd", ["abce", "abcf", "abcg"]) == ["abce", "abcf", "abcg"]
+    assert reports.nearest("abcd", ["abce", "abcf", "abcg"]) == ["abce", "abcf", "abcg"]
 
 
 def value(rng: random.Random, kind: str, name: str) -> Any:
@@ -340,7 +343,7 @@ def rubbish(store: Store, seed: int) -> None:
         odd.insert(con, "spans", odd.bulk(f"b{number}", NOW, jobs=rng.choice([1, 5, 30]), resource=f"r{number}"))
         rows = odd.bulk(f"b{number}", NOW, jobs=10, seed=seed, resource=f"r{number}")
         for row in rows:
-            for name, kind in decode.SPANS:
+            for name, kind in otlp_decode.SPANS:
                 if name not in fixed and rng.random() < (0.03 if name in ("start_ns", "end_ns") else much):
                     row[name] = value(rng, kind, name)
             if rng.random() < 0.05:
@@ -407,8 +410,8 @@ def test_rubbish_of_any_kind_has_answers(tmp_path: Path) -> None:
 
 
 def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
-    from bulkscope_studio.analysis.facts import by_code
-    from bulkscope_studio.analysis.saturation import LEAST_COMPLETIONS, _enough
+    from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, _enough
+    from bulkscope_studio.analysis.timeline.facts import by_code
 
     rng = np.random.default_rng(3)
     for _ in range(200):

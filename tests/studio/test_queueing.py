@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bulkscope_studio.analysis import queueing
-from bulkscope_studio.analysis.estimates import Estimate
+from bulkscope_studio.analysis.statistics import queueing
+from bulkscope_studio.analysis.statistics.estimates import Estimate
 
 
 def exact_erlang_c(load: Fraction, servers: int) -> Fraction:

@@ -19,8 +19,8 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from bulkscope_studio import decode, envelope
-from bulkscope_studio import receiver as otlp_receiver
+from bulkscope_studio.ingest import envelope, otlp_decode
+from bulkscope_studio.ingest import otlp_http as otlp_receiver
 from tests.studio.otlp import JSON, PROTOBUF, Receiver, gauge, logs, receiver, traces
 
 FUTURE = 16725225600 * 10**9  # the year 2500
@@ -123,7 +123,7 @@ async def test_large_json_is_told_to_come_as_protobuf(tmp_path: Path, monkeypatc
 async def test_a_request_of_several_parts_is_stored_whole(studio: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envelope, "MAX_WHOLE", 0)
     monkeypatch.setattr(envelope, "MAX_RECORDS", 10)
-    monkeypatch.setattr(decode, "MAX_PART_ROWS", 30)
+    monkeypatch.setattr(otlp_decode, "MAX_PART_ROWS", 30)
     request = traces(*({"n": n} for n in range(200)))
     request.MergeFrom(traces({}, {}, span_id=b""))
     answer = await studio.http.post("/v1/traces", content=request.SerializeToString(), headers=PROTOBUF)
@@ -140,13 +140,13 @@ async def test_of_requests_that_wait_together_each_hears_of_its_own(
     """The first keeps the writer; the others come meanwhile and are one round, which cannot be decoded as one."""
     free, decoded = threading.Event(), []
     kept = studio.ingest.call(free.wait)
-    original = decode.parts
+    original = otlp_decode.parts
 
     def parts(signal: str, *bodies: bytes) -> Any:
         decoded.append(len(bodies))
         return original(signal, *bodies)
 
-    monkeypatch.setattr(decode, "parts", parts)
+    monkeypatch.setattr(otlp_decode, "parts", parts)
     partly = traces({"n": 3})
     partly.MergeFrom(traces({}, span_id=b""))
     # A body that is cut would be a request if it could take bytes of the next.

@@ -13,8 +13,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from bulkscope_studio import api, report, runtime
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import report
+from bulkscope_studio.services import reports
+from bulkscope_studio.storage import address
+from bulkscope_studio.storage.store import Store
 from tests.studio import odd
 from tests.studio.answering import studio
 
@@ -123,7 +125,7 @@ def test_file_held_by_a_process_without_a_studio(db: Path, capsys: pytest.Captur
 def test_studio_that_does_not_answer(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    runtime.write(db, runtime.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
+    address.write(db, address.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
     assert report.bulks_command(["--db", str(db)]) == 2
     assert "does not answer" in capsys.readouterr().err
 
@@ -134,7 +136,7 @@ def test_the_pages_models_have_the_reports_numbers(tmp_path: Path) -> None:
     now = time.time_ns()
     for name, jobs in (("few", 26), ("more", 60)):
         odd.insert(store.connection(), "spans", odd.bulk(name, now, jobs=jobs))
-        found = api.bulk_report(store, name)
+        found = reports.bulk_report(store, name)
         assert found is not None
         (model,) = [group["inferences"] for group in found["models"]]
         (row,) = odd.page(store, "models", {"bulk_id": name, "bulk_first": 0, "bulk_last": now})

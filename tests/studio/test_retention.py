@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope_studio import retention
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage import retention
+from bulkscope_studio.storage.store import Store
 from tests.studio.sample import fill
 
 DAY_NS = 86_400 * 10**9

@@ -16,8 +16,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from bulkscope_studio import api, capacity, sustained
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import capacity
+from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.studio.otlp import PROTOBUF, traces
 from tests.studio.serving import Addresses, studio
@@ -85,8 +86,8 @@ def broken(*_: object) -> object:
 def served(db: Path) -> Iterator[TestClient]:
     store = Store(db)
     app = FastAPI()
-    app.include_router(api.router(store))
-    app.add_exception_handler(Exception, api.failed)
+    app.include_router(reports.router(store))
+    app.add_exception_handler(Exception, reports.failed)
     yield TestClient(app, raise_server_exceptions=False)
     store.close()
 
@@ -94,10 +95,10 @@ def served(db: Path) -> Iterator[TestClient]:
 @pytest.mark.parametrize(
     ("module", "name", "path"),
     [
-        (sustained, "_seen", "/api/capacity?bulk=sample-001"),
-        (api, "analyse", "/api/bulks/sample-001/report"),
-        (api, "list_bulks", "/api/bulks"),
-        (api, "latest", "/api/compare?a=latest&b=sample-001"),
+        (capacities, "_seen", "/api/capacity?bulk=sample-001"),
+        (reports, "analyse", "/api/bulks/sample-001/report"),
+        (reports, "list_bulks", "/api/bulks"),
+        (reports, "latest", "/api/compare?a=latest&b=sample-001"),
     ],
 )
 def test_a_fault_of_ours_is_no_mistake_of_the_users(
@@ -121,7 +122,7 @@ def test_what_makes_no_sense_is_still_said_to_be_so(served: TestClient) -> None:
 
 
 def test_the_command_does_not_hide_it_either(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sustained, "_seen", broken)
+    monkeypatch.setattr(capacities, "_seen", broken)
     with pytest.raises(ValueError, match="broadcast"):
         capacity.command(["sample-001", "--db", str(db)])
     monkeypatch.undo()

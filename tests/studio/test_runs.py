@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bulkscope_studio import api, comparison, retention, runs
-from bulkscope_studio import compare as commands
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import compare as commands
+from bulkscope_studio.services import comparisons, reports
+from bulkscope_studio.storage import retention, saved_runs
+from bulkscope_studio.storage.store import Store
 from tests.studio.serving import studio
 
 
@@ -32,42 +33,42 @@ def command(*words: str, db: Path, capsys: pytest.CaptureFixture[str]) -> tuple[
 
 
 def test_a_run_is_read_as_it_was_kept(store: Store) -> None:
-    one, other = (comparison.tables(store, f"sample-00{n}") for n in (1, 2))
+    one, other = (comparisons.tables(store, f"sample-00{n}") for n in (1, 2))
     assert one is not None
     assert other is not None
-    kept = comparison.keep(store, "both", ["sample-001", "sample-002", "sample-001"], False)
+    kept = comparisons.keep(store, "both", ["sample-001", "sample-002", "sample-001"], False)
     assert (kept["jobs"], kept["bulks"]) == (24, ("sample-001", "sample-002"))
-    found = runs.load(store.path, "both")
+    found = saved_runs.load(store.path, "both")
     for name in ("attempts", "inferences", "requests"):
         wanted = pa.concat_tables([getattr(one, name), getattr(other, name)])
         assert getattr(found, name).cast(wanted.schema).equals(wanted)
 
 
 def test_a_run_outlives_the_retention(store: Store) -> None:
-    place = comparison.of_store(store)
-    before = comparison.compare(place, "sample-001", "sample-002")
-    comparison.keep(store, "last-week", ["sample-001"], False)
-    comparison.keep(store, "today", ["latest"], False)
+    place = comparisons.of_store(store)
+    before = comparisons.compare(place, "sample-001", "sample-002")
+    comparisons.keep(store, "last-week", ["sample-001"], False)
+    comparisons.keep(store, "today", ["latest"], False)
     assert retention.apply(store, 3600, 10**9) > 0
-    with pytest.raises(api.Unknown):
-        comparison.compare(place, "sample-001", "sample-002")
-    after = comparison.compare(place, "last-week", "today")
+    with pytest.raises(reports.Unknown):
+        comparisons.compare(place, "sample-001", "sample-002")
+    after = comparisons.compare(place, "last-week", "today")
     assert after["rows"] == before["rows"]
     assert after["pairing"] == before["pairing"]
 
 
 def test_nothing_is_overwritten_unasked(store: Store) -> None:
-    comparison.keep(store, "r", ["sample-001"], False)
-    with pytest.raises(runs.Exists, match="there is a run 'r' already"):
-        comparison.keep(store, "r", ["sample-002"], False)
-    assert runs.show(store.path, "r").bulks == ("sample-001",)
-    comparison.keep(store, "r", ["sample-002"], True)
-    assert runs.show(store.path, "r").bulks == ("sample-002",)
-    assert [path.name for path in runs.folder(store.path).iterdir()] == ["r.parquet"]
+    comparisons.keep(store, "r", ["sample-001"], False)
+    with pytest.raises(saved_runs.Exists, match="there is a run 'r' already"):
+        comparisons.keep(store, "r", ["sample-002"], False)
+    assert saved_runs.show(store.path, "r").bulks == ("sample-001",)
+    comparisons.keep(store, "r", ["sample-002"], True)
+    assert saved_runs.show(store.path, "r").bulks == ("sample-002",)
+    assert [path.name for path in saved_runs.folder(store.path).iterdir()] == ["r.parquet"]
 
 
 def test_of_many_who_keep_one_name_at_once_one_does(store: Store) -> None:
-    found = comparison.tables(store, "sample-001")
+    found = comparisons.tables(store, "sample-001")
     assert found is not None
     outcomes: list[str] = []
     ready = threading.Barrier(6)
@@ -75,9 +76,9 @@ def test_of_many_who_keep_one_name_at_once_one_does(store: Store) -> None:
     def keep() -> None:
         ready.wait()
         try:
-            runs.keep(store.path, "r", found)
+            saved_runs.keep(store.path, "r", found)
             outcomes.append("kept")
-        except runs.Exists:
+        except saved_runs.Exists:
             outcomes.append("exists")
 
     threads = [threading.Thread(target=keep) for _ in range(6)]
@@ -86,7 +87,7 @@ def test_of_many_who_keep_one_name_at_once_one_does(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["exists"] * 5 + ["kept"]
-    assert [path.name for path in runs.folder(store.path).iterdir()] == ["r.parquet"]
+    assert [path.name for path in saved_runs.folder(store.path).iterdir()] == ["r.parquet"]
 
 
 def test_what_cannot_be_written_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,33 +95,33 @@ def test_what_cannot_be_written_leaves_nothing(store: Store, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(runs.Trouble, match="No space left on device"):
-        comparison.keep(store, "r", ["sample-001"], False)
-    assert list(runs.folder(store.path).iterdir()) == []
+    with pytest.raises(saved_runs.Trouble, match="No space left on device"):
+        comparisons.keep(store, "r", ["sample-001"], False)
+    assert list(saved_runs.folder(store.path).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "latest", "a/b", "..", ".hidden", "-x", "a b", "a@b", "x" * 65, "ä", "a\n"])
 def test_names_that_could_be_something_else_are_refused(store: Store, name: str) -> None:
-    with pytest.raises(runs.Trouble, match="cannot name a run"):
-        comparison.keep(store, name, ["sample-001"], False)
-    assert not runs.exists(store.path, name)
+    with pytest.raises(saved_runs.Trouble, match="cannot name a run"):
+        comparisons.keep(store, name, ["sample-001"], False)
+    assert not saved_runs.exists(store.path, name)
 
 
 def test_files_that_are_no_runs_say_so(store: Store) -> None:
-    comparison.keep(store, "good", ["sample-001"], False)
-    good = runs.folder(store.path) / "good.parquet"
-    (runs.folder(store.path) / "cut.parquet").write_bytes(good.read_bytes()[:100])
-    pq.write_table(pa.table({"x": [1]}), runs.folder(store.path) / "foreign.parquet")
+    comparisons.keep(store, "good", ["sample-001"], False)
+    good = saved_runs.folder(store.path) / "good.parquet"
+    (saved_runs.folder(store.path) / "cut.parquet").write_bytes(good.read_bytes()[:100])
+    pq.write_table(pa.table({"x": [1]}), saved_runs.folder(store.path) / "foreign.parquet")
     later = pa.table({"x": [1]}).replace_schema_metadata({b"bulkscope.run": b'{"format": "bulkscope.run/9"}'})
-    pq.write_table(later, runs.folder(store.path) / "later.parquet")
+    pq.write_table(later, saved_runs.folder(store.path) / "later.parquet")
     for name, says in (("cut", "cannot be read"), ("foreign", "is no run"), ("later", "this version reads")):
-        with pytest.raises(runs.Trouble, match=says):
-            runs.load(store.path, name)
-    listed = {run.name: run.damaged for run in runs.every(store.path)}
+        with pytest.raises(saved_runs.Trouble, match=says):
+            saved_runs.load(store.path, name)
+    listed = {run.name: run.damaged for run in saved_runs.every(store.path)}
     assert listed["good"] is None
     assert all(listed[name] for name in ("cut", "foreign", "later"))
-    with pytest.raises(runs.Trouble, match="this version reads"):
-        comparison.compare(comparison.of_store(store), "later", "sample-001")
+    with pytest.raises(saved_runs.Trouble, match="this version reads"):
+        comparisons.compare(comparisons.of_store(store), "later", "sample-001")
 
 
 def test_the_command_over_a_file_and_over_a_running_studio(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,13 +164,13 @@ def test_the_command_over_a_file_and_over_a_running_studio(db: Path, capsys: pyt
 
 def test_the_list_shows_what_is_damaged(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("keep", "good", "latest", db=db, capsys=capsys)[0] == 0
-    (runs.folder(db) / "bad.parquet").write_text("no")
+    (saved_runs.folder(db) / "bad.parquet").write_text("no")
     code, out, _ = command(db=db, capsys=capsys)
     assert code == 0
     assert "sample-002" in out
     assert "bulkscope runs drop bad" in " ".join(out.split())
     assert command("drop", "bad", db=db, capsys=capsys)[0] == 0
-    assert runs.names(db) == ["good"]
+    assert saved_runs.names(db) == ["good"]
 
 
 def test_a_page_elsewhere_cannot_keep_a_run(db: Path) -> None:

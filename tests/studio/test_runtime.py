@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope_studio import runtime
+from bulkscope_studio.storage import address
 from tests.processes import BIN, wait_for_line
 
 PORTS = ("--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0")
@@ -30,7 +30,7 @@ def test_after_kill_9_the_file_is_read_whoever_has_the_process_id(db: Path) -> N
     )
     wait_for_line(process, "Data")
     for name in (db, link):
-        found = runtime.read(name)
+        found = address.read(name)
         assert found is not None
         assert found.pid == process.pid
         assert bulks(name).returncode == 0  # which the studio answers: the file is held
@@ -43,7 +43,7 @@ def test_after_kill_9_the_file_is_read_whoever_has_the_process_id(db: Path) -> N
     assert json.loads(note.read_text())["pid"] == process.pid
     note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getpid()}))  # which is another's by now
     for name in (db, link):
-        assert runtime.read(name) is None
+        assert address.read(name) is None
         answer = bulks(name)
         assert (answer.returncode, answer.stderr) == (0, "")
         assert "sample-001" in answer.stdout
@@ -63,10 +63,10 @@ def test_a_note_that_nobody_holds_says_nothing(text: str, tmp_path: Path) -> Non
     db = tmp_path / "s.duckdb"
     note = tmp_path / "s.duckdb.studio.json"
     note.write_text(text, errors="surrogateescape")
-    assert runtime.read(db) is None
+    assert address.read(db) is None
     held = os.open(note, os.O_RDONLY)
-    runtime.fcntl.flock(held, runtime.fcntl.LOCK_EX)
-    found = runtime.read(db)
+    address.fcntl.flock(held, address.fcntl.LOCK_EX)
+    found = address.read(db)
     os.close(held)
     # Held, it must make sense; the id of the process is only told, never asked.
     assert (found is not None) == ('"web": "http://127' in text and '"more"' not in text and isinstance(
@@ -76,15 +76,15 @@ def test_a_note_that_nobody_holds_says_nothing(text: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
 def test_what_is_no_file_is_no_note(make: object, tmp_path: Path) -> None:
     make(tmp_path / "s.duckdb.studio.json")  # type: ignore[operator]
-    assert runtime.read(tmp_path / "s.duckdb") is None
+    assert address.read(tmp_path / "s.duckdb") is None
 
 
 def test_a_note_is_taken_away_by_who_wrote_it(tmp_path: Path) -> None:
     db, note = tmp_path / "s.duckdb", tmp_path / "s.duckdb.studio.json"
-    runtime.write(db, runtime.Runtime(**NOTE))  # type: ignore[arg-type]
-    assert runtime.read(db) == runtime.Runtime(**NOTE)  # type: ignore[arg-type]
-    runtime.remove(db)
+    address.write(db, address.Runtime(**NOTE))  # type: ignore[arg-type]
+    assert address.read(db) == address.Runtime(**NOTE)  # type: ignore[arg-type]
+    address.remove(db)
     assert not note.exists()
     note.write_text("{}")
-    runtime.remove(db)
+    address.remove(db)
     assert note.exists()

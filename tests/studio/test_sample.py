@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.studio.sample import fill
 
 

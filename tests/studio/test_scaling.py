@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from bulkscope_studio.analysis import scaling
-from bulkscope_studio.analysis.estimates import Estimate, Floats
+from bulkscope_studio.analysis.statistics import scaling
+from bulkscope_studio.analysis.statistics.estimates import Estimate, Floats
 
 # SPEC SDM91, from the literature on the law (Gunther 2007): users and scripts/h.
 SDM91 = ([1, 18, 36, 72, 108, 144, 216], [64.9, 995.9, 1652.4, 1853.2, 1828.9, 1775.0, 1702.2])

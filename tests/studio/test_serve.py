@@ -30,7 +30,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN, wait_for_line
 from tests.studio.otlp import PROTOBUF, traces
 from tests.studio.serving import Addresses, studio

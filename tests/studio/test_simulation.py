@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from bulkscope_studio.analysis import queueing, simulation
-from bulkscope_studio.analysis.estimates import Estimate, Floats
-from bulkscope_studio.analysis.simulation import replay
+from bulkscope_studio.analysis.statistics import queueing, simulation
+from bulkscope_studio.analysis.statistics.estimates import Estimate, Floats
+from bulkscope_studio.analysis.statistics.simulation import replay
 
 # Whole numbers of 1/64 s: sums of them are exact, so that laws hold to the last bit.
 TICKS = st.integers(0, 2000).map(lambda ticks: ticks / 64)

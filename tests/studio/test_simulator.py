@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bulkscope_studio import decode
-from bulkscope_studio.analysis.queueing import put_at_once
-from bulkscope_studio.api import bulk_report
-from bulkscope_studio.store import Store
+from bulkscope_studio.analysis.statistics.queueing import put_at_once
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.services.reports import bulk_report
+from bulkscope_studio.storage.store import Store
 from tests.simulator.engine import Run, simulate
 from tests.simulator.ledger import VERDICTS, complaints, ledger
 from tests.simulator.records import rows, write
@@ -307,9 +307,9 @@ def test_same_seed_same_rows_other_seed_others() -> None:
 def test_columns_and_types_are_those_of_the_decoder(store: Store) -> None:
     refused = replace(usual(), telemetry=Telemetry(refused=0.1))
     for name, table in rows(simulate(refused, 1))[0].items():
-        blank = decode.to_arrow(name, [[None] * len(decode.TABLES[name])])
+        blank = otlp_decode.to_arrow(name, [[None] * len(otlp_decode.TABLES[name])])
         assert table.schema.equals(blank.schema), name
-    assert set(rows(simulate(refused, 1))[0]) == set(decode.TABLES)
+    assert set(rows(simulate(refused, 1))[0]) == set(otlp_decode.TABLES)
 
 
 def test_rows_are_what_the_report_takes(store: Store) -> None:

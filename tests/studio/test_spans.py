@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope import conventions as c
-from bulkscope_studio import decode, envelope
+from bulkscope_studio.ingest import envelope, otlp_decode
 from tests.studio import straightforward
 from tests.studio.fuzz import generator
 from tests.studio.otlp import traces
@@ -25,10 +25,10 @@ def same(body: bytes) -> bool:
         wanted = straightforward.traces(body)
     except DecodeError:
         # What is damaged where nothing is read (behind the 1,000th attribute, say) is not looked at by the fast one.
-        with suppress(decode.Malformed):
-            decode.traces(body)
+        with suppress(otlp_decode.Malformed):
+            otlp_decode.traces(body)
         return False
-    found = decode.traces(body)
+    found = otlp_decode.traces(body)
     assert (found.refused, found.truncated) == (wanted.refused, wanted.truncated)
     assert found.accepted == wanted.accepted
     assert found.tables.keys() == wanted.tables.keys()
@@ -133,7 +133,7 @@ def test_groups_that_come_in_parts() -> None:
         + b"\x1d\x01\x02\x03\x04"
     )
     assert same(body)
-    assert decode.traces(body).tables["spans"]["scope"].to_pylist() == ["last", "last"]
+    assert otlp_decode.traces(body).tables["spans"]["scope"].to_pylist() == ["last", "last"]
 
 
 @pytest.mark.parametrize(
@@ -148,28 +148,28 @@ def test_groups_that_come_in_parts() -> None:
 def test_bytes_that_are_no_request(body: bytes) -> None:
     with pytest.raises(DecodeError):
         ExportTraceServiceRequest.FromString(body)
-    with pytest.raises(decode.Malformed):
-        decode.traces(body)
+    with pytest.raises(otlp_decode.Malformed):
+        otlp_decode.traces(body)
 
 
 def test_a_large_request_is_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envelope, "MAX_WHOLE", 1000)
     monkeypatch.setattr(envelope, "MAX_RECORDS", 50)
-    monkeypatch.setattr(decode, "MAX_PART_ROWS", 120)
+    monkeypatch.setattr(otlp_decode, "MAX_PART_ROWS", 120)
     request = traces(*({"n": n} for n in range(500)))
     request.MergeFrom(traces(*({"n": n} for n in range(500, 700)), resource={"service.name": "other"}))
     body = request.SerializeToString()
-    parts = list(decode.parts("traces", body))
+    parts = list(otlp_decode.parts("traces", body))
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert all(part.accepted < 120 + 50 for part in parts)
     assert len(parts) >= 5
-    whole = decode.Decoded.together(parts)
+    whole = otlp_decode.Decoded.together(parts)
     assert whole.tables["spans"]["attributes"].to_pylist() == [f'{{"n":{n}}}' for n in range(700)]
     assert whole.tables["spans"]["service_name"].to_pylist() == ["tests"] * 500 + ["other"] * 200
     assert whole.nbytes >= 0.5 * sum(table.nbytes for table in whole.tables.values())
     monkeypatch.setattr(envelope, "MAX_REQUEST", 600)
-    with pytest.raises(decode.Malformed, match="more than 600 records"):
-        list(decode.parts("traces", body))
+    with pytest.raises(otlp_decode.Malformed, match="more than 600 records"):
+        list(otlp_decode.parts("traces", body))
 
 
 RANGES: list[tuple[str, Any, bool]] = [
@@ -186,11 +186,11 @@ RANGES: list[tuple[str, Any, bool]] = [
 def test_a_number_that_nothing_can_have_measured_is_absent(key: str, number: Any, good: bool) -> None:
     body = traces({key: number}, {key: 1}).SerializeToString()
     assert same(body)
-    decoded = decode.traces(body)
-    column = decoded.tables["spans"][decode.SPAN_ATTRIBUTES[key]].to_pylist()
+    decoded = otlp_decode.traces(body)
+    column = decoded.tables["spans"][otlp_decode.SPAN_ATTRIBUTES[key]].to_pylist()
     assert column == [number if good else None, 1]
     rest = decoded.tables["spans"]["attributes"].to_pylist()
-    assert rest[0] == (None if good else decode.dump({key: str(number) if "n" in str(number) else number}))
+    assert rest[0] == (None if good else otlp_decode.dump({key: str(number) if "n" in str(number) else number}))
     assert decoded.truncated == ({} if good else {"number out of range": 1})
 
 
@@ -205,7 +205,7 @@ def test_events_and_links_are_bounded_and_counted() -> None:
     span.links[1].span_id = b"\0"
     body = request.SerializeToString()
     assert same(body)
-    decoded = decode.traces(body)
+    decoded = otlp_decode.traces(body)
     assert decoded.truncated == {
         "more than 128 events": 1, "more than 1,000 links": 1,
         "link without a trace id of 16 bytes and a span id of 8": 2,

@@ -14,8 +14,8 @@ import duckdb
 import httpx
 import pytest
 
-from bulkscope_studio import storefile
-from bulkscope_studio.store import Store
+from bulkscope_studio.storage import storefile
+from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.studio.otlp import PROTOBUF, traces
 from tests.studio.serving import studio

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkscope_studio import api, retention, summaries
-from bulkscope_studio.ingest import Ingest
-from bulkscope_studio.store import Store
+from bulkscope_studio.ingest.writer import Ingest
+from bulkscope_studio.services import reports
+from bulkscope_studio.storage import retention, summaries
+from bulkscope_studio.storage.store import Store
 from tests.studio.by_chance import PHASES, messes
 from tests.studio.explaining import Job, ns, table, written
 
@@ -47,7 +48,7 @@ def by_rule(store: Store) -> list[dict[str, Any]]:
 
 
 def listed(store: Store) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in COLUMNS} for row in api.list_bulks(store)]
+    return [{name: row[name] for name in COLUMNS} for row in reports.list_bulks(store)]
 
 
 def whole(store: Store) -> list[dict[str, Any]]:
@@ -224,7 +225,7 @@ def test_what_nobody_has_noted_is_counted_too(tmp_path: Path) -> None:
         ]))  # fmt: skip
         old.execute("INSERT INTO spans BY NAME SELECT * FROM incoming")
     reader = Store(one.path, read_only=True)
-    assert [(row["id"], row["jobs"], row["done"]) for row in api.list_bulks(reader)] == [
+    assert [(row["id"], row["jobs"], row["done"]) for row in reports.list_bulks(reader)] == [
         ("other", 1, 1),
         ("bulk", 3, 3),
     ]
@@ -268,7 +269,7 @@ def test_the_attempt_that_began_last_decides_in_the_list_and_on_the_page_as_in_t
     one = Life(tmp_path / "s.duckdb")
     one.write([late, Job("j", 0.0, 20.0, 40.0, 2)])
     (row,) = whole(one.store)
-    report = api.bulk_report(one.store, "bulk")
+    report = reports.bulk_report(one.store, "bulk")
     assert report is not None
     assert (row["done"], row["failed"], row["sent"]) == (1, 0, 1)
     assert (report["progress"]["done"], report["progress"]["failed"], report["progress"]["sent"]) == (1, 0, 1)

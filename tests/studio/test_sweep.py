@@ -18,9 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkscope_studio import runtime, sweep, sweep_plan
-from bulkscope_studio.children import Children
-from bulkscope_studio.sweep_plan import Bad, Step, fill
+from bulkscope_studio.storage import address
+from bulkscope_studio.sweep import plan as sweep_plan
+from bulkscope_studio.sweep import runner
+from bulkscope_studio.sweep.children import Children
+from bulkscope_studio.sweep.plan import Bad, Step, fill
 from demo import valkey
 from tests.processes import BIN, PATIENCE_S, free_port, wait_for_listener
 from tests.studio.serving import Addresses, studio
@@ -211,11 +213,11 @@ def test_a_sweep_finds_the_known_service_time(parts: Parts) -> None:
 @pytest.mark.slow
 def test_a_killed_sweep_leaves_no_process_and_goes_on(parts: Parts) -> None:
     plan = parts.plan("killed", PLAN.replace("rates = [8, 1000]", "rates = [4]"))
-    sweep = subprocess.Popen(parts.words(plan), env=parts.env | {"MARK": "killed"}, stderr=subprocess.DEVNULL)
+    runner = subprocess.Popen(parts.words(plan), env=parts.env | {"MARK": "killed"}, stderr=subprocess.DEVNULL)
     until(lambda: bool(begun(plan, "w2-closed")), "the second step begins")
     assert len(marked("killed")) >= 3
-    sweep.kill()
-    sweep.wait()
+    runner.kill()
+    runner.wait()
     until(lambda: not marked("killed"), "all of its processes end")
     assert [entry["step"] for entry in events(plan) if entry["event"] == "done"] == ["w1-closed"]
     done = parts.sweep(plan, "--format", "json")
@@ -232,13 +234,13 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(parts: Parts) -> None:
 def test_a_signal_ends_everything(parts: Parts, number: signal.Signals) -> None:
     name = f"signal-{number.value}"
     plan = parts.plan(name)
-    sweep = subprocess.Popen(
+    runner = subprocess.Popen(
         parts.words(plan), env=parts.env | {"MARK": name}, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
     until(lambda: bool(begun(plan, "w1-closed")), "the first step begins")
-    sweep.send_signal(number)
-    _, errors = sweep.communicate(timeout=60)
-    assert sweep.returncode == 130
+    runner.send_signal(number)
+    _, errors = runner.communicate(timeout=60)
+    assert runner.returncode == 130
     assert "goes on" in errors
     assert not marked(name)
 
@@ -402,9 +404,9 @@ def test_an_address_that_cannot_be_asked_is_a_refusal(tmp_path: Path) -> None:
 
 def asks(plan: sweep_plan.Plan, folder: Path) -> str:
     """Send one request of a plan whose service fails, and return what is said of it."""
-    nowhere = runtime.Runtime(pid=0, web="", otlp_http="", otlp_grpc="")
+    nowhere = address.Runtime(pid=0, web="", otlp_http="", otlp_grpc="")
     with (folder / "state").open("w") as file, Children(folder, 1.0) as workers:
-        run = sweep._Sweep(plan, folder / "s.duckdb", nowhere, sweep._State(file, plan))
-        with pytest.raises(sweep.Failed) as failed:
+        run = runner._Sweep(plan, folder / "s.duckdb", nowhere, runner._State(file, plan))
+        with pytest.raises(runner.Failed) as failed:
             run._send("b", [0.0], 1, workers)
     return str(failed.value)

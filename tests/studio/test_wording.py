@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bulkscope_studio import capacity, compare, source, sweep
 from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.wording import number, printable, seconds
-from bulkscope_studio.store import Store
+from bulkscope_studio.cli import capacity, compare
+from bulkscope_studio.sources import resolve
+from bulkscope_studio.storage.store import Store
+from bulkscope_studio.sweep import runner
 from tests.studio.sample import fill
 
 HOSTILE = "x\x1b[2J\x9by\u202ez\n"
@@ -44,11 +46,11 @@ def test_every_number_ends_in_a_digit() -> None:
 def test_no_escape_reaches_the_terminal() -> None:
     assert printable(HOSTILE) == CLEAN
     assert printable("résumé – 批 [x]") == "résumé – 批 [x]"
-    assert source.known([{"id": HOSTILE}, {"id": "b"}]) == f"Last bulks: {CLEAN}, b"
-    assert source.nearest([HOSTILE, "b"]) == f"Nearest: {CLEAN}, b"
-    assert source.nearest([]) == source.known([])
+    assert resolve.known([{"id": HOSTILE}, {"id": "b"}]) == f"Last bulks: {CLEAN}, b"
+    assert resolve.nearest([HOSTILE, "b"]) == f"Nearest: {CLEAN}, b"
+    assert resolve.nearest([]) == resolve.known([])
     # A worker's log keeps its lines.
-    assert str(source.Trouble("one\x1b[31m\ntwo")) == str(sweep.Failed("one\x1b[31m\ntwo")) == "one\ufffd[31m\ntwo"
+    assert str(resolve.Trouble("one\x1b[31m\ntwo")) == str(runner.Failed("one\x1b[31m\ntwo")) == "one\ufffd[31m\ntwo"
 
 
 @pytest.mark.parametrize("command", [capacity.command, compare.command])

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio import api, render_capacity, sql, summaries, sustained, workers
-from bulkscope_studio.store import Store
+from bulkscope_studio.rendering import capacity
+from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.storage import sql, summaries, workers
+from bulkscope_studio.storage.store import Store
 from tests.studio.containers import CONTAINERS, MIB, NAMES, Sent, lost, ns
 
 SECOND = 10**9
@@ -39,7 +41,7 @@ def test_a_worker_of_which_little_is_known() -> None:
 
 
 def both(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    report, explanation = api.bulk_report(store, "b"), api.bulk_explanation(store, "b")
+    report, explanation = reports.bulk_report(store, "b"), reports.bulk_explanation(store, "b")
     assert report is not None
     assert explanation is not None
     return report, explanation
@@ -68,14 +70,14 @@ def test_three_containers_are_three_workers_in_report_and_explanation(three: Sto
 
 
 def test_three_containers_are_three_workers_in_capacity_each_with_a_limit_of_its_own(three: Store) -> None:
-    (pool,) = sustained.system_capacity(three, ["b"])["pools"]
+    (pool,) = capacities.system_capacity(three, ["b"])["pools"]
     assert (pool["workers"], pool["places"]) == (3, 3)
     assert pool["models"][0]["now"]["rate_per_s"]["value"] == pytest.approx(1.5, rel=0.1)
     memory = pool["memory"]
     assert (memory["workers_seen"], memory["limits"], memory["limit_bytes"]) == (3, 3, 1024 * MIB)
     # 90 % of 1024 MiB less 100 MiB of weights, over 200 MiB; how much the host has is not known.
     assert (memory["workers_per_limit"], memory["workers_that_fit"]) == (4, None)
-    assert "4 workers fit into each of 3 limits of 1 GiB" in render_capacity._memory(memory)
+    assert "4 workers fit into each of 3 limits of 1 GiB" in capacity._memory(memory)
 
 
 def test_three_containers_are_three_lanes_and_three_lines_on_the_page(three: Store) -> None:

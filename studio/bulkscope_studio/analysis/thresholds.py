@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bulkscope_studio.analysis.queueing import LITTLE_TOLERANCE
+from bulkscope_studio.analysis.statistics.queueing import LITTLE_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)

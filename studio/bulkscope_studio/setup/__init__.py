@@ -1,11 +1,5 @@
-"""``bulkscope setup``: bring Elasticsearch and Kibana to what Bulkscope needs, as often as one likes.
+"""Bring Elasticsearch and Kibana to what Bulkscope needs, as often as one likes: ``bulkscope setup``.
 
-``plan`` says what is wanted (files and settings, no server), ``merge`` what differs, ``client`` talks HTTP,
-``elasticsearch`` and ``kibana`` hold one function per step, ``apply`` runs steps, ``cli`` is the command.
+``plan`` says what is wanted (files and settings, no server), ``merge`` what differs, ``elasticsearch`` and ``kibana``
+hold one function per step, ``apply`` runs steps.
 """
-
-from __future__ import annotations
-
-from bulkscope_studio.setup.cli import command
-
-__all__ = ["command"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bulkscope_studio.setup.client import Again, Client, Credentials, Trouble
+from bulkscope_studio.elastic.client import Again, Client, Credentials, Trouble
 
 State = Literal["ok", "created", "changed", "unchanged", "skipped", "look at", "failed"]
 PLANNED: Mapping[str, str] = {"created": "would create", "changed": "would change"}

@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from bulkscope_studio.elastic.client import Trouble, wait
 from bulkscope_studio.setup import keys, merge, plan
 from bulkscope_studio.setup.apply import Outcome, Session, Step
-from bulkscope_studio.setup.client import Trouble, wait
 
 OTLP_METRICS, OTLP_ALL = (9, 2), (9, 5)
 OVERLAY = "collector/elasticsearch-bulk.yaml"

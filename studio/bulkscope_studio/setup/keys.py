@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bulkscope_studio.elastic.client import NotReady, Trouble, api_key, wait
 from bulkscope_studio.setup import merge
 from bulkscope_studio.setup.apply import Outcome, Session
-from bulkscope_studio.setup.client import NotReady, Trouble, api_key, wait
 
 # A Collector that was started with the old key goes on with it until it is restarted; one whose key is refused
 # (401) drops what it holds, since its exporter does not retry that.

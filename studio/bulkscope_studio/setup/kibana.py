@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from bulkscope_studio.elastic.client import Again, NotReady, Trouble, wait
 from bulkscope_studio.setup import merge, plan
 from bulkscope_studio.setup.apply import Outcome, Session, Step
-from bulkscope_studio.setup.client import Again, NotReady, Trouble, wait
 from bulkscope_studio.setup.elasticsearch import version
 
 DASHBOARDS_API = (9, 5)

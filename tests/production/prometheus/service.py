@@ -16,7 +16,8 @@ import httpx
 from fastapi import FastAPI, HTTPException
 
 import bulkscope
-from bulkscope import _drops, _queue
+from bulkscope._export import drops
+from bulkscope._jobs import queues
 
 app = FastAPI()
 jobs: list[dict[str, str]] = []
@@ -61,7 +62,7 @@ def main() -> None:
     if role == "api":
         asyncio.run(serve())
         file.write_text("".join(json.dumps(headers) + "\n" for headers in jobs))
-        _drops.count("traces", 5, "queue_full")
+        drops.count("traces", 5, "queue_full")
         return
     first, last = int(sys.argv[3]), int(sys.argv[4])
     lines = file.read_text().splitlines()
@@ -71,7 +72,7 @@ def main() -> None:
         except (MemoryError, KeyError):
             continue
     # What a queue's own module does with its broker.
-    _queue.watch(["prompts"], lambda name: 7.0, lambda name: 3.5)
+    queues.watch(["prompts"], lambda name: 7.0, lambda name: 3.5)
 
 
 if __name__ == "__main__":

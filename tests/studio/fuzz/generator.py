@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio.tables import LOG_ATTRIBUTES, SPAN_ATTRIBUTES
+from bulkscope_studio.storage.tables import LOG_ATTRIBUTES, SPAN_ATTRIBUTES
 
 REQUESTS: dict[str, Any] = {
     "traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest,

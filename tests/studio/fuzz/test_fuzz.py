@@ -21,10 +21,10 @@ from random import Random
 import pytest
 from google.protobuf import json_format
 
-from bulkscope_studio import decode
-from bulkscope_studio.intake import SIGNALS, Refusal, decoded, response
-from bulkscope_studio.receiver import JSON, PROTOBUF, parse, unpack
-from bulkscope_studio.store import Store
+from bulkscope_studio.ingest import otlp_decode
+from bulkscope_studio.ingest.intake import SIGNALS, Refusal, decoded, response
+from bulkscope_studio.ingest.otlp_http import JSON, PROTOBUF, parse, unpack
+from bulkscope_studio.storage.store import Store
 from tests.studio.fuzz import generator
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
@@ -37,19 +37,19 @@ KINDS = {signal: (kind, answer, count) for signal, kind, answer, count in SIGNAL
 def take(store: Store, signal: str, body: bytes, encoding: str, content_type: str) -> int:
     """Decode and store a request as the receiver does; return how many records were taken. Raises ``Refusal``."""
     kind, answer, count = KINDS[signal]
-    parts = decode.parts(signal, parse(unpack(body, encoding, LIMIT), content_type, kind))
-    whole, last = decode.Decoded(), False
+    parts = otlp_decode.parts(signal, parse(unpack(body, encoding, LIMIT), content_type, kind))
+    whole, last = otlp_decode.Decoded(), False
     while not last:
         part = decoded(parts, kind)
         last = part.last
         whole.add_counts(part)
         tables = part.arrow()
-        rows = decode.ingest_rows(part, signal, "http")
+        rows = otlp_decode.ingest_rows(part, signal, "http")
         if rows:
-            tables["ingest"] = decode.to_arrow("ingest", rows)
+            tables["ingest"] = otlp_decode.to_arrow("ingest", rows)
         with store.writing() as connection:
             for name, table in tables.items():
-                assert table.schema.names == [column for column, _ in decode.TABLES[name]]
+                assert table.schema.names == [column for column, _ in otlp_decode.TABLES[name]]
                 table.validate(full=True)
                 connection.register("incoming", table)
                 conflict = "OR IGNORE " if name == "resources" else ""

@@ -1,0 +1,37 @@
+"""What every record says about the process it came from."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from typing import Any
+
+from bulkscope import conventions as c
+from bulkscope._host.proc import Proc
+
+
+def process_attributes() -> dict[str, Any]:
+    """Return what differs between a process and its forks: instance id (fresh each call) and pid."""
+    return {c.SERVICE_INSTANCE_ID: str(uuid.uuid4()), c.PROCESS_PID: os.getpid()}
+
+
+def attributes(proc: Proc | None = None) -> dict[str, Any]:
+    """Return the resource attributes that Bulkscope adds; what cannot be read, or is set by the user, is left out.
+
+    ``bulk.worker.cpus`` is in cores (a quota makes it a fraction), ``bulk.worker.cpu.set`` names them, and
+    ``bulk.worker.memory.limit`` is in bytes.
+    """
+    proc = proc or Proc()
+    found = {
+        c.HOST_NAME: socket.gethostname(),
+        c.CONTAINER_ID: proc.container_id(),
+        c.WORKER_CPUS: proc.allowed_cores(),
+        c.WORKER_CPU_SET: proc.allowed_cpus(),
+        c.WORKER_MEMORY_LIMIT: proc.memory_limit(),
+    }
+    # In a container the user may know better than the kernel: the host's name there is the container's id.
+    given = {pair.partition("=")[0].strip() for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")}
+    return process_attributes() | {
+        name: value for name, value in found.items() if value is not None and name not in given
+    }

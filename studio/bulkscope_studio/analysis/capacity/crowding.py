@@ -1,0 +1,163 @@
+"""How fast one place works while so many are busy: less where they share cores, caches and the memory bus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bulkscope_studio.analysis.statistics import estimates
+from bulkscope_studio.analysis.statistics.estimates import Floats
+from bulkscope_studio.analysis.statistics.simulation import Slowing
+from bulkscope_studio.analysis.timeline.facts import Codes
+from bulkscope_studio.analysis.timeline.timeline import Steps
+
+# Jobs that began with so many busy places, below which neighbouring numbers are taken together: as for a mean rate.
+LEAST_BEGUN = 20
+_MOST_GROUPS = 8
+_RESAMPLES = 1000
+_BATCHES = 50
+_SOLVED = 0.9
+# Of both sides together 1 %. Not 5 %: of the groups only those are left that fall, and one queue in twelve seemed
+# slowed that was not.
+_CHANCE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """How fast a place is, by how many are busy: ``groups`` (groups,) has the lowest number of each group of numbers.
+
+    ``found`` (groups,) over that of the last group, falling; ``draws`` (draws, groups) the same from resamples of the
+    jobs. ``most`` is the highest number that a job began beside, itself included.
+    """
+
+    groups: Codes
+    found: Floats
+    draws: Floats
+    most: int
+
+    def _with(self, busy: Floats | Codes) -> Codes:
+        """Return the group of each number of busy places; of one that was not seen, the nearest."""
+        return np.clip(np.searchsorted(self.groups, busy, "right") - 1, 0, len(self.groups) - 1)
+
+    def work(self, start: Floats, end: Floats, busy: Steps, places: int) -> Floats:
+        """Return how long each job would have taken with ``places`` busy all the time (jobs,), in s."""
+        times = _times(start, end, busy, self.groups)
+        return np.asarray(times @ self.found / self.found[self._with(np.array(places))])
+
+    def slowing(self, start: Floats, end: Floats, busy: Steps, places: int) -> Slowing | None:
+        """Return what up to ``places`` busy ones do to each other; None where nothing. The jobs as in ``work``."""
+        number = self._with(np.arange(1, places + 1))
+        if number[0] == number[-1]:
+            return None
+        times = _times(start, end, busy, self.groups).mean(axis=0)
+        all_busy = np.concatenate([[self.found[number[-1]]], self.draws[:, number[-1]]])
+        usual = (np.vstack([self.found, self.draws]) @ times) / all_busy
+        return Slowing(
+            self.found[number] / all_busy[0],
+            self.draws[:, number] / all_busy[1:, None],
+            usual[1:] / usual[0],
+            self.most,
+        )
+
+
+def speeds(start: Floats, end: Floats, expected: Floats, busy: Steps, *, within: bool) -> Speeds | None:
+    """Return how fast a place is while 1, 2 and more are busy.
+
+    ``start`` and ``end`` (jobs,) are in s, ``expected`` (jobs,) what a job of its size usually takes, in s; ``busy``
+    counts the busy places at each time. ``within``: only jobs of about the same time are compared, so that a host that
+    was slow for a while is not taken for places that slow each other; else also those of times with other numbers of
+    places. None where no slowing is to be seen: too few jobs, always as many busy, or a 99 % interval of the fastest
+    over the slowest that reaches 1.
+
+    The queue does not choose a job by its size, so jobs that begin beside n busy places have on average as much work,
+    of what is expected of them, as those that begin beside any other number. Work done is the time with k busy places
+    times their speed v_k, so that the sum over k of v_k times the covariance of the time with k busy and "began beside
+    n" is 0 for each n: as many equations as ratios of speeds. (The number at the start is the instrument, Wald 1940;
+    its mean in each of 50 batches is taken off where ``within``.) Speeds may only fall with more busy places: where
+    they do not, neighbours are taken together. Numbers that were not seen have the speed of the nearest that was.
+    """
+    order = np.argsort(start, kind="stable")
+    order = order[end[order] > start[order]]
+    start, end, expected = start[order], end[order], expected[order]
+    begun = busy.value(start)
+    groups = _groups(begun)
+    while len(groups) > 1:
+        times = _times(start, end, busy, groups) / expected[:, None]
+        sums, jobs = _by_batch(times, np.searchsorted(groups, begun, "right") - 1)
+        found = _solved(sums, jobs, within)
+        if found is None:  # of the last group: it is there for too short a time
+            groups = groups[:-1]
+            continue
+        rising = np.flatnonzero(np.diff(found) >= 0)
+        if not len(rising):
+            draws = _draws(sums, jobs, within)
+            sure = len(draws) >= _SOLVED * _RESAMPLES and np.quantile(draws[:, 0] / draws[:, -1], _CHANCE) > 1
+            most = int(np.max(begun))
+            return Speeds(groups, found, np.minimum.accumulate(draws, axis=1), most) if sure else None
+        groups = np.delete(groups, rising[0] + 1)
+    return None
+
+
+def _groups(begun: Floats) -> Codes:
+    """Return the lowest number of each group of numbers of busy places (rising), each with enough jobs begun in it."""
+    numbers, counts = np.unique(begun, return_counts=True)
+    least = max(LEAST_BEGUN, len(begun) / (2 * _MOST_GROUPS))
+    lowest: list[int] = []
+    inside = np.inf
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        if inside >= least:
+            lowest.append(number)
+            inside = 0
+        inside += count
+    if len(lowest) > 1 and inside < least:
+        lowest.pop()
+    return np.array(lowest, np.int64)
+
+
+def _times(start: Floats, end: Floats, busy: Steps, groups: Codes) -> Floats:
+    """Return how long each job ran in each group of numbers of busy places (jobs, groups), in s."""
+    group = np.clip(np.searchsorted(groups, busy.count, "right") - 1, 0, len(groups) - 1)
+    columns = []
+    for number in range(len(groups)):
+        inside = np.concatenate([[0.0], np.cumsum(np.diff(busy.at) * (group[:-1] == number))])
+        columns.append(np.interp(end, busy.at, inside) - np.interp(start, busy.at, inside))
+    return np.stack(columns, axis=1)
+
+
+def _by_batch(times: Floats, of: Codes) -> tuple[Floats, Floats]:
+    """Return, of batches of the jobs in their order, the time in each group of jobs begun in each, and their number.
+
+    Shapes (batches, groups begun in, groups run in) and (batches, groups). Batches, since a host that is slow for a
+    while makes neighbours alike.
+    """
+    groups = times.shape[1]
+    batch = np.arange(len(times)) * _BATCHES // len(times)
+    sums, jobs = np.zeros((_BATCHES, groups, groups)), np.zeros((_BATCHES, groups))
+    np.add.at(sums, (batch, of), times)
+    np.add.at(jobs, (batch, of), 1.0)
+    return sums, jobs
+
+
+def _solved(sums: Floats, jobs: Floats, within: bool) -> Floats | None:
+    """Return the speeds over that of the last group (groups,); None where they do not follow from the times."""
+    if not within:
+        sums, jobs = sums.sum(axis=0, keepdims=True), jobs.sum(axis=0, keepdims=True)
+    share = jobs / np.maximum(jobs.sum(axis=1, keepdims=True), 1.0)
+    moved = (sums - share[:, :, None] * sums.sum(axis=1)[:, None, :]).sum(axis=0)
+    try:
+        found = np.append(np.linalg.solve(moved[:-1, :-1], -moved[:-1, -1]), 1.0)
+    except np.linalg.LinAlgError:
+        return None
+    return found if bool(np.all(np.isfinite(found) & (found > 0))) else None
+
+
+def _draws(sums: Floats, jobs: Floats, within: bool) -> Floats:
+    """Return the speeds of resamples of the batches (draws, groups), of those of which they follow.
+
+    A number of places that was there for a short time may be in none of the batches drawn.
+    """
+    random = np.random.default_rng(estimates.SEED)
+    drawn = (random.integers(0, _BATCHES, _BATCHES) for _ in range(_RESAMPLES))
+    found = [_solved(sums[rows], jobs[rows], within) for rows in drawn]
+    return np.array([each for each in found if each is not None]).reshape(-1, jobs.shape[1])

@@ -1,0 +1,521 @@
+"""Two sides, number by number: how much B differs from A, whether that could be chance, and one sentence to take away.
+
+Six numbers are tested at once. Each has an interval at 1 - 0.05/6, so that all six hold together in at least 95 % of
+comparisons (Bonferroni), and a verdict only where its interval leaves out "no difference". Holm's steps would find a
+little more, and have no intervals of the same level.
+
+The intervals are over jobs: they say what more jobs of these runs would show, not how much one run differs from the
+next. That is what several bulks a side are for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bulkscope_studio.analysis import wording
+from bulkscope_studio.analysis.compare import effects
+from bulkscope_studio.analysis.compare.effects import AtEqualTokens, Effect
+from bulkscope_studio.analysis.compare.sides import Setting, Side
+from bulkscope_studio.analysis.plain import plain
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+SCHEMA = "bulkscope.compare/1"
+FAMILY = 0.95
+TESTS = ("time", "decode_rate", "cpu", "memory", "failures", "output")
+LEVEL = 1 - (1 - FAMILY) / len(TESTS)
+# Five degrees of freedom are left to a fit of three weights; Student's quantile for fewer is no news to anybody.
+LEAST_JOBS = 8
+# Within it two sides are the same for practice: two processes of one program differ by as much.
+SAME_WITHIN = 0.01
+# Token counts of two tokenizers for the same prompts. By chance 8 pairs reach this once in 5,000 times.
+LEAST_RANK_CORRELATION = 0.95
+LEAST_RANKED = 8
+# Of the time in which some task waited for a core (PSI), and of the inferences' time throttled by a quota.
+PRESSURE_APART = 0.10
+THROTTLED_APART = 0.05
+# Of the shorter run, in which both ran on one host.
+TOGETHER = 0.10
+
+FASTER, SLOWER, MORE, LESS = "faster", "slower", "more", "less"
+NO_DIFFERENCE = "no difference seen"
+SAME = f"the same within {SAME_WITHIN:.0%}".replace("%", " %")
+UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number. ``verdict`` is B's, against A; ``a``, ``b`` in ``unit``; ``jobs`` that it was computed from.
+
+    ``kind`` is ``ratio`` (B over A) or ``difference`` (B minus A). ``estimated``: measured or fitted with a
+    reservation that ``note`` or the side's share of exact measurements tells.
+    """
+
+    name: str
+    title: str
+    kind: str
+    unit: str
+    a: float | None
+    b: float | None
+    effect: Effect | None
+    verdict: str
+    estimated: bool
+    jobs: tuple[int, int]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Whether the jobs were compared prompt by prompt, and why (not). ``tokens``: ``equal`` or ``ranked`` alike."""
+
+    paired: bool
+    pairs: int
+    tokens: str | None
+    rank_correlation: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Why the numbers may not mean what they seem to; ``code`` is stable."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All of it; ``answer`` is the sentence that comes first."""
+
+    answer: str
+    a: Side
+    b: Side
+    pairing: Pairing
+    equal_job: dict[str, float]
+    rows: tuple[Row, ...]
+    cautions: tuple[Caution, ...]
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Compare two sides. The same jobs in any order, at any time of day, give the same result."""
+    cautions = _cautions(a, b)
+    if a.facts.bulks == b.facts.bulks and a.facts.models == b.facts.models:
+        nothing = Pairing(False, 0, None, None, "Both sides are the same jobs.")
+        return Comparison("A and B are the same jobs: there is nothing to compare.", a, b, nothing, {}, (), cautions)
+    pairing = pair(a, b)
+    time, equal_job = _time(a, b, pairing.paired)
+    rows = (
+        time, _rate(time, equal_job), _decode(a, b, pairing.paired), _cpu(a, b, pairing.paired),
+        _memory(a, b, pairing.paired), _failures(a, b, pairing.paired), _output(a, b, pairing.paired),
+    )  # fmt: skip
+    return Comparison(_answer(a, b, rows, cautions), a, b, pairing, equal_job, rows, cautions)
+
+
+def pair(a: Side, b: Side) -> Pairing:
+    """Say whether job i of both sides is the same prompt. Prompts are not recorded; their order and lengths are.
+
+    A wrong pairing costs nothing but width: pairs are drawn together, and unrelated ones vary as two samples do.
+    """
+    if len(a) != len(b):
+        return Pairing(False, 0, None, None, f"Not paired: A has {_jobs(len(a))}, B {len(b):,}.")
+    known = np.isfinite(a.input) & np.isfinite(b.input)
+    left, right = a.input[known], b.input[known]
+    if len(left) < 2:
+        return Pairing(
+            False, 0, None, None, "Not paired: without input tokens of both sides nothing shows that prompts are alike."
+        )
+    if bool(np.all(left == right)):
+        reason = f"Paired by order of enqueue: both sides sent {_jobs(len(a))} with equal input tokens."
+        return Pairing(True, len(a), "equal", None, reason)
+    found = effects.rank_correlation(left, right)
+    told = None if np.isnan(found) else round(found, 6)
+    if len(left) >= LEAST_RANKED and found >= LEAST_RANK_CORRELATION:
+        reason = (
+            f"Paired by order of enqueue: both sides sent {_jobs(len(a))}; input tokens differ, as two tokenizers' do, "
+            f"and keep their order (rank correlation {found:.3f}, at least {LEAST_RANK_CORRELATION})."
+        )
+        return Pairing(True, len(a), "ranked", told, reason)
+    if len(left) < LEAST_RANKED:
+        pairs = wording.count(len(left), "pair of input tokens that differs", "pairs of input tokens that differ")
+        why = f"{pairs} {wording.agree(len(left), 'is', 'are')} too few to tell (at least {LEAST_RANKED})"
+    elif told is None:
+        why = "the input tokens of one side are all equal, those of the other are not"
+    else:
+        why = f"their input tokens do not go together (rank correlation {found:.3f}, under {LEAST_RANK_CORRELATION})"
+    return Pairing(False, 0, None, told, f"Not paired: both sides sent {_jobs(len(a))}, but {why}.")
+
+
+def _jobs(count: int) -> str:
+    return wording.count(count, "job")
+
+
+def _usable(a: Side, b: Side, paired: bool, *columns: str) -> tuple[Flags, Flags]:
+    """Return which jobs ended well and have all ``columns``; of pairs, which have them on both sides."""
+    found = []
+    for side in (a, b):
+        good = side.ok.copy()
+        for name in columns:
+            good &= np.isfinite(getattr(side, name))
+        found.append(good)
+    return (found[0] & found[1],) * 2 if paired else (found[0], found[1])
+
+
+def _too_few(use: tuple[Flags, Flags]) -> str:
+    counts = [int(each.sum()) for each in use]
+    if min(counts) >= LEAST_JOBS:
+        return ""
+    there = f"there are {counts[0]} and {counts[1]}"
+    return f"Needs {LEAST_JOBS} jobs a side that ended well and recorded it, above 0; {there}."
+
+
+def _row(
+    name: str,
+    title: str,
+    unit: str,
+    values: tuple[float | None, float | None],
+    effect: Effect | None,
+    use: tuple[Flags, Flags],
+    note: str = "",
+    *,
+    kind: str = "ratio",
+    words: tuple[str, str] = (MORE, LESS),
+    estimated: bool = False,
+) -> Row:
+    jobs = int(use[0].sum()), int(use[1].sum())
+    verdict = _verdict(effect, kind, words)
+    return Row(name, title, kind, unit, *values, effect, verdict, estimated, jobs, note)
+
+
+def _verdict(effect: Effect | None, kind: str, words: tuple[str, str]) -> str:
+    if effect is None:
+        return UNKNOWN
+    nothing = 1.0 if kind == "ratio" else 0.0
+    if effect.low <= nothing <= effect.high:
+        return NO_DIFFERENCE
+    if kind == "ratio" and effect.low > 1 / (1 + SAME_WITHIN) and effect.high < 1 + SAME_WITHIN:
+        return SAME
+    return words[0] if effect.value > nothing else words[1]
+
+
+_TOKENS = {"prefilled": "prefilled", "generated": "output"}
+
+
+def _tokens(a: Side, b: Side) -> list[str]:
+    """Return which token counts most good jobs of both sides have, and are not 0 throughout."""
+    kept = []
+    for name, column in _TOKENS.items():
+        values = [getattr(side, column)[side.ok] for side in (a, b)]
+        if all(len(v) and np.isfinite(v).mean() >= 0.5 for v in values) and any(np.nansum(v) > 0 for v in values):
+            kept.append(name)
+    return kept
+
+
+def _fit(
+    a: Side, b: Side, paired: bool, cost: str, tokens: list[str]
+) -> tuple[AtEqualTokens | None, dict[str, float], tuple[Flags, Flags], str]:
+    """Compare a cost at equal tokens: with a constant part where the data tell it apart, else without."""
+    use = _usable(a, b, paired, cost, *(_TOKENS[name] for name in tokens))
+    few = _too_few(use)
+    if few:
+        return None, {}, use, few
+    laws = [["constant", *tokens], tokens, tokens[-1:]]
+    costs = getattr(a, cost)[use[0]], getattr(b, cost)[use[1]]
+    for number, law in enumerate(laws):
+        designs = (_design(a, use[0], law), _design(b, use[1], law))
+        found = effects.at_equal_tokens(designs, costs, paired, LEVEL)
+        if found is None or found.effect is None:
+            continue
+        at = {name: value for name, value in zip(law, found.at, strict=True) if name != "constant"}
+        without = {1: "a constant part", 2: f"anything but tokens {tokens[-1]}"}
+        note = (
+            f"Token counts vary too little to tell the cost of {without[number]} apart: taken as none."
+            if number
+            else ""
+        )
+        return found, at, use, note
+    return None, {}, use, "The token counts of one side do not tell what a job of the other's length would cost."
+
+
+def _design(side: Side, use: Flags, law: list[str]) -> Floats:
+    columns = [np.ones(int(use.sum())) if name == "constant" else getattr(side, _TOKENS[name])[use] for name in law]
+    return np.column_stack(columns)
+
+
+def _time(a: Side, b: Side, paired: bool) -> tuple[Row, dict[str, float]]:
+    tokens = _tokens(a, b)
+    inferred = all(np.isfinite(side.seconds[side.ok]).any() for side in (a, b))
+    if tokens and inferred:
+        found, at, use, note = _fit(a, b, paired, "seconds", tokens)
+        values = (None, None) if found is None else (found.a, found.b)
+        effect = None if found is None else found.effect
+        title = "inference time per job at equal tokens"
+        return _row(
+            "time", title, "s", values, effect, use, note, words=(SLOWER, FASTER), estimated=bool(found and note)
+        ), at
+    column = "seconds" if inferred else "process"
+    title = "inference time per job" if inferred else "process time per job"
+    note = "As it was, not at equal tokens: no tokens were recorded"
+    note += "." if inferred else " on both sides, and of one no inference."
+    return _logarithms("time", title, "s", a, b, paired, column, note, words=(SLOWER, FASTER)), {}
+
+
+def _logarithms(
+    name: str,
+    title: str,
+    unit: str,
+    a: Side,
+    b: Side,
+    paired: bool,
+    column: str,
+    note: str,
+    words: tuple[str, str] = (MORE, LESS),
+    estimated: bool = False,
+) -> Row:
+    """Make a row of the ratio of geometric means of a positive column."""
+    use = _usable(a, b, paired, column)
+    positive = [mask & (getattr(side, column) > 0) for side, mask in zip((a, b), use, strict=True)]
+    use = (positive[0] & positive[1],) * 2 if paired else (positive[0], positive[1])
+    left, right = getattr(a, column)[use[0]], getattr(b, column)[use[1]]
+    values = tuple(float(np.exp(np.log(each).mean())) if len(each) else None for each in (left, right))
+    few = _too_few(use)
+    effect = None if few else effects.of_logarithms(left, right, paired, LEVEL)
+    return _row(name, title, unit, (values[0], values[1]), effect, use, few or note, words=words, estimated=estimated)
+
+
+def _rate(time: Row, equal_job: dict[str, float]) -> Row:
+    """Tokens per second at equal tokens: the other face of the time, with its verdict; not tested once more."""
+    generated = equal_job.get("generated")
+    title = "output tokens/s at equal tokens"
+    if generated is None or time.effect is None or time.a is None or time.b is None:
+        note = time.note if time.effect is None else "No output tokens were recorded."
+        return Row("rate", title, "ratio", "1/s", None, None, None, UNKNOWN, False, time.jobs, note)
+    verdict = {SLOWER: LESS, FASTER: MORE}.get(time.verdict, time.verdict)
+    values = generated / time.a, generated / time.b
+    return Row(
+        "rate", title, "ratio", "1/s", *values, time.effect.inverse(), verdict, time.estimated, time.jobs,
+        "Follows from the time.",
+    )  # fmt: skip
+
+
+def _decode(a: Side, b: Side, paired: bool) -> Row:
+    title = "decode tokens/s at equal tokens"
+    if "generated" not in _tokens(a, b):
+        use = _usable(a, b, paired, "decode", "output")
+        return _row("decode_rate", title, "1/s", (None, None), None, use, "No output tokens were recorded.")
+    found, at, use, note = _fit(a, b, paired, "decode", ["generated"])
+    if found is None or found.effect is None:
+        return _row("decode_rate", title, "1/s", (None, None), None, use, note)
+    values = at["generated"] / found.a, at["generated"] / found.b
+    return _row(
+        "decode_rate", title, "1/s", values, found.effect.inverse(), use, note, words=(FASTER, SLOWER),
+        estimated=bool(note),
+    )  # fmt: skip
+
+
+def _cpu(a: Side, b: Side, paired: bool) -> Row:
+    inexact = any(side.facts.cpu_exact is not None and side.facts.cpu_exact < 1 for side in (a, b))
+    tokens = _tokens(a, b)
+    if not tokens:
+        note = "As it was, not at equal tokens: no tokens were recorded."
+        return _logarithms("cpu", "CPU-s per job", "s", a, b, paired, "cpu", note, estimated=inexact)
+    found, at, use, note = _fit(a, b, paired, "cpu", tokens)
+    per = at.get("generated", 1.0)
+    title = "CPU-s per output token at equal tokens" if "generated" in tokens else "CPU-s per job at equal tokens"
+    if found is None or found.effect is None:
+        return _row("cpu", title, "s", (None, None), None, use, note)
+    values = found.a / per, found.b / per
+    return _row("cpu", title, "s", values, found.effect, use, note, estimated=bool(note) or inexact)
+
+
+def _memory(a: Side, b: Side, paired: bool) -> Row:
+    inexact = any(side.facts.memory_exact is not None and side.facts.memory_exact < 1 for side in (a, b))
+    note = "Of the typical job (geometric mean); the highest stands with the sides."
+    return _logarithms("memory", "peak RAM", "By", a, b, paired, "memory", note, estimated=inexact)
+
+
+def _failures(a: Side, b: Side, paired: bool) -> Row:
+    use = (a.final & b.final,) * 2 if paired else (a.final, b.final)
+    left, right = ~a.ok[use[0]], ~b.ok[use[1]]
+    effect = None
+    if min(len(left), len(right)) >= LEAST_JOBS:
+        effect = effects.difference_of_shares(left, right, paired, LEVEL)
+    note = "" if effect else f"Needs {LEAST_JOBS} jobs a side that have ended; there are {len(left)} and {len(right)}."
+    values = tuple(float(each.mean()) if len(each) else None for each in (left, right))
+    return _row("failures", "failed jobs", "share", (values[0], values[1]), effect, use, note, kind="difference")
+
+
+def _output(a: Side, b: Side, paired: bool) -> Row:
+    # Of totals one long answer of a skewed bulk decides, and the interval held the truth in 97 % instead of 99 %.
+    note = "Of the typical answer (geometric mean). Length is not counted as speed."
+    return _logarithms("output", "output tokens per job", "1", a, b, paired, "output", note)
+
+
+def _cautions(a: Side, b: Side) -> tuple[Caution, ...]:
+    found: list[Caution] = []
+
+    def say(code: str, text: str) -> None:
+        found.append(Caution(code, text))
+
+    for name, side in (("A", a), ("B", b)):
+        facts = side.facts
+        if facts.ended < facts.sent:
+            say("partial", f"{name} is partial: {wording.unended(facts.sent - facts.ended, facts.sent)}.")
+        if len(facts.models) > 1:
+            say(
+                "mixed_models",
+                f"{name} mixes {len(facts.models)} models ({', '.join(facts.models)}); add @MODEL to take one.",
+            )
+        if not facts.models:
+            say("no_inferences", f"{name} has no inferences: what its jobs cost the model is not known.")
+        if facts.outside:
+            say("outside", f"{name}: {wording.count(facts.outside, 'inference')} outside of jobs left out.")
+    one, other = a.facts, b.facts
+    if set(one.bulks) & set(other.bulks) and set(one.models) & set(other.models):
+        say("shared_jobs", "A and B share jobs, so they seem more alike than they are.")
+    found += _conditions(one, other)
+    return tuple(found)
+
+
+def _conditions(a: Setting, b: Setting) -> list[Caution]:
+    """Say what beside model and prompts differed between the sides."""
+    found: list[Caution] = []
+
+    def differ(code: str, what: str, left: str, right: str, more: str = "") -> None:
+        found.append(Caution(code, f"{what}: A {left}, B {right}.{more}"))
+
+    def names(values: Sequence[object]) -> str:
+        return ", ".join(map(str, values))
+
+    def far(left: float | None, right: float | None, by: float) -> bool:
+        return left is not None and right is not None and abs(left - right) > by
+
+    if a.hosts and b.hosts and a.hosts != b.hosts:
+        differ("hosts", "Other machines", names(a.hosts), names(b.hosts))
+    if a.cores and b.cores and a.cores != b.cores:
+        cores = [names([wording.number(value) for value in values]) for values in (a.cores, b.cores)]
+        differ("cores", "Other numbers of cores a worker may use", *cores)
+    if a.workers and b.workers and a.workers != b.workers:
+        more = ""
+        if a.makespan_s is not None and b.makespan_s is not None:
+            took = f"{wording.seconds(a.makespan_s)} and {wording.seconds(b.makespan_s)}"
+            more = f" The whole took {took}; time per job does not tell that."
+        differ("workers", "Other numbers of workers", str(a.workers), str(b.workers), more)
+    if far(a.pressure, b.pressure, PRESSURE_APART):
+        shares = [wording.percent(value or 0.0) for value in (a.pressure, b.pressure)]
+        differ("cpu_pressure", "CPU pressure during inferences", *shares)
+    if far(a.throttled, b.throttled, THROTTLED_APART):
+        shares = [wording.percent(value or 0.0) for value in (a.throttled, b.throttled)]
+        differ("throttled", "Time throttled by a CPU quota", *shares)
+    together = _together(a, b)
+    if together > TOGETHER and set(a.hosts) & set(b.hosts) and not set(a.bulks) & set(b.bulks):
+        share = wording.percent(together)
+        text = f"Both ran at once on one machine for {share} of the shorter run: each slowed the other."
+        found.append(Caution("same_time", text))
+    return found
+
+
+def _together(a: Setting, b: Setting) -> float:
+    if a.start_ns is None or a.end_ns is None or b.start_ns is None or b.end_ns is None:
+        return 0.0
+    shared = min(a.end_ns, b.end_ns) - max(a.start_ns, b.start_ns)
+    return max(0, shared) / max(1, min(a.end_ns - a.start_ns, b.end_ns - b.start_ns))
+
+
+def _answer(a: Side, b: Side, rows: Sequence[Row], cautions: Sequence[Caution]) -> str:
+    by = {row.name: row for row in rows}
+    time = by["time"]
+    so_far = " so far" if any(each.code == "partial" for each in cautions) else ""
+    if all(row.effect is None for row in rows):
+        return f"No answer{so_far}: {time.note or by['failures'].note}"
+    # A decode rate says nothing more where the whole time tells who is faster, and output length speaks for nobody.
+    heard = [row for row in rows if row.name != "decode_rate" or time.verdict not in (FASTER, SLOWER)]
+    wins = {side: [text for row in heard if (text := _win(row, side))] for side in ("A", "B")}
+    names = _names(a, b)
+    for name, other in (("A", "B"), ("B", "A")):
+        if wins[name] and not wins[other]:
+            return f"Take {names[name]}{so_far}: it {_list(wins[name])}; no number speaks for {other}."
+    if wins["A"]:
+        return f"It depends{so_far}: {names['A']} {_list(wins['A'])}; {names['B']} {_list(wins['B'])}."
+    text = f"No difference seen{so_far} between {names['A']} and {names['B']}"
+    if time.verdict == SAME:
+        return f"{text}: their time per job is {SAME}."
+    if time.effect is None:
+        return f"{text}; their times are not known: {time.note}"
+    return f"{text}: {wording.percent(time.effect.smallest)} more time per job would have been seen in 4 of 5 cases."
+
+
+def _names(a: Side, b: Side) -> dict[str, str]:
+    """Return what to call the sides: by their models where these tell them apart, else as they were asked for."""
+    one, other = a.facts.models, b.facts.models
+    if len(one) == len(other) == 1 and one != other:
+        return {"A": f"A ({one[0]})", "B": f"B ({other[0]})"}
+    return {"A": f"A ({a.label})", "B": f"B ({b.label})"}
+
+
+# What makes a side the better one, and whether a high number does. ``times`` is the other side's number over its own.
+_BETTER = {
+    "time": ("is faster (the other takes {times} the time{equal}, {range})", False),
+    "decode_rate": ("decodes faster (the other's rate is {times} as high, {range})", True),
+    "cpu": ("costs less CPU (the other takes {times} as much{equal}, {range})", False),
+    "memory": ("needs less RAM (the other {times} as much, {range})", False),
+    "failures": ("fails less ({own} against {other})", False),
+}
+
+
+def _win(row: Row, side: str) -> str:
+    """Return why ``row`` speaks for ``side``; empty when it does not."""
+    effect = row.effect
+    if effect is None or row.name not in _BETTER or row.verdict in (NO_DIFFERENCE, SAME):
+        return ""
+    phrase, high_is_good = _BETTER[row.name]
+    b_higher = effect.value > (1 if row.kind == "ratio" else 0)
+    if ("B" if b_higher == high_is_good else "A") != side:
+        return ""
+    own, other = (row.a, row.b) if side == "A" else (row.b, row.a)
+    turned = effect if side == "A" or row.kind != "ratio" else effect.inverse()
+    return phrase.format(
+        times=f"{turned.value:.2f} times",
+        range=wording.between(turned.low, turned.high, "{:.2f}".format),
+        equal=" at equal tokens" if "at equal tokens" in row.title else "",
+        own=wording.percent(own or 0.0),
+        other=wording.percent(other or 0.0),
+    )
+
+
+def _list(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
+
+
+def to_json(found: Comparison) -> dict[str, Any]:
+    """Return plain values with stable keys; absent is null. ``effect`` is of B against A."""
+    tree: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "answer": found.answer,
+            "a": _side(found.a),
+            "b": _side(found.b),
+            "pairing": dataclasses.asdict(found.pairing),
+            "equal_job": found.equal_job,
+            "intervals": {"family": FAMILY, "tests": list(TESTS), "each": LEVEL, "method": "Bonferroni"},
+            "rows": [dataclasses.asdict(row) | {"jobs": list(row.jobs)} for row in found.rows],
+            "cautions": [dataclasses.asdict(caution) for caution in found.cautions],
+        }
+    )
+    return tree
+
+
+def _side(side: Side) -> dict[str, Any]:
+    facts = dataclasses.asdict(side.facts)
+    lists = {name: list(value) for name, value in facts.items() if isinstance(value, tuple)}
+    means = {
+        f"{name}_tokens_mean": float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else None
+        for name, values in (("input", side.input), ("output", side.output))
+    }
+    return {"label": side.label, **facts, **lists, **means}

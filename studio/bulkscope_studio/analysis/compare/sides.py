@@ -1,0 +1,278 @@
+"""One side of a comparison: its jobs as columns of numbers, in the order in which they were put.
+
+The tables have the columns of ``queries/report_attempts.sql``, ``report_inferences.sql`` and ``report_requests.sql``
+and one more, ``bulk_id``. Absent is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bulkscope_studio.analysis.statistics import stats
+from bulkscope_studio.storage import credible
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Elasticsearch keeps starts in milliseconds, so an inference may seem to begin this much after its attempt's end.
+_CLOCK_NS = 1_000_000
+_ATTEMPT = (
+    "bulk_id", "job_id", "span_id", "attempt", "enqueue_ns", "start_ns", "end_ns", "retried", "ok", "worker",
+    "host_name",
+)  # fmt: skip
+_INFERENCE = (
+    "bulk_id", "job_id", "span_id", "model", "worker", "host_name", "seconds", "ok", "decode", "input_tokens",
+    "output_tokens", "cached_tokens", "cpu_time", "memory_peak", "start_ns", "end_ns",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a comparison reads of one or several bulks."""
+
+    attempts: pa.Table
+    inferences: pa.Table
+    requests: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a side ran on and how far it has come; shares 0..1, absent is None.
+
+    ``sent`` and ``ended`` count jobs; ``cores`` are those that one worker may use, every value seen;
+    ``throttled`` is the share of the inferences' time; ``makespan_s`` is first enqueue to last end.
+    """
+
+    bulks: tuple[str, ...]
+    models: tuple[str, ...]
+    sent: int
+    ended: int
+    failed: int
+    workers: int
+    hosts: tuple[str, ...]
+    cores: tuple[float, ...]
+    pressure: float | None
+    throttled: float | None
+    cpu_exact: float | None
+    memory_exact: float | None
+    memory_peak_bytes: float | None
+    start_ns: int | None
+    end_ns: int | None
+    makespan_s: float | None
+    outside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The jobs of one side, one element each, in the order of their enqueue; sums over a job's good inferences.
+
+    ``seconds`` is inference time, ``process`` the time of the worker's attempt, ``prefilled`` the input tokens that
+    did not come from a cache, ``memory`` the highest peak (bytes). ``final``: the job has ended for good, and
+    ``ok`` says how.
+    """
+
+    label: str
+    facts: Setting
+    seconds: Floats
+    process: Floats
+    input: Floats
+    prefilled: Floats
+    output: Floats
+    decode: Floats
+    cpu: Floats
+    memory: Floats
+    final: Flags
+    ok: Flags
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+
+def models(tables: Tables) -> list[str]:
+    """Return the models of the inferences, sorted."""
+    return sorted(set(tables.inferences["model"].to_pylist()) - {None})
+
+
+def side(label: str, tables: Tables, model: str | None = None) -> Side:
+    """Make a side of all jobs, or of those that ``model`` worked on.
+
+    A job counts by its last attempt: the highest number, of equal ones the latest start. Where nothing was queued,
+    each inference counts as a job.
+    """
+    tables = Tables(*(credible.table(each) for each in (tables.attempts, tables.inferences, tables.requests)))
+    inferences = tables.inferences
+    if model is not None:
+        inferences = inferences.filter(
+            pa.array([name == model for name in inferences["model"].to_pylist()], pa.bool_())
+        )
+    jobs = _jobs(tables.attempts)
+    outside = _add(jobs, _rows(inferences, _INFERENCE))
+    if model is not None:
+        _own(jobs, _rows(tables.inferences, _INFERENCE))
+        jobs = {key: job for key, job in jobs.items() if job["tried"]}
+    ordered = _in_order(jobs)
+    measured = [_measure(job) for job in ordered]
+    columns = {name: np.array([row[name] for row in measured], np.float64) for name in _NAMES}
+    final = np.array([job["final"] for job in ordered], np.bool_)
+    ok = np.array([job["final"] and job["ok"] for job in ordered], np.bool_)
+    return Side(label, _facts(tables, inferences, ordered, model, outside), **columns, final=final, ok=ok)
+
+
+_NAMES = ("seconds", "process", "input", "prefilled", "output", "decode", "cpu", "memory")
+
+
+def _rows(table: pa.Table, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    keys = tuple(names)
+    for values in zip(*(table[name].to_pylist() for name in keys), strict=True):
+        yield dict(zip(keys, values, strict=True))
+
+
+def _jobs(attempts: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the jobs by (bulk, job): the last attempt's columns, ``put`` and room for the inferences."""
+    jobs: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in _rows(attempts, _ATTEMPT):
+        if row["job_id"] is None:
+            row["job_id"] = row["span_id"]  # without an id each attempt is a job
+        key = row["bulk_id"], row["job_id"]
+        known = jobs.get(key)
+        put = row["enqueue_ns"] if row["enqueue_ns"] is not None else row["start_ns"]
+        before = None if known is None else known["put"]
+        if known is None or _rank(row) >= _rank(known):
+            jobs[key] = known = row | {"inferences": [], "tried": False}
+        known["put"] = min((at for at in (before, put) if at is not None), default=None)
+    for job in jobs.values():
+        job["final"] = job["end_ns"] is not None and not job["retried"]
+    return jobs
+
+
+def _rank(row: dict[str, Any]) -> tuple[int, int]:
+    return 1 if row["attempt"] is None else row["attempt"], row["start_ns"] or 0
+
+
+def _add(jobs: dict[tuple[str, str], dict[str, Any]], inferences: Iterator[dict[str, Any]]) -> int:
+    """Give the inferences to their jobs; return how many belong to none though there are jobs."""
+    queued, outside = bool(jobs), 0
+    for row in inferences:
+        key = row["bulk_id"], row["job_id"]
+        job = jobs.get(key) if row["job_id"] is not None else None
+        if job is None and queued:
+            outside += 1
+            continue
+        if job is None:
+            jobs[row["bulk_id"], row["span_id"]] = {
+                "bulk_id": row["bulk_id"], "job_id": row["span_id"], "put": row["start_ns"], "start_ns": None,
+                "end_ns": None, "final": True, "ok": row["ok"], "tried": True, "inferences": [row],
+                "worker": row["worker"], "host_name": row["host_name"],
+            }  # fmt: skip
+            continue
+        job["tried"] = True
+        if (
+            job["start_ns"] is not None
+            and job["start_ns"] <= row["start_ns"]
+            and (job["end_ns"] is None or row["start_ns"] <= job["end_ns"] + _CLOCK_NS)
+        ):
+            job["inferences"].append(row)
+    return outside
+
+
+def _own(jobs: dict[tuple[str, str], dict[str, Any]], inferences: Iterator[dict[str, Any]]) -> None:
+    """Where several models worked on one job, a model answers for its own inferences only."""
+    used: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in inferences:
+        used[row["bulk_id"], row["job_id"]].add(row["model"])
+    for key, job in jobs.items():
+        if len(used[key]) > 1 and job["inferences"]:
+            job["ok"] = all(row["ok"] for row in job["inferences"])
+
+
+def _in_order(jobs: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort by bulk (the first one put first), enqueue, input tokens, id.
+
+    Jobs put in the same millisecond look simultaneous to Elasticsearch; their tokens then tell which is which.
+    """
+    first: dict[str, int] = {}
+    for job in jobs.values():
+        first[job["bulk_id"]] = min(first.get(job["bulk_id"], 2**63), job["put"] or 0)
+
+    def key(job: dict[str, Any]) -> tuple[int, str, int, float, str]:
+        tokens = sum(row["input_tokens"] or 0 for row in job["inferences"])
+        return first[job["bulk_id"]], job["bulk_id"], job["put"] or 0, tokens, job["job_id"]
+
+    return sorted(jobs.values(), key=key)
+
+
+def _measure(job: dict[str, Any]) -> dict[str, float]:
+    good = [row for row in job["inferences"] if row["ok"]]
+
+    def total(name: str) -> float:
+        values = [row[name] for row in good]
+        return math.fsum(values) if values and None not in values else math.nan
+
+    prefilled = math.nan
+    if good and all(row["input_tokens"] is not None for row in good):
+        prefilled = float(sum(max(0, row["input_tokens"] - (row["cached_tokens"] or 0)) for row in good))
+    ended = job["start_ns"] is not None and job["end_ns"] is not None
+    return {
+        "seconds": total("seconds"),
+        "process": (job["end_ns"] - job["start_ns"]) / 1e9 if ended else math.nan,
+        "input": total("input_tokens"),
+        "prefilled": prefilled,
+        "output": total("output_tokens"),
+        "decode": total("decode"),
+        "cpu": total("cpu_time"),
+        "memory": max((float(row["memory_peak"]) for row in good if row["memory_peak"] is not None), default=math.nan),
+    }
+
+
+def _facts(
+    tables: Tables, inferences: pa.Table, ordered: list[dict[str, Any]], model: str | None, outside: int
+) -> Setting:
+    announced = sum(size or 0 for size in tables.requests["bulk_size"].to_pylist()) if model is None else 0
+    puts = [job["put"] for job in ordered if job["put"] is not None]
+    ends = [job["end_ns"] for job in ordered if job["end_ns"] is not None]
+    ends += [row["end_ns"] for job in ordered for row in job["inferences"] if row["end_ns"] is not None]
+    ran = [job for job in ordered if job["worker"] is not None and (job["start_ns"] is not None or job["inferences"])]
+    seconds = stats.total(inferences["seconds"])
+    bulks = dict.fromkeys(job["bulk_id"] for job in ordered)
+    bulks |= dict.fromkeys(tables.requests["bulk_id"].to_pylist())
+    return Setting(
+        bulks=tuple(bulks),
+        models=tuple(sorted(set(inferences["model"].to_pylist()) - {None})),
+        sent=max(announced, len(ordered)),
+        ended=sum(1 for job in ordered if job["final"]),
+        failed=sum(1 for job in ordered if job["final"] and not job["ok"]),
+        workers=len({job["worker"] for job in ran}),
+        hosts=tuple(sorted({job["host_name"] for job in ran if job["host_name"]})),
+        cores=_cores(inferences),
+        pressure=stats.mean(inferences["cpu_pressure"]),
+        throttled=stats.ratio(stats.total(inferences["cpu_throttled"]), seconds),
+        cpu_exact=stats.share(inferences["cpu_exact"]),
+        memory_exact=stats.share(inferences["memory_exact"]),
+        memory_peak_bytes=stats.highest(inferences["memory_peak"]),
+        start_ns=min(puts, default=None),
+        end_ns=max(ends, default=None),
+        makespan_s=(max(ends) - min(puts)) / 1e9 if puts and ends else None,
+        outside=outside,
+    )
+
+
+def _cores(inferences: pa.Table) -> tuple[float, ...]:
+    """Return the cores that a worker may use; where its resource does not tell, from CPU time and utilisation."""
+    told = set(stats.present(inferences["cpus"]))
+    if told:
+        return tuple(sorted(told))
+    columns = (inferences[name].to_pylist() for name in ("cpu_time", "cpu_utilization", "seconds"))
+    found = Counter(
+        round(cpu / (share * seconds))
+        for cpu, share, seconds in zip(*columns, strict=True)
+        if cpu is not None and share and seconds and seconds > 0.05  # shorter ones are too coarse to divide
+    )
+    return (float(found.most_common(1)[0][0]),) if found else ()

@@ -1,0 +1,684 @@
+"""The verdicts, one function each: what it requires stands in ``docs/analysis.md``, its numbers in ``thresholds``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import numpy as np
+
+from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis.explain import arrivals, breakdown
+from bulkscope_studio.analysis.explain.arrivals import Arrivals
+from bulkscope_studio.analysis.explain.evidence import Evidence, Finding, every, measured, said, some
+from bulkscope_studio.analysis.statistics import estimates
+from bulkscope_studio.analysis.statistics.estimates import Estimate
+from bulkscope_studio.analysis.statistics.queueing import Little
+from bulkscope_studio.analysis.thresholds import Threshold
+from bulkscope_studio.analysis.timeline import measures
+from bulkscope_studio.analysis.timeline.facts import Codes, Facts
+from bulkscope_studio.analysis.timeline.measures import Cpu, Growth, Load, Memory
+from bulkscope_studio.analysis.timeline.progress import Progress
+from bulkscope_studio.analysis.timeline.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that findings look at.
+
+    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it, None where its jobs did
+    not mostly wait for that.
+    """
+
+    facts: Facts
+    progress: Progress
+    timeline: Timeline
+    little: Little | None
+    growth: Growth
+    load: Load
+    arrivals: Arrivals
+    open: bool
+    time: breakdown.Time
+    ahead: Arrivals | None
+    cpu: Cpu
+    memory: Memory
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Return the outcomes of the bulk's API requests, where one was recorded."""
+        return [outcome for outcome in self.facts.requests.outcome if outcome is not None]
+
+    @property
+    def bulk(self) -> str:
+        """Return the bulk's page."""
+        return f"/bulk/{quote(self.facts.id, safe='')}"
+
+    def trace(self, row: int) -> str | None:
+        """Return the page of the trace of an attempt."""
+        found = self.facts.attempts.trace[row].as_py()
+        return None if found is None else f"/trace/{quote(found, safe='')}"
+
+
+def unfit(view: View) -> Finding:
+    """The records contradict themselves, or lack what a verdict would stand on."""
+    a, p = view.facts.attempts, view.progress
+    own = a.mine & a.ended
+    waits = a.wait[own & np.isfinite(a.wait)]
+    negative = float(np.mean(waits < 0)) if len(waits) else None
+    expected = max(1, 3 * int(own.sum()))  # PRODUCER, CONSUMER and inference span of each
+    lost = sum(records for signal, _, records in view.facts.drops or () if signal in ("traces", "unknown"))
+    ends = len(p.missing) + p.unknown
+    first = own & (a.attempt <= 1)
+    unsent = int(np.sum(first & np.isnan(a.put)))
+    sent = int(first.sum()) - unsent
+    early = int(np.sum(own & (a.enqueue < view.facts.heard_first - 1)))
+    evidence = [
+        measured(
+            "Little's law, deviation", view.little.deviation if view.little else None, ">", thresholds.LITTLE,
+            detail="L from the senders, W from the workers", link=view.bulk,
+        ) if p.complete else said("little_deviation", "Little's law: not checked, the bulk has not ended", None),
+        # Where no job has a sender's record, nobody instruments the sender; where some lack it, it was lost.
+        measured(
+            "jobs without their sender's record", unsent / (sent + unsent) if sent else None, ">",
+            thresholds.MISSING_SENDS, link=view.bulk,
+        ),
+        said(
+            "cut_window",
+            f"{wording.count(early, 'job')} put before the first record of all was made" if early
+            else "the records begin before the bulk",
+            early > 0, float(early), link="/",
+        ),
+        measured("negative waits", negative, ">", thresholds.NEGATIVE_WAITS, link=view.bulk),
+        measured(
+            "spans dropped or refused", None if view.facts.drops is None else lost / expected, ">",
+            thresholds.LOST_RECORDS, detail=_drops(view.facts), link="/",
+        ),
+        measured(
+            "jobs without an end", ends / p.sent if p.sent else None, ">", thresholds.MISSING_ENDS,
+            detail=_missing(p), link=view.bulk,
+        ),
+    ]  # fmt: skip
+    if not own.any() and not len(p.lost) and view.load.stalled == 0:
+        # A request that was refused, or failed, is an answer of its own.
+        answered = {"overload", "internal_error"} & set(view.facts.requests.outcome)
+        what = "no job has ended yet" if p.sent else "the bulk has no jobs"
+        evidence.append(said("ended_jobs", what, bool(p.sent) or not answered, 0.0, link=view.bulk))
+    reasons = [item.text for item in evidence if item.holds]
+    text = "The records are fit for a verdict."
+    if reasons:
+        text = "The records cannot carry a verdict: " + "; ".join(reasons) + "."
+    # What is not known (a partial bulk, senders that count no drops) does not make the data unfit.
+    return Finding("data_unfit", bool(reasons), text, tuple(evidence))
+
+
+def _drops(facts: Facts) -> str:
+    return ", ".join(f"{records:,} {signal} ({reason})" for signal, reason, records in facts.drops or ())
+
+
+def _missing(p: Progress) -> str:
+    parts = []
+    if len(p.missing):
+        parts.append(f"{len(p.missing):,} whose worker or queue went on")
+    if p.unknown:
+        parts.append(f"{p.unknown:,} that the request sent and of which nothing was seen")
+    return ", ".join(parts)
+
+
+def internal_failure(view: View) -> Finding:
+    """Jobs fail though nothing is overloaded, workers are lost, or stand idle beside waiting jobs."""
+    a, load = view.facts.attempts, view.load
+    ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
+    failed = ended[~a.ok[ended]]
+    domains = _domains(view.facts, failed)
+    errors = a.error.take(failed).to_pylist()
+    internal = [
+        row
+        for row, domain, error in zip(failed.tolist(), domains, errors, strict=True)
+        if not (domain == "timeout" or (domain == "resource" and _of_memory(error)))
+    ]
+    by_load = len(failed) - len(internal)
+    share = measured(
+        "failed attempts, not by load", estimates.proportion(len(internal), len(ended)), ">", thresholds.FAILED,
+        bound="low", detail=_errors(view.facts, internal), link=view.trace(internal[0]) if internal else view.bulk,
+    )  # fmt: skip
+    timeouts = measured(
+        "failed attempts by time-out or memory", estimates.proportion(by_load, len(ended)), ">", thresholds.FAILED,
+        bound="low", link=view.bulk,
+    )  # fmt: skip
+    busy = measured("workers busy", load.busy, "<", thresholds.BUSY_LOW, link=view.bulk)
+    rising = view.arrivals.piles_up
+    flat = said("backlog", "the backlog rose meanwhile" if rising else "the backlog did not rise", not rising)
+    crashed = _gone(view, by_memory=False)
+    gone = said(
+        "lost_workers",
+        f"{wording.count(len(crashed), 'attempt')} lost with {'its worker' if len(crashed) == 1 else 'their workers'} "
+        f"({_jobs(view, crashed)})"
+        if crashed
+        else "no worker was lost",
+        bool(crashed),
+        float(len(crashed)),
+        link=(view.trace(crashed[0]) if crashed else None) or view.bulk,
+    )
+    total = load.capacity or load.dispatch or np.nan  # nobody came: all of the time was lost
+    stalled = measured(
+        "workers' time lost beside waiting jobs", load.stalled / total if load.stalls else 0.0, ">=",
+        thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
+    )  # fmt: skip
+    idle = measured(
+        "workers' time free beside waiting jobs", load.dispatch / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
+    )
+    hung = measured(
+        "workers' time lost inside jobs, outside the model", load.hung / total if load.hangs else 0.0, ">=",
+        thresholds.STALL_SHARE, link=view.bulk,
+    )  # fmt: skip
+    requests = view.outcomes
+    api = measured(
+        "API requests failed internally",
+        estimates.proportion(requests.count("internal_error"), len(requests)), ">", thresholds.FAILED, bound="low",
+        link="/",
+    )  # fmt: skip
+    light = every(timeouts, busy, flat)
+    holds = True in (share.holds, gone.holds, stalled.holds, idle.holds, hung.holds, api.holds, light)
+    text = "Nothing inside failed."
+    if holds:
+        text = "Something is broken, not overloaded: " + "; ".join(
+            filter(
+                None,
+                [
+                    _failed_text(view, internal, ended) if share.holds else "",
+                    gone.text if gone.holds else "",
+                    f"workers stood idle beside waiting jobs for {wording.percent(load.dispatch / total)} of their time"
+                    f"{f' ({_stalls(view)})' if load.stalls else ''}"
+                    if stalled.holds or idle.holds
+                    else "",
+                    f"{wording.count(load.hangs, 'job')} stood still outside the model for "
+                    f"{wording.seconds(load.hung)} in all (a broker, a result store or a disk that does not answer?)"
+                    if hung.holds
+                    else "",
+                    f"{wording.count(requests.count('internal_error'), 'API request')} failed" if api.holds else "",
+                    f"{wording.count(by_load, 'attempt')} timed out while workers had time" if light else "",
+                ],
+            )
+        )
+        text += "."
+    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, idle, hung, api))
+
+
+_MEMORY = re.compile("memory|oom|alloc", re.IGNORECASE)
+
+
+def _of_memory(error: str | None) -> bool:
+    """Tell whether an error of the domain ``resource`` is one of memory, not of a disk or a file handle."""
+    return error is None or _MEMORY.search(error) is not None
+
+
+def _gone(view: View, *, by_memory: bool) -> list[int]:
+    """Return the attempts that were lost with their workers, killed for memory or otherwise."""
+    silent = {item["job_id"] for item in view.facts.lost if item["domain"] == "resource"}
+    rows = view.progress.lost_attempts
+    told = zip(rows.tolist(), view.facts.attempts.crashed[rows].tolist(), _domains(view.facts, rows), strict=True)
+    return [
+        row
+        for row, crashed, domain in told
+        if (domain == "resource" if crashed else view.facts.job_name(row) in silent) == by_memory
+    ]
+
+
+def _likely(view: View, rows: list[int]) -> str:
+    """Return a word where the kernel has counted no kill for memory of some of them."""
+    likely = {item["job_id"] for item in view.facts.lost if item["likely"]}
+    return " likely" if any(view.facts.job_name(row) in likely for row in rows) else ""
+
+
+def _domains(facts: Facts, rows: Codes) -> list[str]:
+    return [domain or "unknown" for domain in facts.attempts.domain.take(rows).to_pylist()]
+
+
+def _errors(facts: Facts, rows: list[int]) -> str:
+    """Name domains and error types, the most frequent first."""
+    if not rows:
+        return ""
+    index = np.array(rows, np.int64)
+    errors = facts.attempts.error.take(index).to_pylist()
+    found = Counter(zip(_domains(facts, index), errors, strict=True))
+    named = sorted(found.items(), key=lambda item: (-item[1], item[0][0], item[0][1] or ""))
+    return ", ".join(f"{domain}: {error or 'no error type'} ({count:,})" for (domain, error), count in named[:4])
+
+
+def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
+    domains = Counter(_domains(view.facts, np.array(rows, np.int64)))
+    most = sorted(domains.items(), key=lambda item: (-item[1], item[0]))
+    first = view.facts.job_name(rows[0])
+    where = " and ".join(name for name, _ in most[:2])
+    return (
+        f"{wording.part(len(rows), len(ended), 'attempt')} failed in the domain {where} "
+        f"({_errors(view.facts, rows)}), the first of them job {first}"
+    )
+
+
+def _jobs(view: View, rows: list[int], most: int = 3) -> str:
+    names = [view.facts.job_name(row) for row in rows[:most]]
+    more = f" and {len(rows) - most:,} more" if len(rows) > most else ""
+    return f"job {', '.join(names)}{more}"
+
+
+def _stalls(view: View) -> str:
+    load = view.load
+    if not load.stalls:
+        return ""
+    where = (
+        f", before job {view.facts.job_name(load.longest_row)} was taken" if load.longest_row >= 0 else ", to the end"
+    )
+    return f"{wording.count(load.stalls, 'time')}, longest {wording.seconds(load.longest)}{where}"
+
+
+def overload(view: View) -> Finding:
+    """More arrives than the workers can do: backlog and wait both rise, and not because a job takes longer than before.
+
+    Either it does not, or the jobs that came were too many even for workers that had stayed as fast as at first. It is
+    the bulk's own jobs that came so, or those of other bulks that its jobs had to wait for.
+    """
+    requests = view.outcomes
+    refused = measured(
+        "requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
+        thresholds.REFUSED, bound="low", link="/",
+    )  # fmt: skip
+    own: tuple[Evidence, ...] = (said("arrivals", _AT_ONCE, False, link=view.bulk),)
+    rises: bool | None = False
+    by = None
+    if view.open:
+        own, rises = _rising(view.arrivals, view.bulk)
+        by = view.arrivals
+    waited = measured(
+        "jobs' time spent waiting for other bulks' jobs",
+        view.time.for_others,
+        ">",
+        thresholds.FOR_OTHERS,
+        link=view.bulk,
+    )
+    before: tuple[Evidence, ...] = ()
+    if view.ahead is not None:
+        before, rose = _rising_before(view.ahead)
+        if rose and not rises:
+            rises, by = True, view.ahead
+    answer = True if rises or refused.holds else rises
+    return Finding("overload", answer, _overload_text(view, answer, by), (*own, waited, *before, refused))
+
+
+_AT_ONCE = "the bulk was put at once: its backlog is its size"
+
+
+def _rising(came: Arrivals, link: str) -> tuple[tuple[Evidence, ...], bool | None]:
+    """Return the proofs that more came than could be done, and whether they prove it."""
+    flat = _flat(came, link)
+    offered = measured(
+        "jobs that came, over those that workers as fast as at first can do", came.offered, ">", thresholds.OFFERED,
+        bound="low", link=link,
+    )  # fmt: skip
+    found = _piling_up(came, link)
+    return (*found, flat, offered), every(*found, _either(flat, offered))
+
+
+def _rising_before(came: Arrivals) -> tuple[tuple[Evidence, ...], bool | None]:
+    """Return the same of what came before a bulk.
+
+    The queue was last empty just before jobs became too slow, where they did: the service time at first tells nothing.
+    """
+    found = (*_piling_up(came, "/"), _flat(came, "/"))
+    named = (
+        dataclasses.replace(item, name=f"before_{item.name}", text=f"other bulks before it: {item.text}")
+        for item in found
+    )
+    return tuple(named), every(*found)
+
+
+def _piling_up(came: Arrivals, link: str) -> tuple[Evidence, ...]:
+    return (
+        measured("arrivals lasted", came.window, ">=", thresholds.OVERLOAD_S, link=link),
+        measured("points", float(came.points), ">=", thresholds.OVERLOAD_POINTS),
+        measured("backlog rises by", came.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=link),
+        measured("wait rises by", came.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=link),
+        measured("workers busy meanwhile", came.busy, ">=", thresholds.BUSY_LOW, link=link),
+    )
+
+
+def _flat(came: Arrivals, link: str) -> Evidence:
+    return measured(
+        "service time grew over the window by", came.service, "<=", thresholds.SERVICE_GROWTH, bound="low", link=link
+    )
+
+
+def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
+    if not holds:
+        return "No overload was seen." if holds is False else "Whether arrivals outran the workers cannot be told."
+    text = "More arrived than the workers could do"
+    if by is not None and by.backlog is not None and by.piles_up:
+        came = f"{wording.number(by.rate)} jobs/s"
+        text += (
+            f": {f'before this bulk, other bulks brought {came}' if by is view.ahead else f'{came} came'}, and the "
+            f"backlog grew by {wording.number(by.backlog.value)} jobs/s for {wording.seconds(by.window)}"
+        )
+        if by.slowed:
+            text += f", in which a job came to take {wording.percent(by.slowed)} longer"
+    asked = view.outcomes
+    if refused := asked.count("overload"):
+        verb = wording.agree(refused, "was", "were")
+        text += f"; {wording.part(refused, len(asked), 'request')} {verb} refused"
+    others = view.load.others / view.load.capacity if view.load.capacity > 0 else 0.0
+    if others > 0.1:
+        text += f"; other bulks had {wording.percent(others)} of the workers' time"
+    return f"{text}{_enough(view, by, others)}."
+
+
+def _enough(view: View, by: Arrivals | None, others: float) -> str:
+    """Say how many workers would have kept up; nothing where other bulks took a part that ``by`` does not count."""
+    if by is None or by.backlog is None or not by.piles_up or (by is view.arrivals and others > 0.1):
+        return ""
+    done = by.rate - by.backlog.value  # jobs/s, by workers that were busy
+    if not done > 0:
+        return ""
+    workers = math.ceil(by.places * by.rate / done / thresholds.ROOM.value)
+    return f"; to keep up takes about {wording.count(workers, 'worker')} as fast as these were{_more(view)}"
+
+
+def memory_limited(view: View) -> Finding:
+    """Memory is nearly used up, or its lack already costs time or workers."""
+    m = view.memory
+    near = measured(
+        f"{m.near_of or 'memory'}, at the peak", m.near, ">=", thresholds.MEMORY_NEAR, detail=_fit(m), link=view.bulk
+    )
+    pressure = measured("tasks waited for memory (PSI)", m.pressure, ">=", thresholds.MEMORY_PRESSURE, link="/")
+    faults = measured("major page faults, median", m.faults, ">=", thresholds.MAJOR_FAULTS, link="/")
+    killed = _gone(view, by_memory=True)
+    gone = said(
+        "workers_killed_for_memory",
+        f"{wording.count(len(killed), 'attempt')} lost with workers that were{_likely(view, killed)} killed for memory"
+        if killed
+        else "no worker was killed for memory",
+        bool(killed),
+        float(len(killed)),
+        link=view.bulk,
+    )
+    a = view.facts.attempts
+    ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
+    failed = ended[~a.ok[ended]]
+    errors = a.error.take(failed).to_pylist()
+    lacking = sum(
+        domain == "resource" and _of_memory(error)
+        for domain, error in zip(_domains(view.facts, failed), errors, strict=True)
+    )
+    short = measured(
+        "attempts that failed for lack of memory", estimates.proportion(lacking, len(ended)), ">", thresholds.FAILED,
+        bound="low", link=view.bulk,
+    )  # fmt: skip
+    holds: bool | None = True in (item.holds for item in (near, pressure, faults, gone, short))
+    if not holds and near.holds is None and pressure.holds is None:
+        holds = None  # neither how full memory was nor whether its lack cost time
+    text = "Memory was not the limit." if holds is False else "How near memory was to its limit is not recorded."
+    if holds:
+        text = "Memory limits this system: " + "; ".join(
+            item.text for item in (near, pressure, faults, gone, short) if item.holds
+        )
+        if _fit(m) and not near.holds:
+            text += f"; {_fit(m)}"
+        text += "."
+    return Finding("memory_limited", holds, text, (near, pressure, faults, gone, short))
+
+
+def _fit(m: Memory) -> str:
+    own = m.limits > 1
+    count = m.fit_each if own else m.fit
+    if count < 0:
+        return ""
+    shared = f" beside {wording.size(m.shared)} that they share" if m.shared else ""
+    fit = "no worker" if count == 0 else wording.count(count, "worker")
+    verb = "fits" if count < 2 else "fit"
+    each = f" into each of {m.limits} limits" if own else ""
+    were = wording.agree(m.workers, "was", "were")
+    return f"{fit} of {wording.size(m.per_worker)} {verb}{each}{shared}, there {were} {m.workers:,}"
+
+
+def cpu_saturated(view: View) -> Finding:
+    """All cores that the workers may use are busy, and threads wait for them."""
+    c = view.cpu
+    busy = measured(
+        f"cores busy while most workers were ({c.busy_source or 'no source'})",
+        c.busy,
+        ">=",
+        thresholds.CPU_BUSY,
+        link="/",
+    )
+    pressure = measured("tasks waited for a core (PSI)", c.pressure, ">=", thresholds.CPU_PRESSURE, link="/")
+    proof = f"{wording.percent(thresholds.CPU_STARVED.value)} prove it alone"
+    wait = measured(
+        "inferences' threads without a core", c.wait, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
+    )
+    quota = measured(
+        "inferences held back by a quota", c.throttled, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
+    )
+    full = busy.holds and some(pressure, wait, quota)
+    proven = np.fmax(c.wait, c.throttled) >= thresholds.CPU_STARVED.value
+    holds = True if full or proven else None if busy.holds is None and wait.holds is None else False
+    text = "The cores were not the limit." if holds is False else "How busy the cores were is not recorded."
+    if holds:
+        text = "The cores are full: " + "; ".join(item.text for item in (busy, pressure, wait, quota) if item.holds)
+        text += ". More workers on these cores bring nothing."
+    return Finding("cpu_saturated", holds, text, (busy, pressure, wait, quota))
+
+
+def memory_bandwidth(view: View) -> Finding:
+    """Decoding slows with each busy worker while cores are free and prefill does not: the memory bus is shared."""
+    g = view.growth
+    slow = _slowdown(view)
+    parts = [
+        _share_of_growth("prefill's growth over decode's", g.prefill, g.decode, "<", thresholds.PREFILL_SCALES, view),
+        _share_of_growth("CPU time's growth over the job's", g.cpu, g.service, ">=", thresholds.CPU_GROWS, view),
+    ]
+    low = _low_pressure(view)
+    holds = every(_either(*slow), *parts, low)
+    text = "Memory bandwidth was not the limit." if holds is False else _untold(view)
+    if holds and g.decode is not None:
+        text = (
+            f"The memory bus is the limit: with {wording.count(g.most, 'worker')} busy instead of "
+            f"{wording.number(g.fewest)}, decoding a token takes {wording.times_as(g.decode.value, 'long')}, and "
+            f"prefill does not, while cores were free{_gain(g)}. Fewer bytes a token help: a smaller or more strongly "
+            "quantised model."
+        )
+    return Finding("memory_bandwidth", holds, text, (*slow, *parts, low))
+
+
+def _either(*evidence: Evidence) -> Evidence:
+    """Fold alternatives into one."""
+    return said("alternatives", "", some(*evidence))
+
+
+def _slowdown(view: View) -> tuple[Evidence, Evidence]:
+    """Return two proofs of workers that slow each other; either will do."""
+    g = view.growth
+    gain = measured("tokens/s with twice the busy workers, times", g.gain, "<=", thresholds.GAIN, link=view.bulk)
+    range_ = f"{wording.between(g.fewest, g.most)} busy"
+    slowed = measured(
+        "time of a job with most workers busy over fewest", g.service, ">=", thresholds.SLOWDOWN, detail=range_,
+        link=view.bulk,
+    )  # fmt: skip
+    return _sure(gain, g.gain is not None and g.gain.high < thresholds.SURE_GAIN.value), _sure(
+        slowed, g.service is not None and g.service.low > thresholds.SURE_SLOWDOWN.value
+    )
+
+
+def _sure(evidence: Evidence, sure: bool) -> Evidence:
+    """Take back what holds but could be chance."""
+    if not evidence.holds or sure:
+        return evidence
+    return dataclasses.replace(evidence, text=f"{evidence.text}; the interval is too wide", holds=None)
+
+
+def _share_of_growth(
+    label: str, part: Estimate | None, whole: Estimate | None, relation: str, threshold: Threshold, view: View
+) -> Evidence:
+    """Compare two factors of growth by their logarithms."""
+    share = None
+    if part is not None and whole is not None and whole.value > 1:
+        share = float(np.log(part.value) / np.log(whole.value))
+    return measured(label, share, relation, threshold, link=view.bulk)
+
+
+def _low_pressure(view: View) -> Evidence:
+    wait = measured("inferences' threads without a core", view.cpu.wait, "<", thresholds.CPU_WAIT, link=view.bulk)
+    pressure = measured("tasks waited for a core (PSI)", view.cpu.pressure, "<", thresholds.CPU_PRESSURE, link="/")
+    return wait if wait.holds is not None else pressure
+
+
+def contention(view: View) -> Finding:
+    """Jobs take longer the more of them run, so that more workers bring few more tokens; the cause is none of those."""
+    g = view.growth
+    slow = _slowdown(view)
+    holds = some(*slow)
+    text = "Workers do not slow each other much." if holds is False else _untold(view)
+    if holds and g.service is not None:
+        text = (
+            f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
+            f"takes {wording.times_as(g.service.value, 'long')}{_gain(g)}. "
+        )
+        causes = [f for f in (memory_limited(view), cpu_saturated(view), memory_bandwidth(view)) if f.holds]
+        text += (
+            f"What explains it: {', '.join(TITLES[cause.code] for cause in causes)}."
+            if causes
+            else "Neither cores nor memory explain it: look for a lock, a shared disk, cores that share their units, "
+            "or a limit inside the engine."
+        )
+    return Finding("contention", holds, text, (*slow, _low_pressure(view)))
+
+
+def _fits(busy: float) -> str:
+    """Say how much more load fits beside what keeps so large a share of the workers busy."""
+    if busy <= 0:
+        return "far more load fits"
+    times = wording.number(max(1.0, thresholds.ROOM.value / busy))
+    return "little more load fits" if times == "1" else f"about {times} times the load fits"
+
+
+def _gain(g: Growth) -> str:
+    """Say what more workers would bring."""
+    if g.gain is None:
+        return ""
+    times = wording.number(max(1.0, g.gain.value))
+    return f"; twice the workers bring {'no more' if times == '1' else f'{times} times the'} tokens/s"
+
+
+def _untold(view: View) -> str:
+    g = view.growth
+    if not np.isfinite(g.fewest):
+        return "Whether workers slow each other cannot be told: too few inferences."
+    busy = wording.between(g.fewest, g.most)
+    seen = (
+        f"from {busy} workers were"
+        if " to " in busy
+        else f"always {wording.count(g.most, 'worker was', 'workers were')}"
+    )
+    return (
+        f"Whether workers slow each other cannot be told: {seen} busy. Run the same prompts with another number of "
+        "workers to know."
+    )
+
+
+def headroom(view: View) -> Finding:
+    """None of the others: how much more load fits, or what would make this bulk faster."""
+    load, came, progress = view.load, view.arrivals, view.progress
+    busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
+    cores = measured(f"cores busy ({view.cpu.busy_source or 'no source'})", view.cpu.busy, "<=", thresholds.ROOM)
+    places = wording.count(max(load.places, 1), "worker")
+    a = view.facts.attempts
+    longest = float(np.max((a.end - a.start)[a.mine & a.ended], initial=0.0))
+    were = "was" if load.places <= 1 else "were"
+    if load.capacity <= 0:
+        text = "Nothing about load can be said: no job took any time."
+    elif view.time.for_others > thresholds.FOR_OTHERS.value:
+        text = _beside(view)
+    elif progress.sent == 1:
+        text = "One job: nothing about load can be said from it."
+    elif view.open and came.piles_up and came.slowed and came.busy >= thresholds.BUSY_LOW.value:
+        text = (
+            f"Jobs came to take longer, {wording.percent(came.slowed)} over the {wording.seconds(came.window)} "
+            "in which they arrived, and the workers fell behind: look at their tokens and models, and at what else ran "
+            "on the host."
+        )
+    elif view.open and np.isfinite(came.busy):
+        text = (
+            f"Nothing held this bulk up: {places} {were} busy {wording.percent(came.busy)} of the time at "
+            f"{wording.number(came.rate)} jobs/s; {_fits(came.busy)} before waits grow steeply."
+        )
+    elif longest >= thresholds.ROOM.value * (view.timeline.last - view.timeline.first):
+        text = (
+            f"The longest job is the limit: it alone took {wording.seconds(longest)}, and nothing was broken or full. "
+            "More workers bring nothing; a shorter job, or an earlier start of it, does."
+        )
+    elif load.others > load.own:
+        text = _beside(view)
+    elif cores.holds is False:
+        text = (
+            f"Workers and cores were both in use, and neither in excess: {places} busy {wording.percent(load.busy)} of "
+            f"the time, cores {wording.percent(view.cpu.busy)}. More workers need more cores{_more(view)}."
+        )
+    else:
+        text = (
+            f"The number of workers is the limit, and nothing else: {places} {were} busy "
+            f"{wording.percent(load.busy)} of the time, and nothing was broken or full{_more(view)}."
+        )
+    return Finding("headroom", True, text, (busy, cores))
+
+
+def _beside(view: View) -> str:
+    share = wording.percent(view.load.others / view.load.capacity)
+    return (
+        f"Other bulks' jobs had the workers for {share} of their time; "
+        f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
+    )
+
+
+def _more(view: View) -> str:
+    """How many more workers the cores and the memory take."""
+    c, m = view.cpu, view.memory
+    parts = []
+    if np.isfinite(c.busy) and np.isfinite(c.cores_per_place) and np.isfinite(c.cores) and c.cores_per_place > 0:
+        more = int(max(0.0, (thresholds.CPU_BUSY.value - c.busy) * c.cores) // c.cores_per_place)
+        parts.append(f"the cores take {f'{more:,}' if more else 'no'} more")
+    if m.fit >= 0:
+        parts.append(f"memory takes {f'{m.fit - m.workers:,}' if m.fit > m.workers else 'no'} more")
+    return f"; {', '.join(parts)}" if parts else ""
+
+
+TITLES = {
+    "data_unfit": "data unfit", "internal_failure": "internal failure", "overload": "overload",
+    "memory_limited": "memory limited", "cpu_saturated": "CPU saturated",
+    "memory_bandwidth": "memory-bandwidth bound", "contention": "contention", "headroom": "headroom",
+}  # fmt: skip
+# The order is fixed: the first that holds is the verdict. What fails or overflows comes before what is merely full,
+# and the causes of a slow-down (memory, cores, bus) before the slow-down of no known cause.
+ORDER = (
+    unfit, internal_failure, overload, memory_limited, cpu_saturated, memory_bandwidth, contention, headroom,
+)  # fmt: skip
+
+
+def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | None) -> View:
+    """Measure everything that the findings need."""
+    came = arrivals.own(facts, timeline)
+    time = breakdown.time(facts, timeline)
+    return View(
+        facts=facts,
+        progress=progress,
+        timeline=timeline,
+        little=little,
+        growth=measures.growth(facts, timeline),
+        load=measures.load(facts, progress, timeline, thresholds.STALL_S.value),
+        arrivals=came,
+        open=arrivals.over_time(facts, timeline, came),
+        time=time,
+        ahead=arrivals.ahead(facts, timeline) if time.for_others > thresholds.FOR_OTHERS.value else None,
+        cpu=measures.cpu(facts, timeline),
+        memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),
+    )

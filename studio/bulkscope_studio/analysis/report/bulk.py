@@ -1,0 +1,253 @@
+"""From the attempts, inferences and requests of one bulk to its report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from bulkscope_studio.analysis import wording
+from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Inferences, Jobs, Lost, Progress, Requests
+from bulkscope_studio.analysis.statistics import stats
+from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
+
+OUTCOMES = ("ok", "client_error", "overload", "internal_error")
+Row = Mapping[str, Any]
+
+
+def analyse(
+    bulk_id: str, jobs: pa.Table, inferences: pa.Table, requests: pa.Table, hosts: pa.Table, lost: pa.Table
+) -> BulkReport:
+    """Compute the report; tables have the columns of ``queries/report_*.sql``."""
+    silent = {row["span_id"] for row in lost.to_pylist()}
+    rows: list[Row] = [row | {"lost": row["span_id"] in silent} for row in jobs.to_pylist()]
+    last = _last(rows)
+    progress = _progress(last, requests.to_pylist())
+    complete = progress.sent > 0 and progress.done + progress.failed == progress.sent
+    starts = [row["start_ns"] for row in requests.to_pylist()] + [row["enqueue_ns"] for row in rows]
+    ends = [row["end_ns"] for row in rows] + [row["end_ns"] for row in requests.to_pylist()]
+    model_of = dict(zip(inferences["job_id"].to_pylist(), inferences["model"].to_pylist(), strict=True))
+    model_of.pop(None, None)
+    models = sorted({model for model in inferences["model"].to_pylist() if model is not None})
+    workers = sorted({row["worker"] for row in rows if row["worker"] is not None})
+    checked = _little(rows) if complete else None
+    notes = _notes(progress, complete, checked)
+    return BulkReport(
+        id=bulk_id,
+        start_ns=min((at for at in starts if at is not None), default=None),
+        end_ns=max((at for at in ends if at is not None), default=None),
+        complete=complete,
+        requests=_requests(requests),
+        progress=progress,
+        total=Group("total", _jobs(rows, last), _inferences(inferences)),
+        models=_groups(models, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"])),
+        workers=_groups(workers, rows, last, inferences, "worker", lambda row: row["worker"]),
+        hosts=_hosts(hosts.to_pylist()),
+        lost=tuple(
+            Lost(
+                *(row[name] for name in ("job_id", "attempt", "worker", "model", "elapsed", "memory", "domain")),
+                *(row[name] for name in ("memory_limit", "likely", "model_likely")),
+            )
+            for row in lost.to_pylist()
+        ),
+        little=checked,
+        notes=notes,
+    )
+
+
+def _last(rows: Iterable[Row]) -> dict[str, Row]:
+    """The attempt that decides each job: one still open, else the highest attempt, else the latest start.
+
+    One that was lost with its worker counts by its start: the broker may have given the job to another.
+    """
+    last: dict[str, Row] = {}
+    for row in rows:
+        # Without an id each attempt is a job.
+        key = row["job_id"] if row["job_id"] is not None else row["span_id"]
+        other = last.get(key)
+        if other is None or _rank(row) >= _rank(other):
+            last[key] = row
+    return last
+
+
+def _rank(row: Row) -> tuple[bool, int, int, bool, bool, bool]:
+    began = row["start_ns"] is not None
+    # Without a number it is the first, as in `queries/bulk_summary.sql`.
+    attempt = 1 if row["attempt"] is None else row["attempt"]
+    ended = row["end_ns"] is not None
+    # Of those that began at once the outcome decides, as there; what is heard of no more says least.
+    equals = ended, bool(row["retried"]), bool(row["ok"])
+    return began and not ended and not row["lost"], attempt, row["start_ns"] or 0, *equals
+
+
+def _progress(last: Mapping[str, Row], requests: list[Row]) -> Progress:
+    states: Counter[str] = Counter()
+    for row in last.values():
+        if row["end_ns"] is not None:
+            states["retrying" if row["retried"] else "done" if row["ok"] else "failed"] += 1
+        elif row["start_ns"] is not None:
+            states["lost" if row["lost"] else "running"] += 1
+        else:
+            states["waiting"] += 1
+    # The request knows how many it sent even when a PRODUCER span was lost.
+    announced = sum(row["bulk_size"] or 0 for row in requests)
+    missing = max(0, announced - len(last))
+    return Progress(
+        sent=max(announced, len(last)), done=states["done"], failed=states["failed"],
+        running=states["running"], retrying=states["retrying"], waiting=states["waiting"],
+        lost=states["lost"], unknown=missing,
+    )  # fmt: skip
+
+
+def _requests(table: pa.Table) -> Requests:
+    rows = table.to_pylist()
+    window = (max(r["start_ns"] for r in rows) - min(r["start_ns"] for r in rows)) / 1e9 if rows else 0.0
+    counts = Counter(row["outcome"] or "unknown" for row in rows)
+    return Requests(
+        count=len(rows),
+        rate_per_s=len(rows) / window if window > 0 else None,
+        outcomes={name: counts.pop(name, 0) for name in OUTCOMES} | dict(sorted(counts.items())),
+        latency_s=stats.distribution(table["seconds"]),
+        enqueue_s=stats.total(table["enqueue_duration"]),
+    )
+
+
+def _groups(
+    names: list[str],
+    rows: list[Row],
+    last: Mapping[str, Row],
+    table: pa.Table,
+    column: str,
+    belongs: Callable[[Row], object],
+) -> tuple[Group, ...]:
+    mine: dict[object, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        mine.get(belongs(row), []).append(row)
+    decided: dict[object, dict[str, Row]] = {name: {} for name in names}
+    for job_id, row in last.items():
+        decided.get(belongs(row), {})[job_id] = row
+    # Rows of the table by name, in their order: to look through the table for each of 10,000 workers takes minutes.
+    of: dict[object, list[int]] = {name: [] for name in names}
+    for number, value in enumerate(table[column].to_pylist()):
+        of.get(value, []).append(number)
+    table = table.combine_chunks()
+    return tuple(
+        Group(name, _jobs(mine[name], decided[name]), _inferences(table.take(pa.array(of[name], pa.int64()))))
+        for name in names
+    )
+
+
+def _jobs(rows: list[Row], last: Mapping[str, Row]) -> Jobs:
+    ended = [row for row in rows if row["end_ns"] is not None]
+    final = [row for row in last.values() if row["end_ns"] is not None and not row["retried"]]
+    failed = [row for row in final if not row["ok"]]
+    waits = [row["wait"] for row in ended if row["wait"] is not None]
+    process = stats.distribution((row["end_ns"] - row["start_ns"]) / 1e9 for row in ended)
+    put = [row["enqueue_ns"] for row in ended if row["enqueue_ns"] is not None]
+    makespan = (max(row["end_ns"] for row in ended) - min(put)) / 1e9 if put else None
+    workers = len({row["worker"] for row in ended if row["worker"] is not None})
+    timed = [row for row in ended if row["enqueue_ns"] is not None and row["end_ns"] > row["enqueue_ns"]]
+    return Jobs(
+        attempts=len(ended),
+        done=len(final) - len(failed),
+        failed=len(failed),
+        retries=sum(1 for row in ended if row["retried"]),
+        rate_per_s=stats.ratio(len(final), makespan),
+        failures_by_domain=_counts(row["failure_domain"] or "unknown" for row in failed),
+        errors=_counts(row["error_type"] for row in ended if row["error_type"] is not None),
+        wait_s=stats.distribution(wait for wait in waits if wait >= 0),
+        negative_waits=sum(1 for wait in waits if wait < 0),
+        process_s=process,
+        total_s=stats.distribution((row["end_ns"] - row["enqueue_ns"]) / 1e9 for row in timed),
+        delay_s=stats.total(row["delay"] for row in ended),
+        wait_ratio=stats.distribution(
+            row["wait"] * 1e9 / (row["end_ns"] - row["enqueue_ns"])
+            for row in timed
+            if row["wait"] is not None and row["wait"] >= 0
+        ),
+        makespan_s=makespan,
+        workers=workers,
+        expected=put_at_once(len(ended), workers, process.mean if process else None),
+    )
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _inferences(table: pa.Table) -> Inferences:
+    return Inferences(
+        count=table.num_rows,
+        failed=sum(1 for ok in table["ok"].to_pylist() if not ok),
+        duration_s=stats.distribution(table["seconds"]),
+        ttft_s=stats.distribution(table["ttft"]),
+        prefill_s=stats.distribution(table["prefill"]),
+        decode_s=stats.distribution(table["decode"]),
+        cpu_s=stats.total(table["cpu_time"]),
+        cpu_utilization=stats.distribution(table["cpu_utilization"]),
+        cpu_exact_share=stats.share(table["cpu_exact"]),
+        cpu_pressure_share=stats.mean(table["cpu_pressure"]),
+        cpu_throttled_s=stats.total(table["cpu_throttled"]),
+        cpu_s_per_output_token=stats.paired(table["cpu_time"], table["output_tokens"]),
+        memory_start_bytes=stats.mean(table["memory_start"]),
+        memory_peak_bytes=stats.highest(table["memory_peak"]),
+        memory_growth_max_bytes=stats.highest(table["memory_growth"]),
+        memory_file_bytes=stats.highest(table["memory_file"]),
+        memory_anon_bytes=stats.highest(table["memory_anon"]),
+        memory_limit_bytes=stats.highest(table["memory_limit"]),
+        memory_exact_share=stats.share(table["memory_exact"]),
+        output_tokens=stats.total(table["output_tokens"]),
+        input_tokens=stats.total(table["input_tokens"]),
+        cached_tokens=stats.total(table["cached_tokens"]),
+        tokens_per_s=stats.paired(table["output_tokens"], table["seconds"]),
+        decode_tokens_per_s=stats.paired(table["output_tokens"], table["decode"]),
+    )
+
+
+def _little(rows: list[Row]) -> Little | None:
+    """Little's law over all attempts; each is in the system from its enqueue to its end."""
+    known = [row for row in rows if row["end_ns"] is not None and row["enqueue_ns"] is not None]
+    ended = [row for row in rows if row["end_ns"] is not None]
+    times = [
+        row["wait"] + (row["delay"] or 0.0) + (row["end_ns"] - row["start_ns"]) / 1e9
+        for row in ended
+        if row["wait"] is not None
+    ]
+    if not known:
+        return None
+    arrivals = [row["enqueue_ns"] for row in known]
+    departures = [row["end_ns"] for row in ended]
+    return little(arrivals, departures, times, (min(arrivals), max(departures)))
+
+
+def _hosts(rows: list[Row]) -> tuple[Host, ...]:
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row["host_name"] or "unknown", {})[row["name"]] = row
+    none: Row = {"mean": None, "max": None}
+    result = []
+    for name, of in sorted(found.items()):
+        cpu, memory = of.get("system.cpu.utilization", none), of.get("system.memory.utilization", none)
+        result.append(Host(name, cpu["mean"], cpu["max"], memory["mean"], memory["max"]))
+    return tuple(result)
+
+
+def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[str, ...]:
+    notes = []
+    if progress.sent == 0:
+        notes.append("no job was recorded for this bulk")
+    elif not complete:
+        left = progress.sent - progress.done - progress.failed
+        notes.append(f"partial: {wording.unended(left, progress.sent)}")
+    if progress.unknown:
+        notes.append(f"unknown jobs: {progress.unknown} that the request sent, and of which nothing was seen")
+    if progress.lost:
+        notes.append(f"lost jobs: {progress.lost} that began, and of whose workers nothing was heard since")
+    if checked is not None and not checked.ok:
+        notes.append(
+            f"Little's law is {checked.deviation:.0%} off (more than 5 %): lost spans, clock skew or a cut "
+            "window; draw no conclusion from waits and rates"
+        )
+    return tuple(notes)

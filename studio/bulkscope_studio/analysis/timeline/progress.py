@@ -1,0 +1,109 @@
+"""Where the jobs of a bulk are, and which of them have an end that nobody recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bulkscope_studio.analysis.thresholds import QUIET_S
+from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Jobs by state; each list has rows of attempts.
+
+    ``last``: the attempt that decides each job. ``lost``: begun, and their worker went silent with them;
+    ``lost_attempts`` the same, those made again by another worker included, and those of which the worker's parent has
+    told: these have failed.
+    ``missing``: the worker went on, or later jobs were taken instead, so that their end was not recorded; ``unknown``
+    were announced by the request, and nothing was seen of them. ``running``: something was heard a moment ago.
+    """
+
+    sent: int
+    done: int
+    failed: int
+    retrying: int
+    last: Codes
+    working: Codes
+    waiting: Codes
+    lost: Codes
+    lost_attempts: Codes
+    missing: Codes
+    unknown: int
+    running: bool
+
+    @property
+    def complete(self) -> bool:
+        """Every job that was sent has ended."""
+        return self.sent > 0 and self.done + self.failed == self.sent
+
+    @property
+    def state(self) -> str:
+        """``complete``, ``running`` or ``stopped`` (nothing is heard of it any more, and not all has ended)."""
+        return "complete" if self.complete else "running" if self.running else "stopped"
+
+
+def progress(facts: Facts) -> Progress:
+    """Sort the bulk's jobs by their deciding attempt: an open one, else the highest attempt, else the latest start."""
+    a = facts.attempts
+    own = np.flatnonzero(a.mine)
+    begun = np.isfinite(a.start)
+    open_ = begun & ~a.ended & ~a.silent
+    # Of those that began at once the outcome decides, as in `queries/bulk_summary.sql`.
+    equals = (a.ok[own], a.retried[own], a.ended[own])
+    order = own[np.lexsort((*equals, np.nan_to_num(a.start[own]), a.attempt[own], open_[own], a.job[own]))]
+    final = np.append(a.job[order][1:] != a.job[order][:-1], True) if len(order) else np.zeros(0, np.bool_)
+    final |= a.job[order] < 0  # without an id each attempt is a job
+    last = order[final]
+    ended = last[a.ended[last]]
+    settled = ended[~a.retried[ended]]
+    silent = last[begun[last] & ~a.ended[last] & a.silent[last]]
+    gone = _went_on(facts, silent)
+    mute = own[begun[own] & ~a.ended[own] & a.silent[own]]
+    waiting = last[~begun[last]]
+    heard = np.concatenate([a.seen[own], a.enqueue[own]])
+    working = last[open_[last]]
+    # What other bulks do on the same queue keeps this one waiting, not stopped.
+    queues, workers = a.queue[own][a.queue[own] >= 0], a.worker[own][a.worker[own] >= 0]
+    # Nobody said which queue: it may be any.
+    near = np.isin(a.queue, queues) | np.isin(a.worker, workers) | (len(queues) + len(workers) == 0)
+    beside = np.concatenate([a.seen[~a.mine & near], a.end[~a.mine & near]])
+    quiet_since = float(np.max(np.nan_to_num(np.concatenate([heard, beside]), nan=-np.inf), initial=-np.inf))
+    running = len(working) > 0 or facts.now - quiet_since < QUIET_S.value
+    retrying = ended[a.retried[ended]]
+    overtaken = np.zeros(len(waiting), np.bool_)
+    died = mute[~_went_on(facts, mute)]
+    if not running and len(waiting) and not len(died):
+        # The queue went on after these were put, and then fell silent: they were taken, or are no more. Where workers
+        # died, one may have taken them with it before it could say so.
+        latest = float(np.max(a.enqueue[own][begun[own]], initial=-np.inf))
+        overtaken = a.enqueue[waiting] < latest
+    announced = int(np.nansum(facts.requests.size)) if len(facts.requests.size) else 0
+    return Progress(
+        sent=max(announced, len(last)),
+        done=int(np.sum(a.ok[settled])),
+        failed=int(np.sum(~a.ok[settled])),
+        retrying=len(retrying),
+        last=last,
+        working=working,
+        waiting=waiting[~overtaken],
+        lost=silent[~gone],
+        lost_attempts=np.sort(np.concatenate([died, own[a.crashed[own]]])),
+        missing=np.concatenate([silent[gone], waiting[overtaken]]),
+        unknown=max(0, announced - len(last)),
+        running=running,
+    )
+
+
+def _went_on(facts: Facts, rows: Codes) -> Flags:
+    """Tell of each silent attempt whether its worker began another one after it was last seen."""
+    a = facts.attempts
+    found = np.zeros(len(rows), np.bool_)
+    if len(rows):
+        latest = np.full(len(facts.worker_names) + 1, -np.inf)
+        begun = np.isfinite(a.start)
+        np.maximum.at(latest, a.worker[begun], a.start[begun])
+        found = latest[a.worker[rows]] > a.seen[rows]
+    return found

@@ -1,0 +1,260 @@
+"""A system's capacity (the JSON of the API) in words, as terminal text and as markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from bulkscope_studio.analysis.wording import ABSENT, agree, between, count, number, percent, seconds, size
+from bulkscope_studio.rendering.output import Output, inline
+
+# Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
+ENOUGH = 0.95
+Columns = tuple[str, ...]
+LEVELS: Columns = ("workers", "jobs/s", "interval", "tokens/s", "seconds of an attempt", "saturated for", "jobs")
+STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "p95", "expected p95", "interval")
+BULKS: Columns = ("bulk", "workers", "jobs/s", "jobs", "wait p50", "p95", "mean")
+
+
+def text(found: Mapping[str, Any], console: Output) -> None:
+    """Print a capacity, or what a sweep found."""
+    for title, lines, tables in _parts(found):
+        console.print(title, style="bold")
+        for line in lines:
+            console.print(line)
+        for heading, columns, rows in tables:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading, title_justify="left", title_style="bold")
+            for n, name in enumerate(columns):
+                table.add_column(name, justify="left" if n == 0 else "right", overflow="fold")
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Return the same as markdown."""
+    out: list[str] = []
+    for n, (title, lines, tables) in enumerate(_parts(found)):
+        out += ["#" * min(n + 1, 2) + " " + inline(title), "", *(f"- {inline(line)}" for line in lines), ""]
+        for heading, columns, rows in tables:
+            out += [
+                f"### {inline(heading)}",
+                "",
+                "| " + " | ".join(columns) + " |",
+                "|---" + "|---:" * (len(columns) - 1) + "|",
+            ]
+            out += ["| " + " | ".join(inline(value) for value in row) + " |" for row in rows] + [""]
+    return "\n".join(out)
+
+
+Section = tuple[str, list[str], list[tuple[str, Columns, list[list[str]]]]]
+
+
+def _parts(found: Mapping[str, Any]) -> Iterator[Section]:
+    if "steps" in found:
+        yield f"Sweep {found['name']}", [found["recommendation"], *found["notes"]], [("Steps", STEPS, steps(found))]
+        found = found["capacity"]
+    for pool in found["pools"]:
+        tables = [
+            (f"By number of workers: {_name(model)}", LEVELS, levels(model))
+            for model in pool["models"]
+            if model["levels"]
+        ]
+        if len(pool["bulks"]) > 1:
+            tables.append(("Measured by bulk", BULKS, bulks(pool)))
+        yield title(pool), sentences(pool), tables
+
+
+def title(pool: Mapping[str, Any]) -> str:
+    """Name a set of workers by its queues."""
+    queues = ", ".join(pool["queues"]) or "jobs"
+    seen = count(pool["workers"], "worker process", "worker processes")
+    return f"Queue {queues}: {seen} seen, last {count(pool['places'], 'place')}"
+
+
+def sentences(pool: Mapping[str, Any]) -> list[str]:
+    """Say what is sustained, the waits to expect, the best load, what more workers bring, and how many fit."""
+    lines = [_rate(model, pool["places"]) for model in pool["models"]]
+    lines += list(_waits(pool))
+    lines += [line for model in pool["models"] for line in _scaling(model)]
+    return [*lines, _memory(pool["memory"]), *pool["notes"]]
+
+
+def _rate(model: Mapping[str, Any], places: int) -> str:
+    now = model["now"]
+    if now is None:
+        return f"{_name(model)}: nothing seen with {count(places, 'place')}."
+    beside = " Other models ran beside it; the time is shared out by place-seconds." if now["mixed"] else ""
+    if now["reached"]:
+        tokens = "" if now["tokens_per_s"] is None else f", {number(now['tokens_per_s']['value'])} output tokens/s"
+        return (
+            f"{_name(model)}: sustains {_with(now['rate_per_s'], number)} jobs/s with {count(places, 'place')}"
+            f"{tokens}; {count(round(now['completions']), 'job')} in {seconds(now['saturated_s'])} of backlog.{beside}"
+        )
+    bound = "" if now["lower_bound_per_s"] is None else f", lower bound {number(now['lower_bound_per_s'])} jobs/s"
+    ceiling = "" if now["ceiling_per_s"] is None else (
+        f"; {number(now['ceiling_per_s'])} jobs/s if more at once do not slow each other (estimate)"
+    )  # fmt: skip
+    return f"{_name(model)}: not reached with {count(places, 'place')}{bound}{ceiling}.{beside}"
+
+
+def _waits(pool: Mapping[str, Any]) -> Iterator[str]:
+    f, measured = pool["forecast"], pool["measured_wait"]
+    if f["wait"] is None:
+        yield f"Waits are not predicted: {f['problem'].removesuffix('.')}."
+    else:
+        source = "the observed rate" if f["observed"] else "asked for"
+        places = f"{count(f['places'], 'place')} {agree(f['places'], 'is', 'are')}"
+        yield (
+            f"At {number(f['rate_per_s'])} jobs/s ({source}) {places} "
+            f"{percent(f['utilization']['value'])} busy; waits to expect: {_of(f['wait'])}."
+        )
+        missed = [condition["text"] for condition in f["conditions"] if not condition["holds"]]
+        if missed:
+            yield "By simulation, since the formula asks for more: " + "; ".join(missed) + "."
+        if f["other"] is not None:
+            yield f"The other method differs by more than the intervals: {_of(f['other'])}."
+    if measured is not None and f["observed"]:
+        yield (
+            f"Measured, {count(measured['jobs'], 'job')}: wait p50 {seconds(measured['p50_s'])}, "
+            f"p95 {seconds(measured['p95_s'])}, mean {seconds(measured['mean_s'])}."
+        )
+    if (best := pool["highest_rate"]) is not None:
+        goal = f"{percent(best['quantile'])} of the waits under {seconds(best['slo_s'])}"
+        if best["rate_per_s"] is None:
+            yield f"No arrival rate keeps {goal} with {count(best['places'], 'place')}."
+        else:
+            yield (
+                f"Up to {_with(best['rate_per_s'], number)} jobs/s {count(best['places'], 'place')} "
+                f"{agree(best['places'], 'keeps', 'keep')} {goal} "
+                f"(by simulation; {percent(best['utilization'])} busy)."
+            )
+
+
+def _of(wait: Mapping[str, Any]) -> str:
+    parts = (
+        f"{name} {_with(wait[key], seconds)}" for name, key in (("p50", "p50_s"), ("p95", "p95_s"), ("mean", "mean_s"))
+    )
+    return ", ".join(parts) + f" (by {wait['method']})"
+
+
+def enough(levels: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the level with the fewest places that does ``ENOUGH`` of the best rate, and the best; all have a rate."""
+    best = max(levels, key=lambda level: level["rate_per_s"]["value"])
+    return next(x for x in levels if x["rate_per_s"]["value"] >= ENOUGH * best["rate_per_s"]["value"]), best
+
+
+def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
+    found = model["scaling"]
+    if found is None or (found["kind"] == "bounds" and len(found["counts"]) < 2):
+        return
+    if found["kind"] == "bounds":
+        most = found["ceilings"][-1]
+        chosen, best = enough([level for level in model["levels"] if level["rate_per_s"] is not None])
+        fewer = ""
+        if chosen is not best:
+            fewer = f", and {count(chosen['places'], 'place')} can do {number(chosen['rate_per_s']['value'])}"
+        yield (
+            f"{_name(model)}: best of {len(found['counts'])} worker counts is {found['best_count']} with "
+            f"{number(found['best_per_s'])} jobs/s{fewer}; {count(most['places'], 'place')} can do "
+            f"{number(most['most_per_s'])} at most"
+            f"{_cores(model, most)}. A curve needs five counts."
+        )
+        return
+    peak, top = found["peak_places"], found["peak_per_s"]
+    where = "no peak" if peak["value"] is None else f"places at the peak: {_with(peak, number)}"
+    beyond = " (extrapolated)" if found["extrapolated"] else ""
+    yield (
+        f"{_name(model)}: universal scalability law, λ {_with(found['lambda_per_s'], number)} jobs/s, "
+        f"σ {_with(found['sigma'], number)}, κ {_with(found['kappa'], number)}; {where}{beyond}, "
+        f"{_with(top, number)} jobs/s."
+    )
+
+
+def _cores(model: Mapping[str, Any], most: Mapping[str, Any]) -> str:
+    return f", limited by {count(model['cores'], 'core')}" if most["by_cores"] else ""
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    own = memory["limits"] > 1
+    fit = memory["workers_per_limit"] if own else memory["workers_that_fit"]
+    if fit is None:
+        return "How many workers fit into memory is not known: no inference recorded its memory and a limit."
+    shared = f" and {size(memory['shared_bytes'])} shared" if memory["shared_bytes"] else ""
+    workers = count(fit, "worker fits", "workers fit") if fit else "No worker fits"
+    each, limit = size(memory["per_worker_bytes"]), size(memory["limit_bytes"])
+    if not own:
+        return f"{workers} into {limit} of memory: {each} each{shared}."
+    whole = memory["workers_that_fit"]
+    hosts = "" if whole is None else f" Their hosts have room for {whole:,} in all."
+    return f"{workers} into each of {memory['limits']:,} limits of {limit}: {each} each{shared}.{hosts}"
+
+
+def levels(model: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of ``LEVELS``."""
+    rows = []
+    for level in model["levels"]:
+        rate = level["rate_per_s"]
+        bound = level["lower_bound_per_s"]
+        rows.append(
+            [
+                str(level["places"]),
+                number(rate["value"]) if rate else ABSENT if bound is None else f"≥ {number(bound)}",
+                interval(rate, number) if rate else "not reached",
+                ABSENT if level["tokens_per_s"] is None else number(level["tokens_per_s"]["value"]),
+                seconds(level["service_s"]),
+                seconds(level["saturated_s"]),
+                f"{level['attempts']:,}",
+            ]
+        )
+    return rows
+
+
+def bulks(pool: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of ``BULKS``."""
+    return [
+        [
+            bulk["id"], str(bulk["places"]), "at once" if bulk["rate_per_s"] is None else number(bulk["rate_per_s"]),
+            f"{bulk['jobs']:,}",
+            *(ABSENT if bulk["wait"] is None else seconds(bulk["wait"][key]) for key in ("p50_s", "p95_s", "mean_s")),
+        ]
+        for bulk in pool["bulks"]
+    ]  # fmt: skip
+
+
+def steps(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of ``STEPS``."""
+    rows = []
+    for step in found["steps"]:
+        wait, expected = step["wait"], step["expected_p95_s"]
+        rows.append(
+            [
+                step["bulk"], str(step["workers"]),
+                "at once" if step["rate_per_s"] is None else number(step["rate_per_s"]), f"{step['jobs']:,}",
+                *(ABSENT if wait is None else seconds(wait[key]) for key in ("p50_s", "p95_s")),
+                ABSENT if expected is None or expected["value"] is None else seconds(expected["value"]),
+                "" if expected is None else interval(expected, seconds),
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def _name(model: Mapping[str, Any]) -> str:
+    return model["model"] or "jobs without a recorded inference"
+
+
+def _with(found: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    value = "∞" if found["value"] is None else words(found["value"])
+    return value + (f" [{ends}]" if (ends := interval(found, words)) else "")
+
+
+def interval(found: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    """Return the ends of an estimate's interval, empty where neither is known."""
+    if found["low"] is None and found["high"] is None:
+        return ""
+    low, high = (math.inf if found[end] is None else found[end] for end in ("low", "high"))
+    return between(low, high, lambda value: words(value) if math.isfinite(value) else "∞")
