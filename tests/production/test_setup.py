@@ -91,7 +91,8 @@ class Run:
 
     def apart(self, before: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a run in a process of its own, after the statements of ``before``."""
-        program = f"import sys; {before}\nfrom bulkscope_studio.cli.setup import command; sys.exit(command(sys.argv[1:]))"
+        ask = "from bulkscope_studio.cli.setup import command; sys.exit(command(sys.argv[1:]))"
+        program = f"import sys; {before}\n{ask}"
         files = ("--files", str(self.files), "--collector-key-file", str(self.key_file), "--ndjson", str(self.ndjson))
         command_line = (sys.executable, "-c", program, *files, *arguments)
         return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
