@@ -1,9 +1,10 @@
 """OpenAI-compatible servers (llama-server, vLLM, Ollama, OpenAI): an inference span for each request.
 
 Seen where ``httpx`` and ``httpx2`` send, which the ``openai`` and ``ollama`` packages send with, so that a
-request made by hand is seen too. The span is of kind CLIENT: the engine is another process, and this one's
-CPU and memory say nothing of it. Tokens and times are what the server answers; a stream that does not say
-how many tokens it had (``stream_options={"include_usage": True}`` asks for it) has none recorded.
+request made by hand is seen too. The span is of kind CLIENT: the engine is another process. Where that is one of this
+machine, its CPU and memory are measured around the call (``_host.engine``), else they are absent. Tokens and times are
+what the server answers; a stream that does not say how many tokens it had (``stream_options={"include_usage": True}``
+asks for it) has none recorded.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class _Call:
             operation=operation,
             max_tokens=answers.limit(limit),
             remote=True,
+            endpoint=_endpoint(request.url),
         )
         self._rest = b""
         self.ended = False
@@ -121,6 +123,11 @@ class _Call:
         if not self.ended and self.inference.finish_reason is None and self.inference.error is None:
             self.inference.finish_reason = "cancelled"
         self.finish()
+
+
+def _endpoint(url: Any) -> tuple[str, int] | None:
+    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+    return None if port is None or not url.host else (url.host, port)
 
 
 def _call(request: Any) -> _Call | None:

@@ -69,6 +69,8 @@ MEMORY_FILE = "bulk.inference.memory.file"
 MEMORY_ANON = "bulk.inference.memory.anon"
 MEMORY_LIMIT = "bulk.inference.memory.limit"
 MEMORY_EXACT = "bulk.inference.memory.exact"
+ENGINE_PID = "bulk.inference.engine.pid"
+ENGINE_COMMAND = "bulk.inference.engine.command"
 BATCH_SIZE = "bulk.inference.batch_size"
 PROMPT_INDEX = "bulk.inference.prompt.index"
 TOKENS_PER_SECOND = "bulk.inference.tokens_per_second"
@@ -228,6 +230,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(MEMORY_ANON, "int", "By", "Anonymous part of resident memory at the end.", "9"),
     Attribute(MEMORY_LIMIT, "int", "By", "Memory the process may use.", "9"),
     Attribute(MEMORY_EXACT, "bool", "", "False when the peak was sampled, not read from the kernel.", "9"),
+    Attribute(ENGINE_PID, "int", "", "Process of this host that answered the call, where it is another one: CPU and memory of the inference are that process's and its children's.", "8,9"),
+    Attribute(ENGINE_COMMAND, "str", "", "Name of that process, as the kernel has it.", "8,9"),
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
     Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens after the first (which prefill yields) over decode time; absent below two tokens.", "12"),
     Attribute(BATCH_SIZE, "int", "{prompt}", "Prompts in the one call, where the engine was given several; tokens are their sums.", "7"),

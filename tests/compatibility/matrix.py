@@ -37,8 +37,8 @@ NOTES = {
     "take turns in one thread: those that overlap share its CPU time as an estimate, and nothing is sent while one "
     "computes.",
     "openai": "Any server with OpenAI's, llama-server's or Ollama's paths, through `openai`, `httpx` or `httpx2`. "
-    "The engine is another process, whose CPU and RAM are not this one's to measure. A stream has tokens when the "
-    "server says them (`stream_options`, or llama.cpp's timings).",
+    "The engine is another process: CPU and RAM are measured where it runs on this machine under the same user. "
+    "A stream has tokens when the server says them (`stream_options`, or llama.cpp's timings).",
     "bullmq": "A job that is tried again has no queue wait: the broker puts it back and does not say when. "
     "The depth of the queue is not reported.",
     "taskiq": "The depth of the queue is reported for list queues on Redis.",
