@@ -213,10 +213,10 @@ def _rows(table: Any, chosen: Flags) -> Any:
 def _pool(seen: Seen, asked: Asked) -> Pool | None:
     facts = _taken(seen)
     line = timeline.build(facts, running=True)
-    jobs, rows = _jobs(facts)
+    jobs, rows = _jobs(facts, line.places)
     if not len(rows) or (asked.model is not None and not np.any(jobs.model == facts.models.index(asked.model))):
         return None
-    found = Saturation(jobs, line, seen.windows)
+    found = Saturation(jobs, facts.attempts, line, seen.windows)
     counts = found.counts()
     if not counts:
         return None
@@ -224,8 +224,12 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     enough = [n for n in counts if at.get(n, 0) >= LEAST_COMPLETIONS]
     places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at.get(n, 0), n))
     told = _told(at, counts, places)
-    models = tuple(_model(facts, line, found, code, told, places) for code in _models(facts, jobs, asked.model))
-    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
+    of_model = np.ones(len(rows), np.bool_)
+    if asked.model is not None:
+        of_model = jobs.model == facts.models.index(asked.model)
+    speeds = _speeds(facts, line, jobs, found, of_model)
+    models = tuple(_model(facts, line, found, code, told, places, speeds) for code in _models(facts, jobs, asked.model))
+    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked, of_model, speeds)
     notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
     if len(told) < len(counts):
         notes += (f"Of {len(counts):,} numbers of places those {len(told)} are told with which most jobs began.",)
@@ -273,7 +277,7 @@ def _taken(seen: Seen) -> Facts:
     return seen.facts if not left.any() else dataclasses.replace(seen.facts, attempts=_rows(a, ~left))
 
 
-def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
+def _jobs(facts: Facts, slots: timeline.Slots) -> tuple[Jobs, Codes]:
     """Return the attempts that ended, each with the model that took most of its time, and their rows."""
     a, i = facts.attempts, facts.inferences
     rows = np.flatnonzero(a.ended)
@@ -299,6 +303,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         start=a.start[rows],
         end=a.end[rows],
         ready=a.ready[rows],
+        free=slots.free[rows],
         worker=a.worker[rows],
         model=model[rows],
         given=given[rows],
@@ -320,9 +325,10 @@ def _models(facts: Facts, jobs: Jobs, wanted: str | None) -> list[int]:
 
 
 def _model(
-    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int
-) -> Model:
-    seen = tuple(found.level(code, n) for n in counts)
+    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int,
+    speeds: crowding.Speeds | None,
+) -> Model:  # fmt: skip
+    seen = tuple(found.level(code, n, speeds) for n in counts)
     # While workers come and go there are other numbers of them for moments.
     levels = tuple(level for level in seen if len(level.service) >= LEAST_COMPLETIONS or level.places == places)
     levels = tuple(level for level in levels if len(level.service))
@@ -380,16 +386,12 @@ class _Workload:
     @classmethod
     def of(
         cls, seen: Seen, facts: Facts, line: timeline.Timeline, jobs: Jobs, rows: Codes, found: Saturation, last: int,
-        asked: Asked,
+        asked: Asked, of_model: Flags, speeds: crowding.Speeds | None,
     ) -> _Workload:  # fmt: skip
         places = asked.workers or last
         basis = last if asked.workers is None else _nearest(found, jobs, asked.workers)
-        of_model = np.ones(len(rows), np.bool_)
-        if asked.model is not None:
-            of_model = jobs.model == facts.models.index(asked.model)
         there = found.usual(basis) & of_model
         gap = found.gap(basis)
-        speeds = _speeds(facts, line, jobs, found, of_model)
         services, slowing = (jobs.end - jobs.start)[there], None
         if speeds is not None and there.any():
             times = (jobs.start[there], jobs.end[there], line.every, places)
