@@ -63,7 +63,10 @@ ARRIVALS: Mapping[str, Callable[[np.random.Generator, int, float], Floats]] = {
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """Jobs in the order of their arrivals (jobs,): times in s and slot; bulk by number, and how many slots there are."""
+    """Jobs in the order of their arrivals (jobs,): times in s, slot, number of the bulk; and how many slots there are.
+
+    It is looked at when all have ended, or at ``until``.
+    """
 
     put: Floats
     start: Floats

@@ -288,9 +288,9 @@ class _Full:
     def rate(self, amounts: Floats) -> Estimate | None:
         """Amount per second of all slots, with the wider of two 95 % intervals; None where it took no time.
 
-        One is of independent jobs, by the variance of a ratio of means (Cochran 1977, 6.4); the other of the ratio of
-        batch means (Law 2015, 9.5.3), which sees what changes slowly. Both are of the logarithm of the rate: a mean of
-        times is skewed as they are.
+        One is of independent jobs, by the variance of a ratio of means (Cochran 1977, 6.4), of the logarithm of the
+        rate, and longer where few long jobs weigh most (``_skewed``). The other is of the ratio of batch means (Law
+        2015, 9.5.3), which sees what changes slowly.
         """
         seconds = self.seconds
         if not seconds > 0:
@@ -298,13 +298,14 @@ class _Full:
         value = float(np.sum(self.weight * amounts)) / seconds
         if value <= 0:
             return Estimate(0.0, 0.0, _UNSEEN / seconds)
-        left = self._left(amounts, value)
-        half = _half(left) / (value * seconds)
+        left = self._left(amounts, value) / (value * seconds)
+        down, up = _skewed(left)
         parts = self._parts(left)
         if len(parts) >= _FEWEST_BATCHES:
-            half = max(half, _half(parts) / (value * seconds))
-        half = math.hypot(half, self.doubt)
-        return Estimate(value, value * math.exp(-half), value * math.exp(half) if half < _OPEN else math.inf)
+            half = estimates.student(len(parts) - 1) * _error(parts)
+            down, up = max(down, half), max(up, half)
+        down, up = math.hypot(down, self.doubt), math.hypot(up, self.doubt)
+        return Estimate(value, value * math.exp(-down), value * math.exp(up) if up < _OPEN else math.inf)
 
     def batches(self) -> Floats:
         """Return the rates of batches of jobs in their order (batches,), linear in the times: their mean is the rate.
@@ -330,10 +331,27 @@ _UNSEEN = 3.69
 _OPEN = 50.0  # of the logarithm: such an end is not known
 
 
-def _half(left: Floats) -> float:
-    """Half the 95 % interval of the sum of so many independent residuals; infinite for one."""
+def _error(left: Floats) -> float:
+    """Standard error of the sum of so many independent residuals; infinite for one."""
     n = len(left)
-    return estimates.student(n - 1) * math.sqrt(n / (n - 1) * float(np.sum(left**2))) if n > 1 else math.inf
+    return math.sqrt(n / (n - 1) * float(np.sum(left**2))) if n > 1 else math.inf
+
+
+def _skewed(left: Floats) -> tuple[float, float]:
+    """How far the 95 % interval of a rate's logarithm goes down and up, from what each job did more than its share.
+
+    Of few long jobs among many short ones most samples hold too few, and their scatter is then too small as well: the
+    rate seems too high, and more exact than it is. Student's statistic is moved by skewness * (2 z^2 + 1) / 6 sqrt(n)
+    (Johnson 1978; Hall 1992), that of the logarithm of a mean back by cv * z^2 / 2 sqrt(n); the end to that side is set
+    further out by it, the other is left where it is.
+    """
+    n, error = len(left), _error(left)
+    if not 0 < error < math.inf:
+        return error, error
+    z = estimates.student(n - 1)
+    skewness = float(np.mean(left**3)) / float(np.mean(left**2)) ** 1.5
+    moved = (-skewness * (2 * z * z + 1) / 6 - error * math.sqrt(n) * z * z / 2) / math.sqrt(n)
+    return (z + max(0.0, moved)) * error, (z + max(0.0, -moved)) * error
 
 
 def _taken(attempts: Attempts, line: Timeline) -> Steps:
