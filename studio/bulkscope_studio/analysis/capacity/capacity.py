@@ -227,8 +227,9 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     of_model = np.ones(len(rows), np.bool_)
     if asked.model is not None:
         of_model = jobs.model == facts.models.index(asked.model)
-    speeds = _speeds(facts, line, jobs, found, of_model)
-    models = tuple(_model(facts, line, found, code, told, places, speeds) for code in _models(facts, jobs, asked.model))
+    crowd = _crowd(facts, line, jobs, found, of_model)
+    models = tuple(_model(facts, line, found, code, told, places, crowd) for code in _models(facts, jobs, asked.model))
+    speeds = None if crowd is None else crowd.speeds
     workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked, of_model, speeds)
     notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
     if len(told) < len(counts):
@@ -326,9 +327,9 @@ def _models(facts: Facts, jobs: Jobs, wanted: str | None) -> list[int]:
 
 def _model(
     facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int,
-    speeds: crowding.Speeds | None,
+    crowd: crowding.Crowd | None,
 ) -> Model:  # fmt: skip
-    seen = tuple(found.level(code, n, speeds) for n in counts)
+    seen = tuple(found.level(code, n, crowd) for n in counts)
     # While workers come and go there are other numbers of them for moments.
     levels = tuple(level for level in seen if len(level.service) >= LEAST_COMPLETIONS or level.places == places)
     levels = tuple(level for level in levels if len(level.service))
@@ -448,12 +449,12 @@ class _Workload:
         return _measured(self.waited)
 
 
-def _speeds(
+def _crowd(
     facts: Facts, line: timeline.Timeline, jobs: Jobs, found: Saturation, of_model: Flags
-) -> crowding.Speeds | None:
-    """Return how places slow each other, from all jobs of a known model that were done; None where it is not seen.
+) -> crowding.Crowd | None:
+    """Return what slowing of slots by each other is looked for in: all jobs of a known model that were done.
 
-    Nor is it looked for over several hosts: places of one do not slow those of another.
+    Over several hosts it is not looked for: slots of one do not slow those of another.
     """
     if len(_worker_hosts(facts)) != 1:
         return None
@@ -461,7 +462,7 @@ def _speeds(
     chosen = np.isin(begun, found.counts()) & of_model & jobs.ok & (jobs.model >= 0)
     varied = int(np.sum(np.unique(begun[chosen], return_counts=True)[1] >= crowding.LEAST_BEGUN)) > 1
     start, end = jobs.start[chosen], jobs.end[chosen]
-    return crowding.speeds(start, end, _expected(jobs, chosen), line.every, within=not varied)
+    return crowding.Crowd.of(start, end, _expected(jobs, chosen), line.every, within=not varied)
 
 
 def _expected(jobs: Jobs, chosen: Flags) -> Floats:

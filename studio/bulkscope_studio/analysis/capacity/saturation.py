@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bulkscope_studio.analysis.capacity.crowding import Speeds
+from bulkscope_studio.analysis.capacity.crowding import Crowd
 from bulkscope_studio.analysis.statistics import estimates
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Attempts, Codes, Flags, Floats, firsts
@@ -128,16 +128,16 @@ class Saturation:
         worked = (self._busy.integral(until) - self._busy.integral(at)) > 0
         return tuple(sorted({int(n) for n in places[worked] if n >= 1}))
 
-    def level(self, model: int, places: int, speeds: Speeds | None = None) -> Level:
+    def level(self, model: int, places: int, crowd: Crowd | None = None) -> Level:
         """Return what was seen of ``model`` (-1: attempts without one) with so many slots.
 
-        ``speeds`` tell how slots slow each other (None: it was not seen that they do): a job that began beside all
-        others ran beside fewer later on, the more so the lower the load.
+        ``crowd`` tells how slots slow each other (None: they do not): a job that began beside all others ran beside
+        fewer later on, the more so the lower the load.
         """
         rows = np.flatnonzero((self._jobs.model == model) & self.usual(places))
         spent = self._jobs.cpu[rows]
         spent = spent[np.isfinite(spent)]
-        full = self._full(model, places, places, speeds)
+        full = self._full(model, places, places, crowd)
         completions = float(np.sum(full.done))
         reached = completions >= LEAST_COMPLETIONS and full.busy >= LEAST_BUSY
         tokens = full.tokens if reached and full.tokens is not None and np.sum(full.tokens) > 0 else None
@@ -146,7 +146,7 @@ class Saturation:
             reached=reached,
             rate=full.rate(full.done) if reached else None,
             tokens=None if tokens is None else full.rate(tokens),
-            bound=None if reached else self._bound(model, places, speeds),
+            bound=None if reached else self._bound(model, places, crowd),
             completions=completions,
             seconds=full.seconds,
             busy=full.busy,
@@ -203,7 +203,7 @@ class Saturation:
         inside = (index >= 0) & (times <= until[np.maximum(index, 0)])
         return np.where(inside, there[np.maximum(index, 0)], np.nan)
 
-    def _full(self, model: int, places: int, least: int, speeds: Speeds | None) -> _Full:
+    def _full(self, model: int, places: int, least: int, crowd: Crowd | None) -> _Full:
         """Return the jobs of ``model`` that began with ``least`` of so many slots taken or more, their own included."""
         jobs, going = self._jobs, self._going
         chosen = np.flatnonzero(self.usual(places) & (self._beside >= least))
@@ -212,17 +212,29 @@ class Saturation:
         weight = _weights(lasted, going.age[(going.begun == places) & (going.beside >= least)])
         own = jobs.model[chosen] == model
         rows, service, weight = chosen[own], lasted[own], weight[own]
-        doubt = 0.0
-        if speeds is not None and len(rows):
-            times = (jobs.start[rows], jobs.end[rows], self._busy, least)
-            service, slowing = speeds.work(*times), speeds.slowing(*times)
-            doubt = 0.0 if slowing is None else estimates.normal() * float(np.std(np.log(slowing.scale)))
+        sure, slower = 0.0, 0.0
+        if crowd is not None and len(rows):
+            begin, until = jobs.start[rows], jobs.end[rows]
+            with_all = self._full_time(begin, until, least)
+            longest = float(np.sum(with_all + (service - with_all) * crowd.fastest(least)))
+            if crowd.speeds is not None:
+                service = crowd.speeds.work(begin, until, self._busy, least)
+                slowing = crowd.speeds.slowing(begin, until, self._busy, least)
+                sure = 0.0 if slowing is None else estimates.normal() * float(np.std(np.log(slowing.scale)))
+            worked = float(np.sum(service))
+            slower = max(0.0, math.log(longest / worked)) if worked > 0 else 0.0
         ok, tokens, usual = jobs.ok[rows], jobs.tokens[rows], self.gap(places)
         gap = self._gaps(places)[rows]
         gap[np.isnan(gap)] = usual if math.isfinite(usual) else 0.0
         # Engines that do not tell some of their tokens would be shown as slow.
         told = np.where(ok, tokens, 0.0) if np.isfinite(tokens[ok]).all() else None
-        return _Full(rows, least, service, gap, weight, ok.astype(np.float64), told, doubt)
+        return _Full(rows, least, service, gap, weight, ok.astype(np.float64), told, (max(sure, slower), sure))
+
+    def _full_time(self, begin: Floats, until: Floats, least: int) -> Floats:
+        """Return how much of each time had ``least`` busy slots or more, in s."""
+        busy = self._busy
+        full = np.concatenate([[0.0], np.cumsum(np.diff(busy.at) * (busy.count[:-1] >= least))])
+        return np.asarray(np.interp(until, busy.at, full) - np.interp(begin, busy.at, full))
 
     def _mixed(self, model: int, rows: Codes) -> bool:
         """Tell whether slots worked on other models while these jobs ran."""
@@ -233,7 +245,7 @@ class Saturation:
         every, mine_only = (float(np.sum(of.integral(times[1]) - of.integral(times[0]))) for of in (self._busy, own))
         return every > (1 + _MIXED) * mine_only
 
-    def _bound(self, model: int, places: int, speeds: Speeds | None) -> float | None:
+    def _bound(self, model: int, places: int, crowd: Crowd | None) -> float | None:
         """Return the low end of what as many slots do as were taken while enough jobs began; None for fewer than two.
 
         n of c slots do no more than all c can do.
@@ -242,7 +254,7 @@ class Saturation:
         if len(began) < 2:
             return None
         least = int(began[-LEAST_COMPLETIONS]) if len(began) >= LEAST_COMPLETIONS else 1
-        full = self._full(model, places, max(1, min(places, least)), speeds)
+        full = self._full(model, places, max(1, min(places, least)), crowd)
         found = full.rate(full.done)
         return None if found is None else found.low
 
@@ -261,8 +273,9 @@ class _Full:
     """Jobs that began with ``slots`` taken, in the order of their starts.
 
     Of each (jobs,) there are its row, its seconds as if all these slots had been busy, the seconds that its slot had
-    stood free before it, its weight, 1 if it was done, and its tokens (None: not told of all). ``doubt`` is half the
-    95 % interval of the logarithm of the seconds, from the speeds.
+    stood free before it, its weight, 1 if it was done, and its tokens (None: not told of all). ``doubt`` is how far
+    the logarithm of the rate may go down and up since slots slow each other: also as far as it was not seen surely that
+    they do, but is not excluded.
     """
 
     rows: Codes
@@ -272,7 +285,7 @@ class _Full:
     weight: Floats
     done: Floats
     tokens: Floats | None
-    doubt: float
+    doubt: tuple[float, float]
 
     @property
     def seconds(self) -> float:
@@ -304,7 +317,7 @@ class _Full:
         if len(parts) >= _FEWEST_BATCHES:
             half = estimates.student(len(parts) - 1) * _error(parts)
             down, up = max(down, half), max(up, half)
-        down, up = math.hypot(down, self.doubt), math.hypot(up, self.doubt)
+        down, up = math.hypot(down, self.doubt[0]), math.hypot(up, self.doubt[1])
         return Estimate(value, value * math.exp(-down), value * math.exp(up) if up < _OPEN else math.inf)
 
     def batches(self) -> Floats:
