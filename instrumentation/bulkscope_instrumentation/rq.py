@@ -12,11 +12,9 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from opentelemetry import propagate
-
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues as _queue
-from bulkscope._jobs.headers import age, attempt_of
+from bulkscope._jobs.headers import age, attempt_of, origin
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
@@ -80,8 +78,7 @@ def _defer(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> A
 @guarded
 def _carry(job: Any) -> None:
     if getattr(job, "_dependency_ids", None) and FIELD not in vars(job):
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
+        headers = origin()
         if headers:
             job.__dict__[FIELD] = headers
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
@@ -54,12 +54,15 @@ def sending(make: Callable[[], Send]) -> Send | Unsent:
         return Unsent()
 
 
-def _caller(here: Context) -> Bulk:
-    """Return the bulk of whoever enqueues, a request or a job; a new one outside of both."""
+def _caller(here: Context, before: headers.Origin | None) -> Bulk:
+    """Return the bulk of whoever enqueues, a request or a job; outside of both that of the attempt ``before``."""
     found = bulks.current(here)
     if found is None:
         found = Bulk()
-        found.learn(bulks.from_baggage(here), "baggage")
+        if before is None:
+            found.learn(bulks.from_baggage(here), "baggage")
+        else:
+            found.learn(before.bulk_id, before.source)
     return found
 
 
@@ -95,10 +98,11 @@ class Send:
     ) -> None:
         self._job, self._share = job, share
         self.headers: dict[str, str] = {}
-        here = otel_context.get_current()
+        here, before = otel_context.get_current(), None
         if previous and not trace.get_current_span(here).get_span_context().is_valid:
-            here = propagate.extract(headers.texts(previous), here)
-        self._caller = caller = _caller(here)
+            before = headers.read_origin(previous, here)
+            here = before.context
+        self._caller = caller = _caller(here, before)
         if caller.job_id is not None and caller.job_id == job.id:
             # A job that enqueues itself again is retried.
             caller.resent, attempt = True, max(attempt, caller.attempt + 1)
@@ -135,11 +139,12 @@ class Send:
         if bulk.id is None:
             # The trace that enqueues it is its id, and is marked as such.
             span_context = parent if parent.is_valid else self._span.get_span_context()
-            self._caller.learn(trace.format_trace_id(span_context.trace_id), "trace")
-            bulk.learn(self._caller.id, "trace")
-            self._span.set_attributes({c.BULK_ID: str(bulk.id), c.BULK_ID_SOURCE: "trace"})
+            if span_context.is_valid:  # not so without an SDK
+                self._caller.learn(trace.format_trace_id(span_context.trace_id), "trace")
+                bulk.learn(self._caller.id, "trace")
+                self._span.set_attributes({c.BULK_ID: str(bulk.id), c.BULK_ID_SOURCE: "trace"})
         self._context = trace.set_span_in_context(self._span, bulks.bind(bulk, self._context))
-        propagate.inject(self.headers, self._context)
+        headers.write_origin(self.headers, self._context, bulk)
 
     @guarded
     def identify(self, job_id: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -66,13 +66,9 @@ class Work:
         self._queue = job.queue
         self.error: BaseException | None = None
         self.retry = self.sent = False  # sent: that it began has left
-        context = propagate.extract(travelled.texts(headers))
+        context, carried, source = travelled.read_origin(headers)
         self.bulk = Bulk(job_id=job.id)
-        # An id made of the trace stays marked through baggage: it equals the parent's trace id.
-        carried = bulks.from_baggage(context)
-        trace_id = trace.get_current_span(context).get_span_context().trace_id
-        by_trace = carried is not None and trace_id != 0 and carried == trace.format_trace_id(trace_id)
-        self.bulk.learn(carried, "trace" if by_trace else "baggage")
+        self.bulk.learn(carried, source)
         self.bulk.learn(job.named_bulk(), "payload")
         self._parent = bulks.bind(self.bulk, context)
         self._headers = headers
