@@ -16,6 +16,8 @@ from opentelemetry import _logs, metrics, trace
 
 from bulkscope import conventions
 
+# The name of our instrumentation scope.
+SCOPE = "bulkscope"
 AttributeValues = dict[str, str | int | float | bool]
 
 _SPECS = {metric.name: metric for metric in conventions.METRICS}
@@ -25,18 +27,18 @@ _instruments: dict[str, Any] = {}
 @cache
 def tracer() -> trace.Tracer:
     """Return Bulkscope's tracer; looked up once, since each look-up costs 8 us. One got early follows the SDK."""
-    return trace.get_tracer("bulkscope")
+    return trace.get_tracer(SCOPE)
 
 
 @cache
 def logger() -> _logs.Logger:
     """Return Bulkscope's logger, as ``tracer``."""
-    return _logs.get_logger("bulkscope")
+    return _logs.get_logger(SCOPE)
 
 
 def meter() -> metrics.Meter:
     """Return Bulkscope's meter of the global provider."""
-    return metrics.get_meter("bulkscope")
+    return metrics.get_meter(SCOPE)
 
 
 def _create(name: str) -> Any:

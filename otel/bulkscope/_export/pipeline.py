@@ -42,6 +42,12 @@ def processors(signal: str, provider: Any) -> Iterator[Any]:
         yield getattr(processor, "_batch_processor", processor)
 
 
+def exporting(provider: Any) -> list[Any]:
+    """Return the span processors of ``provider`` that export, as they were added."""
+    added = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return [processor for processor in added if hasattr(processor, "span_exporter")]
+
+
 def exporters() -> Iterator[tuple[str, Any, Any]]:
     """Yield (signal, processor, exporter) of every pipeline."""
     for signal, provider in providers().items():
