@@ -16,7 +16,7 @@ import wrapt
 from opentelemetry import trace
 
 import bulkscope
-from bulkscope import _defaults, _green, _lifecycle
+from bulkscope import _beside, _defaults, _green, _lifecycle
 from bulkscope._export import drops, pipeline
 from bulkscope._host import process_metrics, resource
 from bulkscope._jobs import sampling
@@ -79,6 +79,7 @@ def pre_instrument() -> None:
         drops.watch()
         if (ours := sys.modules.get("bulkscope._export.exporters")) is not None:
             ours.encode_early()
+        _beside.allow()
         process_metrics.observe()
         _lifecycle.watch()
     except Exception:

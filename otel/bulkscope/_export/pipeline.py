@@ -11,19 +11,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from opentelemetry import metrics, trace
-from opentelemetry._logs import get_logger_provider
+from bulkscope import _instruments
 
 SIGNALS = ("traces", "metrics", "logs")
 
 
 def providers() -> dict[str, Any]:
-    """Return the global SDK providers by signal; one that is not the SDK's is left out."""
-    found = {
-        "traces": trace.get_tracer_provider(),
-        "metrics": metrics.get_meter_provider(),
-        "logs": get_logger_provider(),
-    }
+    """Return the SDK providers of ours by signal; one that is not the SDK's is left out."""
+    found = {signal: _instruments.provider(signal) for signal in SIGNALS}
     return {signal: provider for signal, provider in found.items() if hasattr(provider, "force_flush")}
 
 

@@ -34,6 +34,7 @@ BULK = "bulkscope-bulk"
 SOURCE = "bulkscope-bulk-source"
 TRACE = "bulkscope-trace"
 STATE = "bulkscope-tracestate"
+_OF_TRACE = ("traceparent", "tracestate")
 
 # Wall clock of the enqueue in nanoseconds since the epoch, the scheduled delay in seconds, 1 for the first try.
 ENQUEUED = "bulkscope-enqueued"
@@ -125,7 +126,9 @@ def _ask_global(headers: Mapping[str, Any], context: Context, *, ours: bool) -> 
     """Return ``context`` with what the global propagator finds."""
     if propagate is None:
         return context
-    texts = {key: value for key, value in headers.items() if isinstance(value, str)}
+    # The span is known: Logfire warns the application of one that its propagator finds.
+    known = _OF_TRACE if ours else ()
+    texts = {key: value for key, value in headers.items() if isinstance(value, str) and key not in known}
     try:
         # Reading W3C's headers again, which say of ours what ours say, was 5 % of a Celery job.
         if ours and _is_w3c(propagate.get_global_textmap()) and _only_our_baggage(texts.get("baggage", "")):
