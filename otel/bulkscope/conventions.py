@@ -87,6 +87,8 @@ K8S_POD_NAME = "k8s.pod.name"
 WORKER_CPUS = "bulk.worker.cpus"
 WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
+SAMPLING = "bulk.sampling"
+SAMPLING_RATIO = "bulk.sampling.ratio"
 
 # --- log events ----------------------------------------------------------------------------
 EVENT_JOB_STARTED = "bulk.job.started"
@@ -242,6 +244,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
 )  # fmt: skip
 
+RESOURCE: tuple[Attribute, ...] = (
+    Attribute(WORKER_CPUS, "float", "{core}", "Cores that the process may use; a quota makes it a fraction.", "8"),
+    Attribute(WORKER_CPU_SET, "str", "", "Which cores these are, as `0-3,8`.", "8"),
+    Attribute(WORKER_MEMORY_LIMIT, "int", "By", "Memory that the process's cgroup may hold.", "9"),
+    Attribute(SAMPLING, "str", "", "Description of the sampler that our spans are left to (`BULKSCOPE_SAMPLING=respect`): jobs and requests are missing, and counts by spans are too low. Absent where every span of ours is recorded, which is the default whatever sampler is configured.", "all"),
+    Attribute(SAMPLING_RATIO, "float", "1", "Share of the traces that this sampler keeps; absent where it has no ratio of its own, as when the caller decides.", "all"),
+)  # fmt: skip
+
 
 def markdown() -> str:
     """Return ``docs/telemetry.md``."""
@@ -260,6 +270,9 @@ def markdown() -> str:
     lines += ["", "## Attributes of spans and log records", "", "| name | type | unit | number | meaning |"]
     lines += ["|---|---|---|---|---|"]
     lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in ATTRIBUTES]
+    lines += ["", "## Attributes of the resource", "", "| name | type | unit | number | meaning |"]
+    lines += ["|---|---|---|---|---|"]
+    lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in RESOURCE]
     lines += [
         "",
         "## Log events",

@@ -17,8 +17,7 @@ from bulkscope import conventions as c
 from bulkscope._host.engine import Call, Engine, engines
 from bulkscope._host.meter import Usage, Window, meter
 from bulkscope._jobs import bulks, current
-from bulkscope._jobs.failures import failure_domain
-from bulkscope._jobs.job import error_type
+from bulkscope._jobs.failures import error_type, failure_domain
 from bulkscope._safe import guarded
 
 
