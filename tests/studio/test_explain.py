@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.analysis.explain.evidence import measured
 from bulkscope_studio.cli import explain as cli
@@ -24,6 +24,7 @@ from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.rendering import explained
 from bulkscope_studio.services import reports
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import wording
 from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.capacity.forecast import Arrivals, conditions
+from bulkscope_studio.text import wording
 from tests.studio.by_chance import answers, told
 from tests.studio.explaining import SILLY, Job, explain, sentences, stored
 

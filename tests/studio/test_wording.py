@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bulkscope_studio.analysis import wording
-from bulkscope_studio.analysis.wording import number, printable, seconds
 from bulkscope_studio.cli import capacity, compare
 from bulkscope_studio.sources import resolve
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.sweep import runner
+from bulkscope_studio.text import wording
+from bulkscope_studio.text.wording import number, printable, seconds
 from tests.studio.sample import fill
 
 HOSTILE = "x\x1b[2J\x9by\u202ez\n"

@@ -6,7 +6,6 @@ import argparse
 import time
 from typing import Any
 
-from bulkscope_studio.analysis.wording import printable
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.rendering import explanation
 from bulkscope_studio.rendering.output import Output, say
@@ -14,6 +13,7 @@ from bulkscope_studio.services import reports
 from bulkscope_studio.setup.plan import VERDICTS
 from bulkscope_studio.sources import elasticsearch, resolve, verdicts
 from bulkscope_studio.storage import retention
+from bulkscope_studio.text.wording import printable
 
 
 def command(argv: list[str]) -> int:

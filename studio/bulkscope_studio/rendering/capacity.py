@@ -9,8 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from bulkscope_studio.analysis.wording import ABSENT, agree, between, count, number, percent, seconds, size
 from bulkscope_studio.rendering.output import Output, inline
+from bulkscope_studio.text.wording import ABSENT, agree, between, count, number, percent, seconds, size
 
 # Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
 ENOUGH = 0.95

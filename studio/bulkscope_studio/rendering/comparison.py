@@ -9,8 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.rendering.output import Output, inline
+from bulkscope_studio.text import wording
 
 HEADS = ("number", "A", "B", "B against A", "B is", "jobs A, B")
 FOOT = "Nothing here says which answers are better. ~: estimate. –: not recorded."

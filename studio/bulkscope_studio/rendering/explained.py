@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bulkscope_studio.analysis.wording import count, seconds
+from bulkscope_studio.text.wording import count, seconds
 
 MARKS = {True: "yes", False: "no", None: "?"}
 Part = tuple[str, float | None]

@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bulkscope_studio.analysis.wording import ABSENT, percent
 from bulkscope_studio.rendering import explained
 from bulkscope_studio.rendering.output import Output, inline
+from bulkscope_studio.text.wording import ABSENT, percent
 
 _BAR = 24
 

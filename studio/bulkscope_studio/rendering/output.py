@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from bulkscope_studio.analysis.wording import printable
+from bulkscope_studio.text.wording import printable
 
 # A pipe has no width of its own; 80 columns would cut a table that a file has room for.
 _WIDE = 120

@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bulkscope_studio.analysis.wording import likely
 from bulkscope_studio.rendering.output import Output, inline
+from bulkscope_studio.text.wording import likely
 
 ABSENT = "–"
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group

@@ -26,7 +26,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from bulkscope_studio.analysis.wording import agree, count, number, part, percent, printable, seconds
 from bulkscope_studio.rendering.capacity import enough, interval
 from bulkscope_studio.rendering.output import lines, say
 from bulkscope_studio.sources import resolve
@@ -35,6 +34,7 @@ from bulkscope_studio.storage.store import Store
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep.children import Children, Ended, Stopped
 from bulkscope_studio.sweep.plan import Plan, Step
+from bulkscope_studio.text.wording import agree, count, number, part, percent, printable, seconds
 
 SCHEMA = "bulkscope.sweep/1"
 REQUEST_S = 30.0

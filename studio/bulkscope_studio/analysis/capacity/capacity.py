@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.capacity import crowding
 from bulkscope_studio.analysis.capacity import forecast as waits
 from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, Jobs, Level, Saturation
@@ -24,6 +24,7 @@ from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.statistics.simulation import Slowing
 from bulkscope_studio.analysis.timeline import measures, timeline
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats
+from bulkscope_studio.text import wording
 
 SCHEMA = "bulkscope.capacity/1"
 # Worker counts for which a fitted law or its bounds are told: up to twice the most that were seen, and no more than 64.

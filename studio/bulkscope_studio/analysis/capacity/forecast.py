@@ -10,7 +10,7 @@ import numpy as np
 from bulkscope_studio.analysis.statistics import estimates, queueing, simulation
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Floats
-from bulkscope_studio.analysis.wording import agree, between, count, number, percent, times_as
+from bulkscope_studio.text.wording import agree, between, count, number, percent, times_as
 
 # Below it neither a variance nor a percentile of the service times is known.
 LEAST_JOBS = 20

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.compare import effects
 from bulkscope_studio.analysis.compare.effects import AtEqualTokens, Effect
 from bulkscope_studio.analysis.compare.sides import Setting, Side
 from bulkscope_studio.analysis.plain import plain
+from bulkscope_studio.text import wording
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.statistics import simulation
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Floats, firsts
 from bulkscope_studio.analysis.timeline.measures import Load
 from bulkscope_studio.analysis.timeline.timeline import Timeline, first_and_last
+from bulkscope_studio.text import wording
 
 
 @dataclass(frozen=True, slots=True)

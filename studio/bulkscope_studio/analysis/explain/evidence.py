@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.thresholds import Threshold
+from bulkscope_studio.text import wording
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.explain import breakdown, findings
 from bulkscope_studio.analysis.explain.evidence import Finding
 from bulkscope_studio.analysis.explain.findings import View
@@ -19,6 +18,7 @@ from bulkscope_studio.analysis.timeline import progress as progress_of
 from bulkscope_studio.analysis.timeline import timeline
 from bulkscope_studio.analysis.timeline.facts import Facts
 from bulkscope_studio.analysis.timeline.progress import Progress
+from bulkscope_studio.text import wording
 
 SCHEMA = "bulkscope.explanation/1"
 _UNJUDGED = "Not judged: the records cannot carry it."

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import arrivals, breakdown
 from bulkscope_studio.analysis.explain.arrivals import Arrivals
 from bulkscope_studio.analysis.explain.evidence import Evidence, Finding, every, measured, said, some
@@ -24,6 +24,7 @@ from bulkscope_studio.analysis.timeline.facts import Codes, Facts
 from bulkscope_studio.analysis.timeline.measures import Cpu, Growth, Load, Memory
 from bulkscope_studio.analysis.timeline.progress import Progress
 from bulkscope_studio.analysis.timeline.timeline import Timeline
+from bulkscope_studio.text import wording
 
 
 @dataclass(frozen=True, slots=True)

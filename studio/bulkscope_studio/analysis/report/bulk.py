@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Inferences, Jobs, Lost, Progress, Requests
 from bulkscope_studio.analysis.statistics import stats
 from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
+from bulkscope_studio.text import wording
 
 OUTCOMES = ("ok", "client_error", "overload", "internal_error")
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.analysis.statistics import estimates
 from bulkscope_studio.analysis.statistics.estimates import Estimate, Floats
-from bulkscope_studio.analysis.wording import count
+from bulkscope_studio.text.wording import count
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services.reports import SILENT_NS
 from bulkscope_studio.storage.summaries import Extent
+from bulkscope_studio.text import wording
 
 MOST_JOBS = 3000
 # A bulk of which nothing has come for so long is at rest (host samples of its end come up to 10 s later, lost jobs are

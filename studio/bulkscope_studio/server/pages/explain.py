@@ -8,12 +8,12 @@ from typing import Any
 
 from nicegui import ui
 
-from bulkscope_studio.analysis.wording import percent
 from bulkscope_studio.rendering import explained
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import reports
+from bulkscope_studio.text.wording import percent
 
 # A bulk that goes on is looked at again after this many seconds: 100,000 jobs take 0.7 s of one core.
 EVERY_S = 10.0

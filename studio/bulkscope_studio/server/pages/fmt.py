@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TypeGuard
 from urllib.parse import quote
 
-from bulkscope_studio.analysis import wording
+from bulkscope_studio.text import wording
 
 ABSENT = wording.ABSENT
 

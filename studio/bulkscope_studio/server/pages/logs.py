@@ -6,9 +6,9 @@ from typing import Any
 
 from nicegui import ui
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.text import wording
 
 LEVELS = {0: "all", 5: "debug and up", 9: "info and up", 13: "warning and up", 17: "error and up"}
 PAGE = 100

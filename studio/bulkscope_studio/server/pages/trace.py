@@ -6,9 +6,9 @@ from typing import Any
 
 from nicegui import ui
 
-from bulkscope_studio.analysis.wording import count
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.text.wording import count
 
 MOST_SPANS = 2000
 NAME = r"""<q-td :props="props">
