@@ -21,7 +21,7 @@ from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.analysis.explain.evidence import measured
 from bulkscope_studio.cli import explain as cli
 from bulkscope_studio.ingest import otlp_decode
-from bulkscope_studio.rendering import explained
+from bulkscope_studio.rendering import explanation
 from bulkscope_studio.services import reports
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text import wording
@@ -105,7 +105,7 @@ def test_of_two_that_hold_the_earlier_is_the_verdict_and_the_other_stands_beside
     assert order == list(findings.TITLES) == list(VERDICTS)
     assert order.index(found["verdict"]["code"]) < order.index(beside)
     assert found["findings"][-1]["holds"] is False, "there is no headroom where something holds the bulk up"
-    assert f"Beside it: {findings.TITLES[found['also'][0]]}" in explained.summary(found)[1]
+    assert f"Beside it: {findings.TITLES[found['also'][0]]}" in explanation.summary(found)[1]
 
 
 def test_slower_jobs_are_not_said_to_be_of_unknown_cause_where_the_cause_is_known() -> None:
@@ -266,7 +266,7 @@ def test_a_worker_that_joins_late_is_no_gap() -> None:
     assert found["path"]["dispatch"] == 0
     assert found["workers"] | {"places": 1, "capacity_s": pytest.approx(12)} == found["workers"]
     assert "dispatch" not in {change["change"] for change in found["next"]}
-    assert "8 s until a worker was there" in " ".join(explained.chain(found))
+    assert "8 s until a worker was there" in " ".join(explanation.chain(found))
 
 
 def one_by_one(

@@ -12,6 +12,8 @@ from bulkscope_studio.text.markdown import bullets, inline, table
 from bulkscope_studio.text.wording import LEGEND, count, estimate, number, percent, seconds
 
 MARKS = {True: "yes", False: "no", None: "?"}
+# Of one piece of evidence: whether it speaks for the finding.
+SPEAKS = {True: "for", False: "against", None: "?"}
 SPENT = ("", "time", "share")
 _BAR = 24
 Part = tuple[str, float | None]
@@ -50,7 +52,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += [LEGEND, "", *bullets(chain(found))]
     for finding in found["findings"]:
         lines += ["", f"## {finding['title']}: {MARKS[finding['holds']]}", "", inline(finding["text"]), ""]
-        lines += [f"- {MARKS[item['holds']]}: {inline(item['text'])}" for item in finding["evidence"]]
+        lines += [f"- {SPEAKS[item['holds']]}: {inline(item['text'])}" for item in finding["evidence"]]
     return "\n".join([*lines, ""])
 
 
@@ -131,7 +133,7 @@ def chain(found: Mapping[str, Any]) -> list[str]:
 
 def _evidence(finding: Mapping[str, Any], console: Output) -> None:
     for item in finding["evidence"]:
-        console.print(f"       {MARKS[item['holds']]:<4} {item['text']}")
+        console.print(f"       {SPEAKS[item['holds']]:<7} {item['text']}")
 
 
 def _bar(share: float) -> str:

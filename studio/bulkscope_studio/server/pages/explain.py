@@ -16,7 +16,7 @@ from bulkscope_studio.services import reports
 
 # A running bulk is explained again after so many seconds: 100,000 jobs cost 0.7 CPU-s.
 EVERY_S = 10.0
-EVIDENCE = {"holds": "supports it", "text": "evidence"}
+EVIDENCE = {"holds": "for / against", "text": "evidence"}
 LOOKED_AT, FIRST = "Findings, in the order in which they are looked at", "The first that holds is the verdict."
 
 
@@ -121,7 +121,7 @@ def _finding(finding: Mapping[str, Any]) -> None:
 
 def _evidence(finding: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"key": n, "holds": explanation.MARKS[item["holds"]], "text": item["text"]}
+        {"key": n, "holds": explanation.SPEAKS[item["holds"]], "text": item["text"]}
         | ({"text_href": item["link"]} if item["link"] else {})
         for n, item in enumerate(finding["evidence"])
     ]
