@@ -20,8 +20,8 @@ from tests.simulator.scenarios import Scenario
 
 BEGIN = 1_760_000_000_000_000_000
 _THINGS = (
-    "jobs|workers|times|attempts|cores|places|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
-    "models|pairs|servers|steps|threads|counts|are|were|have"
+    "jobs|workers|times|attempts|cores|slots|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
+    "models|pairs|stalls|steps|threads|counts|are|were|have"
 )
 # What must not stand in a sentence: absent numbers, negative zeros, nothing counted as if it were something, wrong
 # plurals, ranges from a number to itself, empty brackets, floating point as programs write it.

@@ -21,8 +21,8 @@ import bulkscope_studio
 from bulkscope_studio.cli import capacity, compare, explain, report
 from bulkscope_studio.rendering import output
 from bulkscope_studio.rendering.output import Output, as_json, lines
-from bulkscope_studio.text.markdown import inline
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text.markdown import inline
 from tests.studio import odd
 
 # An escape and an operating system command, markup of rich's that closes what was not opened, its emoji, a C1 control,

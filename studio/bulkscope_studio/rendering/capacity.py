@@ -102,7 +102,7 @@ def _rate(model: Mapping[str, Any], places: int) -> str:
             f"{tokens}; measured on {count(round(now['completions']), 'job')} in {seconds(now['saturated_s'])} of "
             f"backlog.{beside}"
         )
-    bound = "" if now["lower_bound_per_s"] is None else f", but at least {number(now['lower_bound_per_s'])} jobs/s"
+    bound = "" if not now["lower_bound_per_s"] else f", but at least {number(now['lower_bound_per_s'])} jobs/s"
     ceiling = "" if now["ceiling_per_s"] is None else (
         f"; {estimate(number(now['ceiling_per_s']))} jobs/s if more busy slots do not slow each other"
     )  # fmt: skip
@@ -213,7 +213,7 @@ def levels(model: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 str(level["places"]),
-                number(rate["value"]) if rate else ABSENT if bound is None else f"≥ {number(bound)}",
+                number(rate["value"]) if rate else ABSENT if not bound else f"≥ {number(bound)}",
                 interval(rate, number) if rate else "not reached",
                 ABSENT if level["tokens_per_s"] is None else number(level["tokens_per_s"]["value"]),
                 seconds(level["service_s"]),
@@ -259,7 +259,7 @@ def _name(model: Mapping[str, Any]) -> str:
 
 def _with(found: Mapping[str, Any], words: Callable[[float], str]) -> str:
     value = "∞" if found["value"] is None else words(found["value"])
-    return value + (f" [{ends}]" if (ends := interval(found, words)) else "")
+    return value + (f" [{ends}]" if (ends := interval(found, words)) not in ("", value) else "")
 
 
 def interval(found: Mapping[str, Any], words: Callable[[float], str]) -> str:

@@ -16,6 +16,7 @@ MARKS = {True: "yes", False: "no", None: "?"}
 SPEAKS = {True: "for", False: "against", None: "?"}
 SPENT = ("", "time", "share")
 _BAR = 24
+_WORTH_SAYING = 0.02  # of the makespan: a smaller loss helps nobody
 Part = tuple[str, float | None]
 
 
@@ -104,10 +105,11 @@ def chain(found: Mapping[str, Any]) -> list[str]:
     """Return sentences on the makespan, the longest chain, the waits and the stragglers."""
     lines = []
     if (m := found["makespan"]) is not None:
+        tail = f"; {seconds(m['tail'])} were lost at the end, as workers ran out of jobs"
         lines.append(
             f"Makespan {seconds(m['measured'])}: the same work needs at least {seconds(m['floor'])} on "
-            f"{count(m['places'], 'concurrency slot')}; the longest job took {seconds(m['longest_job'])}; "
-            f"{seconds(m['tail'])} were lost at the end, as workers ran out of jobs."
+            f"{count(m['places'], 'concurrency slot')}; the longest job took {seconds(m['longest_job'])}"
+            f"{tail if m['tail'] >= _WORTH_SAYING * m['measured'] else ''}."
         )
     if (p := found["path"]) is not None:
         others = f", {seconds(p['work_others'])} of work of other bulks' jobs" if p["work_others"] else ""

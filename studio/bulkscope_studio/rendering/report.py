@@ -106,13 +106,7 @@ def _head(report: Mapping[str, Any]) -> list[str]:
             f"Data check (Little's law, L = λW): L {number(check['in_system'])}, λW "
             f"{number(check['rate'] * check['time'])}, deviation {percent(check['deviation'])}"
         )
-    lines += [
-        f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model "
-        f"{lost['model'] or ABSENT}{likely(lost['model_likely'])}; last heard of {seconds(lost['elapsed_s'])} after "
-        f"its start, with {size(lost['memory_bytes'])} of RAM{_limit(lost)}; cause: "
-        f"{lost['domain']}{likely(lost['likely'])}"
-        for lost in report["lost"]
-    ]
+    lines += map(_lost, report["lost"])
     return lines + [f"Note: {note}" for note in report["notes"]]
 
 
@@ -127,9 +121,16 @@ def _per_second(rate: float | None) -> str:
     return "" if rate is None else f", {number(rate)}/s"
 
 
-def _limit(lost: Mapping[str, Any]) -> str:
-    limit = lost["memory_limit_bytes"]
-    return f" (limit {size(limit)})" if limit else ""
+def _lost(lost: Mapping[str, Any]) -> str:
+    """Say which attempt was lost with its worker, when it was last heard of, and why."""
+    model = f"{lost['model'] or ABSENT}{likely(lost['model_likely'])}"
+    parts = [f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model {model}"]
+    if lost["elapsed_s"] is not None:
+        parts.append(f"last heard of {seconds(lost['elapsed_s'])} after its start")
+    if lost["memory_bytes"] is not None:
+        limit = f" (limit {size(lost['memory_limit_bytes'])})" if lost["memory_limit_bytes"] else ""
+        parts.append(f"RAM then {size(lost['memory_bytes'])}{limit}")
+    return "; ".join([*parts, f"cause {lost['domain']}{likely(lost['likely'])}"])
 
 
 def _groups(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -211,8 +212,8 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
         ("13 Wait ratio (queue wait / total time)", [
             ("mean", [percent(of(j["wait_ratio"])) for j in jobs]),
             ("median", [percent(of(j["wait_ratio"], "p50")) for j in jobs]),
-            ("expected, all jobs enqueued at once", [estimate(percent(against(j, "wait_ratio"))) for j in jobs]),
-            ("expected mean wait, same", [estimate(seconds(against(j, "mean_wait"))) for j in jobs]),
-            ("shortest possible makespan, same", [estimate(seconds(against(j, "makespan"))) for j in jobs]),
+            ("if all enqueued at once: expected ratio", [estimate(percent(against(j, "wait_ratio"))) for j in jobs]),
+            ("same: expected mean queue wait", [estimate(seconds(against(j, "mean_wait"))) for j in jobs]),
+            ("same: shortest possible makespan", [estimate(seconds(against(j, "makespan"))) for j in jobs]),
         ]),
     ]  # fmt: skip

@@ -37,16 +37,18 @@ def number(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration given in seconds."""
+    """A duration given in seconds; under a millionth of one is 0."""
     if not known(value):
         return _unknown(value)
+    if abs(value) < 1e-6:
+        return "0 s"
     if abs(value) >= 7200:
         return f"{value / 3600:.1f} h"
     if abs(value) >= 120:
         return f"{value / 60:.1f} min"
-    if abs(value) >= 1 or value == 0:
+    if abs(value) >= 1:
         return f"{number(value)} s"
-    return f"{number(value * 1e3)} ms"
+    return f"{number(value * 1e3)} ms" if abs(value) >= 1e-3 else f"{number(value * 1e6)} µs"
 
 
 def percent(share: float | None) -> str:

@@ -385,7 +385,7 @@ def _cautions(a: Side, b: Side) -> tuple[Caution, ...]:
         if facts.outside:
             say(
                 "outside",
-                f"{name}: {wording.count(facts.outside, 'inference is', 'inferences are')} left out, being outside of jobs.",
+                f"{name}: {wording.count(facts.outside, 'inference')} outside of jobs, not counted.",
             )
     one, other = a.facts, b.facts
     if set(one.bulks) & set(other.bulks) and set(one.models) & set(other.models):

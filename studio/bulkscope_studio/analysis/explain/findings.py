@@ -640,12 +640,17 @@ def _gain(g: Growth) -> str:
     return f"; twice the workers bring {'no more' if times == '1' else f'{wording.estimate(times)} times the'} tokens/s"
 
 
+_HARDLY_MORE = 1.05  # most busy workers over fewest: as many all the time
+
+
 def _untold(view: View) -> str:
     g = view.growth
     if not np.isfinite(g.fewest):
         return "Whether workers slow each other is not known: too few inferences."
-    busy = wording.between(g.fewest, g.most)
-    seen = f"{busy} workers were" if " to " in busy else f"always {wording.count(g.most, 'worker was', 'workers were')}"
+    if g.most <= _HARDLY_MORE * g.fewest:
+        seen = f"always {wording.count(round(g.most), 'worker was', 'workers were')}"
+    else:
+        seen = f"{wording.between(g.fewest, g.most)} workers were"
     return (
         f"Whether workers slow each other is not known: {seen} busy. To find out, run the same prompts with another "
         "number of workers."
