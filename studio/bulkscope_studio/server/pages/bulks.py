@@ -14,6 +14,8 @@ from bulkscope_studio.analysis import wording
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.services import figures
+from bulkscope_studio.services.figures import Distribution, Figures, Inferences
 from bulkscope_studio.services.reports import SILENT_NS
 from bulkscope_studio.storage.summaries import Extent
 
@@ -150,10 +152,10 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         total |= listed[0] if listed else NOTHING
         span = total["to_ns"] - total["from_ns"]
         bin_ns = max(10**9, span // 300 // 10**9 * 10**9)
-        jobs, points, split, slowest, failed, lost = await asyncio.gather(
+        jobs, points, counted, slowest, failed, lost = await asyncio.gather(
             data.rows("bulk_jobs", limit=MOST_JOBS, **at),
             data.rows("bulk_points", from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns, **at),
-            data.rows("models", **at),
+            data.asked(lambda: figures.of_bulk(data.store, bulk_id, known)),
             data.rows("bulk_worst", failed=False, **at),
             data.rows("bulk_worst", failed=True, **at),
             data.rows("lost", bulk=bulk_id, silent_ns=time.time_ns() - SILENT_NS, **at),
@@ -164,8 +166,8 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
             + (f"{cut:,} later attempts are not drawn." if cut else "")
         )
         _draw(chart, jobs, points, total)
-        numbers.rows = thirteen(total)
-        models.rows = [model_row(row) for row in split]
+        numbers.rows = thirteen(total, counted)
+        models.rows = [model_row(name, of) for name, of in counted.models.items()]
         slow.rows, bad.rows = [_job_row(r) for r in slowest], [_job_row(r) for r in failed]
         gone.rows = [_lost_row(r) for r in lost]
         for table in (numbers, models, slow, bad, gone):
@@ -243,26 +245,40 @@ def _job_row(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def thirteen(t: Row) -> list[dict[str, Any]]:
+def _mark(text: str, exact: float | None) -> str:
+    """Return what was measured with the sign of an estimate before it, where any of it is one, as in the report."""
+    return f"~{text}" if exact is not None and exact < 1 and text != fmt.ABSENT else text
+
+
+def _p50_p95(of: Distribution | None) -> str:
+    return fmt.ABSENT if of is None else f"p50 {fmt.seconds(of.p50)}, p95 {fmt.seconds(of.p95)}"
+
+
+def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
     """Return the thirteen numbers as rows of a table; estimates are marked."""
-    guess = f" (estimated for {t['cpu_estimated']:,})" if t["cpu_estimated"] else ""
-    sampled = f" (estimated for {t['memory_estimated']:,})" if t["memory_estimated"] else ""
+    asked, work = found.requests, found.total
+    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name != "ok")
+    wait = f"mean {fmt.seconds(t['wait_mean'])}, p50 {fmt.seconds(t['wait_p50'])}, p95 {fmt.seconds(t['wait_p95'])}"
+    used = None if work.cpu_utilization is None else work.cpu_utilization.mean
     shown = (
-        ("API requests", fmt.number(t["hits"])),
-        ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
-        ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.count(t['sent'], 'job')}"),
+        ("API requests", fmt.number(asked.count)),
+        ("API failures", ", ".join(failures)),
+        (
+            "API latency",
+            f"{_p50_p95(asked.latency_s)}; enqueueing {fmt.seconds(asked.enqueue_s)} for {fmt.count(t['sent'], 'job')}",
+        ),
         ("jobs", f"{fmt.number(t['sent'])} sent, {t['done']:,} done"),
         ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
+        ("queue wait", wait),
+        ("inference time", _p50_p95(work.duration_s)),
+        ("CPU", f"{_mark(fmt.seconds(work.cpu_s), work.cpu_exact_share)} CPU, {fmt.share(used)} of the cores"),
+        ("peak RAM", _mark(fmt.size(work.memory_peak_bytes), work.memory_exact_share)),
+        ("output tokens", fmt.number(work.output_tokens)),
+        ("input tokens", f"{fmt.number(work.input_tokens)} ({fmt.number(work.cached_tokens)} cached)"),
         (
-            "queue wait",
-            f"mean {fmt.seconds(t['wait_mean'])}, p50 {fmt.seconds(t['wait_p50'])}, p95 {fmt.seconds(t['wait_p95'])}",
+            "output tokens per second",
+            f"{fmt.number(work.tokens_per_s)} of inference time, {fmt.number(work.decode_tokens_per_s)} in decode",
         ),
-        ("inference time", f"p50 {fmt.seconds(t['time_p50'])}, p95 {fmt.seconds(t['time_p95'])}"),
-        ("CPU", f"{fmt.seconds(t['cpu'])} CPU, {fmt.share(t['cpu_utilization'])} of the cores{guess}"),
-        ("peak RAM", fmt.size(t["peak"]) + sampled),
-        ("output tokens", fmt.number(t["output_tokens"])),
-        ("input tokens", f"{fmt.number(t['input_tokens'])} ({fmt.number(t['cached_tokens'])} cached)"),
-        ("output rate", fmt.number(t["rate"], "tok/s of inference time")),
         ("wait / total latency", fmt.share(t["wait_ratio"])),
     )
     return [{"n": n, "name": name, "value": value} for n, (name, value) in enumerate(shown, 1)]
@@ -270,17 +286,19 @@ def thirteen(t: Row) -> list[dict[str, Any]]:
 
 MODEL_COLUMNS = {
     "model": "model", "n": "inferences", "failed": "failed", "p50": "time p50", "p95": "time p95", "rate": "tok/s",
-    "decode": "decode tok/s", "cpu": "CPU s / output token", "peak": "peak RAM", "estimated": "estimated",
+    "decode": "decode tok/s", "cpu": "CPU s / output token", "peak": "peak RAM", "exact": "measured exactly: CPU, RAM",
 }  # fmt: skip
-MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak estimated"
+MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak exact"
 
 
-def model_row(row: Row) -> dict[str, Any]:
-    """Return one model as a row of a table."""
-    per = row["cpu_per_token"]
+def model_row(name: str, of: Inferences) -> dict[str, Any]:
+    """Return one model as a row of a table; estimates are marked."""
+    per, took = of.cpu_s_per_output_token, of.duration_s
     return {
-        "model": row["model"], "n": fmt.number(row["n"]), "failed": fmt.number(row["failed"]),
-        "p50": fmt.seconds(row["time_p50"]), "p95": fmt.seconds(row["time_p95"]), "rate": fmt.number(row["rate"]),
-        "decode": fmt.number(row["decode_rate"]), "cpu": fmt.ABSENT if per is None else f"{per:.4f} s",
-        "peak": fmt.size(row["peak"]), "estimated": fmt.share(row["estimated"]),
+        "model": name, "n": fmt.number(of.count), "failed": fmt.number(of.failed),
+        "p50": fmt.seconds(took and took.p50), "p95": fmt.seconds(took and took.p95),
+        "rate": fmt.number(of.tokens_per_s), "decode": fmt.number(of.decode_tokens_per_s),
+        "cpu": _mark(fmt.ABSENT if per is None else f"{per:.4f} s", of.cpu_exact_share),
+        "peak": _mark(fmt.size(of.memory_peak_bytes), of.memory_exact_share),
+        "exact": f"{fmt.share(of.cpu_exact_share)}, {fmt.share(of.memory_exact_share)}",
     }  # fmt: skip
