@@ -113,9 +113,7 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
     async def inference() -> None:
         found = await data.rows("model_counts")
         share = figures.MOST / max(1, sum(row["n"] for row in found))
-        await asyncio.gather(
-            data.asked(lambda: figures.of_models(store, share)), data.sampled("scatter", share)
-        )
+        await asyncio.gather(data.asked(lambda: figures.of_models(store, share)), data.sampled("scatter", share))
 
     async def found(**given: object) -> None:
         wanted = {name: at[name] for name in ("text", "severity", "bulk_id", "service", "offset")}

@@ -167,7 +167,8 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
     (model,) = [group["inferences"] for group in report["models"]]
     every = {
         "report": model, "report, total": report["total"]["inferences"], "page": dataclasses.asdict(page.total),
-        "page, model": dataclasses.asdict(page.models["m"]), "models": dataclasses.asdict(figures.of_models(store)["m"]),
+        "page, model": dataclasses.asdict(page.models["m"]),
+        "models": dataclasses.asdict(figures.of_models(store)["m"]),
     }  # fmt: skip
     for where, of in every.items():
         assert (of["count"], of["failed"], of["output_tokens"]) == (5, 1, 61), where
@@ -188,9 +189,11 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
     ("outcome", "http_status", "status", "is_"),
     [
         ("ok", 503, "UNSET", "ok"),  # what the service's own instrumentation says goes first
-        (None, 503, "ERROR", "overload"), (None, 429, "UNSET", "overload"), (None, 500, "ERROR", "internal_error"),
-        (None, 502, "UNSET", "internal_error"), (None, 404, "UNSET", "client_error"), (None, 404, "ERROR", "client_error"),
-        (None, 202, "UNSET", "ok"), (None, 200, "ERROR", "internal_error"), (None, 302, None, "ok"), (None, None, "ERROR", "internal_error"),
+        (None, 503, "ERROR", "overload"), (None, 429, "UNSET", "overload"),
+        (None, 500, "ERROR", "internal_error"), (None, 502, "UNSET", "internal_error"),
+        (None, 404, "UNSET", "client_error"), (None, 404, "ERROR", "client_error"),
+        (None, 202, "UNSET", "ok"), (None, 302, None, "ok"), (None, 200, "ERROR", "internal_error"),
+        (None, None, "ERROR", "internal_error"),
         (None, None, "UNSET", "unknown"),
     ],
 )  # fmt: skip

@@ -20,6 +20,8 @@ __all__ = ["MOST", "Distribution", "Figures", "Inferences", "Requests", "of_bulk
 
 # So many inferences give times and rates to 1 %.
 MOST = 300_000
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Numbers 1 to 3 and 7 to 12 of one bulk, the latter of each model too, the one with most inferences first."""

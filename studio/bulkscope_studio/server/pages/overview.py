@@ -110,8 +110,12 @@ def _series(
     colour = charts.COLOURS
     made = [
         charts.series(
-            0, f"{name.replace('_', ' ')} /s", _pairs(of(name, requests), "n", rate), colour.get(name, charts.GREY),
-            "bar", "api",
+            0,
+            f"{name.replace('_', ' ')} /s",
+            _pairs(of(name, requests), "n", rate),
+            colour.get(name, charts.GREY),
+            "bar",
+            "api",
         )
         for name in ("ok", "client_error", "overload", "internal_error", "unknown")
     ]
