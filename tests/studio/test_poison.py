@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
+from tests import chance
 from tests.studio import odd, otlp
 
 # Healthy and odd ones run side by side, on workers and hosts of their own, and end before it.
@@ -336,7 +336,7 @@ def value(rng: random.Random, kind: str, name: str) -> Any:
 
 def rubbish(store: Store, seed: int) -> None:
     """Fill a store with healthy bulks, and with the like of them in which anything may be anything."""
-    rng = random.Random(seed)
+    rng = chance.rng(seed)
     con = store.connection()
     fixed = {"trace_id", "span_id", "kind"}
     much = rng.choice([0.02, 0.15])
@@ -395,19 +395,13 @@ def test_rubbish_has_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rubbish_of_any_kind_has_answers(tmp_path: Path) -> None:
-    """Seeds from the one of the environment on, for so many seconds; the one that fails is in the message."""
-    seed = int(os.environ.get("BULKSCOPE_FUZZ_SEED", "100"))
-    until = time.monotonic() + float(os.environ.get("BULKSCOPE_FUZZ_SECONDS", "20"))
-    while time.monotonic() < until:
-        store = Store(tmp_path / f"{seed}.duckdb")
-        rubbish(store, seed)
-        try:
-            answer_all(store)
-        except Exception as error:
-            raise AssertionError(f"BULKSCOPE_FUZZ_SEED={seed}") from error
-        store.close()
-        seed += 1
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(100, 100 + 6 * chance.TIMES))
+def test_rubbish_of_any_kind_has_answers(seed: int, tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    rubbish(store, seed)
+    answer_all(store)
+    store.close()
 
 
 def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
