@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import scipy.stats
 from fastapi import FastAPI
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkscope_studio.analysis.compare import effects
@@ -24,6 +24,7 @@ from bulkscope_studio.analysis.compare.sides import Tables, side
 from bulkscope_studio.cli import compare as commands
 from bulkscope_studio.services import comparisons, reports
 from bulkscope_studio.storage.store import Store
+from tests.chance import draws
 from tests.studio.planted import ATTEMPTS, INFERENCES, START_NS, Law, S, bulk, table
 from tests.studio.sample import fill
 from tests.studio.serving import studio
@@ -175,7 +176,7 @@ def shuffled(tables: Tables, seed: int) -> Tables:
     return Tables(mixed(tables.attempts), mixed(tables.inferences), mixed(tables.requests))
 
 
-@settings(max_examples=15)
+@draws(15)
 @given(seed=st.integers(0, 10**6), later=st.integers(0, 10**6), paired=st.booleans())
 def test_order_of_rows_and_time_of_day_change_nothing(seed: int, later: int, paired: bool) -> None:
     one = bulk(LAW, 20, 1, name="a")

@@ -146,10 +146,10 @@ def test_a_partial_bulk_says_so_and_is_looked_at_again(page: Page, tmp_path: Pat
     with studio(db, "--no-host") as addresses:
         page.goto(addresses.web + "/explain/going")
         expect(page.get_by_text("1 of 5 jobs has not ended.")).to_be_visible()
-        expect(page.get_by_text("(running: partial)")).to_be_visible()
+        expect(page.get_by_text("PARTIAL (running)")).to_be_visible()
         tell_end(addresses, "going", db)
         expect(page.get_by_text("Partial:")).to_have_count(0, timeout=40_000)
-        expect(page.get_by_text("(running: partial)")).to_have_count(0)
+        expect(page.get_by_text("PARTIAL (running)")).to_have_count(0)
         quiet(page)
         page.goto("about:blank")  # before the studio ends
 

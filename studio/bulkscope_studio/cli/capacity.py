@@ -39,13 +39,13 @@ def command(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bulkscope capacity",
-        description="What a system sustains: rates by model and concurrency slots, queue waits at a rate, the best load.",
+        description="What a system sustains: rates by model and concurrency slots, queue waits, the best load.",
         epilog="--sweep runs the commands that the plan names: use only plans that you trust.",
     )
     parser.add_argument("bulks", nargs="*", metavar="BULK", help="bulks to look at, or 'latest' (default: --last 1h)")
     parser.add_argument("--last", metavar="TIME", help="look at the last TIME of what was recorded, such as 30m or 2h")
     parser.add_argument("--model", help="only this model, as if it had the workers to itself")
-    parser.add_argument("--rate", type=float, help="arrival rate, jobs/s, to predict queue waits for (default: observed)")
+    parser.add_argument("--rate", type=float, help="arrival rate in jobs/s to predict waits for (default: observed)")
     parser.add_argument("--workers", type=int, help="concurrency slots to predict for (default: as many as at last)")
     parser.add_argument("--slo", metavar="TIME", help="find the highest rate with queue waits under TIME, such as 30s")
     parser.add_argument("--quantile", type=float, help="share of the jobs that must keep --slo (default: 0.95)")

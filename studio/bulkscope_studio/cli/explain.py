@@ -19,7 +19,8 @@ from bulkscope_studio.text.wording import printable
 def command(argv: list[str]) -> int:
     """Run it; 0 when printed or published, 2 when there is no such bulk, no store, or it cannot be written to."""
     parser = argparse.ArgumentParser(
-        "bulkscope explain", description="Why a bulk took as long as it did: one verdict, its evidence, and where the time went."
+        "bulkscope explain",
+        description="Why a bulk took its time: one verdict, its evidence, where the time went.",
     )
     parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.text.markdown import bullets, inline, table
-from bulkscope_studio.text.wording import LEGEND, count, estimate, number, percent, seconds
+from bulkscope_studio.text.wording import LEGEND, PARTIAL, count, estimate, number, percent, seconds
 
 MARKS = {True: "yes", False: "no", None: "?"}
 # Of one piece of evidence: whether it speaks for the finding.
@@ -23,7 +23,7 @@ Part = tuple[str, float | None]
 def text(found: Mapping[str, Any], console: Output, *, everything: bool = False) -> None:
     """Print it; ``everything`` adds the evidence of the findings that are not the verdict."""
     verdict = found["verdict"]
-    console.print(Text.assemble((f"Bulk {found['id']}", "bold"), f"  {found['state']}"))
+    console.print(Text.assemble((f"Bulk {found['id']}", "bold"), f"  {state(found)}"))
     console.print(f"Verdict: {verdict['title']}", style="bold")
     for line in summary(found):
         console.print(line)
@@ -46,7 +46,7 @@ def text(found: Mapping[str, Any], console: Output, *, everything: bool = False)
 def markdown(found: Mapping[str, Any]) -> str:
     """Return it as markdown, evidence of all findings included."""
     verdict = found["verdict"]
-    lines = [f"# Bulk {inline(found['id'])}: {verdict['title']}", "", found["state"], ""]
+    lines = [f"# Bulk {inline(found['id'])}: {verdict['title']}", "", state(found), ""]
     lines += [f"{inline(line)}\n" for line in summary(found)]
     for title, parts in times(found):
         lines += [f"## {title}", "", *table(SPENT, (cells for cells, _ in shares(parts)), (1, 2)), ""]
@@ -55,6 +55,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += ["", f"## {finding['title']}: {MARKS[finding['holds']]}", "", inline(finding["text"]), ""]
         lines += [f"- {SPEAKS[item['holds']]}: {inline(item['text'])}" for item in finding["evidence"]]
     return "\n".join([*lines, ""])
+
+
+def state(found: Mapping[str, Any]) -> str:
+    """Say whether the bulk is complete, with the sign of what is partial."""
+    return "complete" if found["state"] == "complete" else f"{PARTIAL} ({found['state']})"
 
 
 def summary(found: Mapping[str, Any]) -> list[str]:

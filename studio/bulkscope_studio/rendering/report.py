@@ -14,6 +14,8 @@ from bulkscope_studio.text.markdown import bullets, inline, table
 from bulkscope_studio.text.wording import (
     ABSENT,
     LEGEND,
+    PARTIAL,
+    UNKNOWN,
     estimate,
     likely,
     moment,
@@ -21,6 +23,7 @@ from bulkscope_studio.text.wording import (
     percent,
     seconds,
     size,
+    unless_exact,
 )
 
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
@@ -78,7 +81,7 @@ def _foot(report: Mapping[str, Any]) -> str:
 
 
 def _state(report: Mapping[str, Any]) -> str:
-    return "complete" if report["complete"] else "PARTIAL: not every job has ended"
+    return "complete" if report["complete"] else PARTIAL
 
 
 def _quantiles(of: Mapping[str, Any] | None) -> str:
@@ -123,14 +126,14 @@ def _per_second(rate: float | None) -> str:
 
 def _lost(lost: Mapping[str, Any]) -> str:
     """Say which attempt was lost with its worker, when it was last heard of, and why."""
-    model = f"{lost['model'] or ABSENT}{likely(lost['model_likely'])}"
+    model = f"{lost['model'] or UNKNOWN}{likely(lost['model_likely'])}"
     parts = [f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model {model}"]
     if lost["elapsed_s"] is not None:
         parts.append(f"last heard of {seconds(lost['elapsed_s'])} after its start")
     if lost["memory_bytes"] is not None:
         limit = f" (limit {size(lost['memory_limit_bytes'])})" if lost["memory_limit_bytes"] else ""
         parts.append(f"RAM then {size(lost['memory_bytes'])}{limit}")
-    return "; ".join([*parts, f"cause {lost['domain']}{likely(lost['likely'])}"])
+    return "; ".join([*parts, f"cause {lost['domain'] or UNKNOWN}{likely(lost['likely'])}"])
 
 
 def _groups(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -145,11 +148,8 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
     def against(job: Mapping[str, Any], name: str) -> float | None:
         return None if job["expected"] is None else job["expected"][name]
 
-    def marked(cell: str, exact_share: float | None) -> str:
-        return estimate(cell, exact_share is not None and exact_share < 1)
-
     def counts(of: Mapping[str, int]) -> str:
-        return ", ".join(f"{name} {n:,}" for name, n in of.items()) or "0"
+        return ", ".join(f"{name} {n:,}" for name, n in of.items()) or "none"
 
     def of(what: Mapping[str, Any] | None, name: str = "mean") -> float | None:
         return None if what is None else what[name]
@@ -182,9 +182,9 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("decode", [_quantiles(w["decode_s"]) for w in work]),
         ]),
         ("8 CPU", [
-            ("CPU time", [marked(seconds(w["cpu_s"]), w["cpu_exact_share"]) for w in work]),
+            ("CPU time", [unless_exact(seconds(w["cpu_s"]), w["cpu_exact_share"]) for w in work]),
             ("CPU time per output token", [
-                marked(seconds(w["cpu_s_per_output_token"]), w["cpu_exact_share"]) for w in work]),
+                unless_exact(seconds(w["cpu_s_per_output_token"]), w["cpu_exact_share"]) for w in work]),
             ("share of its cores", [percent(of(w["cpu_utilization"])) for w in work]),
             ("inferences measured exactly", [percent(w["cpu_exact_share"]) for w in work]),
             ("CPU pressure (PSI)", [percent(w["cpu_pressure_share"]) for w in work]),
@@ -192,9 +192,9 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
         ]),
         ("9 RAM", [
             ("at start, mean", [size(w["memory_start_bytes"]) for w in work]),
-            ("peak", [marked(size(w["memory_peak_bytes"]), w["memory_exact_share"]) for w in work]),
+            ("peak", [unless_exact(size(w["memory_peak_bytes"]), w["memory_exact_share"]) for w in work]),
             ("growth, max", [
-                marked(size(w["memory_growth_max_bytes"]), w["memory_exact_share"]) for w in work]),
+                unless_exact(size(w["memory_growth_max_bytes"]), w["memory_exact_share"]) for w in work]),
             ("file / anonymous", [
                 f"{size(w['memory_file_bytes'])} / {size(w['memory_anon_bytes'])}" for w in work]),
             ("limit", [size(w["memory_limit_bytes"]) for w in work]),

@@ -179,7 +179,7 @@ class _Sweep:
             return
         with (
             tempfile.TemporaryDirectory(prefix="bulkscope-sweep-") as name,
-            Children(Path(name), plan.grace) as workers,
+            Children(Path(name), plan.workers.grace) as workers,
         ):
             for n, step in enumerate(left):
                 if time.monotonic() >= self._deadline:
@@ -221,7 +221,7 @@ class _Sweep:
         began = time.monotonic()
         if step.rate is None:
             _tell(f"{mark} {bulk}: {count(step.jobs, 'job')} at once")
-            sent = self._send(bulk, [0.0] * (step.jobs if self.plan.one_prompt else 1), step.jobs, workers)
+            sent = self._send(bulk, [0.0] * (step.jobs if self.plan.request.takes_one else 1), step.jobs, workers)
         else:
             at = _arrivals(self.plan.seed, step, self.plan.seconds)
             _tell(f"{mark} {bulk}: {count(len(at), 'job')} at {number(step.rate)}/s in {seconds(self.plan.seconds)}")
@@ -248,7 +248,7 @@ class _Sweep:
 
     def _join(self, wanted: int, workers: Children) -> None:
         plan = self.plan
-        env = dict(os.environ) | dict(plan.environment)
+        env = dict(os.environ) | dict(plan.workers.environment)
         env.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", self.studio.otlp_http)
         # How long a worker was there is known to one export.
         env.setdefault("OTEL_METRIC_EXPORT_INTERVAL", "1000")
@@ -256,17 +256,17 @@ class _Sweep:
         first = len(workers) + 1
         _tell(f"starting {count(wanted - len(workers), 'worker')}")
         for n in range(first, wanted + 1):
-            words = [word.replace("{number}", str(n)) for word in plan.command]
-            if plan.instrument:
+            words = [word.replace("{number}", str(n)) for word in plan.workers.command]
+            if plan.workers.instrument:
                 words = [sys.executable, "-m", "bulkscope._cli", "run", "--", *words]
-            workers.start(f"worker-{n}", words, env, plan.directory)
-        if plan.ready is not None:
-            workers.wait_for(plan.ready, [f"worker-{n}" for n in range(first, wanted + 1)], plan.start)
-        if plan.warm_up:
-            jobs = wanted * plan.warm_up
+            workers.start(f"worker-{n}", words, env, plan.workers.directory)
+        if plan.workers.ready is not None:
+            workers.wait_for(plan.workers.ready, [f"worker-{n}" for n in range(first, wanted + 1)], plan.workers.start)
+        if plan.workers.warm_up:
+            jobs = wanted * plan.workers.warm_up
             _tell(f"warming up: {count(jobs, 'job')}")
             bulk = self.state.bulk(f"w{wanted}-warm")
-            sent = self._send(bulk, [0.0] * (jobs if plan.one_prompt else 1), jobs, workers)
+            sent = self._send(bulk, [0.0] * (jobs if plan.request.takes_one else 1), jobs, workers)
             self._drain(bulk, sent.accepted, workers)
 
     def _send(self, bulk: str, at: Sequence[float], jobs: int, workers: Children) -> _Sent:
@@ -282,7 +282,9 @@ class _Sweep:
             sent.late_s = max(sent.late_s, -left if wanted else 0.0)
             while sent.open >= MOST_OPEN:
                 if wanted:
-                    raise Failed(f"{MOST_OPEN} requests are under way at {self.plan.url}: it does not answer any more")
+                    raise Failed(
+                        f"{MOST_OPEN} requests are under way at {self.plan.request.url}: it does not answer any more"
+                    )
                 time.sleep(0.01)
                 workers.check()
             with sent.lock:
@@ -297,7 +299,7 @@ class _Sweep:
             workers.check()
         if sent.refused > MOST_REFUSED * sent.requests:
             raise Failed(
-                f"{part(sent.refused, sent.requests, 'request')} of {bulk} to {self.plan.url} "
+                f"{part(sent.refused, sent.requests, 'request')} of {bulk} to {self.plan.request.url} "
                 f"{agree(sent.refused, 'was', 'were')} refused: {sent.problem}"
             )
         return sent
@@ -321,9 +323,15 @@ class _Sweep:
         fields = {"bulk_id": bulk, "request_id": f"{bulk}-{n + 1}", "prompts": prompts, "prompt": prompts[0]}
         quoted = {name: urllib.parse.quote(str(fields[name]), safe="") for name in ("bulk_id", "request_id")}
         # The id travels in W3C baggage too: a service may refuse one body id twice, or make its own.
-        headers = {"Content-Type": "application/json", "baggage": f"bulk.id={quoted['bulk_id']}", **plan.headers}
-        body = json.dumps(sweep_plan.fill(plan.body, fields)).encode()
-        return urllib.request.Request(sweep_plan.fill(plan.url, quoted), body, headers, method=plan.method)
+        headers = {
+            "Content-Type": "application/json",
+            "baggage": f"bulk.id={quoted['bulk_id']}",
+            **plan.request.headers,
+        }
+        body = json.dumps(sweep_plan.fill(plan.request.body, fields)).encode()
+        return urllib.request.Request(
+            sweep_plan.fill(plan.request.url, quoted), body, headers, method=plan.request.method
+        )
 
     def _drain(self, bulk: str, jobs: int, workers: Children) -> None:
         """Wait until the store has the end of all jobs."""
@@ -371,11 +379,11 @@ def _prompts(plan: Plan, bulk: str, jobs: int) -> list[str]:
     answering what they have seen in an earlier step from their cache.
     """
     random = np.random.default_rng([plan.seed, zlib.crc32(bulk.encode())])
-    rounds = -(-jobs // len(plan.prompts))
-    order = np.concatenate([random.permutation(len(plan.prompts)) for _ in range(rounds)])[:jobs]
+    rounds = -(-jobs // len(plan.request.prompts))
+    order = np.concatenate([random.permutation(len(plan.request.prompts)) for _ in range(rounds)])[:jobs]
     marks = random.integers(0, 2**24, jobs)
     return [
-        f"[{mark:06x}] {plan.prompts[index]}" if plan.mark else plan.prompts[index]
+        f"[{mark:06x}] {plan.request.prompts[index]}" if plan.request.mark else plan.request.prompts[index]
         for index, mark in zip(order.tolist(), marks.tolist(), strict=True)
     ]
 

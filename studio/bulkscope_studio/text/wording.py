@@ -11,7 +11,9 @@ from typing import TypeGuard
 
 ABSENT = "–"
 ESTIMATE = "~"
-# Below every table in which one of them can stand.
+PARTIAL = "PARTIAL"
+UNKNOWN = "unknown"  # for a name that is absent
+# Below every page and every table in which one of them can stand.
 LEGEND = f"{ABSENT}: not recorded. {ESTIMATE}: estimate."
 
 
@@ -80,6 +82,11 @@ def moment(ns: int | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 def estimate(text: str, estimated: bool = True) -> str:
     """``text`` with the sign of an estimate where it is one, and where it is known."""
     return f"{ESTIMATE}{text}" if estimated and text != ABSENT else text
+
+
+def unless_exact(text: str, exact_share: float | None) -> str:
+    """``text`` with the sign of an estimate where only a share below 1 of what it sums up was measured exactly."""
+    return estimate(text, exact_share is not None and exact_share < 1)
 
 
 def agree(value: float | None, one: str, more: str) -> str:

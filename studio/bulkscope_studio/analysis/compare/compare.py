@@ -316,7 +316,9 @@ def _decode(a: Side, b: Side, paired: bool) -> Row:
     found, at, use, note = _fit(a, b, paired, "decode", ["generated"])
     if found is None or found.effect is None:
         return _row("decode_rate", title, "1/s", (None, None), None, use, note)
-    values = at["generated"] / found.a, at["generated"] / found.b
+    # The first token is prefill's: of a job of one inference, which the typical job is, as in the report.
+    steps = at["generated"] - 1
+    values = (steps / found.a, steps / found.b) if steps >= 1 else (None, None)
     return _row(
         "decode_rate", title, "1/s", values, found.effect.inverse(), use, note, words=(FASTER, SLOWER),
         estimated=bool(note),

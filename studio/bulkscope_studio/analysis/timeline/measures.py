@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bulkscope_studio.analysis import thresholds
-from bulkscope_studio.analysis.statistics import estimates
+from bulkscope_studio.analysis.statistics import estimates, stats
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats, Worker, by_code, firsts
 from bulkscope_studio.analysis.timeline.progress import Progress
@@ -98,7 +98,7 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
             if slope is None
             else Estimate(2 ** (1 - slope.value), 2 ** (1 - slope.high), 2 ** (1 - slope.low)),
             service=ratio(jobs.work, tokens),
-            decode=ratio(jobs.decode / np.maximum(jobs.generated - 1, 1), []),
+            decode=ratio(jobs.decode / stats.after_first(jobs.generated), []),
             prefill=ratio(np.where(jobs.prefilled >= 4, jobs.prefill / jobs.prefilled, np.nan), []),
             cpu=ratio(jobs.cpu, tokens),
             fewest=fewest,

@@ -13,6 +13,8 @@ from nicegui import ui
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.services import figures
+from bulkscope_studio.services.figures import Distribution, Figures, Inferences
 from bulkscope_studio.services.reports import SILENT_NS
 from bulkscope_studio.storage.summaries import Extent
 from bulkscope_studio.text import wording
@@ -21,8 +23,8 @@ MOST_JOBS = 3000
 # A bulk of which nothing new has come for RESTS_S is at rest (host samples of its end come up to 10 s later, lost jobs
 # are reported after 15 s); it is read again every RESTING_S.
 RESTS_S, RESTING_S = 30.0, 60.0
-# How far the jobs of a bulk are of which there are only log records.
-NOTHING: Row = {"sent": 0, "jobs": 0, "done": 0, "failed": 0, "domains": None}
+# What is known of the jobs of a bulk of which there are only log records.
+NOTHING: Row = {"sent": None, "jobs": None, "done": None, "failed": None, "domains": None}
 # In a worker's lane, above: one thin line a job while it waits, in the order of their starts, so that the queue
 # is seen to drain. Below: a solid bar while it works, the inference as a line inside. A failed job differs by
 # colour and by a dashed dark border.
@@ -153,10 +155,10 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         total |= listed[0] if listed else NOTHING
         span = total["to_ns"] - total["from_ns"]
         bin_ns = max(10**9, span // 300 // 10**9 * 10**9)
-        jobs, points, split, slowest, failed, lost = await asyncio.gather(
+        jobs, points, counted, slowest, failed, lost = await asyncio.gather(
             data.rows("bulk_jobs", limit=MOST_JOBS, **at),
             data.rows("bulk_points", from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns, **at),
-            data.rows("models", **at),
+            data.asked(lambda: figures.of_bulk(data.store, bulk_id, known)),
             data.rows("bulk_worst", failed=False, **at),
             data.rows("bulk_worst", failed=True, **at),
             data.rows("lost", bulk=bulk_id, silent_ns=time.time_ns() - SILENT_NS, **at),
@@ -167,8 +169,8 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
             + (f"{wording.count(cut, 'later attempt is', 'later attempts are')} not drawn." if cut else "")
         )
         _draw(chart, jobs, points, total)
-        numbers.rows = thirteen(total)
-        models.rows = [model_row(row) for row in split]
+        numbers.rows = thirteen(total, counted)
+        models.rows = [model_row(name, of) for name, of in counted.models.items()]
         slow.rows, bad.rows = [_job_row(r) for r in slowest], [_job_row(r) for r in failed]
         gone.rows = [_lost_row(r) for r in lost]
         for table in (numbers, models, slow, bad, gone):
@@ -246,47 +248,56 @@ def _job_row(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def thirteen(t: Row) -> list[dict[str, Any]]:
-    """Return the thirteen numbers as rows of a table."""
-    of_cores = f"{wording.percent(t['cpu_utilization'])} of its cores"
+def _p50_p95(of: Distribution | None) -> str:
+    return wording.ABSENT if of is None else f"p50 {wording.seconds(of.p50)}, p95 {wording.seconds(of.p95)}"
+
+
+def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
+    """Return the thirteen numbers as rows of a table; estimates are marked."""
+    asked, work = found.requests, found.total
+    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name != "ok")
+    enqueueing = f"enqueueing {wording.seconds(asked.enqueue_s)} for {wording.count(t['sent'], 'job')}"
+    cpu = wording.unless_exact(wording.seconds(work.cpu_s), work.cpu_exact_share)
+    used = None if work.cpu_utilization is None else work.cpu_utilization.mean
     shown = (
-        ("API requests", wording.number(t["hits"])),
-        ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
-        ("time to enqueue", f"{wording.seconds(t['enqueue'])} for {wording.count(t['sent'], 'job')}"),
-        ("jobs", f"{wording.number(t['sent'])} sent, {t['done']:,} done"),
-        ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
+        ("API requests", wording.number(asked.count)),
+        ("API failures", ", ".join(failures)),
+        ("API latency", f"{_p50_p95(asked.latency_s)}; {enqueueing}"),
+        ("jobs", f"{wording.number(t['sent'])} sent, {wording.number(t['done'])} done"),
+        ("failed jobs", wording.number(t["failed"]) + (f" ({t['domains']})" if t["domains"] else "")),
         ("queue wait", ", ".join(f"{name} {wording.seconds(t[f'wait_{name}'])}" for name in ("mean", "p50", "p95"))),
-        ("inference time", f"p50 {wording.seconds(t['time_p50'])}, p95 {wording.seconds(t['time_p95'])}"),
-        ("CPU time", f"{_estimated(wording.seconds(t['cpu']), t['cpu_estimated'])}, {of_cores}"),
-        ("peak RAM", _estimated(wording.size(t["peak"]), t["memory_estimated"])),
-        ("output tokens", wording.number(t["output_tokens"])),
-        ("input tokens", f"{wording.number(t['input_tokens'])} ({wording.number(t['cached_tokens'])} cached)"),
-        ("output rate", wording.value(t["rate"], "tokens/s of inference time")),
+        ("inference time", _p50_p95(work.duration_s)),
+        ("CPU time", f"{cpu}, {wording.percent(used)} of its cores"),
+        ("peak RAM", wording.unless_exact(wording.size(work.memory_peak_bytes), work.memory_exact_share)),
+        ("output tokens", wording.number(work.output_tokens)),
+        ("input tokens", f"{wording.number(work.input_tokens)} ({wording.number(work.cached_tokens)} cached)"),
+        (
+            "output tokens per second",
+            f"{wording.number(work.tokens_per_s)} of inference time, {wording.number(work.decode_tokens_per_s)} in "
+            "decode",
+        ),
         ("queue wait / total time", wording.percent(t["wait_ratio"])),
     )
     return [{"n": n, "name": name, "value": value} for n, (name, value) in enumerate(shown, 1)]
 
 
-def _estimated(text: str, inferences: int | None) -> str:
-    """Mark a sum of which some inferences were estimated, and say of how many."""
-    if not inferences:
-        return text
-    return f"{wording.estimate(text)} (estimated for {wording.count(inferences, 'inference')})"
-
-
 MODEL_COLUMNS = {
     "model": "model", "n": "inferences", "failed": "failed", "p50": "time p50", "p95": "time p95", "rate": "tokens/s",
-    "decode": "decode tokens/s", "cpu": "CPU time / output token", "peak": "peak RAM", "estimated": "estimated",
+    "decode": "decode tokens/s", "cpu": "CPU time / output token", "peak": "peak RAM",
+    "exact": "measured exactly: CPU, RAM",
 }  # fmt: skip
-MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak estimated"
+MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak exact"
 
 
-def model_row(row: Row) -> dict[str, Any]:
-    """Return one model as a row of a table."""
+def model_row(name: str, of: Inferences) -> dict[str, Any]:
+    """Return one model as a row of a table; estimates are marked."""
+    took = of.duration_s
     return {
-        "model": row["model"], "n": wording.number(row["n"]), "failed": wording.number(row["failed"]),
-        "p50": wording.seconds(row["time_p50"]), "p95": wording.seconds(row["time_p95"]),
-        "rate": wording.number(row["rate"]),
-        "decode": wording.number(row["decode_rate"]), "cpu": wording.seconds(row["cpu_per_token"]),
-        "peak": wording.size(row["peak"]), "estimated": wording.percent(row["estimated"]),
+        "model": name, "n": wording.number(of.count), "failed": wording.number(of.failed),
+        "p50": wording.seconds(None if took is None else took.p50),
+        "p95": wording.seconds(None if took is None else took.p95),
+        "rate": wording.number(of.tokens_per_s), "decode": wording.number(of.decode_tokens_per_s),
+        "cpu": wording.unless_exact(wording.seconds(of.cpu_s_per_output_token), of.cpu_exact_share),
+        "peak": wording.unless_exact(wording.size(of.memory_peak_bytes), of.memory_exact_share),
+        "exact": f"{wording.percent(of.cpu_exact_share)}, {wording.percent(of.memory_exact_share)}",
     }  # fmt: skip

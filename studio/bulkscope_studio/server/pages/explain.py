@@ -101,8 +101,8 @@ def register(data: Data) -> None:
 
 
 def _title(found: Mapping[str, Any]) -> str:
-    partial = "" if found["state"] == "complete" else f" ({found['state']}: partial)"
     title = found["verdict"]["title"]
+    partial = "" if found["state"] == "complete" else f" – {explanation.state(found)}"
     return f"{title[0].upper()}{title[1:]}{partial}"
 
 

@@ -120,6 +120,7 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
             ui.label(f"store {wording.size(now.get('db_bytes'))}")  # type: ignore[arg-type]
 
     live(show, strip, 5.0)
+    ui.label(wording.LEGEND).classes("bs-mute")
 
 
 async def computed(work: Callable[[], T]) -> T:

@@ -26,7 +26,7 @@ MOST_WAITS = 500_000
 _C, _N = charts.COLOURS, charts.CYCLE
 KEYS = {
     0: [("ok", _C["ok"]), ("client error", _C["client_error"]), ("overload", _C["overload"]),
-        ("internal error", _C["internal_error"])],
+        ("internal error", _C["internal_error"]), ("unknown", charts.GREY)],
     1: [("waiting jobs", _N[0]), ("age of the oldest, s", _N[3])],
     2: [("done", _C["done"]), ("failed", _C["failed"])],
     4: [("p50", _N[4]), ("p95", _N[0])],
@@ -111,9 +111,14 @@ def _series(
     colour = charts.COLOURS
     made = [
         charts.series(
-            0, f"{name.replace('_', ' ')} /s", _pairs(of(name, requests), "n", rate), colour[name], "bar", "api"
+            0,
+            f"{name.replace('_', ' ')} /s",
+            _pairs(of(name, requests), "n", rate),
+            colour.get(name, charts.GREY),
+            "bar",
+            "api",
         )
-        for name in ("ok", "client_error", "overload", "internal_error")
+        for name in ("ok", "client_error", "overload", "internal_error", "unknown")
     ]
     made += [
         charts.series(1, "waiting jobs", _pairs(of("depth"), "value"), charts.CYCLE[0]),
