@@ -227,7 +227,7 @@ def test_a_straggler_is_beyond_tukeys_outer_fence() -> None:
     assert found(2.79) == []
     (straggler,) = found(2.81)
     assert (straggler["job"], straggler["usual_s"]) == ("j8", pytest.approx(1.4))
-    assert straggler["reason"] == "400 output tokens, usual 40"
+    assert re.findall(r"\d+", straggler["reason"]) == ["400", "40"]
     assert straggler["link"] == f"/trace/{9:032x}"
 
 
@@ -244,7 +244,7 @@ def test_a_retry_waits_its_delay_and_its_chain_goes_back_to_the_first_attempt() 
     path = found["path"]
     assert (path["jobs"], path["work_own"], path["delay"]) == (2, pytest.approx(2), pytest.approx(5))
     assert path["dispatch"] == pytest.approx(3)
-    assert "1 attempt failed and was made again." in found["notes"]
+    assert any(note.startswith("1 attempt failed") for note in found["notes"])
     assert not silly(found) + sums(found)
 
 
@@ -369,7 +369,7 @@ def test_workers_that_slow_down_once_early_are_no_overload() -> None:
     # 0.8 jobs/s on a worker that needs 1 s, and after one minute of ten 2 s.
     jobs = one_by_one([number / 0.8 for number in range(480)], lambda start: 1 if start < 60 else 2, together=True)
     found = explain(written(jobs))
-    assert found["verdict"]["text"].startswith("Jobs came to take longer")
+    assert " 39 %" in found["verdict"]["text"]
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(0.8)
 
 
