@@ -32,7 +32,7 @@ def command(argv: list[str]) -> int:
         say(f"bulkscope capacity: {failed}", error=True)
         return 1
     except runner.Stopped:
-        say("bulkscope capacity: stopped; the same command goes on with the next step", error=True)
+        say("bulkscope capacity: stopped; the same command continues with the next step", error=True)
         return 130
 
 
