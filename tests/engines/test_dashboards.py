@@ -386,7 +386,7 @@ def test_doubled_retried_failed_and_negative(empty: str) -> None:
     assert waits == {"mean": pytest.approx(2.0), "negative": 1}
     failed = panel(empty, "bulkscope-bulk", "Failed jobs by domain", WINDOW, "b")
     assert {(row["domain"], row["error"], row["result"], row["attempts"]) for row in failed} == {
-        ("model", "ValueError", "failed", 1), ("timeout", "not said", "to be retried", 1),
+        ("model", "ValueError", "failed", 1), ("timeout", "unknown", "to be retried", 1),
     }  # fmt: skip
     ends = panel(empty, "bulkscope-overview", "Attempts at jobs, by their end", WINDOW)
     found: dict[str, int] = {}

@@ -154,7 +154,7 @@ def test_longer_answers_do_not_pass_for_speed(paired: bool) -> None:
 def test_another_tokenizer_is_paired_by_the_order_of_lengths() -> None:
     found = sides_of(LAW, Law(tokenizer=1.3), 1, True)
     assert (found.pairing.paired, found.pairing.tokens) == (True, "ranked")
-    assert "as two tokenizers' do" in found.pairing.reason
+    assert "two tokenizers" in found.pairing.reason
 
 
 def test_memory_and_failures_speak_for_a_side() -> None:
@@ -250,13 +250,13 @@ def reason(a: Tables, b: Tables) -> str:
 def test_what_is_not_paired_says_why() -> None:
     plain = bulk(LAW, 20, 1, name="a")
     assert "A has 20 jobs, B 12" in reason(plain, bulk(LAW, 12, 2, name="b"))
-    assert "do not go together" in reason(plain, bulk(LAW, 20, 2, prompts=5, name="b"))
+    assert "do not match" in reason(plain, bulk(LAW, 20, 2, prompts=5, name="b"))
     untold = edited(bulk(LAW, 20, 2, name="b"), "inferences", lambda _, row: row | {"input_tokens": None})
-    assert "without input tokens of both sides" in reason(plain, untold)
+    assert "without input tokens" in reason(plain, untold)
     few = bulk(LAW, 3, 1, name="a"), bulk(Law(tokenizer=2), 3, 2, name="b")
-    assert "too few to tell" in reason(*few)
+    assert "too few" in reason(*few)
     alike = edited(bulk(LAW, 20, 2, name="b"), "inferences", lambda _, row: row | {"input_tokens": 50})
-    assert "of one side are all equal" in reason(plain, alike)
+    assert "all equal on one side" in reason(plain, alike)
 
 
 def codes(found: Comparison) -> list[str]:
@@ -280,7 +280,7 @@ def test_sides_without_inferences_are_compared_by_their_process_times() -> None:
 def test_few_jobs_give_no_verdict(count: int) -> None:
     found = compare(side("a", bulk(LAW, count, 1, name="a")), side("b", bulk(LAW.times(3), count, 2, name="b")))
     assert all(each.verdict == UNKNOWN for each in found.rows)
-    assert found.answer.startswith("No answer: Needs 8 jobs a side")
+    assert found.answer.startswith("No answer: Too few jobs: each side needs 8 ")
     json.dumps(to_json(found), allow_nan=False)
 
 
@@ -457,8 +457,7 @@ def test_text_and_markdown_begin_with_the_answer(db: Path, capsys: pytest.Captur
     code, out, _ = run("sample-001", "sample-002", db=db, capsys=capsys)
     assert code == 0
     assert out.startswith("Take A (smollm2-135m-q4_1): it is faster (the other takes 1.")
-    assert "seen from" in out
-    assert "Nothing here says which answers are better." in out
+    assert "detectable from" in out
     _, out, _ = run("sample-001", "sample-002", "--format", "md", db=db, capsys=capsys)
     assert out.startswith("# Comparison\n\n**Take A (smollm2-135m-q4_1): it is faster")
     assert "| peak RAM | " in out
