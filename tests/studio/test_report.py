@@ -17,6 +17,7 @@ from bulkscope_studio.cli import report
 from bulkscope_studio.services import reports
 from bulkscope_studio.storage import address
 from bulkscope_studio.storage.store import Store
+from tests.rows import add
 from tests.studio import odd
 from tests.studio.answering import studio
 
@@ -135,7 +136,7 @@ def test_the_pages_models_have_the_reports_numbers(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.duckdb")
     now = time.time_ns()
     for name, jobs in (("few", 26), ("more", 60)):
-        odd.insert(store.connection(), "spans", odd.bulk(name, now, jobs=jobs))
+        add(store.connection(), "spans", odd.bulk(name, now, jobs=jobs))
         found = reports.bulk_report(store, name)
         assert found is not None
         (model,) = [group["inferences"] for group in found["models"]]
