@@ -14,8 +14,6 @@ from typing import Any
 from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider
 
-SIGNALS = ("traces", "metrics", "logs")
-
 
 def providers() -> dict[str, Any]:
     """Return the global SDK providers by signal; one that is not the SDK's is left out."""

@@ -8,12 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from bulkscope import conventions
 from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Inferences, Jobs, Lost, Progress, Requests
 from bulkscope_studio.analysis.statistics import stats
 from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
 
-OUTCOMES = ("ok", "client_error", "overload", "internal_error")
+OUTCOMES = tuple(name for name in conventions.OUTCOMES if name != "retry")  # a request is not retried by us
 Row = Mapping[str, Any]
 
 
