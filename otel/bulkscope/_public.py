@@ -245,6 +245,7 @@ class inference(_Around):
         operation: ``chat``, ``text_completion``, ``embeddings`` …
         max_tokens: the limit that was asked for.
         remote: the engine is another process; CPU and memory of this one are then not the inference's.
+        endpoint: host and port at which it answers. Of a process of this machine CPU and memory are measured then.
     """
 
     def __init__(
@@ -255,9 +256,11 @@ class inference(_Around):
         operation: str = "chat",
         max_tokens: int | None = None,
         remote: bool = False,
+        endpoint: tuple[str, int] | None = None,
     ) -> None:
         self._given: dict[str, Any] = {
             "model": model, "provider": provider, "operation": operation, "max_tokens": max_tokens, "remote": remote,
+            "endpoint": endpoint,
         }  # fmt: skip
         self._inference: Inference | None = None
 
