@@ -91,9 +91,7 @@ def clean(value: object) -> str | None:
     headers and log lines.
     """
     # Of an integer the bits are looked at first: from 4,300 digits on Python refuses to write it.
-    if (
-        isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 4 * MAX_ID_LENGTH
-    ) or isinstance(value, UUID):
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 4 * MAX_ID_LENGTH:
         value = str(value)
     if not isinstance(value, str):
         return str(value) if isinstance(value, UUID) else None
