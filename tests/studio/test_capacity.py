@@ -145,7 +145,7 @@ def test_a_job_that_nobody_takes_is_no_backlog() -> None:
     before = now(pool(made))
     made.sent(0.0, "lost", "b")
     found = pool(made)
-    assert now(found)["saturated_s"] == before["saturated_s"]
+    assert now(found)["saturated_s"] == pytest.approx(before["saturated_s"])
     assert any("were not taken" in note for note in found["notes"])
 
 
@@ -242,6 +242,15 @@ def test_how_many_workers_fit() -> None:
     # 90 % of 2000 MiB, less 100 shared, at 200 each.
     assert memory["workers_that_fit"] == 8
     assert (memory["workers_seen"], memory["per_worker_bytes"], memory["shared_bytes"]) == (2, 200 * MIB, 100 * MIB)
+
+
+def test_an_engine_in_another_process_is_no_workers_memory() -> None:
+    made = at_once(40, 2)
+    for row in made.rows:
+        if row["kind"] == "INTERNAL":
+            row["kind"] = "CLIENT"
+    memory = pool(made)["memory"]
+    assert (memory["workers_that_fit"], memory["per_worker_bytes"]) == (None, None), "one more worker takes none of it"
 
 
 # --- waits --------------------------------------------------------------------------------------

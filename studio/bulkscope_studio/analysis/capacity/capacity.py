@@ -215,10 +215,10 @@ def _rows(table: Any, chosen: Flags) -> Any:
 def _pool(seen: Seen, asked: Asked) -> Pool | None:
     facts = _taken(seen)
     line = timeline.build(facts, running=True)
-    jobs, rows = _jobs(facts)
+    jobs, rows = _jobs(facts, line.places)
     if not len(rows) or (asked.model is not None and not np.any(jobs.model == facts.models.index(asked.model))):
         return None
-    found = Saturation(jobs, line, seen.windows)
+    found = Saturation(jobs, facts.attempts, line, seen.windows)
     counts = found.counts()
     if not counts:
         return None
@@ -226,8 +226,13 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     enough = [n for n in counts if at.get(n, 0) >= LEAST_COMPLETIONS]
     places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at.get(n, 0), n))
     told = _told(at, counts, places)
-    models = tuple(_model(facts, line, found, code, told, places) for code in _models(facts, jobs, asked.model))
-    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
+    of_model = np.ones(len(rows), np.bool_)
+    if asked.model is not None:
+        of_model = jobs.model == facts.models.index(asked.model)
+    crowd = _crowd(facts, line, jobs, found, of_model)
+    models = tuple(_model(facts, line, found, code, told, places, crowd) for code in _models(facts, jobs, asked.model))
+    speeds = None if crowd is None else crowd.speeds
+    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked, of_model, speeds)
     notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
     if len(told) < len(counts):
         notes += (f"Of {len(counts):,} numbers of concurrency slots only the {len(told)} with most jobs are reported.",)
@@ -275,7 +280,7 @@ def _taken(seen: Seen) -> Facts:
     return seen.facts if not left.any() else dataclasses.replace(seen.facts, attempts=_rows(a, ~left))
 
 
-def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
+def _jobs(facts: Facts, slots: timeline.Slots) -> tuple[Jobs, Codes]:
     """Return the attempts that ended, each with the model that took most of its time, and their rows."""
     a, i = facts.attempts, facts.inferences
     rows = np.flatnonzero(a.ended)
@@ -301,6 +306,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         start=a.start[rows],
         end=a.end[rows],
         ready=a.ready[rows],
+        free=slots.free[rows],
         worker=a.worker[rows],
         model=model[rows],
         given=given[rows],
@@ -322,9 +328,10 @@ def _models(facts: Facts, jobs: Jobs, wanted: str | None) -> list[int]:
 
 
 def _model(
-    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int
-) -> Model:
-    seen = tuple(found.level(code, n) for n in counts)
+    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int,
+    crowd: crowding.Crowd | None,
+) -> Model:  # fmt: skip
+    seen = tuple(found.level(code, n, crowd) for n in counts)
     # While workers come and go there are other numbers of them for moments.
     levels = tuple(level for level in seen if len(level.service) >= LEAST_COMPLETIONS or level.places == places)
     levels = tuple(level for level in levels if len(level.service))
@@ -382,16 +389,12 @@ class _Workload:
     @classmethod
     def of(
         cls, seen: Seen, facts: Facts, line: timeline.Timeline, jobs: Jobs, rows: Codes, found: Saturation, last: int,
-        asked: Asked,
+        asked: Asked, of_model: Flags, speeds: crowding.Speeds | None,
     ) -> _Workload:  # fmt: skip
         places = asked.workers or last
         basis = last if asked.workers is None else _nearest(found, jobs, asked.workers)
-        of_model = np.ones(len(rows), np.bool_)
-        if asked.model is not None:
-            of_model = jobs.model == facts.models.index(asked.model)
         there = found.usual(basis) & of_model
         gap = found.gap(basis)
-        speeds = _speeds(facts, line, jobs, found, of_model)
         services, slowing = (jobs.end - jobs.start)[there], None
         if speeds is not None and there.any():
             times = (jobs.start[there], jobs.end[there], line.every, places)
@@ -448,12 +451,12 @@ class _Workload:
         return _measured(self.waited)
 
 
-def _speeds(
+def _crowd(
     facts: Facts, line: timeline.Timeline, jobs: Jobs, found: Saturation, of_model: Flags
-) -> crowding.Speeds | None:
-    """Return how places slow each other, from all jobs of a known model that were done; None where it is not seen.
+) -> crowding.Crowd | None:
+    """Return what slowing of slots by each other is looked for in: all jobs of a known model that were done.
 
-    Nor is it looked for over several hosts: places of one do not slow those of another.
+    Over several hosts it is not looked for: slots of one do not slow those of another.
     """
     if len(_worker_hosts(facts)) != 1:
         return None
@@ -461,7 +464,7 @@ def _speeds(
     chosen = np.isin(begun, found.counts()) & of_model & jobs.ok & (jobs.model >= 0)
     varied = int(np.sum(np.unique(begun[chosen], return_counts=True)[1] >= crowding.LEAST_BEGUN)) > 1
     start, end = jobs.start[chosen], jobs.end[chosen]
-    return crowding.speeds(start, end, _expected(jobs, chosen), line.every, within=not varied)
+    return crowding.Crowd.of(start, end, _expected(jobs, chosen), line.every, within=not varied)
 
 
 def _expected(jobs: Jobs, chosen: Flags) -> Floats:
