@@ -340,7 +340,7 @@ def test_what_is_alike_but_for_size_is_no_slowing() -> None:
             for row in made.rows:
                 if row.get("model"):
                     row["output_tokens"] = 80 if row["end_ns"] - row["start_ns"] > 1.5e9 else 10
-        assert alike(pool(made)).startswith("no slowing")
+        assert alike(pool(made)).startswith("busy slots do not")
 
 
 def test_jobs_that_fail_at_once_are_no_fast_ones() -> None:
@@ -349,7 +349,7 @@ def test_jobs_that_fail_at_once_are_no_fast_ones() -> None:
     services[bad] = 0.005
     made = Made()
     made.run(np.cumsum(random.exponential(1 / 1.2, 1000)).tolist(), services.tolist(), 2, failed=bad)
-    assert alike(pool(made)).startswith("no slowing")
+    assert alike(pool(made)).startswith("busy slots do not")
 
 
 def test_a_lost_span_of_an_inference_changes_little() -> None:

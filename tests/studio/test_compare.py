@@ -165,7 +165,7 @@ def test_memory_and_failures_speak_for_a_side() -> None:
     assert row(found, "failures").verdict == "less"
     assert row(found, "memory").verdict == "more"
     assert found.answer.startswith("It depends: A (m) needs less RAM")
-    assert "B (n) fails less (0 % against " in found.answer
+    assert "B (n) has fewer failed jobs (0 % against " in found.answer
 
 
 def numbers(found: Comparison) -> list[dict[str, Any]]:
