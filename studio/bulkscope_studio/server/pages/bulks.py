@@ -296,7 +296,7 @@ def model_row(name: str, of: Inferences) -> dict[str, Any]:
     per, took = of.cpu_s_per_output_token, of.duration_s
     return {
         "model": name, "n": fmt.number(of.count), "failed": fmt.number(of.failed),
-        "p50": fmt.seconds(took and took.p50), "p95": fmt.seconds(took and took.p95),
+        "p50": fmt.seconds(took.p50 if took else None), "p95": fmt.seconds(took.p95 if took else None),
         "rate": fmt.number(of.tokens_per_s), "decode": fmt.number(of.decode_tokens_per_s),
         "cpu": _mark(fmt.ABSENT if per is None else f"{per:.4f} s", of.cpu_exact_share),
         "peak": _mark(fmt.size(of.memory_peak_bytes), of.memory_exact_share),
