@@ -1,0 +1,91 @@
+"""``bulkscope doctor [-- COMMAND]``: the checks, in the interpreter that would run the command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from bulkscope import __version__, _launcher
+from bulkscope._doctor import interpreter
+from bulkscope._doctor.findings import FAULT, WARNING, Finding, Result, read, text
+
+_CHECK_SECONDS = 180
+_EXPORTERS = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
+_DESCRIPTION = """\
+Says why telemetry does or does not arrive, and what to do about it: interpreter and versions, libraries, what else is
+in the process, the end point (by a test span of a service of its own, bulkscope-doctor), what the meter can read, and
+which of the thirteen numbers that gives. With a COMMAND it looks at the Python that would run it, as `bulkscope run
+COMMAND` would start it; the command itself is not started."""
+_EPILOG = """\
+exit code: 0 all is well, 1 something will be missing, 2 nothing will arrive (or the command line is wrong)"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bulkscope doctor", description=_DESCRIPTION, epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="bulkscope doctor [--format text|json] [--studio URL] [[--] COMMAND [ARGUMENTS]]",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="text for people, json for scripts")
+    parser.add_argument(
+        "--studio", default="", metavar="URL",
+        help="the address of the studio's pages, which knows what was dropped lately (default: port 8080 of the end "
+        "point's host, if a studio answers there)",
+    )  # fmt: skip
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what bulkscope run would be given")
+    return parser
+
+
+def _without_hook(environ: dict[str, str]) -> dict[str, str]:
+    hook = str(Path(_launcher.__file__).resolve().with_name("_hook"))
+    paths = [path for path in environ["PYTHONPATH"].split(os.pathsep) if path != hook]
+    return environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def examine(words: list[str], environ: dict[str, str], studio: str = "") -> Result:
+    """Return what is found for the command ``words``, or for this interpreter; ``environ`` is not changed."""
+    there = dict(environ)
+    _launcher.environment(words or ["python"], there)
+    target = interpreter.of(words, there)
+    if target.python is None or any(finding.state == FAULT for finding in target.findings):
+        return Result(target.findings)
+    if kept := interpreter.asked(target.python, _without_hook(there), __version__):
+        return Result((*target.findings, *kept))
+    found, said = _inside(target.python, there, studio)
+    return Result((*target.findings, *found.findings, *said), found.numbers)
+
+
+def _inside(python: str, environ: dict[str, str], studio: str) -> tuple[Result, tuple[Finding, ...]]:
+    """Run the checks in ``python``; return what they found, and what went wrong as telemetry was set up there."""
+    asked = json.dumps({"environ": environ, "launcher": __version__, "studio": studio})
+    try:
+        done = subprocess.run(
+            [python, "-m", "bulkscope._doctor"], input=asked, env=environ | dict.fromkeys(_EXPORTERS, "none"),
+            capture_output=True, text=True, errors="replace", timeout=_CHECK_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        what = f"the checks did not end in {python}: {type(error).__name__}"
+        return Result((Finding(interpreter.SUBJECT, FAULT, what, "see that it starts by itself"),)), ()
+    try:
+        found = read(interpreter.marked(done.stdout))  # type: ignore[arg-type]
+    except (KeyError, TypeError):
+        what = f"the checks failed in {python}: {interpreter.last_line(done.stderr)}"
+        todo = "see that Bulkscope has the same version in both environments"
+        return Result((Finding(interpreter.SUBJECT, FAULT, what, todo),)), ()
+    return found, tuple(
+        Finding("set-up", WARNING, f"it wrote: {line}", "it is what the service would write as well")
+        for line in list(dict.fromkeys(line.strip() for line in done.stderr.splitlines() if line.strip()))[-5:]
+    )
+
+
+def command(argv: list[str]) -> int:
+    """Show what is found and return its exit code."""
+    options = _parser().parse_args(argv)
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    result = examine(words, dict(os.environ), options.studio)
+    print(result.json() if options.format == "json" else text(result, shutil.get_terminal_size((100, 24)).columns))
+    return result.code
