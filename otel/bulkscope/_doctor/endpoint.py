@@ -54,6 +54,7 @@ _STATUSES = {
     413: "it takes smaller requests only: raise its limit for bodies",
     415: "it does not take OTLP as protobuf: see that this is the port for OTLP over HTTP (4318 by default)",
 }
+_WANTS_TLS = ("it speaks TLS, and is asked without", "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT")
 _BUSY = "it is there and cannot take more now: see its log; what is sent meanwhile is kept, and tried again"
 
 
@@ -149,7 +150,7 @@ def _by_what_is_spoken(address: wire.Address, protocol: str) -> tuple[str, str] 
     except OSError:
         return None
     if wire.TLS in spoken and address.tls is None:
-        return "it speaks TLS, and is asked without", "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT"
+        return _WANTS_TLS
     if protocol == "http/protobuf" and spoken == {wire.HTTP2}:
         return "a gRPC port (HTTP/2 only), to which OTLP over HTTP is sent", _SWITCH_TO_GRPC
     if protocol == "grpc" and spoken == {wire.HTTP1}:
@@ -233,6 +234,8 @@ def _ours(signal: str, state: str) -> list[Finding]:
         answer = client.ask(body)
     except (OSError, http.client.HTTPException) as error:
         return [*warned, _failed(state, client.shown, error, client.address, "http/protobuf")]
+    if answer.status == 400 and wire.speaks_tls(client.address):  # as Go's servers say that they want TLS
+        return [*warned, Finding(SUBJECT, state, f"{client.shown}: {_WANTS_TLS[0]}", _WANTS_TLS[1])]
     return [*warned, _judged(state, signal, client.shown, answer), *(clock(answer) if signal == "traces" else [])]
 
 
@@ -266,25 +269,38 @@ def _theirs(signal: str, state: str, protocol: str) -> list[Finding]:
         ]
     if signal != "traces":
         return [] if _proxied() else [_reached(state, shown, signal, address, protocol)]
-    with _said("opentelemetry") as said:
+    # What is said as it is made may quote a header, with the token in it.
+    with _said("opentelemetry") as warned:
         try:
             exporter = exporters.OTLPSpanExporter(timeout=wire.SECONDS)
+        except Exception as error:
+            what = f"{shown}: OpenTelemetry's exporter cannot be made ({type(error).__name__})"
+            return [Finding(SUBJECT, state, what, "see OTEL_EXPORTER_OTLP_ENDPOINT and the variables beside it")]
+    with _said("opentelemetry") as said:
+        try:
             taken = exporter.export([trial()]) is SpanExportResult.SUCCESS
             exporter.shutdown()
-        except Exception as error:  # what a library makes of an address or of headers that it does not like
+        except Exception as error:
             taken = False
             said.append(type(error).__name__)
+    found = []
+    if warned:
+        what = f"{shown}: OpenTelemetry's exporter does not like a variable of OTEL_EXPORTER_OTLP_"
+        found.append(
+            Finding(SUBJECT, WARNING, what, "see the log of the service; headers are NAME=VALUE, percent-encoded")
+        )
     if taken:
         over = "gRPC" if protocol == "grpc" else "HTTP"
         return [
+            *found,
             Finding(SUBJECT, OK, f"{shown}: speaks OTLP over {over}, accepted a test span"),
             Finding(SUBJECT, OK, f"its clock is not known: over {over} OpenTelemetry's exporter does not read it"),
         ]
     if not _proxied() and (reached := _reached(state, shown, signal, address, protocol)).state != OK:
-        return [reached]
-    # Their texts quote the address, with the login that may be in it.
-    why = "; ".join(said).replace(url, shown).replace(base, shown) if urlsplit(url).username is None else "see its log"
-    return [Finding(SUBJECT, state, f"{shown}: it did not take a test span ({why})", "see its log for why")]
+        return [*found, reached]
+    # Their texts quote the address: not where there is more to it than host and port.
+    why = f" ({'; '.join(said)})" if said and base.rstrip("/") == shown else ""
+    return [*found, Finding(SUBJECT, state, f"{shown}: it did not take a test span{why}", "see its log for why")]
 
 
 def _reached(state: str, shown: str, signal: str, address: wire.Address | None, protocol: str) -> Finding:

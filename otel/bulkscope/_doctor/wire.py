@@ -73,4 +73,21 @@ def spoken(address: Address) -> set[str]:
     host = f"[{address.host}]" if ":" in address.host else address.host
     asked = f"GET / HTTP/1.1\r\nHost: {host}:{address.port}\r\nConnection: close\r\n\r\n".encode()
     found = {kind(answer_to(address, asked, ["http/1.1"])), kind(answer_to(address, _PREFACE, ["h2"]))}
-    return found - {SILENT, OTHER}
+    found -= {SILENT, OTHER}
+    return found or ({TLS} if speaks_tls(address) else found)
+
+
+def speaks_tls(address: Address) -> bool:
+    """Tell whether an address that is asked without TLS speaks it, whoever has signed its certificate.
+
+    Nothing is sent over it. Servers answer plain requests there by an alert, by 400, or not at all.
+    """
+    if address.tls is not None:
+        return False
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        Address(address.host, address.port, context).connect().close()
+    except OSError:
+        return False
+    return True

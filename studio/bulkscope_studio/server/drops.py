@@ -19,7 +19,8 @@ def lately(store: Store, now_ns: int | None = None) -> list[dict[str, Any]]:
     """Return signal, reason and records of what was refused here, or dropped by its sender, in the last hour."""
     now_ns = time.time_ns() if now_ns is None else now_ns
     window = {"first": now_ns - LATELY_S * 10**9, "last": now_ns}
-    return store.query(sql.load("explain_drops"), window).to_pylist()
+    rows: list[dict[str, Any]] = store.query(sql.load("explain_drops"), window).to_pylist()
+    return rows
 
 
 def install(app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]]) -> None:
