@@ -196,7 +196,7 @@ def test_switches_samplers_and_propagators() -> None:
         ["celery", "-A", "app", "worker"],
         environment(
             NOWHERE, BULKSCOPE_CELERY="contrib", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="bulkscope_xllamacpp,redis",
-            OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.3", OTEL_METRICS_EXPORTER="none",
+            OTEL_TRACES_SAMPLER="traceidratio", BULKSCOPE_SAMPLING="respect", OTEL_TRACES_SAMPLER_ARG="0.3", OTEL_METRICS_EXPORTER="none",
             BULKSCOPE_LOGS="0", OTEL_PYTHON_FASTAPI_EXCLUDED_URLS="health",
         ),
     )  # fmt: skip
@@ -217,8 +217,26 @@ def test_switches_samplers_and_propagators() -> None:
     assert absent[4].startswith("celery ")
 
 
+def test_whether_a_job_keeps_its_bulk_is_tried_and_not_read_off_a_variable() -> None:
+    """Whichever propagators there are: what the finding says is what a real job between two processes would show."""
+    for propagators in ("none", "tracecontext", "baggage,tracecontext"):
+        env = environment(NOWHERE, OTEL_PROPAGATORS=propagators, BULKSCOPE_FLUSH_TIMEOUT="0.1")
+        send = (
+            "import bulkscope, json\nwith bulkscope.enqueue('q', bulk_id='b-1') as job: print(json.dumps(job.headers))"
+        )
+        run = [str(BIN / "bulkscope"), "run", "python", "-c"]
+        sent = subprocess.run([*run, send], env=env, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+        work = (
+            "import bulkscope, json\nfrom bulkscope._jobs import bulks\n"
+            f"with bulkscope.dequeue('q', headers=json.loads({sent!r})): print(bulks.current().id)"
+        )
+        seen = subprocess.run([*run, work], env=env, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+        found = one(examine([], env), "propagators: ")
+        assert ("does not reach the worker" in found.what) is (seen != "b-1"), (propagators, seen, found)
+
+
 def test_a_sampler_that_records_nothing_is_a_fault() -> None:
-    result = examine([], environment(NOWHERE, OTEL_TRACES_SAMPLER="always_off"))
+    result = examine([], environment(NOWHERE, OTEL_TRACES_SAMPLER="always_off", BULKSCOPE_SAMPLING="respect"))
     assert one(result, "no span is recorded").state == FAULT
 
 

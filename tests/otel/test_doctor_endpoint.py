@@ -112,6 +112,20 @@ def test_the_whole_command_against_a_studio(addresses: tuple[Addresses, Path]) -
     assert not [each for each in found["findings"] if each["subject"] == "set-up"], output
 
 
+def test_under_opentelemetrys_own_launcher_its_distribution_sends_by_grpc(addresses: tuple[Addresses, Path]) -> None:
+    """Its defaults are not ours: telemetry for the port for HTTP never arrives, and the doctor says why."""
+    there, command = addresses[0], [str(BIN / "opentelemetry-instrument"), "--service_name", "x", "python"]
+    code, output = doctor("--format", "json", "--", *command, url=there.otlp_http, PATH=f"{BIN}:/usr/bin:/bin")
+    assert code == 2
+    assert "a port for HTTP/1.1, to which OTLP over gRPC is sent" in output
+    code, output = doctor("--format", "json", "--", *command, url=there.otlp_grpc, PATH=f"{BIN}:/usr/bin:/bin")
+    assert "speaks OTLP over gRPC, accepted a test span" in output
+    code, output = doctor(
+        "--format", "json", *command, url=there.otlp_http, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"
+    )
+    assert "speaks OTLP over HTTP, accepted a test span" in output
+
+
 def test_the_pages_port_is_not_the_port_for_telemetry(
     addresses: tuple[Addresses, Path], variables: pytest.MonkeyPatch
 ) -> None:

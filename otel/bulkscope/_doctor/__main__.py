@@ -1,7 +1,7 @@
 """The check itself, in the interpreter of the command: ``python -m bulkscope._doctor``.
 
-Its process is set up as the service's would be, with the exporters ``none``. It reads the variables as they would be
-from its input, and writes what it finds as one marked line.
+Its process has been set up as the service's would be, with the exporters ``none``. It reads the variables as they
+would be from its input, and writes what it finds as one marked line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from bulkscope import _defaults
 from bulkscope._doctor import endpoint, interpreter, libraries, meter, numbers, studio, surroundings
 from bulkscope._doctor.findings import FAULT, WARNING, Finding, Result
 
@@ -36,8 +37,11 @@ def _set_up() -> list[Finding]:
 
 def inspect(asked: dict[str, Any]) -> Result:
     """Return what is found; ``asked`` has ``environ``, ``launcher`` (a version) and ``studio`` (a URL, or nothing)."""
+    # What setting up has added is the service's too: a distribution's defaults, and ours under another launcher.
+    environ = {name: value for name, value in os.environ.items() if value != "none"} | asked["environ"]
+    _defaults.apply(environ)
     os.environ.clear()
-    os.environ.update(asked["environ"])
+    os.environ.update(environ)
     set_up = surroundings.is_set_up()
     there = libraries.installed()
     sight = meter.sight()

@@ -14,6 +14,8 @@ from bulkscope._doctor import interpreter
 from bulkscope._doctor.findings import FAULT, WARNING, Finding, Result, read, text
 
 _CHECK_SECONDS = 180
+# Its environment is made by itself, and by a distribution: other defaults than ours.
+_THEIRS = "opentelemetry-instrument"
 _EXPORTERS = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
 _DESCRIPTION = """\
 Says why telemetry does or does not arrive, and what to do about it: interpreter and versions, libraries, what else is
@@ -48,23 +50,40 @@ def _without_hook(environ: dict[str, str]) -> dict[str, str]:
 
 def examine(words: list[str], environ: dict[str, str], studio: str = "") -> Result:
     """Return what is found for the command ``words``, or for this interpreter; ``environ`` is not changed."""
+    launcher, words = _their_launcher(words)
     there = dict(environ)
-    _launcher.environment(words or ["python"], there)
+    if launcher:
+        there.setdefault("PYTHONPATH", "")
+    else:
+        _launcher.environment(words or ["python"], there)
     target = interpreter.of(words, there)
     if target.python is None or any(finding.state == FAULT for finding in target.findings):
         return Result(target.findings)
     if kept := interpreter.asked(target.python, _without_hook(there), __version__):
         return Result((*target.findings, *kept))
-    found, said = _inside(target.python, there, studio)
+    found, said = _inside([*launcher, target.python], there, studio)
     return Result((*target.findings, *found.findings, *said), found.numbers)
 
 
-def _inside(python: str, environ: dict[str, str], studio: str) -> tuple[Result, tuple[Finding, ...]]:
-    """Run the checks in ``python``; return what they found, and what went wrong as telemetry was set up there."""
+def _their_launcher(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return OpenTelemetry's launcher with its options, where ``words`` begin with it, and the command that follows."""
+    if not words or os.path.basename(words[0]) != _THEIRS:
+        return [], words
+    end = 1
+    while end < len(words) and words[end].startswith("--"):
+        end += 1 if "=" in words[end] else 2
+    if end >= len(words):
+        return [], words
+    return [shutil.which(words[0]) or words[0], *words[1:end]], words[end:]
+
+
+def _inside(words: list[str], environ: dict[str, str], studio: str) -> tuple[Result, tuple[Finding, ...]]:
+    """Run the checks by ``words``, a Python; return what they found, and what was written as telemetry was set up."""
+    python = words[-1]
     asked = json.dumps({"environ": environ, "launcher": __version__, "studio": studio})
     try:
         done = subprocess.run(
-            [python, "-m", "bulkscope._doctor"], input=asked, env=environ | dict.fromkeys(_EXPORTERS, "none"),
+            [*words, "-m", "bulkscope._doctor"], input=asked, env=environ | dict.fromkeys(_EXPORTERS, "none"),
             capture_output=True, text=True, errors="replace", timeout=_CHECK_SECONDS,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -87,5 +106,9 @@ def command(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
     result = examine(words, dict(os.environ), options.studio)
-    print(result.json() if options.format == "json" else text(result, shutil.get_terminal_size((100, 24)).columns))
+    shown = result.json() if options.format == "json" else text(result, shutil.get_terminal_size((100, 24)).columns)
+    try:
+        print(shown, flush=True)
+    except BrokenPipeError:  # who reads has seen enough; the interpreter would say so once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return result.code

@@ -9,11 +9,11 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 
+import bulkscope
 from bulkscope import _instruments
 from bulkscope._doctor.findings import FAULT, OK, WARNING, Finding
 from bulkscope._export import pipeline
 from bulkscope._jobs import bulks
-from bulkscope._jobs.job import Send, Work
 from bulkscope._jobs.processor import BulkSpanProcessor
 
 SUBJECT = "surroundings"
@@ -114,15 +114,11 @@ def _sampler() -> list[Finding]:
 
 def carried() -> tuple[bool, bool]:
     """Return whether a bulk's id, and whether a trace, reach a worker: by a job to ourselves, without a queue."""
-    bulk = bulks.Bulk(id="doctor", source="body")
-    token = otel_context.attach(bulks.bind(bulk))
-    try:
-        send = Send(system="doctor", queue="doctor", job_id="doctor", task="doctor")
-    finally:
-        otel_context.detach(token)
-    work = Work(system="doctor", queue="doctor", job_id="doctor", task="doctor", headers=dict(send.headers))
-    parent = trace.get_current_span(work._parent).get_span_context()
-    return work.bulk.id == bulk.id, parent.trace_id == send._span.get_span_context().trace_id
+    with bulkscope.enqueue("doctor", bulk_id="doctor") as job:
+        sent = trace.get_current_span().get_span_context()
+    with bulkscope.dequeue("doctor", headers=job.headers):
+        bulk, span = bulks.current(), trace.get_current_span().get_span_context()
+    return bulk is not None and bulk.id == "doctor", span.trace_id == sent.trace_id
 
 
 def _propagators() -> list[Finding]:
