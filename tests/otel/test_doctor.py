@@ -217,22 +217,23 @@ def test_switches_samplers_and_propagators() -> None:
     assert absent[4].startswith("celery ")
 
 
-def test_whether_a_job_keeps_its_bulk_is_tried_and_not_read_off_a_variable() -> None:
-    """Whichever propagators there are: what the finding says is what a real job between two processes would show."""
-    for propagators in ("none", "tracecontext", "baggage,tracecontext"):
-        env = environment(NOWHERE, OTEL_PROPAGATORS=propagators, BULKSCOPE_FLUSH_TIMEOUT="0.1")
-        send = (
-            "import bulkscope, json\nwith bulkscope.enqueue('q', bulk_id='b-1') as job: print(json.dumps(job.headers))"
-        )
-        run = [str(BIN / "bulkscope"), "run", "python", "-c"]
-        sent = subprocess.run([*run, send], env=env, capture_output=True, text=True, check=True).stdout.split("\n")[0]
-        work = (
-            "import bulkscope, json\nfrom bulkscope._jobs import bulks\n"
-            f"with bulkscope.dequeue('q', headers=json.loads({sent!r})): print(bulks.current().id)"
-        )
-        seen = subprocess.run([*run, work], env=env, capture_output=True, text=True, check=True).stdout.split("\n")[0]
-        found = one(examine([], env), "propagators: ")
-        assert ("does not reach the worker" in found.what) is (seen != "b-1"), (propagators, seen, found)
+@pytest.mark.parametrize("propagators", ["none", "tracecontext", "baggage,tracecontext"])
+def test_whether_a_job_keeps_its_bulk_is_tried_and_not_read_off_a_variable(propagators: str) -> None:
+    """Whatever the propagators: what the finding says is what a job between two processes shows."""
+    env = environment(NOWHERE, OTEL_PROPAGATORS=propagators, BULKSCOPE_FLUSH_TIMEOUT="0.1")
+    env["PATH"] = f"{BIN}:/usr/bin:/bin"
+
+    def ran(code: str) -> str:
+        words = [BIN / "bulkscope", "run", "python", "-c", f"import bulkscope, json\n{code}"]
+        return subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+    headers = ran("with bulkscope.enqueue('q', bulk_id='b-1') as job: print(json.dumps(job.headers))")
+    known = ran(
+        "from bulkscope._jobs import bulks\n"
+        f"with bulkscope.dequeue('q', headers=json.loads({headers!r})): print(bulks.current().id)"
+    )
+    found = one(examine([], env), "propagators: ")
+    assert ("does not reach the worker" in found.what) is (known != "b-1"), (known, found)
 
 
 def test_a_sampler_that_records_nothing_is_a_fault() -> None:

@@ -114,15 +114,14 @@ def test_the_whole_command_against_a_studio(addresses: tuple[Addresses, Path]) -
 
 def test_under_opentelemetrys_own_launcher_its_distribution_sends_by_grpc(addresses: tuple[Addresses, Path]) -> None:
     """Its defaults are not ours: telemetry for the port for HTTP never arrives, and the doctor says why."""
-    there, command = addresses[0], [str(BIN / "opentelemetry-instrument"), "--service_name", "x", "python"]
-    code, output = doctor("--format", "json", "--", *command, url=there.otlp_http, PATH=f"{BIN}:/usr/bin:/bin")
+    there, path = addresses[0], f"{BIN}:/usr/bin:/bin"
+    words = ["--format", "json", "--", "opentelemetry-instrument", "--service_name", "x", "python", "app.py"]
+    code, output = doctor(*words, url=there.otlp_http, PATH=path)
     assert code == 2
     assert "a port for HTTP/1.1, to which OTLP over gRPC is sent" in output
-    code, output = doctor("--format", "json", "--", *command, url=there.otlp_grpc, PATH=f"{BIN}:/usr/bin:/bin")
+    code, output = doctor(*words, url=there.otlp_grpc, PATH=path)
     assert "speaks OTLP over gRPC, accepted a test span" in output
-    code, output = doctor(
-        "--format", "json", *command, url=there.otlp_http, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"
-    )
+    code, output = doctor(*words, url=there.otlp_http, PATH=path, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf")
     assert "speaks OTLP over HTTP, accepted a test span" in output
 
 
