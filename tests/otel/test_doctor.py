@@ -196,8 +196,8 @@ def test_switches_samplers_and_propagators() -> None:
         ["celery", "-A", "app", "worker"],
         environment(
             NOWHERE, BULKSCOPE_CELERY="contrib", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="bulkscope_xllamacpp,redis",
-            OTEL_TRACES_SAMPLER="traceidratio", BULKSCOPE_SAMPLING="respect", OTEL_TRACES_SAMPLER_ARG="0.3", OTEL_METRICS_EXPORTER="none",
-            BULKSCOPE_LOGS="0", OTEL_PYTHON_FASTAPI_EXCLUDED_URLS="health",
+            OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.3", BULKSCOPE_SAMPLING="respect",
+            OTEL_METRICS_EXPORTER="none", BULKSCOPE_LOGS="0", OTEL_PYTHON_FASTAPI_EXCLUDED_URLS="health",
         ),
     )  # fmt: skip
     celery = one(result, "celery ")

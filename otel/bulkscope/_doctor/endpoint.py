@@ -30,7 +30,7 @@ from bulkscope._doctor import wire
 from bulkscope._doctor.findings import FAULT, OK, WARNING, Finding
 from bulkscope._export import otlp
 from bulkscope._export.exporters import rejected
-from bulkscope._export.otlp_http import Client, endpoint, printable
+from bulkscope._export.otlp_http import Client, _tls, endpoint, printable
 
 SUBJECT = "end point"
 SERVICE, SPAN = "bulkscope-doctor", "bulkscope doctor: a test"
@@ -239,14 +239,18 @@ def _ours(signal: str, state: str) -> list[Finding]:
     return [*warned, _judged(state, signal, client.shown, answer), *(clock(answer) if signal == "traces" else [])]
 
 
-def _address(url: str, protocol: str) -> wire.Address | None:
+def _address(signal: str, url: str, protocol: str) -> wire.Address | None:
+    """Return where OpenTelemetry's exporter sends ``url`` to; None where it is no address. gRPC's may lack a scheme."""
     try:
         parts = urlsplit(url if "//" in url else f"//{url}")
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 4317 if protocol == "grpc" else 80)
     except ValueError:
         return None
-    tls = ssl.create_default_context() if parts.scheme == "https" else None
-    return wire.Address(parts.hostname, port, tls) if parts.hostname else None
+    return (
+        wire.Address(parts.hostname, port, _tls(signal) if parts.scheme == "https" else None)
+        if parts.hostname
+        else None
+    )
 
 
 def _theirs(signal: str, state: str, protocol: str) -> list[Finding]:
@@ -255,10 +259,15 @@ def _theirs(signal: str, state: str, protocol: str) -> list[Finding]:
     default = "http://localhost:4317" if protocol == "grpc" else ""
     base = os.environ.get(variable) or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or default
     url = base if protocol == "grpc" else endpoint(signal)
-    shown, address = printable(url), _address(url, protocol)
+    shown = printable(url)
     if protocol not in _OFFICIAL:
         what = f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}, which Python's exporters do not know"
         return [Finding(SUBJECT, state, what, "set it to http/protobuf or grpc")]
+    try:
+        address = _address(signal, url, protocol)
+    except OSError:
+        what = f"{shown}: a file of OTEL_EXPORTER_OTLP_CERTIFICATE, CLIENT_CERTIFICATE or CLIENT_KEY cannot be read"
+        return [Finding(SUBJECT, state, what, "see its path, and who may read it")]
     try:
         exporters = import_module(_OFFICIAL[protocol])
     except ImportError as error:
