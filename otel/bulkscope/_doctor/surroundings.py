@@ -107,7 +107,7 @@ def _sampler() -> list[Finding]:
         what = f"{named}{shown}: about {share:.0%} of the traces are recorded, so that jobs of a bulk are missing"
         return [Finding(SUBJECT, WARNING, what, f"{todo}: bulks are accounts, not samples")]
     if beneath:
-        return [Finding(SUBJECT, OK, f"{named}{shown}: every span is recorded")]
+        return [Finding(SUBJECT, OK, f"{named}{shown}: every span of Bulkscope's is recorded")]
     what = f"{named}{shown}: spans are recorded unless a caller's traceparent says not to (…-00, as of some meshes)"
     return [Finding(SUBJECT, OK, what, "if callers send it: OTEL_TRACES_SAMPLER=always_on")]
 
