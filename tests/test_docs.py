@@ -10,8 +10,9 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import findings
+from bulkscope_studio.text import wording
 from tests.compatibility import matrix
 from tests.processes import BIN, free_port
 from tests.telemetry import Telemetry
