@@ -22,7 +22,7 @@ KINDS = {
     "API": ("fastapi", "starlette"),
     "queue": ("celery", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq"),
     "engine": ("xllamacpp", "llama_cpp", "transformers"),
-    "client": ("openai",),  # of an engine in another process
+    "client": ("openai", "urllib3", "aiohttp"),  # of an engine in another process
     "ours": ("logging", "concurrent"),  # of the standard library
 }
 # Without these a library is there and cannot work.
@@ -128,9 +128,9 @@ def findings(libraries: Iterable[Library], set_up: bool) -> list[Finding]:
             found.append(Finding(SUBJECT, WARNING, f"{library.found}: skipped, {library.skipped}", library.todo))
         else:
             found.append(Finding(SUBJECT, OK, f"{library.found}: not instrumented, as telemetry is not set up"))
-    if not kinds:
+    if not kinds & {"API", "queue", "engine"}:  # a client for HTTP is there in nearly every environment
         found.append(
-            Finding(SUBJECT, WARNING, "no library that Bulkscope has an instrumentation for is in this environment",
+            Finding(SUBJECT, WARNING, "no API, queue or engine that Bulkscope knows is in this environment",
                     "check the service's own interpreter: bulkscope doctor -- COMMAND; README lists the libraries")
         )  # fmt: skip
     elif "queue" not in kinds:

@@ -54,4 +54,6 @@ def _state(
         return sight.cpu, f"{names}: {sight.cpu_why}{overlap if sight.cpu == 'exact' else ''}"
     if number == 9:
         return sight.peak, f"{names}: {sight.peak_why}"
+    if all(library.kind == "client" for library in used):
+        return "exact", f"{names}: of an engine behind HTTP, if one is called; tokens as its answers have them"
     return "exact", names
