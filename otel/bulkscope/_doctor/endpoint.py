@@ -34,10 +34,10 @@ from bulkscope._export.otlp_http import Client, _tls, endpoint, printable
 
 SUBJECT = "end point"
 SERVICE, SPAN = "bulkscope-doctor", "bulkscope doctor: a test"
-SIGNALS = ("traces", "metrics", "logs")
 # A Date header has whole seconds: what it says is half a second off at most, and the way there and back besides.
 _CLOCKS_S = 2.0
-_DEFAULT_PORTS = {"bulkscope": "http/protobuf", "otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
+# What exporters speak whose names say it; ``otlp`` does not.
+_PROTOCOLS = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
 _OFFICIAL = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
@@ -167,7 +167,7 @@ def _judged(state: str, signal: str, shown: str, answer: Answer) -> Finding:
     if 200 <= answer.status < 300:
         lost, reason = rejected(answer.body)
         if lost:
-            return Finding(SUBJECT, state, f"{shown}: it rejected the test ({reason})", "see what it says, and its log")
+            return Finding(SUBJECT, state, f"{shown}: it rejected the test ({reason[:200]})", "see what it says, and its log")
         if not answer.kind.lower().startswith("application/x-protobuf"):
             what = f"{shown}: it answered {answer.status}, but not in OTLP ({answer.kind or 'no content type'})"
             return Finding(SUBJECT, WARNING, what, "see that this is the port for OTLP over HTTP (4318 by default)")
@@ -246,11 +246,8 @@ def _address(signal: str, url: str, protocol: str) -> wire.Address | None:
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 4317 if protocol == "grpc" else 80)
     except ValueError:
         return None
-    return (
-        wire.Address(parts.hostname, port, _tls(signal) if parts.scheme == "https" else None)
-        if parts.hostname
-        else None
-    )
+    tls = _tls(signal) if parts.scheme == "https" else None
+    return wire.Address(parts.hostname, port, tls) if parts.hostname else None
 
 
 def _theirs(signal: str, state: str, protocol: str) -> list[Finding]:
@@ -339,38 +336,32 @@ _MISSING = {
 }
 
 
+def _asked(signal: str) -> list[Finding]:
+    """Return what is said of one signal's way out."""
+    # Without traces there is nothing to show.
+    state, missing = _MISSING[signal]
+    names = _exporters(signal)
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    if not names:
+        return [Finding(SUBJECT, state, f"{variable}={os.environ.get(variable, '')}: {missing}", f"unset {variable}")]
+    if "bulkscope" in names:
+        return _ours(signal, state)
+    if (name := next((name for name in names if name.startswith("otlp")), None)) is not None:
+        return _theirs(signal, state, _PROTOCOLS.get(name, _protocol(signal)))
+    if signal == "metrics" and {"bulkscope_scrape", "prometheus"} & set(names):
+        return [Finding(SUBJECT, OK, "metrics are not sent, but served for Prometheus to fetch")]
+    what = f"{variable}={','.join(names)}: {signal} do not go to an end point of OTLP"
+    return [Finding(SUBJECT, WARNING, what, f"unset {variable} where a studio or a Collector is to have them")]
+
+
 def findings() -> list[Finding]:
-    """Return what is said of each signal's way out; those that go the same way share a line."""
-    found: list[Finding] = []
-    for signal in SIGNALS:
-        # Without traces there is nothing to show.
-        state, missing = _MISSING[signal]
-        names = _exporters(signal)
-        variable = f"OTEL_{signal.upper()}_EXPORTER"
-        if not names:
-            value = os.environ.get(variable, "")
-            found.append(Finding(SUBJECT, state, f"{variable}={value}: {missing}", f"unset {variable}"))
-        elif "bulkscope" in names:
-            found += _ours(signal, state)
-        elif any(name.startswith("otlp") for name in names):
-            name = next(name for name in names if name.startswith("otlp"))
-            found += _theirs(signal, state, _DEFAULT_PORTS.get(name, _protocol(signal)))
-        elif signal == "metrics" and {"bulkscope_scrape", "prometheus"} & set(names):
-            found.append(Finding(SUBJECT, OK, "metrics are not sent, but served for Prometheus to fetch"))
-        else:
-            what = f"{variable}={','.join(names)}: {signal} do not go to an end point of OTLP"
-            found.append(
-                Finding(SUBJECT, WARNING, what, f"unset {variable} where a studio or a Collector is to have them")
-            )
-    return list(_shared(found))
-
-
-def _shared(found: list[Finding]) -> Iterator[Finding]:
-    """Say of metrics and logs only what traces have not said: most often all three go to one place."""
-    said: set[tuple[str, str]] = set()
-    for finding in found:
-        place, _, rest = finding.what.partition(": ")
-        key = (place, finding.todo or "taken") if rest else (finding.what, finding.todo)
-        if key not in said:
-            said.add(key)
-            yield finding
+    """Return what is said of the end point; of metrics and logs that go where traces go, only what is not well."""
+    found = _asked("traces")
+    place, dead = printable(endpoint("traces")), any(finding.state == FAULT for finding in found)
+    for signal in ("metrics", "logs"):
+        same = printable(endpoint(signal)) == place and bool(_exporters(signal))
+        if not same:
+            found += _asked(signal)
+        elif not dead:
+            found += [finding for finding in _asked(signal) if finding.state != OK]
+    return list(dict.fromkeys(found))

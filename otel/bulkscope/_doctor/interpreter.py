@@ -18,6 +18,7 @@ from importlib import metadata
 
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 
+from bulkscope import __version__
 from bulkscope._doctor.findings import FAULT, OK, WARNING, Finding
 
 SUBJECT = "interpreter"
@@ -174,8 +175,6 @@ def asked(python: str, environ: Mapping[str, str], ours: str) -> tuple[Finding, 
 
 def versions(launcher: str) -> list[Finding]:
     """Return what is said of this interpreter; ``launcher`` is the version of the Bulkscope that was called."""
-    from bulkscope import __version__
-
     number = ".".join(map(str, sys.version_info[:3]))
     found = [Finding(SUBJECT, OK, f"Python {number}, {sys.executable}")]
     same = launcher == __version__
