@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bulkscope._doctor import interpreter, libraries, meter, numbers
+from bulkscope._doctor import engine, interpreter, libraries, meter, numbers
 from bulkscope._doctor.command import examine
 from bulkscope._doctor.findings import FAULT, OK, WARNING, Finding, Number, Result, read, text
 from bulkscope._host.proc import Proc
@@ -339,12 +339,43 @@ def test_without_proc_memory_is_absent(tmp_path: Path) -> None:
     assert WARNING in said(sight).values()
 
 
-def test_an_engine_behind_http_has_no_cpu_and_ram_here() -> None:
+# --- an engine behind HTTP ------------------------------------------------------------------------
+
+
+def behind(engines: list[engine.Engine]) -> dict[int, Number]:
     there = [libraries.Library("openai", "httpx 1", "client"), libraries.Library("rq", "rq 2", "queue")]
-    found = {number.number: number for number in numbers.numbers(there, meter.sight(), set_up=True)}
-    assert (found[7].state, found[8].state, found[9].state) == ("exact", "absent", "absent")
-    assert "behind HTTP" in found[8].why
-    assert found[1].state == "elsewhere"
+    return {number.number: number for number in numbers.numbers(there, meter.sight(), True, engines)}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this machine cannot: it has no /proc")
+def test_the_process_of_an_engine_is_found_by_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+    with subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(600)"], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        try:
+            monkeypatch.setenv("OPENAI_BASE_URL", url.replace("http://", "http://anna:hunter2@") + "/v1")
+            found = engine.engines("")[:1]
+            result = examine([], environment(NOWHERE), engine=url)
+        finally:
+            server.kill()
+    assert (found[0].shown, found[0].unseen) == (url, "")
+    assert found[0].process.startswith(f"process {server.pid} (")
+    assert engine.findings(found)[0].state == OK
+    assert one(result, f"{url}: process {server.pid} (").subject == "engine"
+    assert (behind(found)[8].state, behind(found)[9].state) == ("exact", "estimated")
+
+
+def test_an_engine_that_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", f"0.0.0.0:{free_port()}")
+    found = engine.engines("http://192.0.2.1:8000")[:2]
+    assert [each.unseen.partition(" on port")[0] for each in found] == [
+        "192.0.2.1 is another machine", "nothing in this network namespace listens",
+    ]  # fmt: skip
+    assert [(each.state, each.subject) for each in engine.findings(found)] == [(WARNING, "engine")] * 2
+    assert (behind(found)[7].state, behind(found)[8].state, behind(found)[9].state) == ("exact", "absent", "absent")
+    assert behind([])[8].state == "elsewhere"
+    assert behind([])[1].state == "elsewhere"
 
 
 def test_the_command_in_the_terminal_and_that_run_does_not_load_it() -> None:

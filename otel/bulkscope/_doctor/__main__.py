@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bulkscope import _defaults
-from bulkscope._doctor import endpoint, interpreter, libraries, meter, numbers, studio, surroundings
+from bulkscope._doctor import endpoint, engine, interpreter, libraries, meter, numbers, studio, surroundings
 from bulkscope._doctor.findings import FAULT, WARNING, Finding, Result
 
 
@@ -36,7 +36,8 @@ def _set_up() -> list[Finding]:
 
 
 def inspect(asked: dict[str, Any]) -> Result:
-    """Return what is found; ``asked`` has ``environ``, ``launcher`` (a version) and ``studio`` (a URL, or nothing)."""
+    """Return what is found; ``asked`` has ``environ``, ``launcher`` (a version), ``studio`` and ``engine`` (URLs, or
+    nothing)."""
     # What setting up has added is the service's too: a distribution's defaults, and ours under another launcher.
     environ = {name: value for name, value in os.environ.items() if value != "none"} | asked["environ"]
     _defaults.apply(environ)
@@ -44,7 +45,7 @@ def inspect(asked: dict[str, Any]) -> Result:
     os.environ.update(environ)
     set_up = surroundings.is_set_up()
     there = libraries.installed()
-    sight = meter.sight()
+    sight, engines = meter.sight(), engine.engines(asked["engine"])
     found = [
         *_checked(interpreter.SUBJECT, lambda: interpreter.versions(asked["launcher"])),
         *_set_up(),
@@ -52,9 +53,10 @@ def inspect(asked: dict[str, Any]) -> Result:
         *_checked(surroundings.SUBJECT, lambda: surroundings.findings(set_up)),
         *_checked(endpoint.SUBJECT, endpoint.findings),
         *_checked(studio.SUBJECT, lambda: studio.findings(asked["studio"])),
+        *engine.findings(engines),
         *_checked(meter.SUBJECT, lambda: list(sight.findings)),
     ]
-    return Result(tuple(found), numbers.numbers(there, sight, set_up))
+    return Result(tuple(found), numbers.numbers(there, sight, set_up, engines))
 
 
 if __name__ == "__main__":

@@ -30,13 +30,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bulkscope doctor", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="bulkscope doctor [--format text|json] [--studio URL] [[--] COMMAND [ARGUMENTS]]",
+        usage="bulkscope doctor [--format text|json] [--studio URL] [--engine URL] [[--] COMMAND [ARGUMENTS]]",
     )  # fmt: skip
     parser.add_argument("--format", choices=("text", "json"), default="text", help="text for people, json for scripts")
     parser.add_argument(
         "--studio", default="", metavar="URL",
         help="the address of the studio's pages, which knows what was dropped lately (default: port 8080 of the end "
         "point's host, if a studio answers there)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engine", default="", metavar="URL",
+        help="the address of an engine that the service calls: whether its CPU and memory can be measured from here "
+        "(default: what OPENAI_BASE_URL, ANTHROPIC_BASE_URL and OLLAMA_HOST name)",
     )  # fmt: skip
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what bulkscope run would be given")
     return parser
@@ -48,7 +53,7 @@ def _without_hook(environ: dict[str, str]) -> dict[str, str]:
     return environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def examine(words: list[str], environ: dict[str, str], studio: str = "") -> Result:
+def examine(words: list[str], environ: dict[str, str], studio: str = "", engine: str = "") -> Result:
     """Return what is found for the command ``words``, or for this interpreter; ``environ`` is not changed."""
     launcher, words = _their_launcher(words)
     there = dict(environ)
@@ -61,7 +66,8 @@ def examine(words: list[str], environ: dict[str, str], studio: str = "") -> Resu
         return Result(target.findings)
     if kept := interpreter.asked(target.python, _without_hook(there), __version__):
         return Result((*target.findings, *kept))
-    found, said = _inside([*launcher, target.python], there, studio)
+    asked = {"environ": there, "launcher": __version__, "studio": studio, "engine": engine}
+    found, said = _inside([*launcher, target.python], there, asked)
     return Result((*target.findings, *found.findings, *said), found.numbers)
 
 
@@ -77,14 +83,13 @@ def _their_launcher(words: list[str]) -> tuple[list[str], list[str]]:
     return [shutil.which(words[0]) or words[0], *words[1:end]], words[end:]
 
 
-def _inside(words: list[str], environ: dict[str, str], studio: str) -> tuple[Result, tuple[Finding, ...]]:
+def _inside(words: list[str], environ: dict[str, str], asked: dict[str, object]) -> tuple[Result, tuple[Finding, ...]]:
     """Run the checks by ``words``, a Python; return what they found, and what was written as telemetry was set up."""
     python = words[-1]
-    asked = json.dumps({"environ": environ, "launcher": __version__, "studio": studio})
     try:
         done = subprocess.run(
-            [*words, "-m", "bulkscope._doctor"], input=asked, env=environ | dict.fromkeys(_EXPORTERS, "none"),
-            capture_output=True, text=True, errors="replace", timeout=_CHECK_SECONDS,
+            [*words, "-m", "bulkscope._doctor"], input=json.dumps(asked), capture_output=True, text=True,
+            env=environ | dict.fromkeys(_EXPORTERS, "none"), errors="replace", timeout=_CHECK_SECONDS,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         what = f"the checks did not end in {python}: {type(error).__name__}"
@@ -105,7 +110,7 @@ def command(argv: list[str]) -> int:
     """Show what is found and return its exit code."""
     options = _parser().parse_args(argv)
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
-    result = examine(words, dict(os.environ), options.studio)
+    result = examine(words, dict(os.environ), options.studio, options.engine)
     shown = result.json() if options.format == "json" else text(result, shutil.get_terminal_size((100, 24)).columns)
     try:
         print(shown, flush=True)

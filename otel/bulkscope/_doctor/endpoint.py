@@ -36,6 +36,7 @@ SUBJECT = "end point"
 SERVICE, SPAN = "bulkscope-doctor", "bulkscope doctor: a test"
 # A Date header has whole seconds: what it says is half a second off at most, and the way there and back besides.
 _CLOCKS_S = 2.0
+_LONGEST_REASON = 200
 # What exporters speak whose names say it; ``otlp`` does not.
 _PROTOCOLS = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
 _OFFICIAL = {
@@ -167,7 +168,8 @@ def _judged(state: str, signal: str, shown: str, answer: Answer) -> Finding:
     if 200 <= answer.status < 300:
         lost, reason = rejected(answer.body)
         if lost:
-            return Finding(SUBJECT, state, f"{shown}: it rejected the test ({reason[:200]})", "see what it says, and its log")
+            what = f"{shown}: it rejected the test ({reason[:_LONGEST_REASON]})"
+            return Finding(SUBJECT, state, what, "see what it says, and its log")
         if not answer.kind.lower().startswith("application/x-protobuf"):
             what = f"{shown}: it answered {answer.status}, but not in OTLP ({answer.kind or 'no content type'})"
             return Finding(SUBJECT, WARNING, what, "see that this is the port for OTLP over HTTP (4318 by default)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bulkscope._doctor.engine import Engine
 from bulkscope._doctor.findings import Number
 from bulkscope._doctor.libraries import Library
 from bulkscope._doctor.meter import Sight
@@ -27,16 +28,23 @@ NAMES = {
 _OWN = "docs/own-code.md has the functions for code of your own"
 
 
-def numbers(libraries: Sequence[Library], sight: Sight, set_up: bool) -> tuple[Number, ...]:
-    """Return the state of each number, by the instrumented ``libraries`` and what the meter sees."""
+def numbers(
+    libraries: Sequence[Library], sight: Sight, set_up: bool, engines: Sequence[Engine] = ()
+) -> tuple[Number, ...]:
+    """Return the state of each number, by the instrumented ``libraries``, what the meter sees, and ``engines``."""
     return tuple(
-        Number(number, name, *_state(number, kinds, libraries, sight, set_up))
+        Number(number, name, *_state(number, kinds, libraries, sight, set_up, engines))
         for number, (name, kinds) in NAMES.items()
     )
 
 
 def _state(
-    number: int, kinds: tuple[str, ...], libraries: Sequence[Library], sight: Sight, set_up: bool
+    number: int,
+    kinds: tuple[str, ...],
+    libraries: Sequence[Library],
+    sight: Sight,
+    set_up: bool,
+    engines: Sequence[Engine],
 ) -> tuple[str, str]:
     if not set_up:
         return "absent", "telemetry is not set up in this interpreter"
@@ -46,7 +54,7 @@ def _state(
         if there:
             return "absent", f"{', '.join(library.found for library in there)} is not instrumented"
         if number in (8, 9) and any(library.kind == "client" and not library.skipped for library in libraries):
-            return "absent", "no engine in this process: one behind HTTP has its own CPU and RAM, not this process's"
+            return _behind_http(number, engines)
         return "elsewhere", f"no library of this kind is here: another process may have it; {_OWN}"
     names = ", ".join(library.name for library in used)
     if number == 8:
@@ -57,3 +65,15 @@ def _state(
     if all(library.kind == "client" for library in used):
         return "exact", f"{names}: of an engine behind HTTP, if one is called; tokens as its answers have them"
     return "exact", names
+
+
+def _behind_http(number: int, engines: Sequence[Engine]) -> tuple[str, str]:
+    """Return the state of CPU or RAM where no engine is in this process, but one may be called."""
+    if seen := [engine for engine in engines if engine.process]:
+        what = ", ".join(engine.process for engine in seen)
+        if number == 8:
+            return "exact", f"of {what}; an estimate where calls overlap"
+        return "estimated", f"of {what}; sampled, where an earlier peak was higher"
+    if engines:
+        return "absent", "; ".join(engine.unseen for engine in engines)
+    return "elsewhere", "of an engine behind HTTP, where it runs here under the same user; --engine URL looks for it"
