@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,9 @@ def _checked(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return check()
     except Exception as error:
-        what = f"this check failed: {type(error).__name__}: {error}"
+        # Not what it says: it may quote an address, with the login in it.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"this check failed: {type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}"
         return [Finding(subject, WARNING, what, "please report it, with the versions above")]
 
 

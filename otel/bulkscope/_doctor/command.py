@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from bulkscope import __version__, _launcher
@@ -83,7 +84,9 @@ def _their_launcher(words: list[str]) -> tuple[list[str], list[str]]:
     return [shutil.which(words[0]) or words[0], *words[1:end]], words[end:]
 
 
-def _inside(words: list[str], environ: dict[str, str], asked: dict[str, object]) -> tuple[Result, tuple[Finding, ...]]:
+def _inside(
+    words: list[str], environ: dict[str, str], asked: Mapping[str, object]
+) -> tuple[Result, tuple[Finding, ...]]:
     """Run the checks by ``words``, a Python; return what they found, and what was written as telemetry was set up."""
     python = words[-1]
     try:
