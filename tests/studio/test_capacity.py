@@ -244,6 +244,15 @@ def test_how_many_workers_fit() -> None:
     assert (memory["workers_seen"], memory["per_worker_bytes"], memory["shared_bytes"]) == (2, 200 * MIB, 100 * MIB)
 
 
+def test_an_engine_in_another_process_is_no_workers_memory() -> None:
+    made = at_once(40, 2)
+    for row in made.rows:
+        if row["kind"] == "INTERNAL":
+            row["kind"] = "CLIENT"
+    memory = pool(made)["memory"]
+    assert (memory["workers_that_fit"], memory["per_worker_bytes"]) == (None, None), "one more worker takes none of it"
+
+
 # --- waits --------------------------------------------------------------------------------------
 
 

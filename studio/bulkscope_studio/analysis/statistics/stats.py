@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 QUANTILE_METHOD = "linear interpolation between order statistics (Hyndman and Fan type 7)"
 Floats = NDArray[np.float64]
-Column = pa.ChunkedArray | pa.Array | Iterable[float | None]
+Column: TypeAlias = "pa.ChunkedArray | pa.Array | Iterable[float | None]"
 
 
 @dataclass(frozen=True, slots=True)
