@@ -408,8 +408,7 @@ def test_rubbish_of_any_kind_has_answers(seed: int, tmp_path: Path) -> None:
     store.close()
 
 
-def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
-    from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, _enough
+def test_rows_by_code_are_those_that_looking_for_each_code_finds() -> None:
     from bulkscope_studio.analysis.timeline.facts import by_code
 
     rng = np.random.default_rng(3)
@@ -419,6 +418,3 @@ def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
         assert {code: of.tolist() for code, of in by_code(codes, rows).items()} == {
             code: rows[codes[rows] == code].tolist() for code in np.unique(codes[rows]).tolist()
         }
-        busy, jobs, places = rng.integers(0, 9, 30).astype(float), rng.random(30) * rng.choice([0.2, 3]), 9
-        downwards = (n for n in range(places, 0, -1) if jobs[busy >= n].sum() >= LEAST_COMPLETIONS)
-        assert _enough(busy, jobs, places) == next(downwards, 1)
