@@ -16,8 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bulkscope_studio.cli import capacity, compare, explain, report
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.ingest import otlp_decode
-from bulkscope_studio.services import capacities, reports
-from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage.store import Store
 from tests.engines import bridge, homes, servers, templates
 
@@ -33,7 +33,7 @@ class Homes:
 
     def __init__(self, store: Store, url: str) -> None:
         self.store, self.url = store, url
-        self.source = elasticsearch.Elastic(Client("Elasticsearch", url))
+        self.source = ElasticsearchSource(Client("Elasticsearch", url))
 
     def tell(self, signal: str, request: Any) -> None:
         homes.keep(self.store, getattr(otlp_decode, signal)(request))
@@ -41,7 +41,7 @@ class Homes:
         servers.ask("POST", f"{self.url}/*/_refresh")
 
     def both(self, bulk: str) -> tuple[Any, Any]:
-        return reports.bulk_explanation(self.store, bulk, drops_known=False), self.source.explanation(bulk)
+        return explanations.bulk_explanation(self.store, bulk, drops_known=False), self.source.explanation(bulk)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def crowd() -> Told:
 
 @pytest.mark.parametrize("bulk", ["mine", "other"])
 def test_every_number_is_the_same(told: Homes, bulk: str) -> None:
-    if reports.bulk_explanation(told.store, bulk) is None:
+    if explanations.bulk_explanation(told.store, bulk) is None:
         crowd().to(told)
     ours, theirs = told.both(bulk)
     assert homes.compare(ours, theirs)
@@ -330,7 +330,7 @@ def test_containers_of_one_host_name_are_told_apart(
 def test_what_a_system_sustains_is_the_same(
     told: Homes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bulk: str
 ) -> None:
-    if reports.bulk_explanation(told.store, bulk) is None:
+    if explanations.bulk_explanation(told.store, bulk) is None:
         line().to(told)
     monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
     words = ["--source", "elasticsearch", "--format", "json", "--rate", "0.9", "--slo", "20s"]
@@ -356,7 +356,7 @@ def test_what_came_more_than_once_counts_once_in_every_answer(
     parts = {"mine": crowd(), "swamp-99": swamp(), "line": line()}
     bulks = ("mine", "other", "swamp-99", "line")
     for bulk, part in parts.items():
-        if reports.bulk_explanation(told.store, bulk) is None:
+        if explanations.bulk_explanation(told.store, bulk) is None:
             part.to(told)
     monkeypatch.setenv("ELASTICSEARCH_URL", told.url)
 

@@ -11,6 +11,7 @@ from bulkscope_studio.cli import report
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.services import reports
 from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage.store import Store
 from tests import sink
 from tests.engines.conftest import Stack
@@ -34,7 +35,7 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
     ours = reports.bulk_report(studio, bulk)
     theirs, nearest = elasticsearch.of_bulk(
-        Client("Elasticsearch", stack.elasticsearch), bulk, elasticsearch.Elastic.report
+        Client("Elasticsearch", stack.elasticsearch), bulk, ElasticsearchSource.report
     )
     assert nearest == []
     assert ours is not None
@@ -62,7 +63,7 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
 
     def shares() -> Any:
         found, _ = elasticsearch.of_bulk(
-            Client("Elasticsearch", stack.elasticsearch), "tiny", elasticsearch.Elastic.report
+            Client("Elasticsearch", stack.elasticsearch), "tiny", ElasticsearchSource.report
         )
         assert found is not None
         return [host for host in found["hosts"] if host["cpu_mean_share"] is not None]
@@ -75,11 +76,11 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
 def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     client = Client("Elasticsearch", stack.elasticsearch)
-    rows = elasticsearch.Elastic(client).bulks()
+    rows = ElasticsearchSource(client).bulks()
     assert {row["id"]: (row["jobs"], row["done"], row["failed"]) for row in rows}["tiny"] == (JOBS, JOBS, 0)
-    found, _ = elasticsearch.of_bulk(client, "latest", elasticsearch.Elastic.report)
+    found, _ = elasticsearch.of_bulk(client, "latest", ElasticsearchSource.report)
     assert found is not None
-    assert elasticsearch.of_bulk(client, "tinny", elasticsearch.Elastic.report) == (None, ["tiny"])
+    assert elasticsearch.of_bulk(client, "tinny", ElasticsearchSource.report) == (None, ["tiny"])
 
 
 def test_an_empty_store_has_no_bulk(stack: Stack) -> None:

@@ -21,7 +21,6 @@ import pytest
 import trustme
 
 from bulkscope import conventions
-from bulkscope_studio.cli import setup
 from bulkscope_studio.cli.setup import command
 from bulkscope_studio.elastic import client
 from bulkscope_studio.elastic.client import Client, NotReady, Trouble, api_key, basic, wait
@@ -115,7 +114,7 @@ def run(
     monkeypatch.setenv("KIBANA_SYSTEM_PASSWORD", KIBANA_PASSWORD)
     # The pauses between attempts, not their number, are made short.
     quick = functools.partial(Client, timeout=0.5, sleep=lambda seconds: time.sleep(0.01))
-    monkeypatch.setattr(setup, "Client", quick)
+    monkeypatch.setattr(session, "Client", quick)
     return Run(stack, files, tmp_path, capsys, monkeypatch)
 
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from bulkscope_studio.cli import capacity
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.server import api
 from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.studio.otlp import PROTOBUF, traces
@@ -86,8 +86,7 @@ def broken(*_: object) -> object:
 def served(db: Path) -> Iterator[TestClient]:
     store = Store(db)
     app = FastAPI()
-    app.include_router(reports.router(store))
-    app.add_exception_handler(Exception, reports.failed)
+    api.install(app, store)
     yield TestClient(app, raise_server_exceptions=False)
     store.close()
 

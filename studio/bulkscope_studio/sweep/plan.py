@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bulkscope_studio.storage import retention
+from bulkscope_studio.text import parse
 
 HERE = ("127.0.0.1", "localhost", "::1")
 MOST_STEPS = 200
@@ -301,7 +301,7 @@ class _Table:
         if found is None:
             return None
         try:
-            return retention.duration(found)
+            return parse.duration(found)
         except ValueError as error:
             raise Bad(f"{self._path(key)} must be a time such as 30s, 5m or 1h, not {found!r}") from error
 

@@ -13,7 +13,7 @@ from nicegui import ui
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.services.reports import SILENT_NS
+from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage.summaries import Extent
 from bulkscope_studio.text import wording
 

@@ -14,6 +14,7 @@ from nicegui import Client, ui
 
 from bulkscope_studio.server.pages import fmt
 from bulkscope_studio.server.pages.data import SPENT, Data
+from bulkscope_studio.services.errors import NotFound
 
 T = TypeVar("T")
 # Of a core, for each part of a page that refreshes itself, by the clocks of the threads that ask: DuckDB's second
@@ -136,6 +137,13 @@ async def computed(work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
     finally:
         waiting.delete()
+
+
+def nearest(unknown: NotFound) -> None:
+    """Say what is not there, and which names are near."""
+    ui.label(str(unknown)).classes("bs-wrap")
+    near = "Nearest: " + ", ".join(unknown.nearest) if unknown.nearest else "The store holds no bulk yet."
+    ui.label(near).classes("bs-wrap")
 
 
 def live(show: Callable[[], Awaitable[None]], place: ui.element, every: float | None) -> None:
