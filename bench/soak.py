@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
 
+from bulkscope_studio.text import parse  # noqa: E402
 from tests.processes import BIN  # noqa: E402
 from tests.studio.otlp import PROTOBUF, pairs  # noqa: E402
 

@@ -11,8 +11,10 @@ import pytest
 
 from bulkscope_studio.cli import capacity
 from bulkscope_studio.elastic import esql
-from bulkscope_studio.elastic.client import Client, Trouble
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
+from bulkscope_studio.sources.source import Trouble
 from tests.engines import bridge, servers, templates
 
 START = 1_790_000_000_000  # ms
@@ -76,21 +78,18 @@ def listed(source: ElasticsearchSource, bulk: str) -> tuple[int, int, int]:
 
 
 def report(source: ElasticsearchSource, bulk: str) -> dict[str, Any]:
-    found = source.report(bulk)
-    assert found is not None
-    return found
+    return source.report(bulk)
 
 
 def explained(source: ElasticsearchSource, bulk: str) -> dict[str, Any]:
-    found = source.explanation(bulk)
-    assert found is not None
-    return found
+    return source.explanation(bulk)
 
 
 def test_nothing_is_there_yet(source: ElasticsearchSource) -> None:
     assert source.bulks() == []
-    assert source.report("any") is None
-    assert source.explanation("any") is None
+    for ask in (source.report, source.explanation):
+        with pytest.raises(NotFound):
+            ask("any")
 
 
 def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source: ElasticsearchSource) -> None:
@@ -100,7 +99,8 @@ def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source:
     store(url, [span("first", "Producer", bulk__job__id="j")])
     assert listed(source, "first") == (1, 0, 0)
     assert explained(source, "first")["progress"]["sent"] == 1
-    assert source.explanation("any") is None
+    with pytest.raises(NotFound):
+        source.explanation("any")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
 
 
 def test_an_answer_in_part_is_no_answer(source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = source._client.request
+    whole = source.client.request
 
     def partial(method: str, path: str, *rest: Any, **options: Any) -> Any:
         answer = whole(method, path, *rest, **options)
@@ -302,7 +302,7 @@ def test_an_answer_in_part_is_no_answer(source: ElasticsearchSource, monkeypatch
             answer.body["is_partial"] = True
         return answer
 
-    monkeypatch.setattr(type(source._client), "request", lambda self, *rest, **options: partial(*rest, **options))
+    monkeypatch.setattr(type(source.client), "request", lambda self, *rest, **options: partial(*rest, **options))
     with pytest.raises(Trouble, match="in part only"):
         source.bulks()
 

@@ -78,7 +78,6 @@ def test_what_is_published_is_what_explain_says_once(traffic: str, capsys: pytes
     assert [hit["_source"]["bulk"]["id"] for hit in first] == ["tiny", "unknown"]
     found = first[0]["_source"]
     said = ElasticsearchSource(Client("Elasticsearch", traffic)).explanation("tiny")
-    assert said is not None
     assert found["verdict"]["code"] == said["verdict"]["code"]
     assert found["verdict"]["text"] == said["verdict"]["text"]
     assert found["bulk"]["state"] == said["state"] == "complete"

@@ -21,11 +21,12 @@ import pytest
 import trustme
 
 from bulkscope import conventions
+from bulkscope_studio.cli import setup
 from bulkscope_studio.cli.setup import command
 from bulkscope_studio.elastic import client
 from bulkscope_studio.elastic.client import Client, NotReady, Trouble, api_key, basic, wait
 from bulkscope_studio.elastic.environment import BadEnvironment, credentials
-from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan
+from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan, session
 from bulkscope_studio.sources import elasticsearch as elastic
 from tests.production.setup_server import SETTINGS, Fault, Stack, nested, serve, undocumented
 
@@ -1185,7 +1186,7 @@ def test_setup_and_reports_log_in_by_one_rule(
     if header is None:  # a report may be read where nobody asks who it is for, and nothing can be set up so
         assert run() == 2
         return
-    made = setup.session(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ)
+    made = session.made(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ, print)
     assert made.elasticsearch.credentials is not None
     assert made.elasticsearch.credentials.header == header
 

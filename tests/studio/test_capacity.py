@@ -30,14 +30,10 @@ from tests.studio.queues import stream as crowded
 from tests.studio.serving import studio
 
 
-def asked(**given: Any) -> capacities.Asked:
-    return capacities.asked(**({"rate": None, "slo": None, "quantile": 0.95, "model": None, "workers": None} | given))
-
-
 def pool(made: Made, bulks: Sequence[str] = ("b",), **given: Any) -> dict[str, Any]:
     store = made.store()
     try:
-        (found,) = capacities.system_capacity(store, bulks, asked=asked(**given))["pools"]
+        (found,) = capacities.system_capacity(store, Question(bulks, **given))["pools"]
         return dict(found)
     finally:
         store.close()
@@ -180,7 +176,7 @@ def test_queues_with_workers_of_their_own_are_apart() -> None:
 def test_neither_the_order_of_rows_nor_the_time_of_day_matters() -> None:
     made = stream(200, 2, 0.9, 3)
     one, two = (
-        capacities.system_capacity(store, ["b"], asked=asked(rate=1.0))["pools"]
+        capacities.system_capacity(store, Question(["b"], rate=1.0))["pools"]
         for store in (made.store(), made.store(shift_ns=86_400 * 10**9, seed=5))
     )
     assert json.loads(json.dumps(one), parse_float=lambda text: round(float(text), 6)) == json.loads(
@@ -476,7 +472,7 @@ def test_the_api_answers_and_says_what_is_wrong() -> None:
 
 def test_the_words_hold_the_numbers() -> None:
     made, bulks = counts({1: 1.0, 2: 2.0})
-    found = capacities.system_capacity(made.store(), bulks, asked=asked(rate=1.0, slo="5s"))
+    found = capacities.system_capacity(made.store(), Question(bulks, rate=1.0, slo="5s"))
     written = io.StringIO()
     capacity.text(found, Output(file=written, width=200))
     said = written.getvalue()
@@ -569,14 +565,10 @@ def test_a_wait_that_no_clock_measured_changes_no_answer(wait: float, column: st
         # A retry's enqueue is told by its wait alone.
         connection.execute("UPDATE spans SET attempt = 2 WHERE span_id = 'cb-7'")
         connection.execute("UPDATE spans SET wait = NULL, delay = NULL WHERE span_id = 'cb-7'")
-        without = [
-            capacities.system_capacity(store, Question(bulks, last)) for bulks, last in ((["b"], None), ([], "1h"))
-        ]
+        without = [capacities.system_capacity(store, question) for question in (Question(["b"]), Question(last="1h"))]
         connection.execute(f"UPDATE spans SET {column} = ? WHERE span_id = 'cb-7'", [wait])
         connection.close()
-        found = [
-            capacities.system_capacity(store, Question(bulks, last)) for bulks, last in ((["b"], None), ([], "1h"))
-        ]
+        found = [capacities.system_capacity(store, question) for question in (Question(["b"]), Question(last="1h"))]
     finally:
         store.close()
     assert json.dumps(found) == json.dumps(without)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bulkscope_studio.cli import compare as commands
+from bulkscope_studio.cli import compare
+from bulkscope_studio.cli import runs as cli
 from bulkscope_studio.services import comparisons, runs, sides
 from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.services.sides import StoredSides
@@ -29,7 +30,7 @@ def store(db: Path):  # type: ignore[no-untyped-def]
 
 
 def command(*words: str, db: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    code = commands.runs_command([*words, "--db", str(db)])
+    code = cli.command([*words, "--db", str(db)])
     out = capsys.readouterr()
     return code, out.out, out.err
 
@@ -145,7 +146,7 @@ def test_the_command_over_a_file_and_over_a_running_studio(db: Path, capsys: pyt
         code, out, _ = go("list", "--format", "json")
         assert code == 0
         assert [row["name"] for row in json.loads(out)] == ["week.1"]
-        assert commands.command(["week.1", "sample-001", "--db", str(db)]) == 0
+        assert compare.command(["week.1", "sample-001", "--db", str(db)]) == 0
         assert "Take B" in capsys.readouterr().out
         shown, dropped = go("show", "week.1"), go("drop", "week.1")
         assert shown[1].startswith("week.1: 12 jobs of sample-002; smollm2-135m-q8_0; ran ")

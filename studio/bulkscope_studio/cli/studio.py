@@ -19,7 +19,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--db", type=Path, default=resolve.place(None), help="the file to keep the data in")
     parser.add_argument(
         "--host", default=process.HOST, metavar="ADDRESS",
-        help=f"address to listen on; any but this machine's own loopback wants a password, in {process.PASSWORD_VARIABLE}",
+        help="address to listen on; any but this machine's own loopback wants a password, in "
+        + process.PASSWORD_VARIABLE,
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port of the web page; 0 takes a free one")
     parser.add_argument("--otlp-http-port", type=int, default=4318, help="port for OTLP over HTTP; 0 takes a free one")

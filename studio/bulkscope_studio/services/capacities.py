@@ -96,7 +96,7 @@ def capacity_of(store: Store, looked_at: Sequence[Window], question: Question) -
 
 
 def _of_bulks(store: Store, named: Sequence[str]) -> list[Window]:
-    known = [found for bulk in named if (found := summaries.extent(store, bulk)) is not None]
+    known = [extent for bulk in named if (extent := summaries.extent(store, bulk)) is not None]
     bounds = summaries.Extent.around(known).bounds if known else summaries.EVER
     rows = store.query(sql.load("capacity_windows"), {"bulks": list(named), **bounds}).to_pylist()
     there = {row["bulk"] for row in rows}

@@ -20,7 +20,10 @@ class Usage(Exception):
 
 
 def made(options: argparse.Namespace, variables: Mapping[str, str], say: Callable[[str], None]) -> Session:
-    """Return what the steps need, from the options of ``bulkscope setup`` and the environment; raises ``Usage``, ``BadEnvironment`` or ``plan.BadPlan``."""
+    """Return what the steps need, from the options of ``bulkscope setup`` and the environment.
+
+    Raises ``Usage``, ``BadEnvironment`` or ``plan.BadPlan``.
+    """
     credentials = environment.credentials(variables)
     if credentials is None:
         raise Usage("set ELASTIC_PASSWORD or ELASTICSEARCH_API_KEY in the environment")

@@ -59,8 +59,7 @@ class StudioSource:
 
     def progress(self, bulk: str) -> dict[str, int]:
         """Return how many jobs of a bulk were ``sent`` and have ``ended``: made to be polled."""
-        found: dict[str, int] = self._ask("GET", "/api/capacity/progress", {"bulk": bulk})
-        return found
+        return self._ask("GET", "/api/capacity/progress", {"bulk": bulk})
 
     def runs(self) -> list[Answer]:
         return self._list("/api/runs")
@@ -75,9 +74,10 @@ class StudioSource:
         return self._ask("DELETE", f"/api/runs/{_quoted(name)}")
 
     def _list(self, path: str) -> list[Answer]:
-        return list(self._ask("GET", path))
+        rows: Any = self._ask("GET", path)
+        return list(rows)
 
-    def _ask(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None) -> Any:
+    def _ask(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None) -> Answer:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             answer = self._client.request(method, path, params=given, json=body)
@@ -95,7 +95,8 @@ class StudioSource:
                 raise self._silent(path, str(error)) from error
             said = None
         if answer.is_success:
-            return said
+            answered: Answer = said
+            return answered
         if isinstance(said, dict) and "error" in said:
             if answer.status_code == 404 and "nearest" in said:
                 raise NotFound(said["id"], said["nearest"], said["error"].removeprefix("unknown "))

@@ -57,8 +57,9 @@ def run(
     path: Path, db: Path, *, restart: bool = False, model: str | None = None, slo: float | None = None,
     quantile: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run what is left of the plan and return what was found; raises ``InvalidQuery`` for a plan that cannot be run, and ``Trouble``.
+    """Run what is left of the plan and return what was found.
 
+    Raises ``InvalidQuery`` for a plan that cannot be run, ``Trouble`` where no studio runs,
     ``Failed`` when the system under test does not do its part, ``Stopped`` after a signal: in both cases every process
     that was started has ended.
     """
