@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from bulkscope import _instruments
 from bulkscope._export import pipeline
-from bulkscope._export.processor import BulkSpanProcessor
+from bulkscope._jobs.processor import BulkSpanProcessor
 
 
 class Telemetry:

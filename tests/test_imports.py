@@ -1,8 +1,9 @@
-"""The table of what may import what in ARCHITECTURE.md, read off the syntax trees."""
+"""The tables of what may import what in ARCHITECTURE.md, read off the syntax trees."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"bulkscope", "bulkscope_instrumentation", "bulkscope_studio", "demo", "bench", "tests"}
+# What each folder may import of its neighbours, downwards only; its own modules, and `text` in the studio, besides.
+NONE: set[str] = set()
+STUDIO = {
+    "cli": {"sweep", "server.process", "sources", "rendering", "setup"},
+    "sweep": {"sources", "rendering"},
+    "server": {"services", "rendering", "ingest", "storage"},
+    "sources": {"services", "storage", "elastic"},
+    "services": {"analysis", "storage"},
+    "setup": {"elastic"},
+    "ingest": {"storage"},
+    **dict.fromkeys(("rendering", "analysis", "elastic", "storage", "text"), NONE),
+}
+ANALYSIS = {
+    **{one: {"timeline", "statistics", "thresholds", "plain"} for one in ("report", "explain", "capacity", "compare")},
+    "timeline": {"statistics", "thresholds"},
+    "thresholds": {"statistics"},
+    **dict.fromkeys(("statistics", "plain"), NONE),
+}
+CARRIER = {"_jobs": {"_export", "_host"}, "_export": {"_lifecycle"}, "_host": NONE}
+# What all of a service's parts stand on; the other modules beside the folders put them together.
+GROUND = {"_safe", "_instruments", "_instrumentor", "_defaults", "conventions", "__version__"}
 
 
 def imports(path: Path, *, lazy: bool) -> Iterator[str]:
@@ -75,6 +97,66 @@ def test_the_studio_shares_only_the_names() -> None:
         if name.partition(".")[0] in OURS - {"bulkscope_studio"} and not name.startswith("bulkscope.conventions")
     ]
     assert wrong == []
+
+
+def neighbours(package: str, path: Path) -> Iterator[str]:
+    """Yield what a module imports of ``package``, as ``folder.module.name``."""
+    for name in imports(path, lazy=True):
+        if name.startswith(package + "."):
+            yield name.removeprefix(package + ".")
+
+
+def upwards(root: Path, package: str, allowed: dict[str, set[str]], free: set[str]) -> list[str]:
+    """Return the imports between the folders of ``package`` that ``allowed`` does not name."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        folder = path.relative_to(root).parts[0].removesuffix(".py")
+        for name in neighbours(package, path):
+            top = name.partition(".")[0]
+            fits = any(name == one or name.startswith(one + ".") for one in allowed.get(folder, NONE) | free)
+            if folder != "__init__" and top != folder and not fits:
+                found.append(f"{path.relative_to(root)}: {name}")
+    return found
+
+
+def folders(root: Path) -> set[str]:
+    return {path.relative_to(root).parts[0].removesuffix(".py") for path in root.rglob("*.py")} - {"__init__"}
+
+
+def test_the_folders_of_the_studio_import_downwards() -> None:
+    root = ROOT / "studio" / "bulkscope_studio"
+    assert folders(root) == STUDIO.keys()
+    assert upwards(root, "bulkscope_studio", STUDIO, {"text"}) == []
+
+
+def test_the_kinds_of_analysis_do_not_know_each_other() -> None:
+    root = ROOT / "studio" / "bulkscope_studio" / "analysis"
+    assert folders(root) == ANALYSIS.keys()
+    assert upwards(root, "bulkscope_studio.analysis", ANALYSIS, NONE) == []
+
+
+def test_analysis_is_numpy_and_arrow() -> None:
+    allowed = {"numpy", "pyarrow", "bulkscope.conventions", "bulkscope_studio.analysis", "bulkscope_studio.text"}
+    assert offences("studio/bulkscope_studio/analysis", allowed) == []
+
+
+def test_what_a_service_carries_is_made_of_parts() -> None:
+    root = ROOT / "otel" / "bulkscope"
+    assert {path.name for path in root.iterdir() if (path / "__init__.py").exists()} == CARRIER.keys()
+    found = upwards(root, "bulkscope", CARRIER, GROUND)
+    assert [line for line in found if line.partition("/")[0] in CARRIER] == []
+
+
+@pytest.mark.parametrize("folder", ["otel", "instrumentation", "studio"])
+def test_modules_import_each_other_in_no_circle(folder: str) -> None:
+    root = ROOT / folder
+    paths = {".".join(path.relative_to(root).with_suffix("").parts): path for path in files(folder)}
+    known = {
+        module: paths.keys() & {part for name in imports(path, lazy=True) for part in (name, name.rpartition(".")[0])}
+        for module, path in paths.items()
+    }
+    assert known
+    assert list(graphlib.TopologicalSorter(known).static_order())  # raises CycleError, which names the circle
 
 
 def test_no_module_imports_a_test_module() -> None:

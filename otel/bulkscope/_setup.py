@@ -18,8 +18,8 @@ from opentelemetry import trace
 import bulkscope
 from bulkscope import _defaults, _green, _lifecycle
 from bulkscope._export import drops, pipeline
-from bulkscope._export.processor import BulkSpanProcessor
 from bulkscope._host import process_metrics, resource
+from bulkscope._jobs.processor import BulkSpanProcessor
 from bulkscope._safe import guarded, report, say_once
 
 

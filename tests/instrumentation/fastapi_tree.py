@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bulkscope._export.processor import BulkSpanProcessor
+from bulkscope._jobs.processor import BulkSpanProcessor
 from bulkscope_instrumentation.fastapi import FastAPIInstrumentor
 
 REQUESTS: list[tuple[str, str, Any]] = [

@@ -227,7 +227,7 @@ def test_a_thread_that_was_never_made_says_so(here: Where) -> None:
         Half().start()
 
 
-@pytest.mark.parametrize("name", ["propagate", "_bulk", "_InProcess"])
+@pytest.mark.parametrize("name", ["propagate", "bulks", "_InProcess"])
 def test_a_fault_of_ours_does_not_reach_a_call_in_another_process(
     here: Where, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
