@@ -18,7 +18,6 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkscope_studio.storage import address
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep import runner
 from bulkscope_studio.sweep.children import Children
