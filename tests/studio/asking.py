@@ -41,14 +41,19 @@ def bulks(source: Source, one: str, other: str, jobs: int) -> None:
     assert [bulk["id"] for pool in source.capacity(Question([one]))["pools"] for bulk in pool["bulks"]] == [one]
 
 
-def unknown(source: Source, near: list[str]) -> None:
-    """What is not there is said of each question in the same way, whatever its name, with those that are near."""
+def unknown(source: Source, known: list[str]) -> None:
+    """What is not there is said of each question in the same way, whatever its name, with names that there are."""
     for what, ask in OF_ONE.items():
         for name in ODD:
             with pytest.raises(NotFound) as raised:
                 ask(source, name)
             assert (raised.value.name, raised.value.what.split()[0]) == (name, "bulk"), what
-            assert set(raised.value.nearest) >= set(near), what
+            assert set(raised.value.nearest) <= set(known), what
+            assert bool(raised.value.nearest) == bool(known), what
+        if known:
+            with pytest.raises(NotFound) as raised:
+                ask(source, f"{known[0]}y")
+            assert raised.value.nearest[0] == known[0], what
 
 
 def senseless(source: Source, bulk: str) -> None:
@@ -64,7 +69,7 @@ def senseless(source: Source, bulk: str) -> None:
             source.capacity(question)
     with pytest.raises(InvalidQuery, match="two sides"):
         source.comparison(bulk, None)
-    with pytest.raises(InvalidQuery, match="no model|not two models"):
+    with pytest.raises(InvalidQuery, match=r"no model|not two models"):
         source.comparison(bulk, None, models=True)
 
 

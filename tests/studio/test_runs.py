@@ -15,10 +15,10 @@ import pytest
 from bulkscope_studio.cli import compare
 from bulkscope_studio.cli import runs as cli
 from bulkscope_studio.services import comparisons, runs, sides
-from bulkscope_studio.services.errors import NotFound
+from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import retention, saved_runs
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.store import Store, Unavailable
 from tests.studio.serving import studio
 
 
@@ -62,7 +62,7 @@ def test_a_run_outlives_the_retention(store: Store) -> None:
 
 def test_nothing_is_overwritten_unasked(store: Store) -> None:
     runs.keep(store, "r", ["sample-001"], False)
-    with pytest.raises(saved_runs.Exists, match="there is a run 'r' already"):
+    with pytest.raises(Conflict, match="there is a run 'r' already"):
         runs.keep(store, "r", ["sample-002"], False)
     assert saved_runs.show(store.path, "r").bulks == ("sample-001",)
     runs.keep(store, "r", ["sample-002"], True)
@@ -98,14 +98,14 @@ def test_what_cannot_be_written_leaves_nothing(store: Store, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(saved_runs.Trouble, match="No space left on device"):
+    with pytest.raises(Unavailable, match="No space left on device"):
         runs.keep(store, "r", ["sample-001"], False)
     assert list(saved_runs.folder(store.path).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "latest", "a/b", "..", ".hidden", "-x", "a b", "a@b", "x" * 65, "ä", "a\n"])
 def test_names_that_could_be_something_else_are_refused(store: Store, name: str) -> None:
-    with pytest.raises(saved_runs.Trouble, match="cannot name a run"):
+    with pytest.raises(InvalidQuery, match="cannot name a run"):
         runs.keep(store, name, ["sample-001"], False)
     assert not saved_runs.exists(store.path, name)
 
@@ -123,7 +123,7 @@ def test_files_that_are_no_runs_say_so(store: Store) -> None:
     listed = {run.name: run.damaged for run in saved_runs.every(store.path)}
     assert listed["good"] is None
     assert all(listed[name] for name in ("cut", "foreign", "later"))
-    with pytest.raises(saved_runs.Trouble, match="this version reads"):
+    with pytest.raises(InvalidQuery, match="this version reads"):
         comparisons.compare(StoredSides(store), "later", "sample-001")
 
 

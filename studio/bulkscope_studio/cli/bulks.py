@@ -8,7 +8,6 @@ from typing import Any
 from bulkscope_studio.cli import options, running
 from bulkscope_studio.rendering import report as render
 from bulkscope_studio.rendering.output import Output, say
-from bulkscope_studio.sources.source import Source
 
 
 def command(argv: list[str]) -> int:
@@ -23,4 +22,4 @@ def command(argv: list[str]) -> int:
         else:
             say(running.NO_BULK)
 
-    return running.run("bulks", parser.parse_args(argv), Source.bulks, text)
+    return running.run("bulks", parser.parse_args(argv), lambda source: source.bulks(), text)

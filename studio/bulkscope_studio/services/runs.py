@@ -1,6 +1,7 @@
 """Bulks kept under a name beside the store, where the retention leaves them alone.
 
-All raise ``InvalidQuery`` for a name that cannot be one, and for a run that cannot be read or written.
+All raise ``InvalidQuery`` for a name that cannot be one and for a run that cannot be read, ``Unavailable`` where it
+cannot be written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bulkscope_studio.analysis.compare.sides import Tables
 from bulkscope_studio.services import bulks, sides
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.storage import saved_runs
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.store import Store, Unavailable
 
 
 @contextmanager
@@ -25,6 +26,8 @@ def _told(store: Store, name: str) -> Iterator[None]:
         raise NotFound(name, bulks.nearest(name, saved_runs.names(store.path)), "run") from error
     except saved_runs.Exists as error:
         raise Conflict(str(error)) from error
+    except saved_runs.Unwritable as error:
+        raise Unavailable(str(error)) from error
     except saved_runs.Trouble as error:
         raise InvalidQuery(str(error)) from error
 
