@@ -59,7 +59,7 @@ def test_bulks_are_listed_reported_explained_and_compared(source: Source) -> Non
 
 
 def test_what_is_not_there_is_not_found(source: Source) -> None:
-    asking.unknown(source, ["sample-001", "sample-002", "sample-003"])
+    asking.unknown(source, ["sample-001", "sample-002", "sample-refused"])
 
 
 def test_what_makes_no_sense_is_an_invalid_query(source: Source) -> None:

@@ -245,8 +245,8 @@ def _read(chunks: Iterator[bytes]) -> str:
 
 def _cause(error: BaseException) -> BaseException:
     """Return what is at the bottom of an error of httpx, such as one of TLS."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (below := error.__cause__ or error.__context__) is not None:  # httpcore takes the cause away
+        error = below
     return error
 
 
