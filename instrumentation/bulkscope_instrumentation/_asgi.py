@@ -90,8 +90,8 @@ class Settings:
             old_names="http/dup" in opt_in,
             access_events=os.environ.get("BULKSCOPE_ACCESS_EVENTS", "1").strip().lower() not in ("0", "false"),
             propagated=frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields),
-            tracer=trace.get_tracer("bulkscope"),
-            logger=_logs.get_logger("bulkscope"),
+            tracer=_instruments.tracer(),
+            logger=_instruments.logger(),
         )
 
 

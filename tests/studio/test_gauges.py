@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.storage.store import Store
-from tests import rows
+from tests import chance, rows
 from tests.studio import odd
 
 BEGIN = 1_760_000_000_000_000_000
@@ -64,11 +64,12 @@ def read(points: list[dict[str, Any]], bin_ns: int) -> dict[tuple[int, str], flo
     return made
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(4 * chance.TIMES))
 def test_gauges_are_what_a_plain_reading_gives(seed: int, tmp_path: Path) -> None:
-    rolled = random.Random(seed)
+    rolled = chance.rng(seed)
     points = [point(rolled) for _ in range(600)]
-    bin_ns = (1, 2, 3, 60)[seed] * odd.SECOND
+    bin_ns = (1, 2, 3, 60)[seed % 4] * odd.SECOND
     store = Store(tmp_path / "s.duckdb")
     connection = store.connection()
     rows.insert(connection, {"points": rows.table("points", points)})

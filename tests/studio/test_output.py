@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import random
 import re
 import time
 from collections.abc import Callable
@@ -20,8 +19,10 @@ from rich.text import Text
 import bulkscope_studio
 from bulkscope_studio.cli import bulks, capacity, compare, explain, report
 from bulkscope_studio.rendering import output
-from bulkscope_studio.rendering.output import Output, as_json, inline, lines
+from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text.markdown import inline
+from tests import chance
 from tests.studio import odd
 
 # An escape and an operating system command, markup of rich's that closes what was not opened, its emoji, a C1 control,
@@ -141,9 +142,10 @@ def test_markdown_shows_a_name_as_it_is(name: str) -> None:
     assert ["".join(part.content for part in each.children or []) for each in cells] == ["a", "b", wanted, wanted]
 
 
+@pytest.mark.chance
 def test_markdown_of_random_punctuation_shows_as_it_is() -> None:
-    rng = random.Random(5)
-    for _ in range(3000):
+    rng = chance.rng(5)
+    for _ in range(3000 * chance.TIMES):
         name = "".join(rng.choice("\\|`*_[]()<>!&;#~-+=.1:a/ \"'") for _ in range(rng.randrange(1, 12))).strip()
         if not name:
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import time
 from collections.abc import Callable
@@ -18,12 +17,13 @@ import pytest
 from bulkscope_studio.analysis.report.bulk import analyse
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import capacities, times
+from bulkscope_studio.services import capacities, figures, times
 from bulkscope_studio.services.bulks import nearest
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
+from tests import chance
 from tests.studio import odd, otlp
 
 # Healthy and odd ones run side by side, on workers and hosts of their own, and end before it.
@@ -134,8 +134,9 @@ def seen(store: Store) -> dict[str, Any]:
         rows = odd.page(store, name, given_to)
         if name in mine:
             found[f"page {name}"] = rows
-    models = odd.page(store, "models", given["models"])
-    found["page models"] = [row for row in models if row["model"] == "m"]
+    known = summaries.extent(store, "good")
+    assert known is not None
+    found["figures"] = figures.of_bulk(store, "good", known), figures.of_models(store)["m"]
     listed = odd.everything(store)
     found["bulks"] = [row for row in listed["bulks"] if row["id"] == "good"]
     found["page bulks"] = [row for row in odd.page(store, "bulks", given["bulks"]) if row["bulk_id"] == "good"]
@@ -218,7 +219,7 @@ def test_sums_beyond_64_bits_are_sums(tmp_path: Path) -> None:
     odd.insert(store.connection(), "spans", rows)
     # As many as the store would need for the sum to pass 2^63.
     store.connection().execute("INSERT INTO spans SELECT s.* FROM spans s, range(800000) WHERE s.model IS NOT NULL")
-    (found,) = odd.page(store, "models", {"bulk_id": None})
+    (found,) = odd.page(store, "model_counts", {})
     assert found["output_tokens"] == pytest.approx(12 * 800_001 * 1e12)
     store.close()
 
@@ -259,7 +260,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 
 
 def test_every_query_reads_credible_numbers() -> None:
-    text = load("report_inferences")
+    text = load("page_tokens")
     assert "FROM main.spans" in text
     assert "output_tokens BETWEEN 0 AND 1099511627776" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at
@@ -336,7 +337,7 @@ def value(rng: random.Random, kind: str, name: str) -> Any:
 
 def rubbish(store: Store, seed: int) -> None:
     """Fill a store with healthy bulks, and with the like of them in which anything may be anything."""
-    rng = random.Random(seed)
+    rng = chance.rng(seed)
     con = store.connection()
     fixed = {"trace_id", "span_id", "kind"}
     much = rng.choice([0.02, 0.15])
@@ -395,19 +396,13 @@ def test_rubbish_has_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rubbish_of_any_kind_has_answers(tmp_path: Path) -> None:
-    """Seeds from the one of the environment on, for so many seconds; the one that fails is in the message."""
-    seed = int(os.environ.get("BULKSCOPE_FUZZ_SEED", "100"))
-    until = time.monotonic() + float(os.environ.get("BULKSCOPE_FUZZ_SECONDS", "20"))
-    while time.monotonic() < until:
-        store = Store(tmp_path / f"{seed}.duckdb")
-        rubbish(store, seed)
-        try:
-            answer_all(store)
-        except Exception as error:
-            raise AssertionError(f"BULKSCOPE_FUZZ_SEED={seed}") from error
-        store.close()
-        seed += 1
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(100, 100 + 6 * chance.TIMES))
+def test_rubbish_of_any_kind_has_answers(seed: int, tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    rubbish(store, seed)
+    answer_all(store)
+    store.close()
 
 
 def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:

@@ -15,11 +15,11 @@ def command(argv: list[str]) -> int:
     """Run ``bulkscope compare``; 0 when printed, 2 when there are no such sides or no store."""
     parser = argparse.ArgumentParser(
         "bulkscope compare",
-        description="Two models, two runs or two settings, number by number, with what chance explains.",
-        epilog="A side is the id of a bulk, the name of a kept run, or 'latest', each also with @MODEL.",
+        description="Compare two models, two runs or two settings, number by number, each with its interval.",
+        epilog="A side is the id of a bulk, the name of a kept run, or 'latest'; add @MODEL for one of its models.",
     )
-    parser.add_argument("a", nargs="?", metavar="A", help="the side that is compared with")
-    parser.add_argument("b", nargs="?", metavar="B", help="the side of which is said how it differs")
+    parser.add_argument("a", nargs="?", metavar="A", help="the baseline")
+    parser.add_argument("b", nargs="?", metavar="B", help="the side that is compared with the baseline")
     parser.add_argument("--models", action="store_true", help="compare the two models of one bulk or run")
     options.output(parser, "md")
     options.source(parser)

@@ -17,7 +17,8 @@ from bulkscope_studio.text.wording import printable
 def command(argv: list[str]) -> int:
     """Run it; 0 when printed or published, 2 when there is no such bulk, no store, or it cannot be written to."""
     parser = argparse.ArgumentParser(
-        "bulkscope explain", description="What held a bulk up: one verdict, its evidence, and where the time went."
+        "bulkscope explain",
+        description="Why a bulk took its time: one verdict, its evidence, where the time went.",
     )
     parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
     options.output(parser, "md")
@@ -29,7 +30,7 @@ def command(argv: list[str]) -> int:
         action="store_true",
         help=f"with --source elasticsearch: write the verdict into the data stream {verdicts.STREAM}, once a bulk",
     )
-    parser.add_argument("--last", metavar="TIME", help="with --publish: every bulk of the last TIME, as in 30m or 2h")
+    parser.add_argument("--last", metavar="TIME", help="with --publish: every bulk of the last TIME, such as 30m or 2h")
     options.source(parser)
     given = parser.parse_args(argv)
     if given.publish or given.last is not None:

@@ -41,7 +41,7 @@ def command(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "bulkscope runs", description="Bulks kept under a name beside the store, where the retention leaves them alone."
+        "bulkscope runs", description="Bulks kept under a name beside the store; the retention does not delete them."
     )
     parser.set_defaults(source="studio")
     shared = argparse.ArgumentParser(add_help=False)
@@ -50,11 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     options.db(parser)
     options.output(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", parents=[shared], help="all kept runs (what is done without an action)")
+    actions.add_parser("list", parents=[shared], help="list all kept runs (the default)")
     keep = actions.add_parser("keep", parents=[shared], help="keep one or several bulks under a name")
     keep.add_argument("name", metavar="NAME", help="letters, digits, '.', '_' and '-'")
     keep.add_argument("bulks", metavar="BULK", nargs="+", help="id of a bulk, or 'latest'")
-    keep.add_argument("--replace", action="store_true", help="put it in the place of a run of that name")
-    for action, says in (("show", "one kept run"), ("drop", "delete a kept run")):
+    keep.add_argument("--replace", action="store_true", help="replace a run of that name")
+    for action, says in (("show", "show one kept run"), ("drop", "delete a kept run")):
         actions.add_parser(action, parents=[shared], help=says).add_argument("name", metavar="NAME")
     return parser

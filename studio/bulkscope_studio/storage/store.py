@@ -19,7 +19,7 @@ from typing import TypeVar
 import duckdb
 import pyarrow as pa
 
-from bulkscope_studio.storage import storefile
+from bulkscope_studio.storage import storefile, views
 
 T = TypeVar("T")
 logger = logging.getLogger("bulkscope.studio")
@@ -104,6 +104,7 @@ class Store:
         try:
             if not self._read_only:
                 connection.execute(SCHEMA)
+            views.apply(connection)
         except BaseException:
             connection.close()
             raise
