@@ -14,7 +14,7 @@ from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Infe
 from bulkscope_studio.analysis.statistics import stats
 from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
 
-OUTCOMES = tuple(name for name in conventions.OUTCOMES if name != "retry")  # a request is not retried by us
+OUTCOMES = tuple(name for name in conventions.OUTCOMES if name != "retry")  # of jobs only
 Row = Mapping[str, Any]
 
 
