@@ -337,7 +337,11 @@ NUMBERS: dict[int, list[Known]] = {
         Known(f"model:gen_ai_seconds_per_token:ratio_rate5m{{{LARGE}}}", f"sum({INFERENCE}_sum{{{LARGE}}}) / 600"),
     ],
     12: [
-        Known(f"model:bulk_inference_tokens_per_second:mean5m{{{SMALL}}}", _mean(RATE, SMALL)),
+        # Inferences of jobs that fail afterwards have no error of their own.
+        Known(
+            f"model:gen_ai_output_tokens_per_second:ratio_rate5m{{{SMALL}}}",
+            f"160 / sum({INFERENCE}_sum{{{SMALL}}})",
+        ),
         Known(f"model:bulk_inference_tokens_per_second:p50_5m{{{SMALL}}}", _quantile(0.5, RATE, SMALL)),
     ],
     13: [

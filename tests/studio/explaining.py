@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bulkscope_studio.rendering import explained
+from bulkscope_studio.rendering import explanation
 from bulkscope_studio.services.reports import bulk_explanation
 from bulkscope_studio.storage.store import Store
 from tests import rows
@@ -19,8 +19,8 @@ from tests.simulator import records
 from tests.simulator.scenarios import Scenario
 
 _THINGS = (
-    "jobs|workers|times|attempts|cores|places|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
-    "models|pairs|servers|steps|threads|counts|are|were|have"
+    "jobs|workers|times|attempts|cores|slots|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
+    "models|pairs|stalls|steps|threads|counts|are|were|have"
 )
 # What must not stand in a sentence: absent numbers, negative zeros, nothing counted as if it were something, wrong
 # plurals, ranges from a number to itself, empty brackets, floating point as programs write it.
@@ -168,8 +168,8 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
     for finding in found["findings"]:
         yield finding["text"]
         yield from (item["text"] for item in finding["evidence"])
-    yield from explained.summary(found)
-    yield from explained.chain(found)
+    yield from explanation.summary(found)
+    yield from explanation.chain(found)
 
 
 def silly(found: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:

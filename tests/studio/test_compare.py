@@ -76,7 +76,9 @@ def test_a_fit_without_noise_gives_the_law_itself() -> None:
     assert time.effect is not None
     assert time.effect.value == pytest.approx(cost[1] / cost[0], rel=1e-6)
     decode = row(found, "decode_rate")
-    assert (decode.a, decode.b) == pytest.approx((50, 100), rel=1e-6)
+    # All tokens take as long here, and decode yields all but the first.
+    share = 1 - 1 / job["generated"]
+    assert (decode.a, decode.b) == pytest.approx((50 * share, 100 * share), rel=1e-6)
 
 
 TRUTHS = {"time": 1.0, "rate": 1.0, "decode_rate": 1.0, "cpu": 1.0, "memory": 1.0, "failures": 0.0, "output": 1.0}
@@ -155,7 +157,7 @@ def test_longer_answers_do_not_pass_for_speed(paired: bool) -> None:
 def test_another_tokenizer_is_paired_by_the_order_of_lengths() -> None:
     found = sides_of(LAW, Law(tokenizer=1.3), 1, True)
     assert (found.pairing.paired, found.pairing.tokens) == (True, "ranked")
-    assert "as two tokenizers' do" in found.pairing.reason
+    assert "two tokenizers" in found.pairing.reason
 
 
 def test_memory_and_failures_speak_for_a_side() -> None:
@@ -163,7 +165,7 @@ def test_memory_and_failures_speak_for_a_side() -> None:
     assert row(found, "failures").verdict == "less"
     assert row(found, "memory").verdict == "more"
     assert found.answer.startswith("It depends: A (m) needs less RAM")
-    assert "B (n) fails less (0 % against " in found.answer
+    assert "B (n) has fewer failed jobs (0 % against " in found.answer
 
 
 def numbers(found: Comparison) -> list[dict[str, Any]]:
@@ -251,13 +253,13 @@ def reason(a: Tables, b: Tables) -> str:
 def test_what_is_not_paired_says_why() -> None:
     plain = bulk(LAW, 20, 1, name="a")
     assert "A has 20 jobs, B 12" in reason(plain, bulk(LAW, 12, 2, name="b"))
-    assert "do not go together" in reason(plain, bulk(LAW, 20, 2, prompts=5, name="b"))
+    assert "do not match" in reason(plain, bulk(LAW, 20, 2, prompts=5, name="b"))
     untold = edited(bulk(LAW, 20, 2, name="b"), "inferences", lambda _, row: row | {"input_tokens": None})
-    assert "without input tokens of both sides" in reason(plain, untold)
+    assert "without input tokens" in reason(plain, untold)
     few = bulk(LAW, 3, 1, name="a"), bulk(Law(tokenizer=2), 3, 2, name="b")
-    assert "too few to tell" in reason(*few)
+    assert "too few" in reason(*few)
     alike = edited(bulk(LAW, 20, 2, name="b"), "inferences", lambda _, row: row | {"input_tokens": 50})
-    assert "of one side are all equal" in reason(plain, alike)
+    assert "all equal on one side" in reason(plain, alike)
 
 
 def codes(found: Comparison) -> list[str]:
@@ -281,7 +283,7 @@ def test_sides_without_inferences_are_compared_by_their_process_times() -> None:
 def test_few_jobs_give_no_verdict(count: int) -> None:
     found = compare(side("a", bulk(LAW, count, 1, name="a")), side("b", bulk(LAW.times(3), count, 2, name="b")))
     assert all(each.verdict == UNKNOWN for each in found.rows)
-    assert found.answer.startswith("No answer: Needs 8 jobs a side")
+    assert found.answer.startswith("No answer: Too few jobs: each side needs 8 ")
     json.dumps(to_json(found), allow_nan=False)
 
 
@@ -458,8 +460,7 @@ def test_text_and_markdown_begin_with_the_answer(db: Path, capsys: pytest.Captur
     code, out, _ = run("sample-001", "sample-002", db=db, capsys=capsys)
     assert code == 0
     assert out.startswith("Take A (smollm2-135m-q4_1): it is faster (the other takes 1.")
-    assert "seen from" in out
-    assert "Nothing here says which answers are better." in out
+    assert "detectable from" in out
     _, out, _ = run("sample-001", "sample-002", "--format", "md", db=db, capsys=capsys)
     assert out.startswith("# Comparison\n\n**Take A (smollm2-135m-q4_1): it is faster")
     assert "| peak RAM | " in out

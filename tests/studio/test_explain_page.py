@@ -79,7 +79,7 @@ def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page,
     page.goto(filled.web + "/bulk/full")
     expect(page.get_by_text("CPU saturated", exact=True)).to_be_visible()
     expect(page.get_by_text("The cores are full")).to_be_visible()
-    page.get_by_role("link", name="evidence, and where the time went").click()
+    page.get_by_role("link", name="Evidence, and where the time went").click()
     expect(page).to_have_url(filled.web + "/explain/full")
     expect(page.get_by_text("Where the jobs' time went")).to_be_visible()
     expect(page.get_by_text("Longest chain")).to_be_visible()
@@ -114,7 +114,7 @@ def test_evidence_leads_to_pages_that_are_there(page: Page, filled: Addresses, b
     for link in sorted(links):
         page.goto(filled.web + link)
         expect(page.locator(".bs-strip")).to_be_visible()
-        expect(page.get_by_text("It may not have arrived yet")).to_have_count(0)
+        expect(page.get_by_text("It has not arrived yet")).to_have_count(0)
         quiet(page)
     assert bulk != "broken" or any(link.startswith("/trace/") for link in links)
 
@@ -146,11 +146,11 @@ def test_a_partial_bulk_says_so_and_is_looked_at_again(page: Page, tmp_path: Pat
     store.close()
     with studio(db, "--no-host") as addresses:
         page.goto(addresses.web + "/explain/going")
-        expect(page.get_by_text("Partial: the bulk is still running, 1 of 5 jobs has not ended.")).to_be_visible()
-        expect(page.get_by_text("(running: partial)")).to_be_visible()
+        expect(page.get_by_text("1 of 5 jobs has not ended.")).to_be_visible()
+        expect(page.get_by_text("PARTIAL (running)")).to_be_visible()
         tell_end(addresses, "going", db)
         expect(page.get_by_text("Partial:")).to_have_count(0, timeout=40_000)
-        expect(page.get_by_text("(running: partial)")).to_have_count(0)
+        expect(page.get_by_text("PARTIAL (running)")).to_have_count(0)
         quiet(page)
         page.goto("about:blank")  # before the studio ends
 

@@ -19,8 +19,9 @@ from rich.text import Text
 import bulkscope_studio
 from bulkscope_studio.cli import capacity, compare, explain, report
 from bulkscope_studio.rendering import output
-from bulkscope_studio.rendering.output import Output, as_json, inline, lines
+from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text.markdown import inline
 from tests import chance
 from tests.rows import add
 from tests.studio import odd

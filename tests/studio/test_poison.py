@@ -17,7 +17,7 @@ import pytest
 from bulkscope_studio.analysis.report.bulk import analyse
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.services import capacities, figures, reports
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
@@ -134,8 +134,9 @@ def seen(store: Store) -> dict[str, Any]:
         rows = odd.page(store, name, given_to)
         if name in mine:
             found[f"page {name}"] = rows
-    models = odd.page(store, "models", given["models"])
-    found["page models"] = [row for row in models if row["model"] == "m"]
+    known = summaries.extent(store, "good")
+    assert known is not None
+    found["figures"] = figures.of_bulk(store, "good", known), figures.of_models(store)["m"]
     listed = odd.everything(store)
     found["bulks"] = [row for row in listed["bulks"] if row["id"] == "good"]
     found["page bulks"] = [row for row in odd.page(store, "bulks", given["bulks"]) if row["bulk_id"] == "good"]
@@ -221,7 +222,7 @@ def test_sums_beyond_64_bits_are_sums(tmp_path: Path) -> None:
     add(store.connection(), "spans", rows)
     # As many as the store would need for the sum to pass 2^63.
     store.connection().execute("INSERT INTO spans SELECT s.* FROM spans s, range(800000) WHERE s.model IS NOT NULL")
-    (found,) = odd.page(store, "models", {"bulk_id": None})
+    (found,) = odd.page(store, "model_counts", {})
     assert found["output_tokens"] == pytest.approx(12 * 800_001 * 1e12)
     store.close()
 
@@ -262,7 +263,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 
 
 def test_every_query_reads_credible_numbers() -> None:
-    text = load("report_inferences")
+    text = load("page_tokens")
     assert "FROM main.spans" in text
     assert "output_tokens BETWEEN 0 AND 1099511627776" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at
@@ -407,8 +408,7 @@ def test_rubbish_of_any_kind_has_answers(seed: int, tmp_path: Path) -> None:
     store.close()
 
 
-def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
-    from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, _enough
+def test_rows_by_code_are_those_that_looking_for_each_code_finds() -> None:
     from bulkscope_studio.analysis.timeline.facts import by_code
 
     rng = np.random.default_rng(3)
@@ -418,6 +418,3 @@ def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
         assert {code: of.tolist() for code, of in by_code(codes, rows).items()} == {
             code: rows[codes[rows] == code].tolist() for code in np.unique(codes[rows]).tolist()
         }
-        busy, jobs, places = rng.integers(0, 9, 30).astype(float), rng.random(30) * rng.choice([0.2, 3]), 9
-        downwards = (n for n in range(places, 0, -1) if jobs[busy >= n].sum() >= LEAST_COMPLETIONS)
-        assert _enough(busy, jobs, places) == next(downwards, 1)

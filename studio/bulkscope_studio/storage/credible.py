@@ -64,8 +64,15 @@ def _within(expression: str, bounds: Range) -> str:
     return f"CASE WHEN {expression} BETWEEN {low!r} AND {high!r} THEN {expression} END"
 
 
-# Stores of before have no names of workers: host and process id, which the containers of a host may share.
-_WORKER = "coalesce(worker, host_name || ':' || pid, service_instance_id, service_name, 'worker')"
+_WORKER = "rules.worker_name(worker, host_name, pid, service_instance_id, service_name)"
+
+
+def macros() -> str:
+    """Return SQL that makes ``rules.credible_COLUMN(x)`` for each number of a span: it where it is within bounds."""
+    return "".join(
+        f"CREATE OR REPLACE MACRO rules.credible_{name}(x) AS {_within('x', bounds)};\n"
+        for name, bounds in SPANS.items()
+    )
 
 
 def _replaced(columns: dict[str, str], named: set[str]) -> str:

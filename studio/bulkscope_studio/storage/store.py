@@ -18,7 +18,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from bulkscope_studio.storage import storefile
+from bulkscope_studio.storage import storefile, views
 
 logger = logging.getLogger("bulkscope.studio")
 
@@ -102,6 +102,7 @@ class Store:
         try:
             if not self._read_only:
                 connection.execute(SCHEMA)
+            views.apply(connection)
         except BaseException:
             connection.close()
             raise
