@@ -183,7 +183,7 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
     (counted,) = odd.page(store, "model_counts", {})
     assert counted == {"model": "m", "n": 5, "failed": 1, "output_tokens": 61, "peak": 300}
     shown = bulks.model_row("m", page.total)
-    assert (shown["rate"], shown["decode"], shown["cpu"], shown["peak"]) == ("6.1", "19", "~0.0588 s", "~300 B")
+    assert (shown["rate"], shown["decode"], shown["cpu"], shown["peak"]) == ("6.1", "19", "~58.8 ms", "~300 B")
     store.close()
 
 
