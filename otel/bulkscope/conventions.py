@@ -69,6 +69,8 @@ MEMORY_FILE = "bulk.inference.memory.file"
 MEMORY_ANON = "bulk.inference.memory.anon"
 MEMORY_LIMIT = "bulk.inference.memory.limit"
 MEMORY_EXACT = "bulk.inference.memory.exact"
+ENGINE_PID = "bulk.inference.engine.pid"
+ENGINE_COMMAND = "bulk.inference.engine.command"
 BATCH_SIZE = "bulk.inference.batch_size"
 PROMPT_INDEX = "bulk.inference.prompt.index"
 TOKENS_PER_SECOND = "bulk.inference.tokens_per_second"
@@ -85,6 +87,8 @@ K8S_POD_NAME = "k8s.pod.name"
 WORKER_CPUS = "bulk.worker.cpus"
 WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
+SAMPLING = "bulk.sampling"
+SAMPLING_RATIO = "bulk.sampling.ratio"
 
 # --- log events ----------------------------------------------------------------------------
 EVENT_JOB_STARTED = "bulk.job.started"
@@ -201,7 +205,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(M_PROCESS_DURATION, "histogram", "s", "Time one job was worked on, by outcome and bulk.failure.domain.", "4,5,6", _INFERENCE_SECONDS),
     Metric(M_SENT_MESSAGES, "counter", "{message}", "Jobs handed to the broker.", "4"),
     Metric(M_CONSUMED_MESSAGES, "counter", "{message}", "Jobs taken from the broker.", "4"),
-    Metric(M_QUEUE_WAIT, "histogram", "s", "Queue wait of a job: start of work - enqueue - wanted delay. Negative waits (clock skew) are left out.", "6", _WAIT_SECONDS),
+    Metric(M_QUEUE_WAIT, "histogram", "s", "Queue wait of a job: start of work - enqueue - scheduled delay. Negative waits (clock skew) are left out.", "6", _WAIT_SECONDS),
     Metric(M_INFERENCE_DURATION, "histogram", "s", "Duration of one inference.", "7", _INFERENCE_SECONDS),
     Metric(M_INFERENCE_CPU_TIME, "histogram", "s", "CPU seconds of one inference.", "8", _INFERENCE_SECONDS),
     Metric(M_INFERENCE_MEMORY_PEAK, "histogram", "By", "Peak resident memory of the process during one inference.", "9", _BYTES),
@@ -227,7 +231,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BULK_FAILURE_DOMAIN, "str", "", "input, model, resource, infra, timeout or code.", "5"),
     Attribute(JOB_ID, "str", "", "Id of the job, as its queue knows it.", "4"),
     Attribute(JOB_ATTEMPT, "int", "", "1 for the first try.", "6"),
-    Attribute(JOB_DELAY, "float", "s", "Wanted delay (ETA, countdown, retry back-off); not part of the wait.", "6"),
+    Attribute(JOB_DELAY, "float", "s", "Scheduled delay (ETA, countdown, retry back-off); not part of the queue wait.", "6"),
     Attribute(TIME_IN_QUEUE, "float", "s", "Queue wait, raw and signed.", "6"),
     Attribute(JOB_WAIT_NEGATIVE, "bool", "", "True when the wait came out negative (clock skew).", "6"),
     Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency (wait, delay and work), 0..1; absent when the wait is negative.", "13"),
@@ -253,6 +257,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(MEMORY_ANON, "int", "By", "Anonymous part of resident memory at the end.", "9"),
     Attribute(MEMORY_LIMIT, "int", "By", "Memory the process may use.", "9"),
     Attribute(MEMORY_EXACT, "bool", "", "False when the peak was sampled, not read from the kernel.", "9"),
+    Attribute(ENGINE_PID, "int", "", "Process of this host that answered the call, where it is another one: CPU and memory of the inference are that process's and its children's.", "8,9"),
+    Attribute(ENGINE_COMMAND, "str", "", "Name of that process, as the kernel has it.", "8,9"),
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
     Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens after the first (which prefill yields) over decode time; absent below two tokens.", "12"),
     Attribute(BATCH_SIZE, "int", "{prompt}", "Prompts in the one call, where the engine was given several; tokens are their sums.", "7"),
@@ -261,6 +267,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(OOM_KILLS, "int", "{process}", "On job events: processes that the kernel has killed for memory, ever, in the worker's memory cgroup, else on its host.", "5"),
     Attribute(M_WORKER_MEMORY_UTILIZATION, "float", "1", "On job events: as the metric of this name, at most half a second before.", "9"),
     Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
+)  # fmt: skip
+
+RESOURCE: tuple[Attribute, ...] = (
+    Attribute(WORKER_CPUS, "float", "{core}", "Cores that the process may use; a quota makes it a fraction.", "8"),
+    Attribute(WORKER_CPU_SET, "str", "", "Which cores these are, as `0-3,8`.", "8"),
+    Attribute(WORKER_MEMORY_LIMIT, "int", "By", "Memory that the process's cgroup may hold.", "9"),
+    Attribute(SAMPLING, "str", "", "Description of the sampler that our spans are left to (`BULKSCOPE_SAMPLING=respect`): jobs and requests are missing, and counts by spans are too low. Absent where every span of ours is recorded, which is the default whatever sampler is configured.", "all"),
+    Attribute(SAMPLING_RATIO, "float", "1", "Share of the traces that this sampler keeps; absent where it has no ratio of its own, as when the caller decides.", "all"),
 )  # fmt: skip
 
 
@@ -299,6 +313,9 @@ def markdown() -> str:
     lines += ["", "## Attributes of spans and log records", "", "| name | type | unit | number | meaning |"]
     lines += ["|---|---|---|---|---|"]
     lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in ATTRIBUTES]
+    lines += ["", "## Attributes of the resource", "", "| name | type | unit | number | meaning |"]
+    lines += ["|---|---|---|---|---|"]
+    lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in RESOURCE]
     lines += [
         "",
         "## Log events",

@@ -121,7 +121,7 @@ if "KILLS" in os.environ:
 
     _celery_parent.oom_kills = lambda: int(Path(os.environ["KILLS"]).read_text())
 if "FAULTY" in os.environ:
-    from bulkscope._jobs.job import Work
+    from bulkscope._jobs.work import Work
 
     Work.tell = None
 """

@@ -258,4 +258,4 @@ def test_little_law_tells_a_worker_clock_that_disagrees() -> None:
     found = report(jobs)
     assert found["little"]["deviation"] == pytest.approx(2 / 3)
     assert not found["little"]["ok"]
-    assert "Little's law is 67% off" in found["notes"][-1]
+    assert "Little's law by 67 %" in found["notes"][-1]

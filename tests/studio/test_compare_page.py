@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from bulkscope_studio.services import comparisons
+from bulkscope_studio.services import runs
 from bulkscope_studio.storage.store import Store
 from tests.studio.browsing import quiet
 from tests.studio.sample import fill
@@ -28,7 +28,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "INSERT INTO spans BY NAME SELECT * REPLACE ($id AS bulk_id) FROM spans WHERE bulk_id = 'sample-002'",
         {"id": HTML},
     )
-    comparisons.keep(store, "last-week", ["sample-001"], False)
+    runs.keep(store, "last-week", ["sample-001"], False)
     store.close()
     with studio(db, "--no-host") as running:
         yield running.web
@@ -44,7 +44,7 @@ def test_two_bulks_are_chosen_and_answered(page: Page, web: str) -> None:
     expect(page.get_by_text("Take A (smollm2-135m-q4_1)")).to_be_visible()
     row = page.locator("tr", has_text="inference time per job at equal tokens")
     expect(row.get_by_text("slower")).to_be_visible()
-    expect(page.get_by_text("Nothing here says which answers are better.")).to_be_visible()
+    expect(page.get_by_text("The quality of the answers is not judged.")).to_be_visible()
     page.get_by_role("link", name="B: bulk sample-002").click()
     expect(page.get_by_text("The thirteen numbers")).to_be_visible()
     quiet(page)

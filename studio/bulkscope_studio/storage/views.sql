@@ -22,6 +22,10 @@ CREATE OR REPLACE MACRO rules.attempt_state(status, failure_domain, outcome) AS
 -- on its own request or job makes none of that.
 CREATE OR REPLACE MACRO rules.is_inference(kind, model) AS model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT');
 
+-- Memory of an inference as its worker's. An engine in another process (`apart`) is one for all workers that ask it:
+-- one more of them takes none of it.
+CREATE OR REPLACE MACRO rules.memory_of_worker(apart, bytes) AS CASE WHEN NOT apart THEN bytes END;
+
 -- Tokens that prefill had to compute: those of the prompt that did not come from the cache.
 CREATE OR REPLACE MACRO rules.computed_tokens(input_tokens, cached_tokens) AS
     greatest(input_tokens - coalesce(cached_tokens, 0), 0);
@@ -42,7 +46,7 @@ SELECT trace_id, span_id, bulk_id, job_id, start_ns, end_ns, (end_ns - start_ns)
        rules.credible_memory_start(memory_start) AS memory_start, rules.credible_memory_peak(memory_peak) AS memory_peak,
        rules.credible_memory_growth(memory_growth) AS memory_growth,
        rules.credible_memory_file(memory_file) AS memory_file, rules.credible_memory_anon(memory_anon) AS memory_anon,
-       rules.credible_memory_limit(memory_limit) AS memory_limit, memory_exact
+       rules.credible_memory_limit(memory_limit) AS memory_limit, memory_exact, kind = 'CLIENT' AS apart
 FROM spans WHERE rules.is_inference(kind, model);
 
 -- How a request ended. Another instrumentation gives no outcome, and its HTTP status decides; kibana/source/_blocks.yaml

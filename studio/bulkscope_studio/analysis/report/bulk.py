@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.report import figures
 from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Jobs, Lost, Progress
 from bulkscope_studio.analysis.statistics import stats
 from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
+from bulkscope_studio.text import wording
 
 Row = Mapping[str, Any]
 
@@ -204,12 +204,12 @@ def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[
         left = progress.sent - progress.done - progress.failed
         notes.append(f"partial: {wording.unended(left, progress.sent)}")
     if progress.unknown:
-        notes.append(f"unknown jobs: {progress.unknown} that the request sent, and of which nothing was seen")
+        notes.append(f"unknown jobs: {progress.unknown:,} that the API request counted and of which no span came")
     if progress.lost:
-        notes.append(f"lost jobs: {progress.lost} that began, and of whose workers nothing was heard since")
+        notes.append(f"lost jobs: {progress.lost:,} that began and whose worker was not heard of since")
     if checked is not None and not checked.ok:
         notes.append(
-            f"Little's law is {checked.deviation:.0%} off (more than 5 %): lost spans, clock skew or a cut "
-            "window; draw no conclusion from waits and rates"
+            f"the records deviate from Little's law by {wording.percent(checked.deviation)} (more than 5 %): lost "
+            "spans, clock skew or a cut window; queue waits and rates cannot be trusted"
         )
     return tuple(notes)

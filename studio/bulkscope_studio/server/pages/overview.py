@@ -7,8 +7,9 @@ import time
 
 from nicegui import ui
 
-from bulkscope_studio.server.pages import charts, fmt, layout
+from bulkscope_studio.server.pages import charts, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.text import wording
 
 RANGES = {"5 min": 300, "15 min": 900, "1 h": 3600, "24 h": 86400, "all": 0}
 PANELS = [
@@ -17,7 +18,7 @@ PANELS = [
     "jobs, attempts/s",
     "output tokens, 1/s",
     "queue wait, s",
-    "workers busy",
+    "busy workers",
     "host, %",
 ]
 # A sample of so many attempts gives the quantiles of their waits in 150 bins to 1 %.
@@ -58,7 +59,9 @@ def register(data: Data) -> None:
             with box:
                 chart = ui.echart(charts.panels(PANELS, keys=KEYS)).mark("chart")
                 chart.style(f"height:{charts.height(PANELS)};width:100%")
-                ui.label("Ctrl + wheel zooms.").classes("bs-mute")
+                ui.label(
+                    f"Ctrl + wheel zooms. Queue waits are of a sample where over {MOST_WAITS:,} attempts ended."
+                ).classes("bs-mute")
 
             async def show() -> None:
                 known = await data.stored()
@@ -139,15 +142,15 @@ def _tiles(place: ui.element, total: Row, points: list[Row], length: float) -> N
     last = {row["series"]: row["value"] for row in points}
     rate = total["tokens"] / length if total["tokens"] is not None and length else None
     shown = (
-        ("requests", fmt.number(total["requests"])),
-        ("overload failures", fmt.number(total["overload"])),
-        ("internal failures", fmt.number(total["internal"])),
-        ("attempts, failed", f"{fmt.number(total['attempts'])}, {fmt.number(total['failed'])}"),
-        ("output tokens", fmt.number(rate, "tok/s")),
-        ("waiting at the end", fmt.count(last.get("depth"), "job")),
-        ("workers busy", fmt.number(last.get("busy"))),
-        ("host CPU", fmt.share(last.get("cpu"))),
-        ("host RAM", fmt.share(last.get("ram"))),
+        ("requests", wording.number(total["requests"])),
+        ("overload failures", wording.number(total["overload"])),
+        ("internal failures", wording.number(total["internal"])),
+        ("attempts, failed", f"{wording.number(total['attempts'])}, {wording.number(total['failed'])}"),
+        ("output tokens", wording.value(rate, "tokens/s")),
+        ("waiting at the end", wording.count(last.get("depth"), "job")),
+        ("workers busy", wording.number(last.get("busy"))),
+        ("host CPU", wording.percent(last.get("cpu"))),
+        ("host RAM", wording.percent(last.get("ram"))),
     )
     place.clear()
     with place:

@@ -6,8 +6,9 @@ WITH models AS (
 )
 SELECT bulk_id IS NOT DISTINCT FROM $bulk AS mine, trace_id, job_id, model, host_name, worker, instance,
        start_ns, end_ns, ok, prefill, decode, input_tokens, output_tokens,
-       cached_tokens, cpu_time, cpu_utilization, cpu_pressure, cpu_throttled, cpu_wait, memory_peak, memory_file,
-       memory_anon, memory_limit
+       cached_tokens, cpu_time, cpu_utilization, cpu_pressure, cpu_throttled, cpu_wait,
+       rules.memory_of_worker(apart, memory_peak) AS memory_peak, rules.memory_of_worker(apart, memory_file) AS memory_file,
+       rules.memory_of_worker(apart, memory_anon) AS memory_anon, rules.memory_of_worker(apart, memory_limit) AS memory_limit
 FROM rules.inferences
 WHERE model IN (SELECT model FROM models)
   -- What began before the window and before the bulk is left out at the first look at a row group.
