@@ -26,7 +26,7 @@ from bulkscope_studio.cli.setup import command
 from bulkscope_studio.elastic import client
 from bulkscope_studio.elastic.client import Client, NotReady, Trouble, api_key, basic, wait
 from bulkscope_studio.elastic.environment import BadEnvironment, credentials
-from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan
+from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan, session
 from bulkscope_studio.sources import elasticsearch as elastic
 from tests.production.setup_server import SETTINGS, Fault, Stack, nested, serve, undocumented
 
@@ -115,7 +115,7 @@ def run(
     monkeypatch.setenv("KIBANA_SYSTEM_PASSWORD", KIBANA_PASSWORD)
     # The pauses between attempts, not their number, are made short.
     quick = functools.partial(Client, timeout=0.5, sleep=lambda seconds: time.sleep(0.01))
-    monkeypatch.setattr(setup, "Client", quick)
+    monkeypatch.setattr(session, "Client", quick)
     return Run(stack, files, tmp_path, capsys, monkeypatch)
 
 
@@ -1030,11 +1030,12 @@ def test_after_lost_answers_a_second_run_ends_well(run: Run, times: int) -> None
             run.key_file.unlink()
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arguments", [(), ("--rotate-keys",)])
-def test_four_runs_at_once_all_end_well(run: Run, arguments: tuple[str, ...]) -> None:
+def test_four_runs_at_once_all_end_well(run: Run, arguments: tuple[str, ...], rounds: int) -> None:
     if arguments:
         assert run.all() == 0
-    for _ in range(3):
+    for _ in range(rounds):
         started = [run.apart("", *arguments) for _ in range(4)]
         said = [one.communicate(timeout=120)[0].decode() for one in started]
         assert [one.returncode for one in started] == [0] * 4, said
@@ -1186,7 +1187,7 @@ def test_setup_and_reports_log_in_by_one_rule(
     if header is None:  # a report may be read where nobody asks who it is for, and nothing can be set up so
         assert run() == 2
         return
-    made = setup.session(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ)
+    made = session.made(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ, print)
     assert made.elasticsearch.credentials is not None
     assert made.elasticsearch.credentials.header == header
 

@@ -9,7 +9,11 @@ from bulkscope_studio.rendering import capacity as render_capacity
 from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import report as render
 from bulkscope_studio.services import capacities, comparisons, reports
+from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
+from tests.rows import Places
 from tests.studio.explaining import Job, Tables, alive, written
 
 # Without the phase that explains a failure, which takes minutes.
@@ -21,15 +25,14 @@ def queues(draw: st.DrawFn) -> tuple[list[Job], int]:
     """A queue on a few workers, first come first served and without gaps, with the jobs of up to two bulks."""
     workers = draw(st.integers(1, 4))
     jobs = draw(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 4000), st.booleans()), min_size=1, max_size=30))
-    free = [0.0] * workers
+    places = Places(workers, 0.0)
     made = []
     for number, (gap, work, other) in enumerate(jobs):
         put = made[-1].put + gap / 1000 if made else 1.0
-        who = free.index(min(free))
-        start = max(put, free[who])
-        free[who] = start + work / 1000
+        who, start = places.take(put)
+        places.free[who] = start + work / 1000
         bulk = "other" if other and number else "bulk"
-        made.append(Job(f"j{number}", put, start, free[who], who + 1, bulk))
+        made.append(Job(f"j{number}", put, start, places.free[who], who + 1, bulk))
     return made, workers
 
 
@@ -84,18 +87,18 @@ def answers(store: Store) -> list[str]:
         render.markdown(report)
         said += report["notes"]
     try:
-        capacity = capacities.system_capacity(store, ["bulk"], None)
+        capacity = capacities.system_capacity(store, Question(["bulk"]))
         render_capacity.markdown(capacity)
         said += [line for pool in capacity["pools"] for line in (*render_capacity.sentences(pool), *pool["notes"])]
-    except reports.Wrong as nothing:
+    except InvalidQuery as nothing:
         said.append(str(nothing))
     try:
-        compared = comparisons.compare(comparisons.of_store(store), "bulk", "other")
+        compared = comparisons.compare(StoredSides(store), "bulk", "other")
         render_compare.markdown(compared)
         said += [line[3:] for line in render_compare.sides(compared)]  # without "A  "
         said += [*render_compare.pairing(compared), *render_compare.notes(compared), compared["answer"]]
         said += [caution["text"] for caution in compared["cautions"]]
         said += [render_compare.effect(row) for row in compared["rows"] if row["effect"] is not None]
-    except reports.Unknown:
+    except NotFound:
         pass  # by chance there is no job of another bulk
     return said

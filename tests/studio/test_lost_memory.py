@@ -8,7 +8,7 @@ import pytest
 
 from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.rendering import report as render
-from bulkscope_studio.services import reports
+from bulkscope_studio.services import explanations, reports
 from bulkscope_studio.storage.store import Store
 from tests.studio.containers import CONTAINERS, MIB, Sent, lost
 
@@ -109,7 +109,7 @@ def test_the_counter_of_its_own_container_is_proof_and_anothers_is_none(
 
 
 def answers(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    report, explanation = reports.bulk_report(store, "b"), reports.bulk_explanation(store, "b")
+    report, explanation = reports.bulk_report(store, "b"), explanations.bulk_explanation(store, "b")
     assert report is not None
     assert explanation is not None
     return report, explanation
@@ -129,7 +129,7 @@ def test_report_and_explanation_say_that_it_is_likely_and_of_which_limit() -> No
     assert (row["model"], row["model_likely"]) == ("m", True)
     (line,) = (line for line in render.markdown(report).splitlines() if "Lost: " in line)
     assert "model m (likely)" in line
-    assert line.endswith("900 MiB resident, limit 1024 MiB: resource (likely)")
+    assert line.endswith("RAM then 900 MiB (limit 1 GiB); cause resource (likely)")
     assert explanation["verdict"]["code"] == "memory_limited"
     assert "likely killed for memory" in explanation["verdict"]["text"]
 

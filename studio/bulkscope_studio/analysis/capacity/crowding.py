@@ -195,7 +195,8 @@ def _speeds(sums: Floats, jobs: Floats, times: Floats, within: bool) -> Floats:
     # A group that is in none of the batches drawn leaves a row of zeros.
     there = np.linalg.matrix_rank(left) == groups - 1
     found[there, :-1] = np.linalg.solve(left[there], right[there])[:, :, 0]
-    return found[there & np.all(np.isfinite(found) & (found > 0), axis=1)]
+    valid: Floats = found[there & np.all(np.isfinite(found) & (found > 0), axis=1)]
+    return valid
 
 
 def _moved(sums: Floats, jobs: Floats) -> Floats:
