@@ -3,7 +3,7 @@
 With ``--chance`` those that draw by chance draw anew, ten times as much; with ``--chance=50 --seed=7`` fifty times, and
 what that seed draws.
 
-Tests are shared among as many processes as there are cores; those that measure their own process then run alone.
+Tests are shared among processes, about as many as there are cores; those that measure their own process then run alone.
 Other words go to pytest; where they choose tests, exactly these run, one after the other, whatever their markers.
 """
 
@@ -51,13 +51,14 @@ def passes(words: Sequence[str], everything: bool, folder: Path) -> list[tuple[s
     if chosen(words, folder):
         return [("the tests that were asked for", [*parallel, "0", *words])]
     some = " or ".join(LEFT_OUT)
-    found = [("what needs nothing further", f"not ({some})")]
+    # One process more than cores, since many tests wait for what they have started; not beside servers of a gigabyte.
+    found = [("what needs nothing further", f"not ({some})", _processes() + 1)]
     if everything:
-        found.append(("the rest", some))
+        found.append(("the rest", some, _processes()))
     return [
         (f"{part}, {how}", [*parallel, str(number), "-m", f"({markers}) and {which}", *words])
-        for part, markers in found
-        for how, number, which in (("side by side", _processes(), f"not {ALONE}"), ("alone", 0, ALONE))
+        for part, markers, processes in found
+        for how, number, which in (("side by side", processes, f"not {ALONE}"), ("alone", 0, ALONE))
     ]
 
 

@@ -36,7 +36,7 @@ SCOPE_KEY = "bulkscope.request"
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _QUERY_KEYS = tuple(quote(key).encode() for key in bulks.KEYS)
-_ID_HEADERS = (b"bulk-id", b"x-bulk-id")
+_ID_HEADERS = tuple(name.encode() for name in bulks.header_names(bulks.KEYS))
 
 
 class _HeadersGetter(Getter[Headers]):

@@ -163,6 +163,7 @@ def _work(task: Any, job_id: str, message: Mapping[str, Any], args: Sequence[obj
             task=task.name,
             args=args or (),
             payload=payload,
+            function=task.run,
         ),
         {**(message.get("headers") or {}), **headers},
     )
@@ -203,6 +204,8 @@ def _send(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
             task=name,
             args=(body[0] if protocol_2 else body.get("args")) or (),
             payload=body[1] if protocol_2 else body.get("kwargs"),
+            # Not `app.tasks`, which makes the app look for its tasks: one that only sends has none.
+            function=getattr(vars(amqp.app).get("_tasks", {}).get(name), "run", None),
         ),
         delay=_delay(fields.get("eta")),
         attempt=int(fields.get("retries") or 0) + 1,

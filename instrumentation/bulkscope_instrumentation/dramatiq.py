@@ -68,6 +68,7 @@ def _job(broker: Any, message: Any) -> Job:
         task=message.actor_name,
         args=message.args,
         payload=message.kwargs,
+        function=getattr(broker.actors.get(message.actor_name), "fn", None),
     )
 
 

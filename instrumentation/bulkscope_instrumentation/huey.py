@@ -69,6 +69,13 @@ def _until(huey: Any, eta: datetime | None) -> float:
     return max(0.0, (eta - now).total_seconds())
 
 
+def _function(task: Any) -> Any:
+    """Return the function that Huey has made a task of, None where it is laid out otherwise."""
+    execute = type(task).execute
+    cells = dict(zip(execute.__code__.co_freevars, execute.__closure__ or (), strict=False))
+    return cells["func"].cell_contents if "func" in cells else None
+
+
 def _job(huey: Any, task: Any) -> Job:
     return Job(
         system=_system(huey),
@@ -77,6 +84,7 @@ def _job(huey: Any, task: Any) -> Job:
         task=task.name,
         args=task.args,
         payload=task.kwargs,
+        function=_function(task),
     )
 
 

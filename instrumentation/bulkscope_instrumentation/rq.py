@@ -7,6 +7,7 @@ part of ``job.meta``: the application never sees it, and a worker without Bulksc
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
@@ -83,6 +84,12 @@ def _carry(job: Any) -> None:
             job.__dict__[FIELD] = headers
 
 
+def _function(name: str) -> Any:
+    """Return the function of a job where it is imported already; ``job.func`` would import it, who sends need not."""
+    module, _, function = (name or "").rpartition(".")
+    return getattr(sys.modules.get(module), function, None)
+
+
 def _job(job: Any, queue: str) -> Job:
     return Job(
         system="redis",
@@ -91,6 +98,7 @@ def _job(job: Any, queue: str) -> Job:
         task=job.func_name,
         args=job.args,
         payload=job.kwargs,
+        function=_function(job.func_name),
     )
 
 

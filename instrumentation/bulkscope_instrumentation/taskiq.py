@@ -86,6 +86,7 @@ def _job(broker: Any, message: Any) -> Job:
         task=message.task_name,
         args=message.args,
         payload=message.kwargs,
+        function=getattr(broker.find_task(message.task_name), "original_func", None),
     )
 
 

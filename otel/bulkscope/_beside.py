@@ -10,6 +10,7 @@ records of ours stay with the providers that we were set up with, the applicatio
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,18 @@ _SHARED = ("service.name", "service.namespace", "service.version", "deployment.e
 _OF_PROVIDER = ("sampler", "resource", "id_generator", "_span_limits")
 
 
+def _is_set_up() -> bool:
+    """Tell whether OpenTelemetry's own set-up is calling, for the second time: it wants what is there already."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "opentelemetry.sdk._configuration":
+            return True
+    return False
+
+
 class _Again(Once):
-    """Lets one more provider be set, and hears of it."""
+    """Lets an application set one more provider, and hears of it."""
 
     def __init__(self, heard: Callable[[], None]) -> None:
         super().__init__()
@@ -39,7 +50,7 @@ class _Again(Once):
 
     def do_once(self, func: Callable[[], None]) -> bool:
         """As of ``Once``."""
-        done = super().do_once(func)
+        done = not _is_set_up() and super().do_once(func)
         if done:
             self._heard()
         return done

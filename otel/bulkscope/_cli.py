@@ -13,6 +13,7 @@ from bulkscope import __version__
 # By name: the module whose function ``command`` takes the arguments and returns the exit code, and a line of help.
 COMMANDS = {
     "run": ("bulkscope._launcher", "run a command with telemetry switched on"),
+    "doctor": ("bulkscope._doctor.command", "why telemetry does or does not arrive, and what to do"),
     "studio": ("bulkscope_studio.cli.studio", "receive telemetry and show it on a web page"),
     "report": ("bulkscope_studio.cli.report", "the thirteen numbers of one bulk"),
     "bulks": ("bulkscope_studio.cli.bulks", "the bulks in the store"),

@@ -109,7 +109,7 @@ class enqueue(_Around):
         job_id: id of the job; a random one when left out. It travels in ``headers``.
         bulk_id: id of the bulk; left out where a request or another job has it already.
         task: what is to be done; as a decorator, the function's name.
-        delay: wanted delay in seconds, which is no queue wait.
+        delay: scheduled delay in seconds; it is no part of the queue wait.
         system: the product, OpenTelemetry's ``messaging.system``: ``redis``, ``rabbitmq``, ``kafka`` …
     """
 

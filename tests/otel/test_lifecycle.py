@@ -351,7 +351,6 @@ def test_odd_bounds_of_the_flush(text: str, seconds: float, monkeypatch: pytest.
 TWICE = """
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 initialize()
-from bulkscope._export import pipeline
 import bulkscope
 with bulkscope.dequeue("q", job_id="1"):
     pass

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from bulkscope_studio.analysis.statistics import queueing, simulation
 from bulkscope_studio.analysis.statistics.simulation import replay
+from bulkscope_studio.cli.capacity import command
 from bulkscope_studio.rendering import capacity
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.server import api
@@ -272,6 +273,7 @@ def test_waits_of_a_poisson_stream_are_erlangs(workers: int, rho: float) -> None
     assert exact["mean_s"]["low"] <= mean <= exact["mean_s"]["high"]
 
 
+@pytest.mark.slow
 def test_places_that_slow_each_other_are_in_what_another_load_brings() -> None:
     """Seen at half of what four places can do, asked for at 85 %: then they are seldom as fast as they were."""
     speeds = slowing(4, 0.3)
@@ -314,6 +316,7 @@ def test_fewer_places_than_were_seen_are_as_fast_as_so_few_were() -> None:
     assert re.findall(r"\d+", found["notes"][-1]) == ["1", "4", "4"]  # asked for, measured with, slowing seen up to
 
 
+@pytest.mark.slow
 def test_of_more_places_than_were_seen_only_the_best_is_known() -> None:
     made, _ = crowd()
     found = pool(made, rate=3.0, workers=8, slo="2s")
@@ -336,7 +339,7 @@ def test_what_is_alike_but_for_size_is_no_slowing() -> None:
             for row in made.rows:
                 if row.get("model"):
                     row["output_tokens"] = 80 if row["end_ns"] - row["start_ns"] > 1.5e9 else 10
-        assert alike(pool(made)).startswith("no slowing")
+        assert alike(pool(made)).startswith("busy slots do not")
 
 
 def test_jobs_that_fail_at_once_are_no_fast_ones() -> None:
@@ -345,7 +348,7 @@ def test_jobs_that_fail_at_once_are_no_fast_ones() -> None:
     services[bad] = 0.005
     made = Made()
     made.run(np.cumsum(random.exponential(1 / 1.2, 1000)).tolist(), services.tolist(), 2, failed=bad)
-    assert alike(pool(made)).startswith("no slowing")
+    assert alike(pool(made)).startswith("busy slots do not")
 
 
 def test_a_lost_span_of_an_inference_changes_little() -> None:
@@ -501,33 +504,42 @@ def test_fewer_workers_that_do_nearly_as_much_are_named(rates: dict[int, float],
     assert re.findall(r"(\d+) concurrency slots", said) == named
 
 
-def test_the_command_reads_a_file_and_a_studio(tmp_path: Path) -> None:
-    db = tmp_path / "s.duckdb"
-    at_once(60, 2).store(db).close()
-
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(BIN / "bulkscope"), "capacity", *words, "--db", str(db)], capture_output=True, text=True, check=False
-        )
-
-    local = command("latest", "--format", "json", "--rate", "1.5", "--slo", "10s")
-    assert local.returncode == 0, local.stderr
-    with studio(db, "--no-host", "--retention", "10000d"):
-        asked_of_studio = command("b", "--format", "json", "--rate", "1.5", "--slo", "10s")
-        unknown = command("c")
-    assert json.loads(asked_of_studio.stdout) == json.loads(local.stdout)
-    assert unknown.returncode == 2
-    assert "Nearest: b" in unknown.stderr
-    for words, says in (
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
         (("b", "--last", "1h"), "not both"),
         (("b", "--rate", "-1"), "above 0"),
         (("b", "--restart"), "--sweep"),
         (("b", "--sweep", "x.toml"), "BULK"),
         (("--source", "elasticsearch"), ""),
-    ):
-        wrong = command(*words)
-        assert wrong.returncode == 2
-        assert says in wrong.stderr
+    ],
+)
+def test_the_command_says_what_cannot_be_asked(
+    words: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "s.duckdb"
+    at_once(60, 2).store(db).close()
+    assert command([*words, "--db", str(db)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_command_reads_a_file_and_a_studio(tmp_path: Path) -> None:
+    db = tmp_path / "s.duckdb"
+    at_once(60, 2).store(db).close()
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BIN / "bulkscope"), "capacity", *words, "--db", str(db)], capture_output=True, text=True, check=False
+        )
+
+    local = run("latest", "--format", "json", "--rate", "1.5", "--slo", "10s")
+    assert local.returncode == 0, local.stderr
+    with studio(db, "--no-host", "--retention", "10000d"):
+        asked_of_studio = run("b", "--format", "json", "--rate", "1.5", "--slo", "10s")
+        unknown = run("c")
+    assert json.loads(asked_of_studio.stdout) == json.loads(local.stdout)
+    assert unknown.returncode == 2
+    assert "Nearest: b" in unknown.stderr
 
 
 @pytest.mark.parametrize(("cpu", "bounded"), [(0.8, True), (0.3, False)])

@@ -27,7 +27,8 @@ from bulkscope_studio.services import comparisons
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 from tests.chance import draws
-from tests.studio.planted import ATTEMPTS, INFERENCES, START_NS, Law, S, bulk, table
+from tests.rows import BEGIN_NS, SECOND
+from tests.studio.planted import ATTEMPTS, INFERENCES, Law, bulk, table
 from tests.studio.sample import fill
 from tests.studio.serving import studio
 
@@ -166,7 +167,7 @@ def test_memory_and_failures_speak_for_a_side() -> None:
     assert row(found, "failures").verdict == "less"
     assert row(found, "memory").verdict == "more"
     assert found.answer.startswith("It depends: A (m) needs less RAM")
-    assert "B (n) fails less (0 % against " in found.answer
+    assert "B (n) has fewer failed jobs (0 % against " in found.answer
 
 
 def numbers(found: Comparison) -> list[dict[str, Any]]:
@@ -188,7 +189,7 @@ def test_order_of_rows_and_time_of_day_change_nothing(seed: int, later: int, pai
     plain = compare(side("a", one), side("b", other))
     mixed = compare(side("a", shuffled(one, seed)), side("b", shuffled(other, seed + 1)))
     assert to_json(mixed) == to_json(plain)
-    moved = bulk(LAW, 20, 1, name="a", at_ns=START_NS + later * S)
+    moved = bulk(LAW, 20, 1, name="a", at_ns=BEGIN_NS + later * SECOND)
     assert numbers(compare(side("a", moved), side("b", other))) == numbers(plain)
 
 
@@ -220,8 +221,8 @@ def test_a_retried_job_counts_by_its_last_attempt() -> None:
     (first,) = plain.attempts.slice(0, 1).to_pylist()
     (inference,) = plain.inferences.slice(0, 1).to_pylist()
     tried = first | {
-        "start_ns": first["start_ns"] - 5 * S,
-        "end_ns": first["start_ns"] - S,
+        "start_ns": first["start_ns"] - 5 * SECOND,
+        "end_ns": first["start_ns"] - SECOND,
         "retried": True,
         "ok": False,
     }
@@ -364,7 +365,7 @@ def test_other_conditions_are_cautioned() -> None:
     assert set(codes(found)) == {"hosts", "cores", "workers", "cpu_pressure", "throttled"}
     at_once = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b")))
     assert codes(at_once) == ["same_time"]
-    later = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b", at_ns=START_NS + 3600 * S)))
+    later = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b", at_ns=BEGIN_NS + 3600 * SECOND)))
     assert codes(later) == []
 
 
@@ -380,7 +381,7 @@ def test_a_running_bulk_is_partial_and_says_so() -> None:
     def open_end(n: int, row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"end_ns": None, "ok": None, "retried": None} if n >= 15 else {})
 
-    running = edited(bulk(LAW.times(2), 20, 2, name="b", at_ns=START_NS + 3600 * S), "attempts", open_end)
+    running = edited(bulk(LAW.times(2), 20, 2, name="b", at_ns=BEGIN_NS + 3600 * SECOND), "attempts", open_end)
     found = compare(side("a", bulk(LAW, 20, 1, name="a")), side("b", running))
     assert [caution.text for caution in found.cautions] == ["B is partial: 5 of 20 jobs have not ended."]
     assert " so far" in found.answer
@@ -412,7 +413,7 @@ def test_the_json_keeps_its_keys() -> None:
 def db(tmp_path: Path) -> Path:
     path = tmp_path / "s.duckdb"
     store = Store(path)
-    fill(store.connection(), start_ns=START_NS)
+    fill(store.connection(), start_ns=BEGIN_NS)
     store.connection().execute(
         "INSERT INTO spans BY NAME SELECT * REPLACE ('team@x/1' AS bulk_id, CASE WHEN model IS NULL THEN NULL WHEN"
         " right(job_id, 1) < '5' THEN 'a@b' ELSE 'c' END AS model) FROM spans WHERE bulk_id = 'sample-001'"

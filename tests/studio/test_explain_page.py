@@ -15,10 +15,11 @@ from playwright.sync_api import Page, expect
 
 from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.storage.store import Store
+from tests.rows import BEGIN_NS
 from tests.simulator.scenarios import scenarios
 from tests.studio import otlp
 from tests.studio.browsing import quiet
-from tests.studio.explaining import BEGIN, Job, Tables, insert, simulated, written
+from tests.studio.explaining import Job, Tables, insert, simulated, written
 from tests.studio.sample import fill
 from tests.studio.serving import Addresses, studio
 
@@ -29,7 +30,7 @@ NAMES = {"full": "cpu/threads/join/8x1on4", "broken": "failure/EngineError/0.3/0
 
 def moved(tables: Tables, bulk: str, seconds: float) -> Tables:
     """Rename the simulator's bulk, and let it have begun ``seconds`` ago."""
-    by, made = time.time_ns() - round(seconds * 1e9) - BEGIN, {}
+    by, made = time.time_ns() - round(seconds * 1e9) - BEGIN_NS, {}
     for name, content in tables.items():
         for column in content.column_names:
             at = content.column_names.index(column)
@@ -45,7 +46,7 @@ def running(bulk: str, open_: int) -> Tables:
     """Four jobs that have ended and ``open_`` that go on, put a moment ago."""
     jobs = [Job(f"{bulk}-{n}", 0.0, float(n), n + 1.0, bulk=bulk) for n in range(4)]
     jobs += [Job(f"{bulk}-{n}", 0.0, 4.0, None, worker=n, seen=5.0, bulk=bulk) for n in range(4, 4 + open_)]
-    by = time.time_ns() - 6 * 10**9 - BEGIN
+    by = time.time_ns() - 6 * 10**9 - BEGIN_NS
     made = {}
     for name, content in written(jobs).items():
         for column in ("start_ns", "end_ns", "time_ns"):

@@ -10,8 +10,8 @@ from bulkscope_studio.server.pages import logs
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.storage.store import Store
 from tests import chance, rows
+from tests.rows import BEGIN_NS
 
-BEGIN = 1_760_000_000_000_000_000
 HOUR = 3600 * 10**9
 LONG_AGO = [0, 1]  # senders that gave no time
 
@@ -19,8 +19,8 @@ LONG_AGO = [0, 1]  # senders that gave no time
 def spread(seed: int) -> list[int]:
     """Return times of logs: steady ones, bursts, several of one moment, and some of long ago."""
     rolled = chance.rng(seed)
-    times = [BEGIN + rolled.randrange(HOUR) for _ in range(300)]
-    burst = BEGIN + rolled.randrange(HOUR)
+    times = [BEGIN_NS + rolled.randrange(HOUR) for _ in range(300)]
+    burst = BEGIN_NS + rolled.randrange(HOUR)
     times += [burst + rolled.randrange(1000) for _ in range(200)] + [burst] * 50
     return times + (LONG_AGO if seed % 2 else [])
 
@@ -72,7 +72,7 @@ async def test_without_a_text_all_logs_are_looked_through(tmp_path: Path, monkey
     assert await logs.search(data, text="x", **nothing) == ([], {"from_ns": 0, "older": 0})
     connection = store.connection()
     rows.insert(
-        connection, {"logs": rows.table("logs", [{"time_ns": BEGIN + n * HOUR, "body": "x"} for n in range(9)])}
+        connection, {"logs": rows.table("logs", [{"time_ns": BEGIN_NS + n * HOUR, "body": "x"} for n in range(9)])}
     )
     connection.close()
     found, reach = await logs.search(data, **nothing)

@@ -129,7 +129,7 @@ def test_report_and_explanation_say_that_it_is_likely_and_of_which_limit() -> No
     assert (row["model"], row["model_likely"]) == ("m", True)
     (line,) = (line for line in render.markdown(report).splitlines() if "Lost: " in line)
     assert "model m (likely)" in line
-    assert line.endswith("900 MiB resident, limit 1024 MiB: resource (likely)")
+    assert line.endswith("RAM then 900 MiB (limit 1 GiB); cause resource (likely)")
     assert explanation["verdict"]["code"] == "memory_limited"
     assert "likely killed for memory" in explanation["verdict"]["text"]
 

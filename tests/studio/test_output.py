@@ -23,6 +23,7 @@ from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text.markdown import inline
 from tests import chance
+from tests.rows import add
 from tests.studio import odd
 
 # An escape and an operating system command, markup of rich's that closes what was not opened, its emoji, a C1 control,
@@ -59,10 +60,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             if row["kind"] == "CONSUMER" and row["job_id"].startswith(f"{name}-3"):
                 row.update(status="ERROR", error_type=name, failure_domain=name)
-        odd.insert(store.connection(), "spans", rows)
+        add(store.connection(), "spans", rows)
         limits = json.dumps({"bulk.worker.cpu.set": name, "bulk.worker.cpus": 2})
-        odd.insert(store.connection(), "resources", [{"resource_id": f"r{number}", "attributes": limits}])
-        odd.insert(store.connection(), "ingest", [
+        add(store.connection(), "resources", [{"resource_id": f"r{number}", "attributes": limits}])
+        add(store.connection(), "ingest", [
             {"time_ns": now - number * odd.MINUTE - 21 * odd.SECOND, "signal": "traces", "transport": "http",
              "outcome": "refused", "reason": name, "records": 3}
         ])  # fmt: skip

@@ -20,6 +20,7 @@ from bulkscope_studio.server.pages import bulks
 from bulkscope_studio.services import figures, reports
 from bulkscope_studio.storage import address, summaries
 from bulkscope_studio.storage.store import Store
+from tests.rows import add
 from tests.studio import odd
 from tests.studio.answering import studio
 
@@ -159,7 +160,7 @@ ONE_MODEL = [
 def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
     """On the bulk's page, the page of models, and in the report; worked out by hand."""
     store = Store(tmp_path / "s.duckdb")
-    odd.insert(store.connection(), "spans", ONE_MODEL)
+    add(store.connection(), "spans", ONE_MODEL)
     known = summaries.extent(store, "b")
     assert known is not None
     page = figures.of_bulk(store, "b", known)
@@ -203,7 +204,7 @@ def test_a_request_has_one_outcome(
 ) -> None:
     """A 503 of another instrumentation was 1 overload on the overview, 0 on the bulk's page, unknown in the report."""
     store = Store(tmp_path / "s.duckdb")
-    odd.insert(store.connection(), "spans", [{
+    add(store.connection(), "spans", [{
         "trace_id": "t", "span_id": "s", "kind": "SERVER", "name": "POST", "status": status, "outcome": outcome,
         "http_status": http_status, "http_method": "POST", "bulk_id": "b", "start_ns": NOW_S * 10**9,
         "end_ns": NOW_S * 10**9 + 1,

@@ -315,7 +315,8 @@ def rate_by_erlang_c(service: float, servers: int, slo: float, quantile: float) 
 
 
 @pytest.mark.parametrize(
-    ("servers", "slo", "quantile"), [(1, 2.0, 0.95), (3, 0.5, 0.95), (4, 20.0, 0.95), (2, 1.0, 0.5)]
+    ("servers", "slo", "quantile"),
+    [(1, 2.0, 0.95), (3, 0.5, 0.95), pytest.param(4, 20.0, 0.95, marks=pytest.mark.slow), (2, 1.0, 0.5)],
 )
 def test_highest_rate_is_that_of_erlang_c(servers: int, slo: float, quantile: float) -> None:
     services = -np.log1p(-(np.arange(2000) + 0.5) / 2000)

@@ -13,12 +13,10 @@ from typing import Any
 
 from bulkscope import _instruments
 
-SIGNALS = ("traces", "metrics", "logs")
-
 
 def providers() -> dict[str, Any]:
     """Return the SDK providers of ours by signal; one that is not the SDK's is left out."""
-    found = {signal: _instruments.provider(signal) for signal in SIGNALS}
+    found = {signal: _instruments.provider(signal) for signal in ("traces", "metrics", "logs")}
     return {signal: provider for signal, provider in found.items() if hasattr(provider, "force_flush")}
 
 

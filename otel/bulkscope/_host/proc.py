@@ -81,6 +81,10 @@ class Proc:
             return False
         return True
 
+    def cgroups(self) -> frozenset[str]:
+        """Return what this process has a folder of: ``v2`` of the unified tree, else controllers of version 1."""
+        return frozenset(self._paths)
+
     def memory_limit(self) -> int | None:
         """Return the bytes that the process may use: its cgroup's limit, at most the host's memory."""
         limits = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bulkscope import _instruments
@@ -15,7 +15,8 @@ class Job:
     """What a queue calls its system, itself, the job (None: not yet) and the task.
 
     ``args`` and ``payload`` (a mapping) are what the job is called with, where the bulk's id may be; ``bulk_id`` is
-    an id that was given by itself.
+    an id that was given by itself. ``function`` is what is called with them, where that is at hand: it says what the
+    positions are called.
     """
 
     system: str
@@ -25,6 +26,7 @@ class Job:
     args: Sequence[object] = ()
     payload: object = None
     bulk_id: object = None
+    function: Callable[..., object] | None = None
 
     def labels(self, operation: str) -> _instruments.AttributeValues:
         """Return the attributes of the job's metrics; ``operation`` is ``send`` or ``process``."""
@@ -35,6 +37,7 @@ class Job:
             c.TASK_NAME: self.task,
         }
 
-    def named_bulk(self) -> str | None:
+    def named_bulk(self, *, by_position: bool = True) -> str | None:
         """Return the bulk's id that the job itself names, or None."""
-        return bulks.clean(self.bulk_id) or bulks.find_in_call(self.args, self.payload)
+        function = self.function if by_position else None
+        return bulks.clean(self.bulk_id) or bulks.find_in_call(self.args, self.payload, function)

@@ -69,7 +69,8 @@ class Work:
         context, carried, source = travelled.read_origin(headers)
         self.bulk = Bulk(job_id=job.id)
         self.bulk.learn(carried, source)
-        self.bulk.learn(job.named_bulk(), "payload")
+        # Who sends may not have the function at hand, and has then given the job another id.
+        self.bulk.learn(job.named_bulk(by_position=carried is None), "payload")
         self._parent = bulks.bind(self.bulk, context)
         self._headers = headers
         self._delay = travelled.delay_of(headers)

@@ -24,7 +24,7 @@ from bulkscope_studio.text.wording import (
 # Share of the best rate: more workers than those that reach it are not worth their memory.
 ENOUGH = 0.95
 Columns = tuple[str, ...]
-LEVELS: Columns = ("slots", "jobs/s", "interval", "tokens/s", "time of an attempt", "backlog lasted", "jobs")
+LEVELS: Columns = ("slots", "jobs/s", "interval", "tokens/s", "time of an attempt", "measured over", "jobs")
 STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "wait p95", "expected p95", "interval")
 BULKS: Columns = ("bulk", "slots", "jobs/s", "jobs", "wait p50", "wait p95", "wait mean")
 
@@ -99,16 +99,16 @@ def _rate(model: Mapping[str, Any], places: int) -> str:
         tokens = "" if now["tokens_per_s"] is None else f", {number(now['tokens_per_s']['value'])} output tokens/s"
         return (
             f"{_name(model)}: sustains {_with(now['rate_per_s'], number)} jobs/s with {_slots(places)}"
-            f"{tokens}; measured on {count(round(now['completions']), 'job')} in {seconds(now['saturated_s'])} of "
-            f"backlog.{beside}"
+            f"{tokens}; measured on {count(round(now['completions']), 'job')} that began when no other slot was free."
+            f"{beside}"
         )
     bound = "" if not now["lower_bound_per_s"] else f", but at least {number(now['lower_bound_per_s'])} jobs/s"
     ceiling = "" if now["ceiling_per_s"] is None else (
         f"; {estimate(number(now['ceiling_per_s']))} jobs/s if more busy slots do not slow each other"
     )  # fmt: skip
     return (
-        f"{_name(model)}: the sustained rate with {_slots(places)} is not known, as no backlog lasted long enough"
-        f"{bound}{ceiling}.{beside}"
+        f"{_name(model)}: the sustained rate with {_slots(places)} is not known ({now['problem']}){bound}{ceiling}."
+        f"{beside}"
     )
 
 

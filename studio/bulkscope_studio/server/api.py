@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.services import bulks, capacities, comparisons, explanations, reports, runs
+from bulkscope_studio.services import bulks, capacities, comparisons, drops, explanations, reports, runs
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import trouble
@@ -25,11 +25,14 @@ STATUS: dict[type[Exception], int] = {
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 
 
-def install(app: FastAPI, store: Store) -> None:
-    """Add the routes under ``/api``, the answers to errors, and the header that tells of the store's trouble."""
-    app.include_router(router(store))
-    for kind, status in STATUS.items():
-        app.add_exception_handler(kind, _handler(status))
+def install(app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict) -> None:
+    """Add the routes under ``/api``, the answers to errors, and the header that tells of the store's trouble.
+
+    ``status`` gives the receiver's addresses, counts and trouble.
+    """
+    app.include_router(router(store, status))
+    for kind, code in STATUS.items():
+        app.add_exception_handler(kind, _handler(code))
     app.add_middleware(_Told, store=store)
 
 
@@ -63,7 +66,7 @@ class _Told:
         await self._app(scope, receive, sent if scope["type"] == "http" else send)
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRouter:
     """Return the routes under ``/api``; each lets errors pass, which ``install`` answers."""
     routes = APIRouter(prefix="/api")
 
@@ -105,12 +108,17 @@ def router(store: Store) -> APIRouter:
     def dropped(name: str) -> JSONResponse:
         return JSONResponse(runs.drop(store, name))
 
+    def dropped_lately() -> JSONResponse:
+        said = {name: status().get(name) for name in ("otlp_http", "otlp_grpc", "trouble")}
+        return JSONResponse(said | {"seconds": drops.LATELY_S, "drops": drops.lately(store)})
+
     routes.add_api_route("/bulks", listed)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     routes.add_api_route("/compare", comparison)
     routes.add_api_route("/capacity", capacity)
     routes.add_api_route("/capacity/progress", progress)
+    routes.add_api_route("/drops", dropped_lately)
     routes.add_api_route("/runs", keep, methods=["POST"])
     routes.add_api_route("/runs", kept)
     routes.add_api_route(f"/runs/{any_id('name')}", shown)

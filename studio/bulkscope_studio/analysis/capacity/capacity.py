@@ -306,7 +306,8 @@ def _jobs(facts: Facts, slots: timeline.Slots) -> tuple[Jobs, Codes]:
         start=a.start[rows],
         end=a.end[rows],
         ready=a.ready[rows],
-        free=slots.free[rows],
+        # The first job of a slot: its worker has started, which is no gap between two jobs.
+        free=np.where(slots.before[rows] >= 0, slots.free[rows], np.nan),
         worker=a.worker[rows],
         model=model[rows],
         given=given[rows],
@@ -617,7 +618,8 @@ def _model_json(model: Model, places: int) -> dict[str, Any]:
 def _level_json(level: Level) -> dict[str, Any]:
     return {
         "places": level.places, "reached": level.reached, "rate_per_s": _estimate(level.rate),
-        "lower_bound_per_s": level.bound, "ceiling_per_s": level.ceiling, "tokens_per_s": _estimate(level.tokens),
+        "problem": level.problem, "lower_bound_per_s": level.bound, "ceiling_per_s": level.ceiling,
+        "tokens_per_s": _estimate(level.tokens),
         "completions": round(level.completions, 6), "saturated_s": level.seconds, "busy_share": _number(level.busy),
         "gap_s": _number(level.gap), "mixed": level.mixed, "attempts": len(level.service),
         "service_s": float(np.mean(level.service)), "cpu_s": _number(level.cpu),

@@ -91,14 +91,7 @@ class Crowd:
             return 1.0
         times = _times(start, end, self.busy, np.array([0, places])) / expected[:, None]
         sums, jobs = _by_batch(times, full.astype(np.int64))
-        drawn = np.random.default_rng(estimates.SEED).integers(0, _BATCHES, (_RESAMPLES, _BATCHES))
-        if self.within:
-            moved = _moved(sums, jobs)[drawn].sum(axis=1)
-        else:
-            moved = _moved(sums[drawn].sum(axis=1), jobs[drawn].sum(axis=1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = -moved[:, 0, 1] / moved[:, 0, 0]
-        found = found[np.isfinite(found) & (found > 0)]
+        found = _draws(sums, jobs, self.within)[:, 0]
         return max(1.0, float(np.quantile(found, _HIGH))) if len(found) >= _SOLVED * _RESAMPLES else 1.0
 
 
@@ -182,14 +175,28 @@ def _by_batch(times: Floats, of: Codes) -> tuple[Floats, Floats]:
 
 def _solved(sums: Floats, jobs: Floats, within: bool) -> Floats | None:
     """Return the speeds over that of the last group (groups,); None where the equations have no valid solution."""
-    if not within:
-        sums, jobs = sums.sum(axis=0, keepdims=True), jobs.sum(axis=0, keepdims=True)
-    moved = _moved(sums, jobs).sum(axis=0)
-    try:
-        found = np.append(np.linalg.solve(moved[:-1, :-1], -moved[:-1, -1]), 1.0)
-    except np.linalg.LinAlgError:
-        return None
-    return found if bool(np.all(np.isfinite(found) & (found > 0))) else None
+    found = _speeds(sums, jobs, np.ones((1, _BATCHES)), within)
+    return found[0] if len(found) else None
+
+
+def _speeds(sums: Floats, jobs: Floats, times: Floats, within: bool) -> Floats:
+    """Solve the equations with each batch taken so many ``times`` (draws, batches), all draws at once.
+
+    Returns (draws, groups) of those with a valid solution.
+    """
+    groups = jobs.shape[1]
+    if within:
+        moved = times @ _moved(sums, jobs).reshape(_BATCHES, -1)
+    else:
+        moved = _moved((times @ sums.reshape(_BATCHES, -1)).reshape(-1, groups, groups), times @ jobs)
+    moved = moved.reshape(-1, groups, groups)
+    found = np.ones((len(times), groups))
+    left, right = moved[:, :-1, :-1], -moved[:, :-1, -1:]
+    # A group that is in none of the batches drawn leaves a row of zeros.
+    there = np.linalg.matrix_rank(left) == groups - 1
+    found[there, :-1] = np.linalg.solve(left[there], right[there])[:, :, 0]
+    valid: Floats = found[there & np.all(np.isfinite(found) & (found > 0), axis=1)]
+    return valid
 
 
 def _moved(sums: Floats, jobs: Floats) -> Floats:
@@ -203,7 +210,7 @@ def _draws(sums: Floats, jobs: Floats, within: bool) -> Floats:
 
     A number of slots that occurred for a short time may be in none of the batches drawn.
     """
-    random = np.random.default_rng(estimates.SEED)
-    drawn = (random.integers(0, _BATCHES, _BATCHES) for _ in range(_RESAMPLES))
-    found = [_solved(sums[rows], jobs[rows], within) for rows in drawn]
-    return np.array([each for each in found if each is not None]).reshape(-1, jobs.shape[1])
+    drawn = np.random.default_rng(estimates.SEED).integers(0, _BATCHES, (_RESAMPLES, _BATCHES))
+    times = np.zeros((_RESAMPLES, _BATCHES))
+    np.add.at(times, (np.arange(_RESAMPLES)[:, None], drawn), 1.0)
+    return _speeds(sums, jobs, times, within)

@@ -26,6 +26,7 @@ from bulkscope_studio.analysis.statistics import estimates
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Attempts, Codes, Flags, Floats, firsts
 from bulkscope_studio.analysis.timeline.timeline import Steps, Timeline, steps
+from bulkscope_studio.text.wording import count, percent
 
 # Of 20 jobs whose service times vary as an exponential's do, the mean is known to 45 %.
 LEAST_COMPLETIONS = 20
@@ -52,7 +53,7 @@ _MIXED = 0.05
 class Jobs:
     """Attempts that ended, by row: when, where, of which model (-1: none known), and what came of them.
 
-    ``free`` is when the slot that took it had become free (NaN: not known), ``given`` are the input tokens that were
+    ``free`` is when its slot ended the job before (NaN: not known), ``given`` are the input tokens that were
     not cached, ``tokens`` the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded).
     """
 
@@ -73,7 +74,8 @@ class Level:
     """What was seen of one model with one number of slots (``places``).
 
     ``rate`` and ``tokens`` are per second with all slots busy with this model; None where too few jobs began so, or
-    slots stood free for too long between jobs (not ``reached``). ``bound`` is then what the slots do at least.
+    slots stood free for too long between jobs (not ``reached``). ``problem`` says which, and ``bound`` is then what the
+    slots do at least.
     ``completions`` are those jobs that were done, ``seconds`` how long they keep all slots busy, ``busy`` the share of
     it in which slots work, ``gap`` the seconds that a slot stands free between two jobs. ``mixed``: other models ran
     beside. ``batches`` are the rates of equal parts. ``service`` are the seconds of each attempt that ended, with
@@ -86,6 +88,7 @@ class Level:
     rate: Estimate | None
     tokens: Estimate | None
     bound: float | None
+    problem: str | None
     completions: float
     seconds: float
     busy: float
@@ -140,6 +143,10 @@ class Saturation:
         full = self._full(model, places, places, crowd)
         completions = float(np.sum(full.done))
         reached = completions >= LEAST_COMPLETIONS and full.busy >= LEAST_BUSY
+        few = count(round(completions), "job")
+        problem = f"only {few} began when no other slot was free; {LEAST_COMPLETIONS} are needed"
+        if completions >= LEAST_COMPLETIONS:
+            problem = f"slots were free for {percent(1 - full.busy)} of the time though jobs waited"
         tokens = full.tokens if reached and full.tokens is not None and np.sum(full.tokens) > 0 else None
         return Level(
             places=places,
@@ -147,6 +154,7 @@ class Saturation:
             rate=full.rate(full.done) if reached else None,
             tokens=None if tokens is None else full.rate(tokens),
             bound=None if reached else self._bound(model, places, crowd),
+            problem=None if reached else problem,
             completions=completions,
             seconds=full.seconds,
             busy=full.busy,

@@ -256,13 +256,9 @@ def _errors(facts: Facts, rows: list[int]) -> str:
 
 
 def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
-    domains = Counter(_domains(view.facts, np.array(rows, np.int64)))
-    most = sorted(domains.items(), key=lambda item: (-item[1], item[0]))
-    first = view.facts.job_name(rows[0])
-    where = " and ".join(name for name, _ in most[:2])
     return (
-        f"{wording.part(len(rows), len(ended), 'attempt')} failed (domain {where}; {_errors(view.facts, rows)}); the "
-        f"first is job {first}"
+        f"{wording.part(len(rows), len(ended), 'attempt')} failed ({_errors(view.facts, rows)}); the first is job "
+        f"{view.facts.job_name(rows[0])}"
     )
 
 
@@ -722,10 +718,10 @@ def _more(view: View) -> str:
     parts = []
     if np.isfinite(c.busy) and np.isfinite(c.cores_per_place) and np.isfinite(c.cores) and c.cores_per_place > 0:
         more = int(max(0.0, (thresholds.CPU_BUSY.value - c.busy) * c.cores) // c.cores_per_place)
-        parts.append(f"cores for {wording.estimate(f'{more:,}') if more else 'no'} more")
+        parts.append(f"the cores allow {wording.estimate(f'{more:,}') if more else 'no'} more")
     if m.fit >= 0:
-        parts.append(f"memory for {wording.estimate(f'{m.fit - m.workers:,}') if m.fit > m.workers else 'no'} more")
-    return f"; there is {' and '.join(parts)}" if parts else ""
+        parts.append(f"memory allows {wording.estimate(f'{m.fit - m.workers:,}') if m.fit > m.workers else 'no'} more")
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 TITLES = {

@@ -11,10 +11,11 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from bulkscope import conventions
 from bulkscope_studio.analysis.report.model import Inferences, Requests
 from bulkscope_studio.analysis.statistics import stats
 
-OUTCOMES = ("ok", "client_error", "overload", "internal_error")
+OUTCOMES = tuple(name for name in conventions.OUTCOMES if name != "retry")  # a request is not retried by us
 
 
 def requests(table: pa.Table) -> Requests:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 QUANTILE_METHOD = "linear interpolation between order statistics (Hyndman and Fan type 7)"
 Floats = NDArray[np.float64]
-Column: TypeAlias = "pa.ChunkedArray | pa.Array | Iterable[float | None]"
+Column: TypeAlias = pa.ChunkedArray | pa.Array | Iterable[float | None]
 
 
 @dataclass(frozen=True, slots=True)

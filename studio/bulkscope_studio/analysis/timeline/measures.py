@@ -11,7 +11,7 @@ from bulkscope_studio.analysis.statistics import estimates, stats
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats, Worker, by_code, firsts
 from bulkscope_studio.analysis.timeline.progress import Progress
-from bulkscope_studio.analysis.timeline.timeline import Steps, Timeline, steps
+from bulkscope_studio.analysis.timeline.timeline import Timeline
 
 # More rows make a regression no more precise, and 100,000 would cost the second that explain may take.
 MOST_ROWS = 20_000
@@ -257,14 +257,13 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
 class Cpu:
     """Cores while most workers were busy: ``busy`` of those that they may use (the fullest host or set), ``pressure``
     (PSI), and of the time in which the inferences' threads could run the share ``wait`` without a core and, of the
-    inferences' time, ``throttled`` by a quota. ``mean`` is ``busy`` over the whole bulk.
+    inferences' time, ``throttled`` by a quota.
 
     ``cores_per_place``: cores that one inference keeps busy; ``cores``: the cores that the workers may use.
     """
 
     busy: float
     busy_source: str
-    mean: float
     pressure: float
     wait: float
     throttled: float
@@ -276,17 +275,16 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     """Compute it for the time with most workers busy: the rest would hide that the cores are too few for all."""
     h, i = facts.hosts, facts.inferences
     crowd = timeline.crowd
-    inside = (h.time >= timeline.first) & (h.time <= timeline.last)
-    crowded = inside & (crowd.value(h.time) > 0)
-    busy, source, mean, pressure = np.nan, "", np.nan, np.nan
+    crowded = (h.time >= timeline.first) & (h.time <= timeline.last) & (crowd.value(h.time) > 0)
+    busy, source, pressure = np.nan, "", np.nan
     for host in sorted(set(facts.attempts.host[timeline.ours].tolist())):
         share = _mean(h.cpu[crowded & (h.host == host)])
         if not busy >= share and np.isfinite(share):
-            busy, source, mean = share, f"host {facts.host_names[host]}", _mean(h.cpu[inside & (h.host == host)])
+            busy, source = share, f"host {facts.host_names[host]}"
         pressure = np.fmax(pressure, _mean(h.cpu_pressure[crowded & (h.host == host)]))
-    for label, share, whole in _sets(facts, timeline):
-        if not busy >= share - 0.001:  # where the two agree, the host's own account is named
-            busy, source, mean = share, label, whole
+    for label, share in _sets(facts, timeline):
+        if not busy >= share - 0.001:  # the host's own account goes first where the two agree
+            busy, source = share, label
     seconds = i.end - i.start
     weight = np.where(i.mine, crowd.integral(i.end) - crowd.integral(i.start), 0.0)
     told = (weight > 0) & np.isfinite(i.cpu_pressure)
@@ -302,7 +300,6 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     return Cpu(
         busy=busy,
         busy_source=source,
-        mean=mean,
         pressure=float(pressure),
         wait=lacked / (used + lacked) if used + lacked > 0 else np.nan,
         throttled=float(np.sum((i.cpu_throttled * part)[quota]) / np.sum(weight[quota])) if quota.any() else np.nan,
@@ -311,8 +308,8 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     )
 
 
-def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
-    """Return how busy the inferences alone kept each set of cores that workers share: crowded, and in all."""
+def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float]]:
+    """Return how busy the inferences alone kept each set of cores that workers share, while most workers were busy."""
     i = facts.inferences
     sets: dict[tuple[int, str, str, float], set[int]] = {}
     for worker in facts.workers:
@@ -326,15 +323,10 @@ def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
         rows = np.isin(i.worker, list(members)) & np.isfinite(i.cpu_time) & (i.end > i.start)
         rows &= (i.end > timeline.first) & (i.start < timeline.last)
         start, end, spent = i.start[rows], i.end[rows], i.cpu_time[rows]
-
-        def share(inside: Steps, total: float) -> float:
-            part = (inside.integral(end) - inside.integral(start)) / (end - start)  # noqa: B023 (called at once)
-            return float(np.sum(spent * part)) / (total * cores) if total > 0 else np.nan  # noqa: B023
-
-        busy = steps(np.array([timeline.first]), np.array([timeline.last]))
-        crowded = share(timeline.crowd, timeline.crowd.between(timeline.first, timeline.last))
-        if np.isfinite(crowded):
-            found.append((f"cores {cpu_set} by inferences alone", crowded, share(busy, timeline.last - timeline.first)))
+        total = timeline.crowd.between(timeline.first, timeline.last) * cores
+        part = (timeline.crowd.integral(end) - timeline.crowd.integral(start)) / (end - start)
+        if total > 0 and np.isfinite(crowded := float(np.sum(spent * part)) / total):
+            found.append((f"cores {cpu_set} by inferences alone", crowded))
     return found
 
 

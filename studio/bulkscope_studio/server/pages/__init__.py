@@ -45,7 +45,7 @@ def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login
     from bulkscope_studio.server.pages.data import Data
 
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None)
-    api.install(app, store)
+    api.install(app, store, status)
     data = Data(store, status)
     for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)

@@ -59,7 +59,9 @@ def register(data: Data) -> None:
             with box:
                 chart = ui.echart(charts.panels(PANELS, keys=KEYS)).mark("chart")
                 chart.style(f"height:{charts.height(PANELS)};width:100%")
-                ui.label("Ctrl + wheel zooms.").classes("bs-mute")
+                ui.label(
+                    f"Ctrl + wheel zooms. Queue waits are of a sample where over {MOST_WAITS:,} attempts ended."
+                ).classes("bs-mute")
 
             async def show() -> None:
                 known = await data.stored()
