@@ -91,7 +91,14 @@ def _when(ns: int | None) -> str:
 
 
 def _state(report: Mapping[str, Any]) -> str:
-    return "complete" if report["complete"] else "PARTIAL: not every job has ended"
+    if report["complete"]:
+        return "complete"
+    p = report["progress"]
+    if not p["sent"]:
+        return "no job was recorded"
+    if p["running"] or p["waiting"] or p["retrying"]:
+        return "PARTIAL: not every job has ended"
+    return f"PARTIAL: no job is left at work; lost {p['lost']:,}, without a recorded end {p['unknown']:,}"
 
 
 def _quantiles(of: Mapping[str, Any] | None) -> str:

@@ -15,12 +15,13 @@ from fastapi.responses import JSONResponse
 
 from bulkscope_studio.analysis.compare import compare as analysis
 from bulkscope_studio.analysis.compare import sides
-from bulkscope_studio.analysis.compare.sides import Side, Tables
+from bulkscope_studio.analysis.compare.sides import Side
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.services import reports
 from bulkscope_studio.services.reports import Unknown, Wrong
 from bulkscope_studio.sources import elasticsearch
 from bulkscope_studio.storage import saved_runs, sql, summaries
+from bulkscope_studio.storage.saved_runs import Tables
 from bulkscope_studio.storage.store import Store
 
 _TABLES = ("attempts", "inferences", "requests")

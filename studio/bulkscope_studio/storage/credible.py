@@ -68,10 +68,10 @@ _WORKER = "rules.worker_name(worker, host_name, pid, service_instance_id, servic
 
 
 def macros() -> str:
-    """Return SQL that makes ``rules.credible_COLUMN(x)`` for each number of a span: it where it is within bounds."""
+    """Return SQL that makes ``rules.credible_COLUMN(x)`` for each number of a span, and for the cores of a worker."""
     return "".join(
         f"CREATE OR REPLACE MACRO rules.credible_{name}(x) AS {_within('x', bounds)};\n"
-        for name, bounds in SPANS.items()
+        for name, bounds in (SPANS | {"cpus": CORES}).items()
     )
 
 

@@ -56,9 +56,8 @@ SELECT bulk_id, job_id, start_ns, queue FROM spans WHERE kind = 'PRODUCER' AND j
 CREATE OR REPLACE VIEW rules.heartbeats AS
 SELECT trace_id, span_id, bulk_id, job_id, time_ns, attributes,
        rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS worker,
-       coalesce(host_name, '') AS host_name, service_name, service_instance_id AS instance, resource_id
-FROM logs
-WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL;
+       host_name, service_name, service_instance_id AS instance, resource_id
+FROM logs WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat');
 
 -- Attempts that began, in a time: those whose spans are there have ended, the others have been told of by their process
 -- alone. Those of a list of bulks, whose records are all in that time, or of `every_job`: what a process logged and its
@@ -73,10 +72,11 @@ WITH near AS (
     -- Of the few that have not ended: to parse the attributes of all would take longer than the rest.
     SELECT span_id, min(h.trace_id) AS trace_id, min(h.bulk_id) AS bulk_id, min(h.job_id) AS job_id,
            max(TRY_CAST(json_extract(h.attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
-           min(time_ns) AS start_ns, max(time_ns) AS seen_ns, min(h.worker) AS worker, min(h.host_name) AS host_name,
+           min(time_ns) AS start_ns, max(time_ns) AS seen_ns, min(h.worker) AS worker, coalesce(min(h.host_name), '') AS host_name,
            min(h.instance) AS instance
     FROM rules.heartbeats h ANTI JOIN near USING (span_id)
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND time_ns BETWEEN from_ns AND to_ns
+      AND job_id IS NOT NULL AND span_id IS NOT NULL
     GROUP BY span_id
 ), begun AS (
     SELECT trace_id, span_id, bulk_id, job_id, attempt, start_ns, end_ns, end_ns AS seen_ns, wait, delay, state,

@@ -305,6 +305,7 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         tokens=tokens[rows],
         cpu=cpu[rows],
         ok=a.ok[rows] & ~a.retried[rows],
+        failed=a.failed[rows],
     ), rows
 
 
@@ -521,7 +522,7 @@ def _notes(
     seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int, asked: Asked, beside: int
 ) -> tuple[str, ...]:
     notes = []
-    failed = int(np.sum(~jobs.ok))
+    failed = int(np.sum(jobs.failed))
     if failed > thresholds.FAILED.value * len(jobs.ok):
         notes.append(
             f"{wording.part(failed, len(jobs.ok), 'attempt')} failed; "

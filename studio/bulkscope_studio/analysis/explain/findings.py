@@ -132,7 +132,7 @@ def internal_failure(view: View) -> Finding:
     """Jobs fail though nothing is overloaded, workers are lost, or stand idle beside waiting jobs."""
     a, load = view.facts.attempts, view.load
     ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
-    failed = ended[~a.ok[ended]]
+    failed = ended[a.failed[ended]]
     domains = _domains(view.facts, failed)
     errors = a.error.take(failed).to_pylist()
     internal = [
@@ -405,7 +405,7 @@ def memory_limited(view: View) -> Finding:
     )
     a = view.facts.attempts
     ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
-    failed = ended[~a.ok[ended]]
+    failed = ended[a.failed[ended]]
     errors = a.error.take(failed).to_pylist()
     lacking = sum(
         domain == "resource" and _of_memory(error)

@@ -25,7 +25,7 @@ WITH windows AS (
     GROUP BY p.service_instance_id
 )
 SELECT w.worker, w.service_instance_id AS instance, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
-       TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
+       rules.credible_cpus(TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE)) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id
 FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id

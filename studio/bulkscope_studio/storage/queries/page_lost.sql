@@ -1,5 +1,6 @@
 -- For the page and for the report: attempts of a bulk's jobs that were lost with their workers, by the account of the
 -- worker's parent process (told), or because they began, have not ended, and nothing has been heard since $silent_ns.
+-- Of one whose process began another job since, the end was not recorded (without_end): it was not lost.
 -- One row each, with what the last heartbeat said. The kernel killed the worker for its memory when its parent says so,
 -- or when its counter of such kills stands higher within a minute, by the account of a worker of the same service on the
 -- same host (their memory cgroup's counter) or by the host's own. A container that is killed whole takes its counter
@@ -24,24 +25,24 @@ WITH ended AS (
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
     FROM rules.heartbeats ANTI JOIN ended USING (span_id)
-    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last
+    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last AND job_id IS NOT NULL AND span_id IS NOT NULL
     GROUP BY span_id
 ), killed AS (
     SELECT * FROM ended WHERE told
 ), later AS (
-    -- When a worker last began a job, of whichever bulk.
-    SELECT worker, max(start_ns) AS start_ns FROM (
-        SELECT worker, start_ns FROM rules.ended_attempts WHERE start_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000
+    -- When a process last began a job, of whichever bulk.
+    SELECT worker, instance, max(start_ns) AS start_ns FROM (
+        SELECT worker, instance, start_ns FROM rules.ended_attempts
+        WHERE start_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000
         UNION ALL
-        SELECT worker, min(time_ns) FROM rules.heartbeats
-        WHERE time_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000 GROUP BY worker, span_id
-    ) GROUP BY worker
+        SELECT worker, instance, min(time_ns) FROM rules.heartbeats
+        WHERE time_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000 GROUP BY worker, instance, span_id
+    ) GROUP BY worker, instance
 ), silent AS (
-    -- Of a worker that began another job since, the end was not recorded: it lives.
-    SELECT b.*
+    SELECT b.*, coalesce(l.start_ns > b.seen_ns, false) AS without_end
     FROM begun b ANTI JOIN killed k
          ON k.job_id = b.job_id AND k.worker = b.worker AND rules.ends(k.start_ns, k.end_ns, b.start_ns)
-         ANTI JOIN later l ON l.worker = b.worker AND l.start_ns > b.seen_ns
+         LEFT JOIN later l ON l.worker = b.worker AND l.instance IS NOT DISTINCT FROM b.instance
     WHERE b.seen_ns < $silent_ns
 ), limits AS (
     SELECT resource_id, TRY_CAST(json_extract(attributes, '$."bulk.worker.memory.limit"') AS BIGINT) AS memory_limit
@@ -90,12 +91,12 @@ WITH ended AS (
 ), found AS (
     SELECT trace_id, span_id, job_id, coalesce(attempt, 1) AS attempt, start_ns, seen_ns, worker, instance, model, elapsed,
            memory, memory_limit, share, CASE WHEN counted OR near THEN 'resource' ELSE 'infra' END AS domain,
-           near AND NOT counted AS likely, false AS told
+           near AND NOT counted AS likely, false AS told, without_end
     FROM judged
     UNION ALL
     SELECT k.trace_id, k.span_id, k.job_id, coalesce(k.attempt, 1), k.start_ns, k.end_ns, k.worker, b.instance, b.model,
            (k.end_ns - k.start_ns) / 1e9, b.memory, i.memory_limit,
-           coalesce(b.held[1], b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true
+           coalesce(b.held[1], b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true, false
     FROM killed k
          LEFT JOIN begun b ON k.job_id = b.job_id AND k.worker = b.worker AND rules.ends(k.start_ns, k.end_ns, b.start_ns)
          LEFT JOIN limits i ON i.resource_id = b.resource_id
