@@ -178,9 +178,7 @@ def bulk_explanation(
         now=(now - window[0]) / 1e9,
         unheard=(asked - now) / 1e9,
         heard_first=((first_heard or window[0]) - window[0]) / 1e9,
-        attempts=reader.attempts(
-            own, others, silent, [row["span_id"] for row in mute if row["without_end"]]
-        ),
+        attempts=reader.attempts(own, others, silent, [row["span_id"] for row in mute if row["without_end"]]),
         inferences=reader.inferences(rows("inferences", **bulk)),
         requests=reader.requests(requests),
         workers=reader.workers(rows("workers", begin=window[0])),

@@ -43,8 +43,8 @@ def decided(attempts: pa.Table) -> pa.Table:
         connection.execute(f"ATTACH ':memory:' AS rules; {MACROS}")
         connection.register("kept", attempts.append_column("row", pa.array(range(len(attempts)), pa.int64())))
         found = connection.execute(
-            "WITH placed AS (SELECT *, rules.attempt_place(attempt, coalesce(start_ns, 0), CASE WHEN end_ns IS NULL THEN"
-            " NULL WHEN retried THEN 'retried' WHEN ok THEN 'done' ELSE 'failed' END) AS place FROM kept)"
+            "WITH placed AS (SELECT *, rules.attempt_place(attempt, coalesce(start_ns, 0), CASE WHEN end_ns IS NULL"
+            " THEN NULL WHEN retried THEN 'retried' WHEN ok THEN 'done' ELSE 'failed' END) AS place FROM kept)"
             ", last AS (SELECT arg_max(row, place) AS row FROM placed"
             " GROUP BY bulk_id, coalesce(rules.job_key(job_id, span_id), row::VARCHAR))"
             " SELECT row IN (FROM last) AS decides FROM placed ORDER BY row"
