@@ -39,6 +39,11 @@ CREATE OR REPLACE MACRO rules.ends(told_start_ns, told_end_ns, begun_ns) AS
 CREATE OR REPLACE MACRO rules.enqueued_before(start_ns, wait, delay) AS
     start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT);
 
+-- Whole rows as they were recorded; in a file of an older version with the columns that it lacks.
+CREATE OR REPLACE VIEW rules.recorded_spans AS SELECT * FROM spans;
+CREATE OR REPLACE VIEW rules.recorded_logs AS SELECT * FROM logs;
+CREATE OR REPLACE VIEW rules.recorded_points AS SELECT * FROM points;
+
 CREATE OR REPLACE VIEW rules.ended_attempts AS
 SELECT trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt) AS attempt, start_ns, end_ns,
        rules.credible_wait(wait) AS wait, rules.credible_delay(delay) AS delay,
