@@ -20,6 +20,7 @@ ALL = (
     "explain",
     "elastic",
     "capacity",
+    "sustained",
     "soak",
 )
 

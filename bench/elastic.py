@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from bulkscope import conventions as c  # noqa: E402
 from bulkscope_studio.storage.store import Store  # noqa: E402
 from bulkscope_studio.storage.tables import LOG_ATTRIBUTES, SPAN_ATTRIBUTES  # noqa: E402
+from tests import rows  # noqa: E402
 from tests.engines import servers, templates  # noqa: E402
 from tests.processes import BIN  # noqa: E402
 from tests.studio import sample  # noqa: E402
@@ -133,7 +134,7 @@ def main() -> None:
         parser.error("--jobs must be 1 or more, --beside 0 or more")
     with tempfile.TemporaryDirectory() as name, servers.elasticsearch(Path(name) / "elastic") as server:
         templates.install(server.url)
-        start, total = sample.START_NS, 0
+        start, total = rows.BEGIN_NS, 0
         for bulk, jobs, seed in (("beside", given.beside, 8), ("sample-001", given.jobs, 7)):
             if not jobs:
                 continue
@@ -143,7 +144,7 @@ def main() -> None:
             if bulk == "beside":
                 for table in ("spans", "logs"):
                     store.connection().execute(f"UPDATE {table} SET bulk_id = 'beside'")
-            start = store.query("SELECT max(end_ns) AS last FROM spans")["last"][0].as_py() + sample.SECOND
+            start = store.query("SELECT max(end_ns) AS last FROM spans")["last"][0].as_py() + rows.SECOND
             total += load(server.url, store)
             store.close()
         assert server.process is not None

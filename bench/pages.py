@@ -28,10 +28,9 @@ sys.path.insert(0, str(ROOT))
 import duckdb  # noqa: E402
 
 from bulkscope_studio.server.pages.data import Data  # noqa: E402
-from bulkscope_studio.server.pages.inference import MOST as MOST_INFERENCES  # noqa: E402
 from bulkscope_studio.server.pages.logs import search  # noqa: E402
 from bulkscope_studio.server.pages.overview import MOST_WAITS  # noqa: E402
-from bulkscope_studio.services import capacities, reports  # noqa: E402
+from bulkscope_studio.services import capacities, figures, reports  # noqa: E402
 from bulkscope_studio.storage import summaries  # noqa: E402
 from bulkscope_studio.storage.store import Store  # noqa: E402
 from tests.studio.sample import fill  # noqa: E402
@@ -106,15 +105,15 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
         known = await data.extent(bulk)
         assert known is not None
         given = at | known.bounds | {"from_ns": known.first_ns, "to_ns": known.last_ns, "bin_ns": 2 * 10**9}
-        names = ("bulk_numbers", "bulk_progress", "bulk_jobs", "bulk_points", "models", "bulk_worst", "lost")
+        names = ("bulk_numbers", "bulk_progress", "bulk_jobs", "bulk_points", "bulk_worst", "lost")
         await asyncio.gather(*(data.rows(name, **given) for name in names))
         await data.rows("bulk_worst", **given | {"failed": True})
+        await data.asked(lambda: figures.of_bulk(store, bulk, known))
 
     async def inference() -> None:
         found = await data.rows("model_counts")
-        share = MOST_INFERENCES / max(1, sum(row["n"] for row in found))
-        every = at | summaries.EVER | {"bulk_id": None}
-        await asyncio.gather(data.sampled("models", share, **every), data.sampled("scatter", share))
+        share = figures.MOST / max(1, sum(row["n"] for row in found))
+        await asyncio.gather(data.asked(lambda: figures.of_models(store, share)), data.sampled("scatter", share))
 
     async def found(**given: object) -> None:
         wanted = {name: at[name] for name in ("text", "severity", "bulk_id", "service", "offset")}

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 LEFT_OUT = ("engines", "compat", "browser", "demo", "containers", "slow")
 # Measures the CPU or the time of its own process: what runs beside it would be measured too.
 ALONE = "alone"
+# Which tests ``./run test --chance`` runs; hypothesis marks its own.
+CHANCE = "chance or hypothesis"
 FOLDERS = {"engines": "engines", "compatibility": "compat", "containers": "containers"}
 FIXTURES = {"browser": "browser", "prometheus": "engines", "old_python": "compat"}
 

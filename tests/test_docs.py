@@ -10,8 +10,9 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import findings
+from bulkscope_studio.text import wording
 from tests.compatibility import matrix
 from tests.processes import BIN, free_port
 from tests.telemetry import Telemetry
@@ -54,6 +55,8 @@ def test_every_link_and_image_of_the_documents_is_there() -> None:
         "docs/telemetry.md",
         "docs/analysis.md",
         "docs/kubernetes.md",
+        "docs/doctor.md",
+        "docs/surroundings.md",
     ):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#]+)\)", text):
@@ -68,7 +71,7 @@ def test_files_that_a_document_names_are_there(document: str) -> None:
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("command", ["studio", "run", "report", "bulks", "explain", "setup"])
+@pytest.mark.parametrize("command", ["studio", "run", "doctor", "report", "bulks", "explain", "setup"])
 def test_every_command_explains_itself(command: str) -> None:
     shown = subprocess.run([BIN / "bulkscope", command, "--help"], capture_output=True, text=True, check=True)
     assert "usage" in shown.stdout.lower()

@@ -30,7 +30,12 @@ ANALYSIS = {
     "thresholds": {"statistics"},
     **dict.fromkeys(("statistics", "plain"), NONE),
 }
-CARRIER = {"_jobs": {"_export", "_host"}, "_export": {"_lifecycle"}, "_host": NONE}
+CARRIER = {
+    "_doctor": {"_launcher", "_jobs", "_export", "_host"},
+    "_jobs": {"_export", "_host"},
+    "_export": {"_lifecycle"},
+    "_host": NONE,
+}
 # What all of a service's parts stand on; the other modules beside the folders put them together.
 GROUND = {"_safe", "_instruments", "_instrumentor", "_defaults", "conventions", "__version__"}
 

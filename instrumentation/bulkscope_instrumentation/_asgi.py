@@ -36,7 +36,7 @@ SCOPE_KEY = "bulkscope.request"
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _QUERY_KEYS = tuple(quote(key).encode() for key in bulks.KEYS)
-_ID_HEADERS = (b"bulk-id", b"x-bulk-id")
+_ID_HEADERS = tuple(name.encode() for name in bulks.header_names(bulks.KEYS))
 
 
 class _HeadersGetter(Getter[Headers]):
@@ -90,8 +90,8 @@ class Settings:
             old_names="http/dup" in opt_in,
             access_events=os.environ.get("BULKSCOPE_ACCESS_EVENTS", "1").strip().lower() not in ("0", "false"),
             propagated=frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields),
-            tracer=trace.get_tracer("bulkscope"),
-            logger=_logs.get_logger("bulkscope"),
+            tracer=_instruments.tracer(),
+            logger=_instruments.logger(),
         )
 
 

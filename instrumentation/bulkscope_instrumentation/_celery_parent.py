@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from bulkscope._jobs.job import Work, oom_kills
+from bulkscope._host.kernel import oom_kills
+from bulkscope._jobs.work import Work
 from bulkscope._safe import guarded
 
 _KEPT = "_bulkscope_loss"

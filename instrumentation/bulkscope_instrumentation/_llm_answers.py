@@ -1,4 +1,4 @@
-"""What servers of language models answer: OpenAI's form, llama.cpp's additions to it, and Ollama's.
+"""What servers of language models answer: OpenAI's form, llama.cpp's additions to it, Ollama's, and Anthropic's.
 
 An answer is a parsed JSON object, the whole or a chunk of a stream. What it does not say stays None.
 """
@@ -30,17 +30,24 @@ def limit(value: Any) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
+# Where a chunk has what the model has generated: text, what it thinks, and the tools that it calls.
+_GENERATED = ("content", "text", "reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "refusal")
+
+
 def has_text(chunk: Mapping[str, Any]) -> bool:
-    """Tell whether a chunk of a stream brings generated text."""
-    if any(choice.get("text") or (choice.get("delta") or {}).get("content") for choice in chunk.get("choices") or ()):
-        return True
-    # llama-server's own form, Ollama's two, and the responses API's events.
-    message = chunk.get("message")
+    """Tell whether a chunk of a stream brings something generated: text, a thought, or the call of a tool."""
+    for choice in chunk.get("choices") or ():
+        if choice.get("text") or any(mapping(choice.get("delta")).get(key) for key in _GENERATED):
+            return True
+    # llama-server's own form, Ollama's two, Anthropic's events, and those of the responses API.
+    message, response = mapping(chunk.get("message")), chunk.get("response")
     return bool(
         chunk.get("content")
-        or (chunk.get("response") if isinstance(chunk.get("response"), str) else None)
-        or (message.get("content") if isinstance(message, Mapping) else None)
-        or chunk.get("type") == "response.output_text.delta"
+        or chunk.get("thinking")
+        or (response if isinstance(response, str) else None)
+        or (any(message.get(key) for key in _GENERATED) and chunk.get("type") != "message_start")
+        or chunk.get("type") == "content_block_delta"
+        or (str(chunk.get("type")).startswith("response.") and str(chunk.get("type")).endswith(".delta"))
     )
 
 
@@ -53,6 +60,8 @@ def finish_reason(answer: Mapping[str, Any]) -> str | None:
         return str(answer["done_reason"])
     if answer.get("object") == "response" and answer.get("status") in ("completed", "incomplete"):
         return "stop" if answer["status"] == "completed" else "length"
+    if answer.get("stop_reason"):  # Anthropic's
+        return str(answer["stop_reason"])
     if answer.get("stop_type"):
         return {"eos": "stop", "word": "stop", "limit": "length"}.get(answer["stop_type"], str(answer["stop_type"]))
     return None
@@ -60,10 +69,11 @@ def finish_reason(answer: Mapping[str, Any]) -> str | None:
 
 def read(answer: Mapping[str, Any], inference: Inference) -> None:
     """Take what one answer says of tokens, times, the model and the end."""
-    # The events of the responses API carry the answer inside.
-    inner = answer.get("response")
-    if isinstance(inner, Mapping):
-        answer = inner
+    # The events of the responses API, and Anthropic's, carry the answer inside.
+    for inside in ("response", "message", "delta"):
+        inner = answer.get(inside)
+        if isinstance(inner, Mapping) and (inside == "response" or "type" in answer):
+            answer = {**inner, "usage": answer.get("usage") or inner.get("usage")}
     inference.finish_reason = finish_reason(answer) or inference.finish_reason
     if answer.get("object") and answer.get("model"):
         # llama.cpp gives the file it has loaded; where that lies is nobody's business.
@@ -104,7 +114,14 @@ def _read_ollama(answer: Mapping[str, Any], inference: Inference) -> None:
 
 
 def read_usage(usage: Mapping[str, Any], inference: Inference) -> None:
-    """Take OpenAI's ``usage``, of chat and of the responses API."""
+    """Take OpenAI's ``usage``, of chat, embeddings and the responses API, and Anthropic's."""
+    read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
+    if usage.get("input_tokens") is not None and (read is not None or written is not None):
+        # Anthropic's `input_tokens` are those that were neither read from the cache nor written to it.
+        inference.cached_tokens = read
+        inference.input_tokens = usage["input_tokens"] + (read or 0) + (written or 0)
+        inference.output_tokens = usage.get("output_tokens", inference.output_tokens)
+        return
     inference.input_tokens = usage.get("prompt_tokens", usage.get("input_tokens", inference.input_tokens))
     inference.output_tokens = usage.get("completion_tokens", usage.get("output_tokens", inference.output_tokens))
     details = mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))

@@ -18,8 +18,11 @@ from typing import Any
 from uuid import uuid4
 
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs import headers as travelled
 from bulkscope._jobs import queues
-from bulkscope._jobs.job import CLOCK_HEADER, DELAY_HEADER, ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 
 _KEY = "bulkscope"
@@ -64,12 +67,14 @@ async def _enqueue(wrapped: Callable[..., Any], redis: Any, args: Any, kwargs: A
 
     def begin() -> Send:
         return Send(
-            system="redis",
-            queue=options.get("_queue_name") or redis.default_queue_name,
-            job_id=options["_job_id"],
-            task=args[0] if args else options["function"],
-            args=args[1:],
-            payload={key: value for key, value in options.items() if not key.startswith("_")},
+            Job(
+                system="redis",
+                queue=options.get("_queue_name") or redis.default_queue_name,
+                id=options["_job_id"],
+                task=args[0] if args else options["function"],
+                args=args[1:],
+                payload={key: value for key, value in options.items() if not key.startswith("_")},
+            ),
             delay=_delay(options),
             attempt=int(options.get("_job_try") or 1),
         )
@@ -125,16 +130,18 @@ def _working(worker: Any, function: Any, original: Callable[..., Any]) -> Callab
             headers = dict(_received.get() or {})
             if attempt > 1 and headers:
                 # arq puts the same job back, to be run from this moment on.
-                headers.pop(CLOCK_HEADER, None)
-                headers |= {ENQUEUED_HEADER: str(int(ctx["score"]) * 1_000_000), DELAY_HEADER: "0"}
+                headers.pop(travelled.CLOCK, None)
+                headers |= {travelled.ENQUEUED: str(int(ctx["score"]) * 1_000_000), travelled.DELAY: "0"}
             return Work(
-                system="redis",
-                queue=worker.queue_name,
-                job_id=str(ctx["job_id"]),
-                task=function.name,
-                headers=headers,
-                args=args,
-                payload=kwargs,
+                Job(
+                    system="redis",
+                    queue=worker.queue_name,
+                    id=str(ctx["job_id"]),
+                    task=function.name,
+                    args=args,
+                    payload=kwargs,
+                ),
+                headers,
             )
 
         def retried(error: BaseException) -> bool:

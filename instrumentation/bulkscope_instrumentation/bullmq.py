@@ -14,7 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._jobs.job import ENQUEUED_HEADER, Send, Work, sending, working
+from bulkscope._jobs import headers as travelled
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 
 OPTION = "tm"
@@ -37,11 +40,13 @@ class BullmqInstrumentor(Instrumentor):
 
 def _send(queue: Any, name: Any, data: Any, options: dict[str, Any], share: int = 1) -> Send:
     return Send(
-        system="redis",
-        queue=queue.name,
-        job_id=str(options["jobId"]) if options.get("jobId") else None,
-        task=str(name),
-        payload=data,
+        Job(
+            system="redis",
+            queue=queue.name,
+            id=str(options["jobId"]) if options.get("jobId") else None,
+            task=str(name),
+            payload=data,
+        ),
         delay=float(options.get("delay") or 0) / 1e3,
         share=share,
     )
@@ -93,14 +98,16 @@ def _wrap_processor(worker: Any) -> None:
         def begin() -> Work:
             headers = json.loads(job.opts.get(OPTION) or "{}")
             if attempt > 1:
-                headers.pop(ENQUEUED_HEADER, None)  # put back by the broker, which does not say when
+                headers.pop(travelled.ENQUEUED, None)  # put back by the broker, which does not say when
             return Work(
-                system="redis",
-                queue=worker.name,
-                job_id=str(job.id),
-                task=str(job.name),
-                headers=headers,
-                payload=job.data,
+                Job(
+                    system="redis",
+                    queue=worker.name,
+                    id=str(job.id),
+                    task=str(job.name),
+                    payload=job.data,
+                ),
+                headers,
             )
 
         def retried(error: BaseException) -> bool:

@@ -18,7 +18,10 @@ from typing import Any
 from bulkscope import _lifecycle
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
-from bulkscope._jobs.job import Send, Work, age, sending
+from bulkscope._jobs.headers import age
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _celery_parent
 
@@ -153,13 +156,16 @@ def _work(task: Any, job_id: str, message: Mapping[str, Any], args: Sequence[obj
     info = message.get("delivery_info") or {}
     headers = {key: value for key, value in message.items() if isinstance(value, str)}
     return Work(
-        system=_system(task.app),
-        queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
-        job_id=job_id,
-        task=task.name,
-        headers={**(message.get("headers") or {}), **headers},
-        args=args or (),
-        payload=payload,
+        Job(
+            system=_system(task.app),
+            queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+            id=job_id,
+            task=task.name,
+            args=args or (),
+            payload=payload,
+            function=task.run,
+        ),
+        {**(message.get("headers") or {}), **headers},
     )
 
 
@@ -191,12 +197,16 @@ def _send(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
     protocol_2 = bool(headers)
     fields = headers if protocol_2 else body
     return Send(
-        system=_system(amqp.app),
-        queue=str(getattr(queue, "name", queue) or options.get("routing_key") or "default"),
-        job_id=str(fields.get("id")),
-        task=name,
-        args=(body[0] if protocol_2 else body.get("args")) or (),
-        payload=body[1] if protocol_2 else body.get("kwargs"),
+        Job(
+            system=_system(amqp.app),
+            queue=str(getattr(queue, "name", queue) or options.get("routing_key") or "default"),
+            id=str(fields.get("id")),
+            task=name,
+            args=(body[0] if protocol_2 else body.get("args")) or (),
+            payload=body[1] if protocol_2 else body.get("kwargs"),
+            # Not `app.tasks`, which makes the app look for its tasks: one that only sends has none.
+            function=getattr(vars(amqp.app).get("_tasks", {}).get(name), "run", None),
+        ),
         delay=_delay(fields.get("eta")),
         attempt=int(fields.get("retries") or 0) + 1,
     )

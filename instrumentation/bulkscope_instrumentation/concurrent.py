@@ -13,11 +13,10 @@ from contextvars import Token
 from types import ModuleType
 from typing import Any
 
-from opentelemetry import propagate
 from opentelemetry.context import Context, get_current
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._jobs import bulks, current
+from bulkscope._jobs import bulks, current, headers
 from bulkscope._jobs.bulks import Bulk
 from bulkscope._safe import guarded
 
@@ -138,8 +137,8 @@ def _of_interpreters(kind: type) -> bool:
 class _InProcess:
     """A function that runs in another process as part of the caller's trace and bulk; can be pickled."""
 
-    def __init__(self, headers: dict[str, str], job_id: str | None, function: Callable[..., Any]) -> None:
-        self._headers, self._job_id, self._function = headers, job_id, function
+    def __init__(self, origin: dict[str, str], job_id: str | None, function: Callable[..., Any]) -> None:
+        self._origin, self._job_id, self._function = origin, job_id, function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         token = self._arrive()
@@ -150,21 +149,20 @@ class _InProcess:
 
     @guarded
     def _arrive(self) -> Token[Context] | None:
-        context = propagate.extract(self._headers)
+        context, bulk_id, source = headers.read_origin(self._origin)
         bulk = Bulk(job_id=self._job_id)
-        bulk.learn(bulks.from_baggage(context), "baggage")
+        bulk.learn(bulk_id, source)
         return current.enter(bulks.bind(bulk, context))
 
 
 @guarded
 def _in_process(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """As ``_in_thread``, for a call in another process."""
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
-    if not headers:
+    origin = headers.origin()
+    if not origin:
         return None
     bulk = bulks.current()
-    return _InProcess(headers, bulk.job_id if bulk else None, function)
+    return _InProcess(origin, bulk.job_id if bulk else None, function)
 
 
 def _submit_to_process(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:

@@ -13,7 +13,9 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
-from bulkscope._jobs.job import Send, Work, sending, working
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 
 OPTION = "bulkscope"
@@ -58,15 +60,22 @@ class DramatiqInstrumentor(Instrumentor):
         broker.enqueue = enqueue
 
 
-def _send(broker: Any, message: Any, delay: int | None) -> Send:
-    options = message.options
-    return Send(
+def _job(broker: Any, message: Any) -> Job:
+    return Job(
         system=_system(broker),
         queue=message.queue_name,
-        job_id=message.message_id,
+        id=message.message_id,
         task=message.actor_name,
         args=message.args,
         payload=message.kwargs,
+        function=getattr(broker.actors.get(message.actor_name), "fn", None),
+    )
+
+
+def _send(broker: Any, message: Any, delay: int | None) -> Send:
+    options = message.options
+    return Send(
+        _job(broker, message),
         delay=(delay or 0) / 1e3,
         attempt=int(options.get("retries") or 0) + 1,
         previous=options.get(OPTION),
@@ -78,13 +87,8 @@ def _process(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -
 
     def begin() -> Work:
         return Work(
-            system=_system(thread.broker),
-            queue=message.queue_name,
-            job_id=message.message_id,
-            task=message.actor_name,
-            headers=message.options.get(OPTION) or {},
-            args=message.args,
-            payload=message.kwargs,
+            _job(thread.broker, message),
+            message.options.get(OPTION) or {},
         )
 
     # The thread keeps what an actor raises to itself, on the message; by then it has been enqueued again

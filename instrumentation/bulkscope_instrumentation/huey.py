@@ -17,7 +17,10 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
-from bulkscope._jobs.job import Send, Work, attempt_of, sending, working
+from bulkscope._jobs.headers import attempt_of
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 
 _ATTRIBUTE = "_bulkscope_headers"
@@ -66,15 +69,29 @@ def _until(huey: Any, eta: datetime | None) -> float:
     return max(0.0, (eta - now).total_seconds())
 
 
-def _send(huey: Any, task: Any, delay: float) -> Send:
-    previous = vars(task).get(_ATTRIBUTE)
-    return Send(
+def _function(task: Any) -> Any:
+    """Return the function that Huey has made a task of, None where it is laid out otherwise."""
+    execute = type(task).execute
+    cells = dict(zip(execute.__code__.co_freevars, execute.__closure__ or (), strict=False))
+    return cells["func"].cell_contents if "func" in cells else None
+
+
+def _job(huey: Any, task: Any) -> Job:
+    return Job(
         system=_system(huey),
         queue=huey.name,
-        job_id=str(task.id),
+        id=str(task.id),
         task=task.name,
         args=task.args,
         payload=task.kwargs,
+        function=_function(task),
+    )
+
+
+def _send(huey: Any, task: Any, delay: float) -> Send:
+    previous = vars(task).get(_ATTRIBUTE)
+    return Send(
+        _job(huey, task),
         delay=delay,
         attempt=attempt_of(previous) + 1,
         previous=previous,
@@ -143,13 +160,8 @@ def _execute(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> 
 
     def begin() -> Work:
         return Work(
-            system=_system(huey),
-            queue=huey.name,
-            job_id=str(task.id),
-            task=task.name,
-            headers=vars(task).get(_ATTRIBUTE) or {},
-            args=task.args,
-            payload=task.kwargs,
+            _job(huey, task),
+            vars(task).get(_ATTRIBUTE) or {},
         )
 
     with working(begin) as work:

@@ -7,16 +7,18 @@ part of ``job.meta``: the application never sees it, and a worker without Bulksc
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from opentelemetry import propagate
-
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues as _queue
-from bulkscope._jobs.job import Send, Work, age, attempt_of, sending, working
+from bulkscope._jobs.headers import age, attempt_of, origin
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 
 FIELD = "bulkscope"
@@ -77,10 +79,27 @@ def _defer(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> A
 @guarded
 def _carry(job: Any) -> None:
     if getattr(job, "_dependency_ids", None) and FIELD not in vars(job):
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
+        headers = origin()
         if headers:
             job.__dict__[FIELD] = headers
+
+
+def _function(name: str) -> Any:
+    """Return the function of a job where it is imported already; ``job.func`` would import it, who sends need not."""
+    module, _, function = (name or "").rpartition(".")
+    return getattr(sys.modules.get(module), function, None)
+
+
+def _job(job: Any, queue: str) -> Job:
+    return Job(
+        system="redis",
+        queue=queue,
+        id=job.id,
+        task=job.func_name,
+        args=job.args,
+        payload=job.kwargs,
+        function=_function(job.func_name),
+    )
 
 
 def _send(queue: Any, job: Any, moment: datetime | None = None) -> Send:
@@ -89,12 +108,7 @@ def _send(queue: Any, job: Any, moment: datetime | None = None) -> Send:
         delay = max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
     previous = job.__dict__.get(FIELD)
     return Send(
-        system="redis",
-        queue=queue.name,
-        job_id=job.id,
-        task=job.func_name,
-        args=job.args,
-        payload=job.kwargs,
+        _job(job, queue.name),
         delay=delay,
         # RQ keeps what is left of the tries, not how many there were.
         attempt=attempt_of(previous) + 1,
@@ -131,13 +145,8 @@ def _perform(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> A
 
     def begin() -> Work:
         return Work(
-            system="redis",
-            queue=job.origin,
-            job_id=job.id,
-            task=job.func_name,
-            headers=job.__dict__.get(FIELD) or {},
-            args=job.args,
-            payload=job.kwargs,
+            _job(job, job.origin),
+            job.__dict__.get(FIELD) or {},
         )
 
     with working(begin, lambda error: bool(job.retries_left)) as work:

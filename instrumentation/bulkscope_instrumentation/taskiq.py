@@ -14,7 +14,9 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
-from bulkscope._jobs.job import Send, Work, sending, working
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded, report
 
 LABEL = "bulkscope"
@@ -76,15 +78,22 @@ def _prepare_message(wrapped: Callable[..., Any], kicker: Any, args: Any, kwargs
     return message
 
 
-def _send(broker: Any, message: Any) -> Send:
-    labels = message.labels
-    return Send(
+def _job(broker: Any, message: Any) -> Job:
+    return Job(
         system=_system(broker),
-        queue=_queue_name(broker, labels),
-        job_id=message.task_id,
+        queue=_queue_name(broker, message.labels),
+        id=message.task_id,
         task=message.task_name,
         args=message.args,
         payload=message.kwargs,
+        function=getattr(broker.find_task(message.task_name), "original_func", None),
+    )
+
+
+def _send(broker: Any, message: Any) -> Send:
+    labels = message.labels
+    return Send(
+        _job(broker, message),
         delay=float(labels.get("delay") or 0),
         attempt=int(labels.get("_retries") or 0) + 1,
         previous=_headers(labels),
@@ -102,13 +111,8 @@ async def _run_task(wrapped: Callable[..., Any], receiver: Any, args: Any, kwarg
 
     def begin() -> Work:
         return Work(
-            system=_system(broker),
-            queue=_queue_name(broker, message.labels),
-            job_id=message.task_id,
-            task=message.task_name,
-            headers=_headers(message.labels),
-            args=message.args,
-            payload=message.kwargs,
+            _job(broker, message),
+            _headers(message.labels),
         )
 
     # The receiver keeps what a task raises to itself, in the result; by then a middleware has kicked the

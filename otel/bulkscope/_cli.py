@@ -9,6 +9,7 @@ from bulkscope import __version__
 
 _HELP = {
     "run": "run a command with telemetry switched on",
+    "doctor": "why telemetry does or does not arrive, and what to do",
     "studio": "receive telemetry and show it on a web page",
     "report": "the thirteen numbers of one bulk",
     "bulks": "the bulks in the store",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from importlib.metadata import EntryPoints, entry_points
+
+from bulkscope._safe import log
 
 # What an instrumentation registers itself under, ours and everybody else's.
 _GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
@@ -89,10 +92,27 @@ def _exporter(signal: str, environ: Mapping[str, str]) -> str:
     return "bulkscope"
 
 
+def _installed_propagators(names: str) -> str:
+    """Return those of ``OTEL_PROPAGATORS`` that are installed: for one that is not, OpenTelemetry fails as a whole."""
+    known = {point.name for point in entry_points(group="opentelemetry_propagator")}
+    kept = []
+    for name in filter(None, map(str.strip, names.split(","))):
+        if name in known or name.lower() == "none":
+            kept.append(name)
+        else:
+            log(logging.WARNING, "OTEL_PROPAGATORS names %s, which is not installed here; it is left out", name)
+    return ",".join(kept) or "none"
+
+
 def apply(environ: MutableMapping[str, str]) -> None:
-    """Set the defaults in ``environ``; a variable that is set, even to nothing, stays as it is."""
+    """Set the defaults in ``environ``; a variable that is set, even to nothing, stays as it is.
+
+    But for propagators that are not installed.
+    """
     for name, value in _DEFAULTS.items():
         environ.setdefault(name, value)
+    if environ.get("OTEL_PROPAGATORS", "").strip():
+        environ["OTEL_PROPAGATORS"] = _installed_propagators(environ["OTEL_PROPAGATORS"])
     for signal in _SIGNALS:
         environ.setdefault(f"OTEL_{signal}_EXPORTER", _exporter(signal, environ))
     endpoint = _ENDPOINTS.get(_protocol(environ["OTEL_EXPORTER_OTLP_PROTOCOL"]))

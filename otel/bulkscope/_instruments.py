@@ -16,27 +16,48 @@ from opentelemetry import _logs, metrics, trace
 
 from bulkscope import conventions
 
+# The name of our instrumentation scope.
+SCOPE = "bulkscope"
 AttributeValues = dict[str, str | int | float | bool]
 
 _SPECS = {metric.name: metric for metric in conventions.METRICS}
 _instruments: dict[str, Any] = {}
 
 
+_GLOBAL = {
+    "traces": trace.get_tracer_provider, "metrics": metrics.get_meter_provider, "logs": _logs.get_logger_provider,
+}  # fmt: skip
+_kept: dict[str, Any] = {}
+
+
+def keep_providers() -> None:
+    """Stay with the providers that are global now, whichever an application may set later."""
+    _kept.update({signal: get() for signal, get in _GLOBAL.items()})
+
+
+def provider(signal: str) -> Any:
+    """Return the provider of ``traces``, ``metrics`` or ``logs`` that we were set up with, else the global one."""
+    return _kept[signal] if signal in _kept else _GLOBAL[signal]()
+
+
 @cache
 def tracer() -> trace.Tracer:
     """Return Bulkscope's tracer; looked up once, since each look-up costs 8 us. One got early follows the SDK."""
-    return trace.get_tracer("bulkscope")
+    found: trace.Tracer = provider("traces").get_tracer(SCOPE)
+    return found
 
 
 @cache
 def logger() -> _logs.Logger:
     """Return Bulkscope's logger, as ``tracer``."""
-    return _logs.get_logger("bulkscope")
+    found: _logs.Logger = provider("logs").get_logger(SCOPE)
+    return found
 
 
 def meter() -> metrics.Meter:
-    """Return Bulkscope's meter of the global provider."""
-    return metrics.get_meter("bulkscope")
+    """Return Bulkscope's meter."""
+    found: metrics.Meter = provider("metrics").get_meter(SCOPE)
+    return found
 
 
 def _create(name: str) -> Any:

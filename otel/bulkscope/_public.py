@@ -14,8 +14,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from bulkscope._jobs import headers as travelled
 from bulkscope._jobs.inferences import Inference
-from bulkscope._jobs.job import JOB_HEADER, TASK_HEADER, Send, Unsent, Work, sending, starting
+from bulkscope._jobs.job import Job
+from bulkscope._jobs.send import Send, Unsent, sending
+from bulkscope._jobs.work import Work, starting
 from bulkscope._safe import report
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,7 +109,7 @@ class enqueue(_Around):
         job_id: id of the job; a random one when left out. It travels in ``headers``.
         bulk_id: id of the bulk; left out where a request or another job has it already.
         task: what is to be done; as a decorator, the function's name.
-        delay: wanted delay in seconds, which is no queue wait.
+        delay: scheduled delay in seconds; it is no part of the queue wait.
         system: the product, OpenTelemetry's ``messaging.system``: ``redis``, ``rabbitmq``, ``kafka`` …
     """
 
@@ -130,15 +133,11 @@ class enqueue(_Around):
         task = self._task or "job"
         self._send = sending(
             lambda: Send(
-                system=self._system,
-                queue=self._queue,
-                job_id=self.job_id,
-                task=task,
-                payload={"bulk_id": self._bulk_id},
+                Job(system=self._system, queue=self._queue, id=self.job_id, task=task, bulk_id=self._bulk_id),
                 delay=self._delay,
             )
         )
-        self.headers = {**self._send.headers, JOB_HEADER: self.job_id, TASK_HEADER: task}
+        self.headers = {**self._send.headers, travelled.JOB: self.job_id, travelled.TASK: task}
         self._send.__enter__()
 
     def _leave(self, error: BaseException | None) -> None:
@@ -200,12 +199,14 @@ class dequeue(_Around):
         headers = self._headers if isinstance(self._headers, Mapping) else {}
         self._work = starting(
             lambda: Work(
-                system=self._system,
-                queue=self._queue,
-                job_id=self._job_id or str(headers.get(JOB_HEADER) or uuid.uuid4().hex),
-                task=self._task or str(headers.get(TASK_HEADER) or "job"),
-                headers=headers,
-                payload={"bulk_id": self._bulk_id},
+                Job(
+                    system=self._system,
+                    queue=self._queue,
+                    id=self._job_id or str(headers.get(travelled.JOB) or uuid.uuid4().hex),
+                    task=self._task or str(headers.get(travelled.TASK) or "job"),
+                    bulk_id=self._bulk_id,
+                ),
+                headers,
             )
         )
 
@@ -244,6 +245,7 @@ class inference(_Around):
         operation: ``chat``, ``text_completion``, ``embeddings`` …
         max_tokens: the limit that was asked for.
         remote: the engine is another process; CPU and memory of this one are then not the inference's.
+        endpoint: host and port at which it answers. Of a process of this machine CPU and memory are measured then.
     """
 
     def __init__(
@@ -254,9 +256,11 @@ class inference(_Around):
         operation: str = "chat",
         max_tokens: int | None = None,
         remote: bool = False,
+        endpoint: tuple[str, int] | None = None,
     ) -> None:
         self._given: dict[str, Any] = {
             "model": model, "provider": provider, "operation": operation, "max_tokens": max_tokens, "remote": remote,
+            "endpoint": endpoint,
         }  # fmt: skip
         self._inference: Inference | None = None
 

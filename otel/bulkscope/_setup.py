@@ -16,9 +16,10 @@ import wrapt
 from opentelemetry import trace
 
 import bulkscope
-from bulkscope import _defaults, _green, _lifecycle
+from bulkscope import _beside, _defaults, _green, _lifecycle
 from bulkscope._export import drops, pipeline
 from bulkscope._host import process_metrics, resource
+from bulkscope._jobs import sampling
 from bulkscope._jobs.processor import BulkSpanProcessor
 from bulkscope._safe import guarded, report, say_once
 
@@ -71,11 +72,14 @@ def pre_instrument() -> None:
         provider = trace.get_tracer_provider()
         if not hasattr(provider, "add_span_processor"):
             return
-        pipeline.update_resource(resource.attributes())
-        provider.add_span_processor(BulkSpanProcessor())
+        pipeline.update_resource(resource.attributes() | sampling.resource_attributes(provider))
+        provider.add_span_processor(BulkSpanProcessor(pipeline.exporting(provider)))
+        if not sampling.respected():
+            sampling.count_all()
         drops.watch()
         if (ours := sys.modules.get("bulkscope._export.exporters")) is not None:
             ours.encode_early()
+        _beside.allow()
         process_metrics.observe()
         _lifecycle.watch()
     except Exception:

@@ -69,6 +69,8 @@ MEMORY_FILE = "bulk.inference.memory.file"
 MEMORY_ANON = "bulk.inference.memory.anon"
 MEMORY_LIMIT = "bulk.inference.memory.limit"
 MEMORY_EXACT = "bulk.inference.memory.exact"
+ENGINE_PID = "bulk.inference.engine.pid"
+ENGINE_COMMAND = "bulk.inference.engine.command"
 BATCH_SIZE = "bulk.inference.batch_size"
 PROMPT_INDEX = "bulk.inference.prompt.index"
 TOKENS_PER_SECOND = "bulk.inference.tokens_per_second"
@@ -85,6 +87,8 @@ K8S_POD_NAME = "k8s.pod.name"
 WORKER_CPUS = "bulk.worker.cpus"
 WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
+SAMPLING = "bulk.sampling"
+SAMPLING_RATIO = "bulk.sampling.ratio"
 
 # --- log events ----------------------------------------------------------------------------
 EVENT_JOB_STARTED = "bulk.job.started"
@@ -160,6 +164,15 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """One of the thirteen numbers, and what it is of: the one definition, whoever computes it."""
+
+    number: int
+    name: str
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attribute:
     """One span or log attribute; ``type`` is ``str``, ``int``, ``float`` or ``bool``."""
 
@@ -170,19 +183,35 @@ class Attribute:
     number: str
 
 
+NUMBERS: tuple[Number, ...] = (
+    Number(1, "API requests", "Requests that a service answered. Of one bulk: those that named it and could send jobs; one that reads (GET, HEAD, OPTIONS) counts where it sent one. Per second: their number over the time from the first start to the last."),
+    Number(2, "API success and failure", "Requests by `bulk.outcome`. Where there is none the HTTP status decides: 429 and 503 are overload, other 4xx client_error, other 5xx, and an error after a good status, internal_error, the rest ok; without either the outcome is unknown."),
+    Number(3, "API latency", "Seconds from a request's start to the end of its answer. Apart: `bulk.enqueue.duration`, the part of it that handing jobs to the broker took, a sum."),
+    Number(4, "jobs over time", "Jobs done: those whose last attempt (the highest, of equal ones the one that began last) was good. Per second: jobs done over the makespan, from the first enqueue to the last end; jobs that failed are not in it."),
+    Number(5, "job success and failure", "Jobs whose last attempt failed and is not tried again, by `bulk.failure.domain`, unknown where there is none."),
+    Number(6, "time to process", "Of each attempt that ended, retried ones too. Wait: start of work - enqueue - delay; negative ones (clock skew) are left out and counted. Work: end - start."),
+    Number(7, "inference time", "Seconds from the start of an inference to its end. First token, prefill and decode as the engine says."),
+    Number(8, "CPU during inference", "CPU seconds, a sum; for each output token: a sum over a sum. Share of the cores: the mean of the inferences' `bulk.inference.cpu.utilization`."),
+    Number(9, "RAM during inference", "The highest peak and the highest growth; of the start the mean."),
+    Number(10, "tokens generated", "Output tokens, a sum."),
+    Number(11, "tokens used", "Input tokens, a sum, cached ones included; of these the cached ones apart."),
+    Number(12, "tokens per second", "Output tokens over inference time: a sum over a sum. In decode: output tokens but the first of each inference, which prefill yields, over time in decode, n - 1 tokens of n; of inferences with two tokens or more."),
+    Number(13, "wait ratio", "Wait over wait + delay + work of an attempt, without negative waits; the mean over the attempts."),
+)  # fmt: skip
+
 METRICS: tuple[Metric, ...] = (
     Metric(M_HTTP_SERVER_DURATION, "histogram", "s", "Duration of HTTP server requests, by route, status and bulk.outcome.", "1,2,3", _REQUEST_SECONDS),
     Metric(M_CLIENT_OPERATION_DURATION, "histogram", "s", "Time to hand one job to the broker.", "3", _REQUEST_SECONDS),
     Metric(M_PROCESS_DURATION, "histogram", "s", "Time one job was worked on, by outcome and bulk.failure.domain.", "4,5,6", _INFERENCE_SECONDS),
     Metric(M_SENT_MESSAGES, "counter", "{message}", "Jobs handed to the broker.", "4"),
     Metric(M_CONSUMED_MESSAGES, "counter", "{message}", "Jobs taken from the broker.", "4"),
-    Metric(M_QUEUE_WAIT, "histogram", "s", "Queue wait of a job: start of work - enqueue - wanted delay. Negative waits (clock skew) are left out.", "6", _WAIT_SECONDS),
+    Metric(M_QUEUE_WAIT, "histogram", "s", "Queue wait of a job: start of work - enqueue - scheduled delay. Negative waits (clock skew) are left out.", "6", _WAIT_SECONDS),
     Metric(M_INFERENCE_DURATION, "histogram", "s", "Duration of one inference.", "7", _INFERENCE_SECONDS),
     Metric(M_INFERENCE_CPU_TIME, "histogram", "s", "CPU seconds of one inference.", "8", _INFERENCE_SECONDS),
     Metric(M_INFERENCE_MEMORY_PEAK, "histogram", "By", "Peak resident memory of the process during one inference.", "9", _BYTES),
     Metric(M_TOKEN_USAGE, "histogram", "{token}", "Tokens of one inference, by gen_ai.token.type.", "10,11", _TOKENS),
     Metric(M_TOKENS_PER_SECOND, "histogram", "{token}/s", "Output tokens over inference time.", "12", _RATE),
-    Metric(M_WAIT_RATIO, "histogram", "1", "Queue wait over total latency of the job.", "13", _RATIO),
+    Metric(M_WAIT_RATIO, "histogram", "1", "Queue wait over total latency (wait, delay and work) of the attempt.", "13", _RATIO),
     Metric(M_PROCESS_CPU_UTILIZATION, "gauge", "1", "CPU of this process as a share of the cores it may use.", "8"),
     Metric(M_PROCESS_MEMORY_USAGE, "updown", "By", "Resident memory of this process.", "9"),
     Metric(M_WORKER_MEMORY_UTILIZATION, "gauge", "1", "Memory that the limited cgroup of this process holds, caches it could give back left out, over the limit; absent without a limit.", "9"),
@@ -202,10 +231,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BULK_FAILURE_DOMAIN, "str", "", "input, model, resource, infra, timeout or code.", "5"),
     Attribute(JOB_ID, "str", "", "Id of the job, as its queue knows it.", "4"),
     Attribute(JOB_ATTEMPT, "int", "", "1 for the first try.", "6"),
-    Attribute(JOB_DELAY, "float", "s", "Wanted delay (ETA, countdown, retry back-off); not part of the wait.", "6"),
+    Attribute(JOB_DELAY, "float", "s", "Scheduled delay (ETA, countdown, retry back-off); not part of the queue wait.", "6"),
     Attribute(TIME_IN_QUEUE, "float", "s", "Queue wait, raw and signed.", "6"),
     Attribute(JOB_WAIT_NEGATIVE, "bool", "", "True when the wait came out negative (clock skew).", "6"),
-    Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency, 0..1; absent when the wait is negative.", "13"),
+    Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency (wait, delay and work), 0..1; absent when the wait is negative.", "13"),
     Attribute(PROCESS_PID, "int", "", "On the span of a job whose process was killed, which its parent records: that process; the resource is the parent's.", "5"),
     Attribute(TASK_NAME, "str", "", "Name of the task, as its queue knows it.", "4"),
     Attribute(GEN_AI_MODEL, "str", "", "Model asked for.", "7"),
@@ -228,6 +257,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(MEMORY_ANON, "int", "By", "Anonymous part of resident memory at the end.", "9"),
     Attribute(MEMORY_LIMIT, "int", "By", "Memory the process may use.", "9"),
     Attribute(MEMORY_EXACT, "bool", "", "False when the peak was sampled, not read from the kernel.", "9"),
+    Attribute(ENGINE_PID, "int", "", "Process of this host that answered the call, where it is another one: CPU and memory of the inference are that process's and its children's.", "8,9"),
+    Attribute(ENGINE_COMMAND, "str", "", "Name of that process, as the kernel has it.", "8,9"),
     Attribute(TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens over inference time.", "12"),
     Attribute(DECODE_TOKENS_PER_SECOND, "float", "{token}/s", "Output tokens after the first (which prefill yields) over decode time; absent below two tokens.", "12"),
     Attribute(BATCH_SIZE, "int", "{prompt}", "Prompts in the one call, where the engine was given several; tokens are their sums.", "7"),
@@ -238,6 +269,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(LOG_TRUNCATED, "int", "{char}", "On log records: characters cut off the body and the attributes; absent when none were.", ""),
 )  # fmt: skip
 
+RESOURCE: tuple[Attribute, ...] = (
+    Attribute(WORKER_CPUS, "float", "{core}", "Cores that the process may use; a quota makes it a fraction.", "8"),
+    Attribute(WORKER_CPU_SET, "str", "", "Which cores these are, as `0-3,8`.", "8"),
+    Attribute(WORKER_MEMORY_LIMIT, "int", "By", "Memory that the process's cgroup may hold.", "9"),
+    Attribute(SAMPLING, "str", "", "Description of the sampler that our spans are left to (`BULKSCOPE_SAMPLING=respect`): jobs and requests are missing, and counts by spans are too low. Absent where every span of ours is recorded, which is the default whatever sampler is configured.", "all"),
+    Attribute(SAMPLING_RATIO, "float", "1", "Share of the traces that this sampler keeps; absent where it has no ratio of its own, as when the caller decides.", "all"),
+)  # fmt: skip
+
 
 def markdown() -> str:
     """Return ``docs/telemetry.md``."""
@@ -245,9 +284,27 @@ def markdown() -> str:
         "# Telemetry",
         "",
         "Generated from `otel/bulkscope/conventions.py` by `python -m bulkscope.conventions`; do not edit.",
-        "The column *number* refers to the thirteen numbers listed in the README.",
+        "",
+        "## The thirteen numbers",
+        "",
+        "Each has this one definition in the studio's pages, reports, Kibana and Prometheus;",
+        "`tests/engines/test_numbers.py` loads one bulk into all of them and compares. A ratio that is said to be a sum",
+        "over a sum is of the inferences that have both.",
+        "",
+        "| # | number | definition |",
+        "|---|---|---|",
+        *(f"| {n.number} | {n.name} | {n.definition} |" for n in NUMBERS),
+        "",
+        "Quantiles are exact in reports and pages: linear interpolation between order statistics (Hyndman and Fan,",
+        "type 7), of a sample where a page says so. Kibana's are those of a t-digest. Prometheus has histograms: a",
+        "quantile is right to within its bucket, a sum, a count and a mean are exact. Three things Prometheus cannot",
+        "tell apart: it counts attempts where the others count jobs, so that a job that was delivered twice counts",
+        "twice; it has the tokens per second of inferences without an error, and none of decode; cached tokens and the",
+        "highest value of anything are not in it.",
         "",
         "## Metrics",
+        "",
+        "The column *number* refers to the numbers above.",
         "",
         "| name | kind | unit | number | meaning |",
         "|---|---|---|---|---|",
@@ -256,6 +313,9 @@ def markdown() -> str:
     lines += ["", "## Attributes of spans and log records", "", "| name | type | unit | number | meaning |"]
     lines += ["|---|---|---|---|---|"]
     lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in ATTRIBUTES]
+    lines += ["", "## Attributes of the resource", "", "| name | type | unit | number | meaning |"]
+    lines += ["|---|---|---|---|---|"]
+    lines += [f"| `{a.name}` | {a.type} | `{a.unit or '-'}` | {a.number} | {a.description} |" for a in RESOURCE]
     lines += [
         "",
         "## Log events",

@@ -28,7 +28,10 @@ KINDS = {
         ("3", "4", "5", "6", "13"),
         ("celery", "celery -P gevent", "celery -P eventlet", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq"),
     ),
-    "engine": (("7", "8", "9", "10", "11", "12"), ("xllamacpp", "llama-cpp-python", "transformers", "openai")),
+    "engine": (
+        ("7", "8", "9", "10", "11", "12"),
+        ("xllamacpp", "llama-cpp-python", "transformers", "openai", "requests", "aiohttp"),
+    ),
 }
 
 NOTES = {
@@ -36,9 +39,12 @@ NOTES = {
     "and by `opentelemetry-instrument` where no distribution has set up the SDK before that. Inferences of greenlets "
     "take turns in one thread: those that overlap share its CPU time as an estimate, and nothing is sent while one "
     "computes.",
-    "openai": "Any server with OpenAI's, llama-server's or Ollama's paths, through `openai`, `httpx` or `httpx2`. "
-    "The engine is another process, whose CPU and RAM are not this one's to measure. A stream has tokens when the "
-    "server says them (`stream_options`, or llama.cpp's timings).",
+    "openai": "Any server with OpenAI's, llama-server's, Ollama's or Anthropic's paths, through `openai`, `ollama`, "
+    "`anthropic`, `httpx` or `httpx2`. The engine is another process: CPU and RAM are measured where it runs on this "
+    "machine under the same user, outside of a container of its own, and are absent elsewhere. "
+    "A stream has tokens when the server says them (`stream_options`, or llama.cpp's timings).",
+    "requests": "As openai, through `urllib3` 1.26 and later.",
+    "aiohttp": "As openai; `litellm` sends by `httpx` over it, and is seen once.",
     "bullmq": "A job that is tried again has no queue wait: the broker puts it back and does not say when. "
     "The depth of the queue is not reported.",
     "taskiq": "The depth of the queue is reported for list queues on Redis.",

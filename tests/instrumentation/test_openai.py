@@ -11,7 +11,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind, StatusCode
 
-from bulkscope_instrumentation import openai as ours
+from bulkscope_instrumentation import _llm_answers, _llm_call
 from bulkscope_instrumentation.openai import OpenaiInstrumentor
 from tests.telemetry import Telemetry
 from tests.tiny_server import LETTERS, serve
@@ -290,9 +290,9 @@ def test_a_stream_that_breaks(telemetry: Telemetry) -> None:
 
 def test_faults_of_ours_reach_nobody(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ours, "_Call", None)
+        patch.setattr(_llm_call, "Call", None)
         assert httpx.post(f"{url}/v1/chat/completions", json=CHAT).status_code == 200
     with monkeypatch.context() as patch:
-        patch.setattr(ours.answers, "read", None)
+        patch.setattr(_llm_answers, "read", None)
         assert httpx.post(f"{url}/v1/chat/completions", json=CHAT).status_code == 200
     assert [span.name for span in telemetry.spans()] == ["chat mine"]

@@ -113,3 +113,22 @@ def test_nothing_is_imported_after_set_up(sink: Sink, spawn: Spawn) -> None:
     assert {"x", "of the first", "of the second"} < jobs
     assert sink.logs
     assert sink.points
+
+
+# What OpenTelemetry's own packages bring along, whatever is switched on; ours; and the interpreter's.
+CARRIED = {
+    "bulkscope", "bulkscope_instrumentation", "opentelemetry", "packaging", "psutil", "typing_extensions", "wrapt",
+    "__main__", "__mp_main__", "sitecustomize", "_distutils_hack", "_virtualenv",
+}  # fmt: skip
+LOADED = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+
+
+def test_nothing_of_a_path_that_is_off_is_imported(sink: Sink, spawn: Spawn) -> None:
+    """No gRPC, protobuf or requests, no page of metrics, and none of the libraries that are instrumented."""
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", LOADED, env=environment(sink.url))
+    loaded = process.communicate(timeout=60)[0].splitlines()[-1].split()
+    assert set(loaded) <= CARRIED, set(loaded) - CARRIED
+    assert {"bulkscope", "bulkscope_instrumentation"} <= set(loaded)
+    grpc = environment(sink.url) | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"}
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", LOADED, env=grpc)
+    assert any("grpc" in line.split() for line in process.communicate(timeout=60)[0].splitlines()), "would be seen"

@@ -301,13 +301,13 @@ def test_our_exporters_import_nothing_when_they_send(sink: Sink, spawn: Spawn) -
 LOCKED = """
 import os, threading
 import bulkscope
-from bulkscope import _pipeline
+from bulkscope._export import pipeline
 
 with bulkscope.dequeue("q", job_id="parent"):
     pass
-provider = _pipeline.providers()["metrics"]
+provider = pipeline.providers()["metrics"]
 consumer = provider._measurement_consumer
-(reader,) = _pipeline.processors("metrics", provider)
+(reader,) = pipeline.processors("metrics", provider)
 locks = [consumer._lock, reader._export_lock, *(storage._lock for storage in consumer._reader_storages.values())]
 held, go_on = threading.Event(), threading.Event()
 
@@ -351,7 +351,6 @@ def test_odd_bounds_of_the_flush(text: str, seconds: float, monkeypatch: pytest.
 TWICE = """
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 initialize()
-from bulkscope import _pipeline
 import bulkscope
 with bulkscope.dequeue("q", job_id="1"):
     pass

@@ -79,7 +79,7 @@ def test_a_busy_neighbour_is_not_counted(meter: Meter) -> None:
 
 NATIVE = """
 import sys, time, numpy
-from bulkscope._meter import Meter
+from bulkscope._host.meter import Meter
 matrix = numpy.random.default_rng(1).standard_normal((900, 900))
 matrix @ matrix  # the pool's threads begin
 meter = Meter()
@@ -356,7 +356,7 @@ def test_two_on_one_core_wait_for_it_half_of_the_time() -> None:
     core = min(os.sched_getaffinity(0))
     code = f"""
 import os; os.sched_setaffinity(0, [{core}])
-from bulkscope._meter import Meter
+from bulkscope._host.meter import Meter
 from tests.otel.burning import burn
 import sys
 print("ready", flush=True); sys.stdin.readline()

@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from bulkscope import _safe
 from bulkscope._export import otlp
+from tests import chance
 from tests.otel.records import RESOURCES, SCOPES, VALUES, attributes
 
 
@@ -68,16 +69,18 @@ def log(rng: random.Random) -> ReadableLogRecord:
     return ReadableLogRecord(record, rng.choice(RESOURCES), rng.choice(SCOPES))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(40 * chance.TIMES))
 def test_random_spans_mean_the_same(seed: int) -> None:
-    rng = random.Random(seed)
+    rng = chance.rng(seed)
     batch = [span(rng) for _ in range(rng.choice((0, 1, 30)))]
     assert ExportTraceServiceRequest.FromString(encode_spans(batch)) == official_spans(batch)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(40 * chance.TIMES))
 def test_random_log_records_mean_the_same(seed: int) -> None:
-    rng = random.Random(seed)
+    rng = chance.rng(seed)
     batch = [log(rng) for _ in range(rng.choice((0, 1, 30)))]
     assert ExportLogsServiceRequest.FromString(encode_logs(batch)) == official_logs(batch)
 

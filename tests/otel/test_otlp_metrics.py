@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace import TracerProvider
 
 from bulkscope._export.otlp_metrics import encode_metrics
+from tests import chance
 from tests.otel.records import RESOURCES, SCOPES, attributes
 
 NUMBERS: list[Any] = [0, 1, -1, 2**62, 0.0, -0.0, 1.5, -1e300, float("inf")]
@@ -73,9 +74,10 @@ def data(rng: random.Random) -> Any:
     )()
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(60 * chance.TIMES))
 def test_random_metrics_mean_the_same(seed: int) -> None:
-    rng = random.Random(seed)
+    rng = chance.rng(seed)
     groups = [
         sdk.ResourceMetrics(
             resource,

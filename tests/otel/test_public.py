@@ -21,9 +21,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import bulkscope
 from bulkscope import _public, _safe
-from bulkscope._jobs import bulks
-from bulkscope._jobs import job as _job
+from bulkscope._jobs import bulks, clock, send, work
 from bulkscope._jobs.bulks import Bulk
+from bulkscope._jobs.heartbeat import heartbeat
+from bulkscope._jobs.job import Job
 from tests.telemetry import Telemetry
 
 
@@ -84,7 +85,7 @@ def test_one_job(telemetry: Telemetry) -> None:
 def test_on_one_machine_the_wait_comes_from_a_clock_that_nobody_sets(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, boot: str, wait: Any
 ) -> None:
-    if _job._boot() is None:
+    if clock.stamp() is None:
         pytest.skip("this system does not name its boots")
     with monkeypatch.context() as patch:
         now = time.time_ns
@@ -366,16 +367,16 @@ def test_a_time_limit_that_strikes_in_our_code_passes_on(telemetry: Telemetry, m
         raise SoftTimeLimitExceeded
 
     with monkeypatch.context() as patch:
-        patch.setattr(_job.Work, "_announce", _safe.guarded(struck))
-        with pytest.raises(SoftTimeLimitExceeded), _job.working(lambda: _job.Work(**JOB)):
+        patch.setattr(work.Work, "_announce", _safe.guarded(struck))
+        with pytest.raises(SoftTimeLimitExceeded), work.working(lambda: work.Work(JOB, {})):
             raise AssertionError("the job's own code is not reached")
     with monkeypatch.context() as patch:
-        patch.setattr(_job.Work, "_describe", struck)
-        with pytest.raises(SoftTimeLimitExceeded), _job.working(lambda: _job.Work(**JOB)):
+        patch.setattr(work.Work, "_describe", struck)
+        with pytest.raises(SoftTimeLimitExceeded), work.working(lambda: work.Work(JOB, {})):
             pass
     assert otel_context.get_current() == {}
     assert len(telemetry.spans()) == 2
-    assert not _job._heartbeat._running
+    assert not heartbeat._running
 
 
 @pytest.mark.parametrize("name", ["_enter", "_leave"])
@@ -411,7 +412,7 @@ def test_a_context_that_cannot_be_changed_costs_the_job_nothing(
         raise RuntimeError("the context's own")
 
     def application() -> int:
-        with _job.sending(lambda: _job.Send(system="redis", queue="q", job_id="j", task="t")) as sent:
+        with send.sending(lambda: send.Send(JOB)) as sent:
             assert sent.headers
         with bulkscope.enqueue("q") as job:
             pass
@@ -422,14 +423,14 @@ def test_a_context_that_cannot_be_changed_costs_the_job_nothing(
         faulty.setattr(otel_context, name, fault)
         assert contextvars.copy_context().run(application) == 1
     assert sorted(span.name for span in telemetry.spans()) == ["chat m", "process q", "send q", "send q"]
-    assert not _job._heartbeat._running
+    assert not heartbeat._running
 
 
-JOB: dict[str, Any] = {"system": "redis", "queue": "q", "job_id": "j", "task": "t", "headers": {}}
+JOB = Job(system="redis", queue="q", id="j", task="t")
 
 
 def test_a_start_that_fails_half_way_is_still_a_job(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_job._heartbeat, "add", lambda work: 1 / 0)
+    monkeypatch.setattr(heartbeat, "add", lambda work: 1 / 0)
     with bulkscope.dequeue("q", job_id="j"):
         pass
     assert [span.attributes["bulk.outcome"] for span in telemetry.spans()] == ["ok"]
@@ -438,13 +439,45 @@ def test_a_start_that_fails_half_way_is_still_a_job(telemetry: Telemetry, monkey
     assert otel_context.get_current() == {}
 
 
+def test_a_send_that_fails_after_its_span_began_is_still_a_job_of_its_bulk(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "stamp", lambda: 1 / 0)
+    with bulkscope.enqueue("q", bulk_id="b") as job:
+        pass
+    assert job.job_id
+    (span,) = telemetry.spans()
+    assert (span.name, span.attributes["bulk.id"]) == ("send q", "b")
+    assert otel_context.get_current() == {}
+
+
+def test_a_time_limit_that_strikes_a_send_ends_its_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SoftTimeLimitExceeded(Exception):
+        """As Celery raises it."""
+
+    def struck() -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(clock, "stamp", struck)
+    with pytest.raises(SoftTimeLimitExceeded), send.sending(lambda: send.Send(JOB)):
+        raise AssertionError("nothing is handed over")
+    assert [span.name for span in telemetry.spans()] == ["send q"]
+
+
+def test_the_end_of_a_send_that_fails_ends_its_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send, "is_overload", lambda error: 1 / 0)
+    with pytest.raises(KeyError), bulkscope.enqueue("q"):
+        raise KeyError("the broker's own")
+    assert [span.name for span in telemetry.spans()] == ["send q"]
+
+
 def test_a_job_that_is_not_sampled_announces_nothing(telemetry: Telemetry) -> None:
     unsampled = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
-    work = _job.Work(**(JOB | {"headers": unsampled}))
-    work.span = trace.NonRecordingSpan(trace.INVALID_SPAN_CONTEXT)
-    work._announce()
+    job = work.Work(JOB, unsampled)
+    job.span = trace.NonRecordingSpan(trace.INVALID_SPAN_CONTEXT)
+    job._announce()
     assert telemetry.logs() == []
-    assert not _job._heartbeat._running
+    assert not heartbeat._running
 
 
 def test_the_names_are_there_after_set_up() -> None:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from bulkscope import conventions
+from prometheus import build
 from tests.engines.binaries import binary
 from tests.processes import BIN, environment, free_port
 from tests.production.prometheus import server
@@ -58,6 +59,52 @@ def sources(expression: str) -> set[str]:
                 found.add(name)
                 pending += [RECORDED[name]] if name in RECORDED else []
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
+
+
+def test_the_built_rules_are_what_the_source_says() -> None:
+    assert build.BUILT.read_text() == build.built(), "run python -m prometheus.build"
+
+
+def test_how_a_rate_is_made_stands_once() -> None:
+    """A counter whose series may be new has its rate by ``build.Levels.rate``; no other rule has it by hand."""
+    by_hand = [rule["expr"] for rule in yaml.safe_load(build.SOURCE.read_text())["rules"] if "expr" in rule]
+    assert len(by_hand) > 10
+    assert not [expr for expr in by_hand if "rate(" in expr]
+    assert sum("unless on (job, instance) job_instance:telemetry:resumed" in expr for expr in RECORDED.values()) > 30
+
+
+SOURCE = "about: x\ngroup: g\nlevels: {queue: [environment, destination]}\nrules:\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("{record: a}", "one of rate, histogram, expr"),
+        ("{rate: a_total, record: a, per: queue}", "per is not known; there are about, by"),
+        ("{rate: a_total, record: a}", "a: lacks 'by'"),
+        ("{histogram: a, level: queue}", "a: lacks 'quantiles'"),
+        ("{", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_source_says_where(tmp_path: Path, rule: str, says: str) -> None:
+    path = tmp_path / "numbers.yaml"
+    path.write_text(f"{SOURCE}  - {rule}\n")
+    with pytest.raises(build.BadSource) as raised:
+        build.built(path)
+    assert says in str(raised.value)
+    assert "numbers.yaml" in str(raised.value)
+
+
+def test_a_rate_stands_in_any_expression(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.yaml"
+    rule = '  - record: r\n    expr: |\n      2 * (\n        {rate: a_total{x="1"}, by: queue, kind}\n      ) > 0\n'
+    path.write_text(SOURCE + rule)
+    (made,) = yaml.safe_load(build.built(path))["groups"][0]["rules"]
+    assert made["record"] == "r"
+    assert re.sub(r"\s+", " ", made["expr"]).strip() == (
+        '2 * ( sum by (environment, destination, kind) ( ( (a_total{x="1"} unless a_total{x="1"} offset 5m) / 300 or '
+        'rate(a_total{x="1"}[5m]) ) unless on (job, instance) job_instance:telemetry:resumed ) ) > 0'
+    )
 
 
 def test_every_rule_is_there_once() -> None:
@@ -290,7 +337,11 @@ NUMBERS: dict[int, list[Known]] = {
         Known(f"model:gen_ai_seconds_per_token:ratio_rate5m{{{LARGE}}}", f"sum({INFERENCE}_sum{{{LARGE}}}) / 600"),
     ],
     12: [
-        Known(f"model:bulk_inference_tokens_per_second:mean5m{{{SMALL}}}", _mean(RATE, SMALL)),
+        # Inferences of jobs that fail afterwards have no error of their own.
+        Known(
+            f"model:gen_ai_output_tokens_per_second:ratio_rate5m{{{SMALL}}}",
+            f"160 / sum({INFERENCE}_sum{{{SMALL}}})",
+        ),
         Known(f"model:bulk_inference_tokens_per_second:p50_5m{{{SMALL}}}", _quantile(0.5, RATE, SMALL)),
     ],
     13: [

@@ -1030,11 +1030,12 @@ def test_after_lost_answers_a_second_run_ends_well(run: Run, times: int) -> None
             run.key_file.unlink()
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arguments", [(), ("--rotate-keys",)])
-def test_four_runs_at_once_all_end_well(run: Run, arguments: tuple[str, ...]) -> None:
+def test_four_runs_at_once_all_end_well(run: Run, arguments: tuple[str, ...], rounds: int) -> None:
     if arguments:
         assert run.all() == 0
-    for _ in range(3):
+    for _ in range(rounds):
         started = [run.apart("", *arguments) for _ in range(4)]
         said = [one.communicate(timeout=120)[0].decode() for one in started]
         assert [one.returncode for one in started] == [0] * 4, said

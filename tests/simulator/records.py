@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.storage.store import Store
+from tests.rows import BEGIN_NS, insert
 from tests.rows import columns as of_columns
-from tests.rows import insert
 from tests.simulator.engine import READ_AHEAD, Attempt, Process, Put, Run, Timeline
 from tests.simulator.system import MIB, Host, Pool, Telemetry
 
-START_NS = 1_760_000_000_000_000_000
 QUEUE, TASK, SYSTEM = "prompts", "generate", "redis"
 # Where the API runs when it runs on none of the workers' hosts.
 API_HOST = "api-1"
@@ -81,7 +80,7 @@ class _Clock:
         self.steps = host.clock_steps
 
     def ns(self, at: float) -> int:
-        return START_NS + round((at + self.ahead(at)) * 1e9)
+        return BEGIN_NS + round((at + self.ahead(at)) * 1e9)
 
     def ahead(self, at: float) -> float:
         return self.offset + sum(by for when, by in self.steps if at >= when)
@@ -235,7 +234,7 @@ class _Writer:
             middle = [a.end for a in self.ended if id(a) in self.no_consumer and a.end is not None]
             if refused:
                 self.tables["ingest"].add(1, {
-                    "time_ns": START_NS + round(float(np.median(middle)) * 1e9), "signal": "traces",
+                    "time_ns": BEGIN_NS + round(float(np.median(middle)) * 1e9), "signal": "traces",
                     "transport": "http", "outcome": "refused", "reason": "span ends before it starts",
                     "records": refused,
                 })  # fmt: skip
@@ -490,7 +489,7 @@ class _Writer:
         if clock.steps:
             times = np.array([clock.ns(at) for at in ticks.tolist()], np.int64)
         else:
-            times = START_NS + np.rint((ticks + clock.offset) * 1e9).astype(np.int64)
+            times = BEGIN_NS + np.rint((ticks + clock.offset) * 1e9).astype(np.int64)
         kept = np.isfinite(values)
         self.tables["points"].add(int(kept.sum()), {
             "time_ns": times[kept], "start_ns": None if start is None else clock.ns(start), "name": name,
@@ -638,7 +637,7 @@ class _Writer:
     def _cut(self, found: dict[str, pa.Table], lost: Lost) -> tuple[dict[str, pa.Table], Lost]:
         if self.faults.cut is None:
             return found, lost
-        first, last = (START_NS + round(min(at, 1e8) * 1e9) for at in self.faults.cut)
+        first, last = (BEGIN_NS + round(min(at, 1e8) * 1e9) for at in self.faults.cut)
 
         def keep(table: pa.Table, column: str) -> pa.Table:
             times = table[column].to_numpy()

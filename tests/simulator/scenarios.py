@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
+from tests.rows import BEGIN_NS
 from tests.simulator.engine import Run, simulate
-from tests.simulator.records import START_NS
 from tests.simulator.system import (
     GIB,
     KIB,
@@ -56,7 +56,7 @@ class Scenario:
 
     def now_ns(self, run: Run) -> int:
         """When the verdict is asked for, in ns since the epoch."""
-        return START_NS + round((run.end + ASKED_AFTER_S) * 1e9)
+        return BEGIN_NS + round((run.end + ASKED_AFTER_S) * 1e9)
 
 
 def scenarios(series: int = 0) -> Iterable[Scenario]:

@@ -10,6 +10,7 @@ from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import report as render
 from bulkscope_studio.services import capacities, comparisons, reports
 from bulkscope_studio.storage.store import Store
+from tests.rows import Places
 from tests.studio.explaining import Job, Tables, alive, written
 
 # Without the phase that explains a failure, which takes minutes.
@@ -21,15 +22,14 @@ def queues(draw: st.DrawFn) -> tuple[list[Job], int]:
     """A queue on a few workers, first come first served and without gaps, with the jobs of up to two bulks."""
     workers = draw(st.integers(1, 4))
     jobs = draw(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 4000), st.booleans()), min_size=1, max_size=30))
-    free = [0.0] * workers
+    places = Places(workers, 0.0)
     made = []
     for number, (gap, work, other) in enumerate(jobs):
         put = made[-1].put + gap / 1000 if made else 1.0
-        who = free.index(min(free))
-        start = max(put, free[who])
-        free[who] = start + work / 1000
+        who, start = places.take(put)
+        places.free[who] = start + work / 1000
         bulk = "other" if other and number else "bulk"
-        made.append(Job(f"j{number}", put, start, free[who], who + 1, bulk))
+        made.append(Job(f"j{number}", put, start, places.free[who], who + 1, bulk))
     return made, workers
 
 

@@ -1,18 +1,17 @@
-"""What several tests of the studio begin with; and each draws the same every time."""
+"""What several tests of the studio begin with; and hypothesis draws as ``tests.chance`` says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from bulkscope_studio.storage.store import Store
+from tests import chance
 from tests.studio.browsing import browser, empty, page  # noqa: F401 (fixtures)
 from tests.studio.sample import fill
 
-# Derandomized, without deadlines, and without the check that drawing is fast: a loaded machine fails no test.
-settings.load_profile("ci")
+chance.steady()
 
 
 @pytest.fixture

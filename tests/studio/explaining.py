@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bulkscope_studio.rendering import explained
+from bulkscope_studio.rendering import explanation
 from bulkscope_studio.services.reports import bulk_explanation
 from bulkscope_studio.storage.store import Store
 from tests import rows
-from tests.rows import Tables, table
+from tests.rows import Tables, ns, span, table
 from tests.simulator import records
 from tests.simulator.scenarios import Scenario
 
-BEGIN = 1_760_000_000_000_000_000
 _THINGS = (
-    "jobs|workers|times|attempts|cores|places|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
-    "models|pairs|servers|steps|threads|counts|are|were|have"
+    "jobs|workers|times|attempts|cores|slots|processes|spans|records|requests|tokens|inferences|bulks|queues|hosts|"
+    "models|pairs|stalls|steps|threads|counts|are|were|have"
 )
 # What must not stand in a sentence: absent numbers, negative zeros, nothing counted as if it were something, wrong
 # plurals, ranges from a number to itself, empty brackets, floating point as programs write it.
@@ -60,11 +59,6 @@ class Job:
     killed: bool = False
 
 
-def ns(at: float) -> int:
-    """Return nanoseconds since the epoch."""
-    return BEGIN + round(at * 1e9)
-
-
 def written(
     jobs: Iterable[Job],
     requests: Iterable[Mapping[str, Any]] = (),
@@ -76,12 +70,13 @@ def written(
     logs: list[dict[str, Any]] = []
     for number, job in enumerate(jobs, 1):
         own = {"bulk_id": job.bulk, "job_id": job.name, "trace_id": f"{number:032x}"}
-        span = f"{number:016x}"
+        identity = f"{number:016x}"
         if job.put is not None and job.attempt == 1:
             spans.append(
-                own
-                | {"span_id": f"a{span[1:]}", "name": "send", "kind": "PRODUCER", "start_ns": ns(job.put),
-                   "end_ns": ns(job.put), "status": "UNSET", "delay": job.delay, "queue": job.columns.get("queue")}
+                span(
+                    "PRODUCER", ns(job.put), ns(job.put), span_id=f"a{identity[1:]}", name="send", delay=job.delay,
+                    queue=job.columns.get("queue"), **own,
+                )
             )  # fmt: skip
         if job.start is None:
             continue
@@ -92,23 +87,26 @@ def written(
         if wait is None and job.put is not None:
             wait = job.start - job.put - (job.delay or 0.0)
         logs.append(
-            own | at | {"span_id": span, "time_ns": ns(job.start), "event_name": "bulk.job.started",
+            own | at | {"span_id": identity, "time_ns": ns(job.start), "event_name": "bulk.job.started",
                         "attributes": json.dumps({"bulk.job.attempt": job.attempt})}
         )  # fmt: skip
         if job.end is None or (job.killed and job.seen is not None):
             logs.append(logs[-1] | {"time_ns": ns(job.seen or job.start), "event_name": "bulk.job.heartbeat"})
         if job.end is None:
             continue
-        of_parent = {"span_id": f"d{span[1:]}", "service_instance_id": None, "resource_id": "r0"} if job.killed else {}
+        of_parent: dict[str, Any] = {}
+        if job.killed:
+            of_parent = {"span_id": f"d{identity[1:]}", "service_instance_id": None, "resource_id": "r0"}
         spans.append(
-            own | at | {"span_id": span, "name": "process", "kind": "CONSUMER", "start_ns": ns(job.start),
-                        "end_ns": ns(job.end), "status": "UNSET", "outcome": "ok", "wait": wait, "delay": job.delay,
-                        "attempt": job.attempt} | of_parent | job.columns
+            span(
+                "CONSUMER", ns(job.start), ns(job.end), span_id=identity, name="process", outcome="ok", wait=wait,
+                delay=job.delay, attempt=job.attempt,
+            ) | own | at | of_parent | job.columns
         )  # fmt: skip
         if job.inference is not None and not job.killed:
             spans.append(
-                own | at | {"span_id": f"b{span[1:]}", "name": "chat", "kind": "INTERNAL", "status": "UNSET",
-                            "start_ns": ns(job.start), "end_ns": ns(job.end)} | job.inference
+                span("INTERNAL", ns(job.start), ns(job.end), span_id=f"b{identity[1:]}", name="chat")
+                | own | at | job.inference
             )  # fmt: skip
     for number, asked in enumerate(requests, 1):
         spans.append(
@@ -126,8 +124,9 @@ def written(
 def alive(worker: int, first: float, last: float, host: str = "h") -> list[dict[str, Any]]:
     """Return samples by which a worker is known to have lived from ``first`` to ``last``, both in s."""
     return [
-        {"time_ns": ns(at), "name": "process.memory.usage", "type": "sum", "value": 1e8, "host_name": host,
-         "pid": worker, "service_instance_id": f"i{worker}", "resource_id": f"r{worker}"}
+        rows.alive(
+            ns(at), 1e8, host_name=host, pid=worker, service_instance_id=f"i{worker}", resource_id=f"r{worker}"
+        )
         for at in (first, last)
     ]  # fmt: skip
 
@@ -161,7 +160,7 @@ def explain(tables: Tables, bulk: str = "bulk", now: float = 1e6) -> dict[str, A
 def simulated(scenario: Scenario) -> tuple[Tables, float]:
     """Return the tables of a scenario, and when its verdict is asked for, in s."""
     run = scenario.run()
-    return records.rows(run)[0], (scenario.now_ns(run) - BEGIN) / 1e9
+    return records.rows(run)[0], (scenario.now_ns(run) - rows.BEGIN_NS) / 1e9
 
 
 def sentences(found: Mapping[str, Any]) -> Iterator[str]:
@@ -169,8 +168,8 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
     for finding in found["findings"]:
         yield finding["text"]
         yield from (item["text"] for item in finding["evidence"])
-    yield from explained.summary(found)
-    yield from explained.chain(found)
+    yield from explanation.summary(found)
+    yield from explanation.chain(found)
 
 
 def silly(found: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:

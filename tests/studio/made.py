@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 
 from bulkscope_studio.storage.store import Store
-from tests.rows import insert, table
-
-START_NS = 1_760_000_000_000_000_000
-MIB = 2**20
+from tests.rows import MIB, Places, alive, insert, ns, span, table
 
 
 @dataclass
@@ -29,17 +26,16 @@ class Made:
         gap: float = 0.0, failed: Sequence[int] = (),
     ) -> float:  # fmt: skip
         """First come, first served; a worker's first job takes ``load`` s more, each place stands free for ``gap``."""
-        free = [(-1.0, first_pid + n) for n in range(workers)]
+        places = Places(workers, -1.0)
         used: set[int] = set()
         last = 0.0
         base = len(self.rows)
         for n, (put, work) in enumerate(zip(arrivals, services, strict=True)):
-            free.sort()
-            ready, pid = free.pop(0)
-            start = max(put, ready)
+            place, start = places.take(put)
+            pid = first_pid + place
             end = start + work + (load if pid not in used else 0.0)
             used.add(pid)
-            free.append((end + gap, pid))
+            places.free[place] = end + gap
             last = max(last, end)
             job = f"{bulk}-{base + n}"
             who = {
@@ -49,31 +45,29 @@ class Made:
             self.sent(put, job, bulk, queue)
             bad = n in failed
             self.rows.append(
-                who | {
-                    "span_id": f"c{job}", "kind": "CONSUMER", "start_ns": ns(start), "end_ns": ns(end), "attempt": 1,
-                    "status": "ERROR" if bad else "UNSET", "outcome": "internal_error" if bad else "ok", "queue": queue,
-                    "wait": start - put,
-                }
+                span(
+                    "CONSUMER", ns(start), ns(end), span_id=f"c{job}", attempt=1, queue=queue, wait=start - put,
+                    status="ERROR" if bad else "UNSET", outcome="internal_error" if bad else "ok", **who,
+                )
             )  # fmt: skip
             model = models[n % len(models)]
             if model:
                 self.rows.append(
-                    who | {
-                        "span_id": f"i{job}", "kind": "INTERNAL", "start_ns": ns(start), "end_ns": ns(end),
-                        "status": "UNSET", "model": model, "output_tokens": tokens, "cpu_time": work,
-                        "memory_peak": 300 * MIB, "memory_file": 100 * MIB, "memory_limit": 2000 * MIB,
-                    }
+                    span(
+                        "INTERNAL", ns(start), ns(end), span_id=f"i{job}", model=model, output_tokens=tokens,
+                        cpu_time=work, memory_peak=300 * MIB, memory_file=100 * MIB, memory_limit=2000 * MIB, **who,
+                    )
                 )  # fmt: skip
-        for _, pid in free:
+        for pid in range(first_pid, first_pid + workers):
             self.alive[pid] = (min(arrivals), last)
         return last
 
     def sent(self, put: float, job: str, bulk: str, queue: str = "q") -> None:
         self.rows.append(
-            {
-                "trace_id": f"t{job}", "span_id": f"p{job}", "kind": "PRODUCER", "start_ns": ns(put), "end_ns": ns(put),
-                "status": "UNSET", "bulk_id": bulk, "job_id": job, "queue": queue,
-            }
+            span(
+                "PRODUCER", ns(put), ns(put), trace_id=f"t{job}", span_id=f"p{job}", bulk_id=bulk, job_id=job,
+                queue=queue,
+            )
         )  # fmt: skip
 
     def store(self, path: Path | None = None, shift_ns: int = 0, seed: int | None = None) -> Store:
@@ -82,20 +76,15 @@ class Made:
             np.random.default_rng(seed).shuffle(rows)  # type: ignore[arg-type]
         rows = [row | {name: row[name] + shift_ns for name in ("start_ns", "end_ns")} for row in rows]
         points = [
-            {"time_ns": ns(at) + shift_ns, "name": "process.memory.usage", "type": "sum", "value": 1.0,
-             "service_instance_id": f"i{pid}", "host_name": "h", "pid": pid}
+            alive(ns(at) + shift_ns, service_instance_id=f"i{pid}", host_name="h", pid=pid)
             for pid, times in self.alive.items()
             for at in times
-        ]  # fmt: skip
+        ]
         store = Store(path or Path(":memory:"))
         connection = store.connection()
         insert(connection, {"spans": table("spans", rows), "points": table("points", points)})
         connection.close()
         return store
-
-
-def ns(at: float) -> int:
-    return START_NS + round(at * 1e9)
 
 
 def at_once(jobs: int, workers: int, seed: int = 0, mean: float = 1.0, **more: Any) -> Made:

@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterable
 from importlib.resources import files
 from typing import Any
 
-import duckdb
-
 from bulkscope_studio.analysis.capacity.capacity import UnknownModel
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.rendering import capacity as render_capacity
 from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import explanation, report
@@ -25,27 +22,11 @@ from bulkscope_studio.services.reports import Unknown, Wrong
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
+from tests import rows
+from tests.rows import SECOND, Places, Row
 
-SECOND = 10**9
 MINUTE = 60 * SECOND
-Row = dict[str, Any]
 Text = Callable[[Any, Output], None]
-
-
-def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> None:
-    """Insert rows as they are, past the decoder; columns that a row does not name are NULL."""
-    listed = list(rows)
-    if not listed:
-        return
-    names = dict(otlp_decode.TABLES[table])
-    types = {"s": "VARCHAR", "i": "BIGINT", "n": "INTEGER", "d": "DOUBLE", "b": "BOOLEAN"}
-    used = [name for name in names if any(name in row for row in listed)]
-    marks = ", ".join(f"CAST(? AS {types[names[name]]})" for name in used)
-    ignore = "OR IGNORE " if table == "resources" else ""
-    con.executemany(
-        f"INSERT {ignore}INTO {table} ({', '.join(used)}) VALUES ({marks})",
-        [[row.get(name) for name in used] for row in listed],
-    )
 
 
 def bulk(name: str, now_ns: int, jobs: int = 12, workers: int = 2, seed: int = 1, resource: str = "r") -> list[Row]:
@@ -55,23 +36,24 @@ def bulk(name: str, now_ns: int, jobs: int = 12, workers: int = 2, seed: int = 1
     trace = f"{rng.getrandbits(128):032x}"
 
     def span(kind: str, start: int, end: int, **more: Any) -> Row:
-        return {
-            "trace_id": trace, "span_id": f"{rng.getrandbits(64):016x}", "name": kind.lower(), "kind": kind,
-            "start_ns": start, "end_ns": end, "status": "UNSET", "scope": "s", "service_name": "svc", "bulk_id": name,
-            "resource_id": resource, **more,
-        }  # fmt: skip
+        own = f"{rng.getrandbits(64):016x}"
+        return rows.span(
+            kind, start, end, trace_id=trace, span_id=own, name=kind.lower(), scope="s", service_name="svc",
+            bulk_id=name, resource_id=resource, **more,
+        )  # fmt: skip
 
     found = [
         span("SERVER", begin, begin + 10**7, http_method="POST", http_status=200, http_route="/b", outcome="ok",
              bulk_size=jobs, enqueue_duration=0.005, host_name="api", pid=1, service_instance_id="api")
     ]  # fmt: skip
-    free = [begin + 2 * 10**7] * workers
+    places = Places(workers, begin + 2 * 10**7)
     for number in range(jobs):
-        job, place = f"{name}-{number}", min(range(workers), key=lambda n: free[n])
+        job = f"{name}-{number}"
         put = begin + 10**6 * (number + 1)
-        start = max(free[place], put) + 2 * 10**6
+        place, ready = places.take(put)
+        start = ready + 2 * 10**6
         end = start + SECOND // 2 + rng.randrange(SECOND // 2)
-        free[place] = end
+        places.free[place] = end
         at = {"host_name": "h", "pid": 100 + place, "service_instance_id": f"{name}-w{place}"}
         found.append(span("PRODUCER", put, put + 10**5, job_id=job, queue="q", host_name="api", pid=1))
         work = span("CONSUMER", start, end, job_id=job, queue="q", attempt=1, wait=(start - put) / 1e9,
@@ -104,9 +86,9 @@ def page(store: Store, name: str, given: Row) -> list[Row]:
     """Return the rows of a page's query, as JSON would hold them."""
     named = set(re.findall(r"\$([a-z]\w*)", load(f"page_{name}")))
     known = summaries.EVER | given
-    rows = asyncio.run(Data(store, dict).rows(name, **{key: known[key] for key in named if key in known}))
-    json.dumps(rows, allow_nan=True)
-    return rows
+    found = asyncio.run(Data(store, dict).rows(name, **{key: known[key] for key in named if key in known}))
+    json.dumps(found, allow_nan=True)
+    return found
 
 
 def console() -> Output:
@@ -154,18 +136,9 @@ def told(ask: Callable[[], Any]) -> Any:
 
 def everything(store: Store) -> dict[str, Any]:
     """Return the answers that are of no one bulk."""
-    rows = reports.list_bulks(store)
-    report.bulks(rows, console())
+    listed = reports.list_bulks(store)
+    report.bulks(listed, console())
     capacity = told(
         lambda: spoken(capacities.system_capacity(store), render_capacity.text, render_capacity.markdown)
     )  # fmt: skip
-    return {"bulks": rows, "capacity": capacity}
-
-
-def decoded(store: Store, found: otlp_decode.Decoded) -> None:
-    """Store what the decoder made of a request."""
-    con = store.connection()
-    for name, table in found.arrow().items():
-        con.register("incoming", table)
-        con.execute(f"INSERT {'OR IGNORE ' if name == 'resources' else ''}INTO {name} SELECT * FROM incoming")
-        con.unregister("incoming")
+    return {"bulks": listed, "capacity": capacity}

@@ -10,10 +10,8 @@ import pyarrow as pa
 
 from bulkscope_studio.storage import views
 from bulkscope_studio.storage.saved_runs import Tables
+from tests.rows import BEGIN_NS, MIB, SECOND
 
-S = 1_000_000_000
-START_NS = 1_760_000_000 * S
-MIB = 2**20
 ATTEMPTS = {
     "bulk_id": pa.string(), "job_id": pa.string(), "span_id": pa.string(), "attempt": pa.int32(),
     "enqueue_ns": pa.int64(), "start_ns": pa.int64(), "end_ns": pa.int64(), "retried": pa.bool_(), "ok": pa.bool_(),
@@ -65,7 +63,7 @@ def bulk(
     skew: float = 0.8,
     name: str = "b",
     model: str = "m",
-    at_ns: int = START_NS,
+    at_ns: int = BEGIN_NS,
     workers: int = 2,
 ) -> Tables:
     """Make one bulk. Bulks with equal ``prompts`` send the same prompts, whose lengths are log-normal with ``skew``."""
@@ -88,7 +86,7 @@ def bulk(
         put = at_ns + i * 500_000
         start = max(free[worker], put) + 1_000_000
         seconds = float(prefill[i] + decode[i])
-        end = start + int(seconds * S) + 2_000_000
+        end = start + int(seconds * SECOND) + 2_000_000
         free[worker] = end
         shared = {"bulk_id": name, "job_id": f"{name}-{i}", "worker": f"w{worker}", "host_name": "h"}
         attempts.append(

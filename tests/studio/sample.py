@@ -15,13 +15,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from tests.rows import BEGIN_NS, MIB, SECOND, Places, insert
 from tests.rows import columns as of_columns
-from tests.rows import insert
 
-START_NS = 1_760_000_000_000_000_000
-SECOND = 1_000_000_000
 MILLI = 1_000_000
-MIB = 1024 * 1024
 QUEUE = "prompts"
 TASK = "tasks.generate"
 HOST = "sample-host"
@@ -77,7 +74,7 @@ def fill(
     *,
     workers: int = 2,
     seed: int = 7,
-    start_ns: int = START_NS,
+    start_ns: int = BEGIN_NS,
     faults: bool = True,
 ) -> list[str]:
     """Fill the tables of ``con`` and return the ids of the bulks, oldest first.
@@ -167,13 +164,12 @@ def _bulk(
     )  # fmt: skip
     _access_log(logs, api, put + 2 * MILLI, trace, server, bulk_id, 202)
     heapq.heapify(waiting)
-    free = [(begin, n) for n in range(len(crew))]
+    places = Places(len(crew), begin)
     last = put
     while waiting:
         ready, index, attempt, enqueued, delay_ns, job_id, producer = heapq.heappop(waiting)
-        idle, n = heapq.heappop(free)
-        # 2 ms between a worker's jobs: the fetch from the broker.
-        start = max(idle, ready) + 2 * MILLI
+        n, start = places.take(ready)
+        start += 2 * MILLI  # between a worker's jobs: the fetch from the broker
         lost = broken and index == 3 and attempt == 1
         bad = broken and index == 5
         end = _work(
@@ -185,7 +181,7 @@ def _bulk(
         works.end.append(end)
         works.worker.append(n)
         works.resident.append(model[3])
-        heapq.heappush(free, (end, n))
+        places.free[n] = end
         if lost:
             delay_ns = int(RETRY_DELAY_S * SECOND)
             heapq.heappush(waiting, (end + delay_ns, index, 2, end, delay_ns, job_id, producer))

@@ -206,12 +206,39 @@ def test_tokens_and_cpu_are_summed_over_rows_that_hold_both() -> None:
     ])  # fmt: skip
     total = found["total"]["inferences"]
     assert total["tokens_per_s"] == pytest.approx(30 / 5)
-    assert total["decode_tokens_per_s"] == pytest.approx(30 / 3)
+    # The first token of each is prefill's: 9 and 19 over 1 s and 2 s.
+    assert total["decode_tokens_per_s"] == pytest.approx(28 / 3)
     assert total["cpu_s_per_output_token"] == pytest.approx(6 / 30)
     assert (total["cpu_s"], total["cpu_exact_share"], total["failed"]) == (15.0, 0.5, 1)
     models = {group["name"]: group["inferences"] for group in found["models"]}
     assert models["m"]["count"] == 2
     assert models["n"]["output_tokens"] is None
+
+
+def test_one_token_and_none_have_no_decode_rate_and_no_part_in_one() -> None:
+    rows = [
+        {"model": "m", "ok": True, "seconds": 2.0, "output_tokens": 1, "decode": 0.5},
+        {"model": "m", "ok": True, "seconds": 2.0, "decode": 5.0},
+        {"model": "m", "ok": True, "seconds": 2.0, "output_tokens": 11},
+    ]
+    assert report([], rows)["total"]["inferences"]["decode_tokens_per_s"] is None
+    found = report([], [*rows, {"model": "m", "ok": True, "seconds": 2.0, "output_tokens": 11, "decode": 2.0}])
+    assert found["total"]["inferences"]["decode_tokens_per_s"] == pytest.approx(10 / 2)
+    assert found["total"]["inferences"]["tokens_per_s"] == pytest.approx(23 / 6)
+
+
+def test_jobs_per_second_are_of_jobs_done() -> None:
+    """Of 8 jobs one fails before its inference: total and model say the same."""
+    jobs = [job(f"j{n}", 0, 2 * n, 2 * n + 2) for n in range(7)] + [job("bad", 0, 3, 4, ok=False)]
+    found = report(jobs, [{"job_id": f"j{n}", "model": "m", "ok": True, "seconds": 1.0} for n in range(7)])
+    assert found["total"]["jobs"]["rate_per_s"] == pytest.approx(7 / 14)
+    assert [model["jobs"]["rate_per_s"] for model in found["models"]] == [pytest.approx(7 / 14)]
+
+
+def test_wait_ratio_is_of_what_the_worker_measured() -> None:
+    """The span of the send begins 0.5 s before the message is stamped; 3 s wait, 5 s delay, 2 s work."""
+    jobs = report([job("a", 0, 8.5, 10.5, wait=3.0, delay=5.0)])["total"]["jobs"]
+    assert (jobs["wait_ratio"]["mean"], jobs["total_s"]["mean"]) == (pytest.approx(0.3), pytest.approx(10))
 
 
 def test_zero_tokens_are_zero_and_have_no_cost_per_token() -> None:
@@ -235,4 +262,4 @@ def test_little_law_tells_a_worker_clock_that_disagrees() -> None:
     found = report(jobs)
     assert found["little"]["deviation"] == pytest.approx(2 / 3)
     assert not found["little"]["ok"]
-    assert "Little's law is 67% off" in found["notes"][-1]
+    assert "Little's law by 67 %" in found["notes"][-1]

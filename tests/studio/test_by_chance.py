@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkscope_studio.services import reports
 from bulkscope_studio.storage.store import Store
+from tests.chance import draws
 from tests.studio.by_chance import PHASES, answers, messes, queues, told
 from tests.studio.explaining import SILLY, Job, explain, ns, silly, stored, sums, written
 
 pytestmark = pytest.mark.slow  # a whole explanation of each draw
 
 
-@settings(max_examples=40, phases=PHASES)
+@draws(40, phases=PHASES)
 @given(queues())
 @example(([Job("j0", 1.0, 1.0, 2.0), Job("j1", 1.0, 2.0, 4.0, bulk="other"), Job("j2", 1.0, 4.0, 5.0)], 1))
 @example(([Job("j0", 1.0, 1.0, 1.001), Job("j1", 1.996, 1.996, 1.997)], 1))
@@ -35,7 +36,7 @@ def test_a_perfect_queue_waits_as_long_as_it_must(queue: tuple[list[Job], int]) 
     assert not sums(found) + silly(found)
 
 
-@settings(max_examples=100, phases=PHASES)
+@draws(100, phases=PHASES)
 @given(messes(), st.sampled_from([10.0, 100.0, 1e6]))
 def test_whatever_is_recorded_there_is_an_answer_without_a_silly_word(jobs: list[Job], now: float) -> None:
     found = explain(written(jobs), now=now)
@@ -64,7 +65,7 @@ def progress(store: Store, now: float) -> list[tuple[int, int]]:
     return [(of["done"], of["failed"]) for of in (listed, report["progress"], explained["progress"])]
 
 
-@settings(max_examples=60, phases=PHASES)
+@draws(60, phases=PHASES)
 @given(messes())
 @example([Job(None, 1.0, 2.0, 3.0), Job(None, None, 2.0, 3.0), Job("j", 0.0)])
 def test_whatever_is_recorded_all_answers_are_without_a_silly_word(jobs: list[Job]) -> None:
@@ -72,14 +73,14 @@ def test_whatever_is_recorded_all_answers_are_without_a_silly_word(jobs: list[Jo
         assert not [line for line in answers(store) if SILLY.search(line)]
 
 
-@settings(max_examples=40, phases=PHASES)
+@draws(40, phases=PHASES)
 @given(queues())
 def test_of_a_perfect_queue_all_answers_are_without_a_silly_word(queue: tuple[list[Job], int]) -> None:
     with stored(told(*queue)) as store:
         assert not [line for line in answers(store) if SILLY.search(line)]
 
 
-@settings(max_examples=60, phases=PHASES)
+@draws(60, phases=PHASES)
 @given(messes())
 @example([Job("again", None, 1.0, 1.0), Job("again", None, 1.0)])
 @example([Job("again", None, 1.0), Job("again", None, 1.0, 1.0, columns={"outcome": "internal_error"})])

@@ -30,7 +30,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_what_is_sustained_and_to_be_expected(page: Page, web: str) -> None:
     page.goto(f"{web}/capacity?bulk=b&rate=1.5&slo=10s")
     expect(page.get_by_text("sustains")).to_be_visible(timeout=SLOW_MS)
-    expect(page.get_by_text("2 places keep 95 % of the waits under 10 s")).to_be_visible()
+    expect(page.get_by_text("2 concurrency slots keep 95 % of the queue waits under 10 s")).to_be_visible()
     expect(page.get_by_text("computing")).not_to_be_attached()
     quiet(page)
 
@@ -38,14 +38,16 @@ def test_what_is_sustained_and_to_be_expected(page: Page, web: str) -> None:
 def test_a_search_that_takes_longer_than_a_page_may(page: Page, web: str) -> None:
     page.goto(f"{web}/capacity?bulk=crowd&slo=2s")
     expect(page.get_by_text("computing")).to_be_visible()
-    expect(page.get_by_text("4 places keep 95 % of the waits under 2 s")).to_be_visible(timeout=SLOW_MS)
-    expect(page.get_by_text("times as fast by itself as with all 4 busy")).to_be_visible()
+    expect(page.get_by_text("4 concurrency slots keep 95 % of the queue waits under 2 s")).to_be_visible(
+        timeout=SLOW_MS
+    )
+    expect(page.get_by_text("times as fast as one of all 4 busy")).to_be_visible()
     quiet(page)
 
 
 @pytest.mark.parametrize(
     ("query", "says"),
-    [("bulk=crowed", "Nearest: crowd"), ("bulk=b&rate=x", "workers are a whole number"), ("slo=x", "not a duration")],
+    [("bulk=crowed", "Nearest: crowd"), ("bulk=b&rate=x", "slots are a whole number"), ("slo=x", "not a duration")],
 )
 def test_what_cannot_be_answered(page: Page, web: str, query: str, says: str) -> None:
     page.goto(f"{web}/capacity?{query}")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import scipy.stats
 from fastapi import FastAPI
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkscope_studio.analysis.compare import effects
@@ -26,7 +26,9 @@ from bulkscope_studio.services import comparisons, reports
 from bulkscope_studio.storage import views
 from bulkscope_studio.storage.saved_runs import Tables
 from bulkscope_studio.storage.store import Store
-from tests.studio.planted import ATTEMPTS, INFERENCES, START_NS, Law, S, bulk, table
+from tests.chance import draws
+from tests.rows import BEGIN_NS, SECOND
+from tests.studio.planted import ATTEMPTS, INFERENCES, Law, bulk, table
 from tests.studio.sample import fill
 from tests.studio.serving import studio
 
@@ -76,7 +78,9 @@ def test_a_fit_without_noise_gives_the_law_itself() -> None:
     assert time.effect is not None
     assert time.effect.value == pytest.approx(cost[1] / cost[0], rel=1e-6)
     decode = row(found, "decode_rate")
-    assert (decode.a, decode.b) == pytest.approx((50, 100), rel=1e-6)
+    # All tokens take as long here, and decode yields all but the first.
+    share = 1 - 1 / job["generated"]
+    assert (decode.a, decode.b) == pytest.approx((50 * share, 100 * share), rel=1e-6)
 
 
 TRUTHS = {"time": 1.0, "rate": 1.0, "decode_rate": 1.0, "cpu": 1.0, "memory": 1.0, "failures": 0.0, "output": 1.0}
@@ -155,7 +159,7 @@ def test_longer_answers_do_not_pass_for_speed(paired: bool) -> None:
 def test_another_tokenizer_is_paired_by_the_order_of_lengths() -> None:
     found = sides_of(LAW, Law(tokenizer=1.3), 1, True)
     assert (found.pairing.paired, found.pairing.tokens) == (True, "ranked")
-    assert "as two tokenizers' do" in found.pairing.reason
+    assert "two tokenizers" in found.pairing.reason
 
 
 def test_memory_and_failures_speak_for_a_side() -> None:
@@ -163,7 +167,7 @@ def test_memory_and_failures_speak_for_a_side() -> None:
     assert row(found, "failures").verdict == "less"
     assert row(found, "memory").verdict == "more"
     assert found.answer.startswith("It depends: A (m) needs less RAM")
-    assert "B (n) fails less (0 % against " in found.answer
+    assert "B (n) has fewer failed jobs (0 % against " in found.answer
 
 
 def numbers(found: Comparison) -> list[dict[str, Any]]:
@@ -177,7 +181,7 @@ def shuffled(tables: Tables, seed: int) -> Tables:
     return Tables(mixed(tables.attempts), mixed(tables.inferences), mixed(tables.requests))
 
 
-@settings(max_examples=15)
+@draws(15)
 @given(seed=st.integers(0, 10**6), later=st.integers(0, 10**6), paired=st.booleans())
 def test_order_of_rows_and_time_of_day_change_nothing(seed: int, later: int, paired: bool) -> None:
     one = bulk(LAW, 20, 1, name="a")
@@ -185,7 +189,7 @@ def test_order_of_rows_and_time_of_day_change_nothing(seed: int, later: int, pai
     plain = compare(side("a", one), side("b", other))
     mixed = compare(side("a", shuffled(one, seed)), side("b", shuffled(other, seed + 1)))
     assert to_json(mixed) == to_json(plain)
-    moved = bulk(LAW, 20, 1, name="a", at_ns=START_NS + later * S)
+    moved = bulk(LAW, 20, 1, name="a", at_ns=BEGIN_NS + later * SECOND)
     assert numbers(compare(side("a", moved), side("b", other))) == numbers(plain)
 
 
@@ -217,8 +221,8 @@ def test_a_retried_job_counts_by_its_last_attempt() -> None:
     (first,) = plain.attempts.slice(0, 1).to_pylist()
     (inference,) = plain.inferences.slice(0, 1).to_pylist()
     tried = first | {
-        "start_ns": first["start_ns"] - 5 * S,
-        "end_ns": first["start_ns"] - S,
+        "start_ns": first["start_ns"] - 5 * SECOND,
+        "end_ns": first["start_ns"] - SECOND,
         "retried": True,
         "ok": False,
     }
@@ -252,13 +256,13 @@ def reason(a: Tables, b: Tables) -> str:
 def test_what_is_not_paired_says_why() -> None:
     plain = bulk(LAW, 20, 1, name="a")
     assert "A has 20 jobs, B 12" in reason(plain, bulk(LAW, 12, 2, name="b"))
-    assert "do not go together" in reason(plain, bulk(LAW, 20, 2, prompts=5, name="b"))
+    assert "do not match" in reason(plain, bulk(LAW, 20, 2, prompts=5, name="b"))
     untold = edited(bulk(LAW, 20, 2, name="b"), "inferences", lambda _, row: row | {"input_tokens": None})
-    assert "without input tokens of both sides" in reason(plain, untold)
+    assert "without input tokens" in reason(plain, untold)
     few = bulk(LAW, 3, 1, name="a"), bulk(Law(tokenizer=2), 3, 2, name="b")
-    assert "too few to tell" in reason(*few)
+    assert "too few" in reason(*few)
     alike = edited(bulk(LAW, 20, 2, name="b"), "inferences", lambda _, row: row | {"input_tokens": 50})
-    assert "of one side are all equal" in reason(plain, alike)
+    assert "all equal on one side" in reason(plain, alike)
 
 
 def codes(found: Comparison) -> list[str]:
@@ -282,7 +286,7 @@ def test_sides_without_inferences_are_compared_by_their_process_times() -> None:
 def test_few_jobs_give_no_verdict(count: int) -> None:
     found = compare(side("a", bulk(LAW, count, 1, name="a")), side("b", bulk(LAW.times(3), count, 2, name="b")))
     assert all(each.verdict == UNKNOWN for each in found.rows)
-    assert found.answer.startswith("No answer: Needs 8 jobs a side")
+    assert found.answer.startswith("No answer: Too few jobs: each side needs 8 ")
     json.dumps(to_json(found), allow_nan=False)
 
 
@@ -362,7 +366,7 @@ def test_other_conditions_are_cautioned() -> None:
     assert set(codes(found)) == {"hosts", "cores", "workers", "cpu_pressure", "throttled"}
     at_once = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b")))
     assert codes(at_once) == ["same_time"]
-    later = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b", at_ns=START_NS + 3600 * S)))
+    later = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b", at_ns=BEGIN_NS + 3600 * SECOND)))
     assert codes(later) == []
 
 
@@ -378,7 +382,7 @@ def test_a_running_bulk_is_partial_and_says_so() -> None:
     def open_end(n: int, row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"end_ns": None, "ok": None, "retried": None} if n >= 15 else {})
 
-    running = edited(bulk(LAW.times(2), 20, 2, name="b", at_ns=START_NS + 3600 * S), "attempts", open_end)
+    running = edited(bulk(LAW.times(2), 20, 2, name="b", at_ns=BEGIN_NS + 3600 * SECOND), "attempts", open_end)
     found = compare(side("a", bulk(LAW, 20, 1, name="a")), side("b", running))
     assert [caution.text for caution in found.cautions] == ["B is partial: 5 of 20 jobs have not ended."]
     assert " so far" in found.answer
@@ -410,7 +414,7 @@ def test_the_json_keeps_its_keys() -> None:
 def db(tmp_path: Path) -> Path:
     path = tmp_path / "s.duckdb"
     store = Store(path)
-    fill(store.connection(), start_ns=START_NS)
+    fill(store.connection(), start_ns=BEGIN_NS)
     store.connection().execute(
         "INSERT INTO spans BY NAME SELECT * REPLACE ('team@x/1' AS bulk_id, CASE WHEN model IS NULL THEN NULL WHEN"
         " right(job_id, 1) < '5' THEN 'a@b' ELSE 'c' END AS model) FROM spans WHERE bulk_id = 'sample-001'"
@@ -459,8 +463,7 @@ def test_text_and_markdown_begin_with_the_answer(db: Path, capsys: pytest.Captur
     code, out, _ = run("sample-001", "sample-002", db=db, capsys=capsys)
     assert code == 0
     assert out.startswith("Take A (smollm2-135m-q4_1): it is faster (the other takes 1.")
-    assert "seen from" in out
-    assert "Nothing here says which answers are better." in out
+    assert "detectable from" in out
     _, out, _ = run("sample-001", "sample-002", "--format", "md", db=db, capsys=capsys)
     assert out.startswith("# Comparison\n\n**Take A (smollm2-135m-q4_1): it is faster")
     assert "| peak RAM | " in out

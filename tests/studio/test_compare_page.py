@@ -44,7 +44,7 @@ def test_two_bulks_are_chosen_and_answered(page: Page, web: str) -> None:
     expect(page.get_by_text("Take A (smollm2-135m-q4_1)")).to_be_visible()
     row = page.locator("tr", has_text="inference time per job at equal tokens")
     expect(row.get_by_text("slower")).to_be_visible()
-    expect(page.get_by_text("Nothing here says which answers are better.")).to_be_visible()
+    expect(page.get_by_text("The quality of the answers is not judged.")).to_be_visible()
     page.get_by_role("link", name="B: bulk sample-002").click()
     expect(page.get_by_text("The thirteen numbers")).to_be_visible()
     quiet(page)

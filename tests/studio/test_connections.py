@@ -41,8 +41,8 @@ def test_limits_fit_into_the_descriptors() -> None:
 
 def test_as_many_files_as_may_be_are_asked_for() -> None:
     said = subprocess.run(
-        ["bash", "-c", 'ulimit -Sn 256; exec "$0" -c "from bulkscope_studio import connections as c; import resource;'
-         'print(c.descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"', sys.executable],
+        ["bash", "-c", 'ulimit -Sn 256; exec "$0" -c "import resource; from bulkscope_studio.ingest import connections;'
+         'print(connections.descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"', sys.executable],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -16,14 +17,15 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.analysis.explain.evidence import measured
 from bulkscope_studio.cli import explain as cli
 from bulkscope_studio.ingest import otlp_decode
-from bulkscope_studio.rendering import explained
+from bulkscope_studio.rendering import explanation
 from bulkscope_studio.services import reports
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import wording
 from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios
@@ -104,14 +106,14 @@ def test_of_two_that_hold_the_earlier_is_the_verdict_and_the_other_stands_beside
     assert order == list(findings.TITLES) == list(VERDICTS)
     assert order.index(found["verdict"]["code"]) < order.index(beside)
     assert found["findings"][-1]["holds"] is False, "there is no headroom where something holds the bulk up"
-    assert f"Beside it: {findings.TITLES[found['also'][0]]}" in explained.summary(found)[1]
+    assert findings.TITLES[found["also"][0]] in explanation.summary(found)[1]
 
 
 def test_slower_jobs_are_not_said_to_be_of_unknown_cause_where_the_cause_is_known() -> None:
     full, locked = ask("cpu/threads/join/8x1on4"), ask("contention/lock/join/6/0.4/decode")
     assert "contention" in full["also"]
-    assert full["findings"][6]["text"].endswith("What explains it: CPU saturated.")
-    assert "Neither cores nor memory explain it" in locked["verdict"]["text"]
+    assert findings.TITLES["cpu_saturated"] in full["findings"][6]["text"]
+    assert not [title for title in findings.TITLES.values() if title in locked["verdict"]["text"]]
 
 
 def test_unfit_data_are_said_to_be_so_and_nothing_else_is_said() -> None:
@@ -225,7 +227,7 @@ def test_a_straggler_is_beyond_tukeys_outer_fence() -> None:
     assert found(2.79) == []
     (straggler,) = found(2.81)
     assert (straggler["job"], straggler["usual_s"]) == ("j8", pytest.approx(1.4))
-    assert straggler["reason"] == "400 output tokens, usual 40"
+    assert re.findall(r"\d+", straggler["reason"]) == ["400", "40"]
     assert straggler["link"] == f"/trace/{9:032x}"
 
 
@@ -242,7 +244,7 @@ def test_a_retry_waits_its_delay_and_its_chain_goes_back_to_the_first_attempt() 
     path = found["path"]
     assert (path["jobs"], path["work_own"], path["delay"]) == (2, pytest.approx(2), pytest.approx(5))
     assert path["dispatch"] == pytest.approx(3)
-    assert "1 attempt failed and was made again." in found["notes"]
+    assert any(note.startswith("1 attempt failed") for note in found["notes"])
     assert not silly(found) + sums(found)
 
 
@@ -265,7 +267,7 @@ def test_a_worker_that_joins_late_is_no_gap() -> None:
     assert found["path"]["dispatch"] == 0
     assert found["workers"] | {"places": 1, "capacity_s": pytest.approx(12)} == found["workers"]
     assert "dispatch" not in {change["change"] for change in found["next"]}
-    assert "8 s until a worker was there" in " ".join(explained.chain(found))
+    assert found["path"]["absent"] == pytest.approx(8)
 
 
 def one_by_one(
@@ -293,19 +295,19 @@ def test_too_many_jobs_are_an_overload_though_the_workers_became_slower_meanwhil
     found = explain(written(slowing(0.5, 0.6)))
     assert found["verdict"]["code"] == "overload"
     # Jobs begin as often as they are short: their mean is 0.6 / ln 1.6 = 1.277 s, and 0.6 s of it are 47 %.
-    assert "in which a job came to take 47 % longer" in found["verdict"]["text"]
+    assert " 47 %" in found["verdict"]["text"]
     assert item(found, "overload", "service_growth")["holds"] is False
     # Of those that began in the first 3 s, which take 1 s and then 1.01 and 1.02 s: 2 jobs/s and one worker.
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(2 * 1.01, rel=0.001)
     # 2 jobs/s came, and 0.78 were done: 2 / 0.78 / 0.85.
-    assert "to keep up takes about 4 workers as fast as these were" in found["verdict"]["text"]
+    assert "~4 workers" in found["verdict"]["text"]
     assert not silly(found) + sums(found)
 
 
 def test_workers_that_fall_behind_as_they_become_slower_are_neither_overload_nor_nothing() -> None:
     found = explain(written(slowing(1.1, 1.0)))
     assert found["verdict"]["code"] == "headroom"
-    assert found["verdict"]["text"].startswith("Jobs came to take longer, 69 % over the 59.4 s in which they arrived")
+    assert re.findall(r"[\d.]+ (?:%|s)", found["verdict"]["text"]) == ["69 %", "59.4 s"]
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(1.03 / 1.1, rel=0.02)
     assert item(found, "overload", "offered_load")["holds"] is False
     assert not silly(found) + sums(found)
@@ -316,7 +318,7 @@ def test_many_small_bulks_are_an_overload_of_each_that_waits_for_those_before_it
     times = [*np.arange(0, 60, 2.0), *(60 + 0.45 * np.arange(89))]
     found = explain(written(one_by_one(times), points=alive(1, 0, 200)), f"b{len(times) - 1:03d}")
     assert found["verdict"]["code"] == "overload"
-    assert "before this bulk, other bulks brought 2.22 jobs/s, and the backlog grew by" in found["verdict"]["text"]
+    assert "other bulks brought 2.22 jobs/s" in found["verdict"]["text"]
     assert item(found, "overload", "before_overload_window")["value"] == pytest.approx(86 * 0.45)
     drift = item(found, "overload", "before_rises")
     assert drift["value"] == pytest.approx(1 / 0.45 - 1, rel=0.03)
@@ -367,7 +369,7 @@ def test_workers_that_slow_down_once_early_are_no_overload() -> None:
     # 0.8 jobs/s on a worker that needs 1 s, and after one minute of ten 2 s.
     jobs = one_by_one([number / 0.8 for number in range(480)], lambda start: 1 if start < 60 else 2, together=True)
     found = explain(written(jobs))
-    assert found["verdict"]["text"].startswith("Jobs came to take longer")
+    assert " 39 %" in found["verdict"]["text"]
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(0.8)
 
 
@@ -382,7 +384,7 @@ def test_an_overload_of_other_workers_is_no_matter_of_a_bulk_though_no_queue_is_
 def test_a_bulk_that_waits_for_none_before_it_is_not_judged_by_them() -> None:
     times = [*np.arange(0, 60, 0.5), 200.0]
     found = explain(written(one_by_one(times)), "b120")
-    assert found["verdict"]["text"] == "One job: nothing about load can be said from it."
+    assert found["verdict"]["code"] == "headroom"
     names = [item["name"] for finding in found["findings"] for item in finding["evidence"]]
     assert not [name for name in names if name.startswith("before_")]
 
@@ -391,7 +393,7 @@ def test_a_bulk_behind_a_large_one_waits_for_it_and_nothing_is_overloaded() -> N
     times = [*[0.0] * 100, *np.arange(1, 60, 2.0)]
     found = explain(written(one_by_one(times), points=alive(1, 0, 200)), f"b{len(times) - 1:03d}")
     assert found["verdict"]["code"] == "headroom"
-    assert found["verdict"]["text"].startswith("Other bulks' jobs had the workers for 99 % of their time")
+    assert " 99 % of the workers' time" in found["verdict"]["text"]
     assert item(found, "overload", "before_rises")["holds"] is False
     assert found["wait"]["ratio"] == pytest.approx(1)
     assert not silly(found) + sums(found)
@@ -411,7 +413,7 @@ def nothing_of(found: dict[str, Any]) -> None:
 def test_a_bulk_that_runs_is_partial_and_says_so() -> None:
     found = explain(written([*row(5), Job("z", 0.0, 5.0, None, seen=6.0), Job("y", 0.0)]), now=6.0)
     assert found["state"] == "running"
-    assert found["notes"][0] == "Partial: the bulk is still running, 2 of 7 jobs have not ended."
+    assert found["notes"][0].endswith("2 of 7 jobs have not ended.")
     assert (found["progress"]["done"], found["progress"]["running"], found["progress"]["waiting"]) == (5, 1, 1)
     assert item(found, "data_unfit", "little_deviation")["holds"] is None
     assert found["verdict"]["code"] == "headroom"
@@ -421,8 +423,10 @@ def test_a_bulk_that_runs_is_partial_and_says_so() -> None:
 def test_records_that_end_while_it_runs_are_not_taken_for_a_bulk_that_runs_to_this_day() -> None:
     jobs = [*row(5), Job("z", 0.0, 5.0, None, seen=6.0), Job("y", 0.0)]
     found = explain(written(jobs), now=86_400.0)
-    assert found["notes"][0] == "Partial: the records end while the bulk ran, 2 of 7 jobs have not ended by then."
-    assert found | {"notes": []} == explain(written(jobs), now=6.0) | {"notes": []}, "what came later is not known"
+    running = explain(written(jobs), now=6.0)
+    assert found["notes"][0] != running["notes"][0]
+    assert found["notes"][0].endswith("2 of 7 jobs have not ended.")
+    assert found | {"notes": []} == running | {"notes": []}, "what came later is not known"
 
 
 def test_a_bulk_of_which_nothing_is_heard_any_more_has_stopped() -> None:
@@ -430,13 +434,12 @@ def test_a_bulk_of_which_nothing_is_heard_any_more_has_stopped() -> None:
     later = [*row(5), Job("y", 0.0)]
     found = explain(written(later, points=alive(9, 0.0, 500.0, "elsewhere")))
     assert found["state"] == "stopped"
-    assert found["notes"][0].startswith("Partial: nothing is heard of the bulk any more, and 1 of 6 jobs has")
+    assert found["notes"][0].endswith("1 of 6 jobs has not ended.")
 
 
 def test_one_job() -> None:
     found = explain(written([Job("a", 0.0, 0.1, 1.1)]))
     assert found["verdict"]["code"] == "headroom"
-    assert found["verdict"]["text"] == "One job: nothing about load can be said from it."
     assert (found["next"], found["stragglers"]) == ([], [])
     assert not silly(found) + sums(found)
 
@@ -445,7 +448,7 @@ def test_one_job() -> None:
 def test_no_job_has_begun(now: float) -> None:
     found = explain(written([Job("a", 0.0), Job("b", 0.0)]), now=now)
     assert found["verdict"]["code"] == "data_unfit"
-    assert found["verdict"]["text"] == "The records cannot carry a verdict: no job has ended yet."
+    assert "no job has ended yet" in found["verdict"]["text"]
     nothing_of(found)
     assert not silly(found)
 
@@ -453,10 +456,10 @@ def test_no_job_has_begun(now: float) -> None:
 @pytest.mark.parametrize(
     ("outcome", "size", "verdict", "words"),
     [
-        ("overload", None, "overload", "1 of 1 request was refused"),
+        ("overload", None, "overload", "1 of 1 API request was refused"),
         ("internal_error", None, "internal_failure", "1 API request failed"),
         ("ok", 0, "data_unfit", "the bulk has no jobs"),
-        ("ok", 3, "data_unfit", "3 that the request sent and of which nothing was seen"),
+        ("ok", 3, "data_unfit", "3 that the API request counted and of which no span came"),
     ],
 )
 def test_a_request_without_jobs(outcome: str, size: int | None, verdict: str, words: str) -> None:
@@ -474,8 +477,8 @@ def test_two_bulks_on_the_same_workers() -> None:
     found = explain(written(jobs))
     # The other one's last job comes after this bulk's end.
     assert (found["workers"]["own_s"], found["workers"]["others_s"]) == (pytest.approx(6), pytest.approx(5))
-    assert "Other bulks used the same workers for 45 % of their time." in found["notes"]
-    assert "no other bulks on these workers" in found["next"][0]["text"]
+    assert any(" 45 % " in note for note in found["notes"])
+    assert found["next"][0]["change"] == "others"
     assert not silly(found) + sums(found)
 
 
@@ -485,7 +488,7 @@ def test_a_worker_that_restarts_is_two_processes_one_after_the_other() -> None:
     assert found["workers"]["places"] == 1
     assert found["progress"]["lost"] == 1
     assert found["verdict"]["code"] == "internal_failure"
-    assert "1 attempt lost with its worker" in found["verdict"]["text"]
+    assert item(found, "internal_failure", "lost_workers")["value"] == 1
     assert not silly(found) + sums(found)
 
 
@@ -595,13 +598,13 @@ def test_attributes_that_are_no_numbers_never_reach_a_column(tmp_path: Path) -> 
 
 def test_what_is_not_recorded_is_said_to_be_unknown_and_no_zero_is_made_up() -> None:
     found = explain(written(row(6, inference=None)))  # not a single point in the store either
-    assert "No inference was recorded: what is said of models, tokens, CPU and memory is missing." in found["notes"]
+    assert any(note.startswith("No inference was recorded") for note in found["notes"])
     assert found["time_s"]["prefill"] is found["time_s"]["decode"] is found["time_s"]["other_work"] is None
     held = {finding["code"]: finding["holds"] for finding in found["findings"]}
     assert held["cpu_saturated"] is held["memory_limited"] is held["memory_bandwidth"] is None
     (busy,) = (each for each in found["findings"][4]["evidence"] if each["name"] == "cores_busy")
     assert busy["value"] is busy["holds"] is None
-    assert busy["text"] == "cores busy while most workers were (no source): not recorded"
+    assert busy["text"].endswith(": not recorded")
 
 
 # --- evidence ---------------------------------------------------------------------------------------
@@ -611,7 +614,7 @@ def test_evidence_at_its_threshold() -> None:
     for relation, expected in ((">", False), (">=", True), ("<", False), ("<=", True)):
         found = measured("busy", thresholds.BUSY_LOW.value, relation, thresholds.BUSY_LOW)
         assert found.holds is expected
-        assert found.text == f"busy: 70 % (needs {relation.replace('>=', '≥').replace('<=', '≤')} 70 %)"
+        assert found.text == f"busy: 70 % (threshold {relation.replace('>=', '≥').replace('<=', '≤')} 70 %)"
     unknown = measured("busy", NAN, ">", thresholds.BUSY_LOW)
     assert (unknown.holds, unknown.value) == (None, None)
 
@@ -622,7 +625,7 @@ def test_evidence_at_its_threshold() -> None:
         (0.0, "share", "0 %"), (0.0004, "share", "under 0.1 %"), (0.055, "share", "5.5 %"), (1.0, "share", "100 %"),
         (0.0, "s", "0 s"), (0.0123, "s", "12.3 ms"), (119.0, "s", "119 s"), (120.0, "s", "2.0 min"),
         (9000.0, "s", "2.5 h"), (2**30, "By", "1 GiB"), (512, "By", "512 B"), (1234567.0, "1", "1,234,567"),
-        (1e-5, "1", "0.00001"), (2.0, "1/s", "2 1/s"),
+        (1e-5, "1", "0.00001"), (2.0, "1/s", "2/s"), (2.0, "jobs/s", "2 jobs/s"), (NAN, "1/s", "–"),
     ],
 )  # fmt: skip
 def test_numbers_in_words(value: float, unit: str, written: str) -> None:
@@ -696,14 +699,14 @@ def test_text_names_verdict_evidence_and_where_the_time_went(db: Path, capsys: p
     assert cli.command(["sample-001", "--db", str(db)]) == 0
     short = capsys.readouterr().out
     for words in ("Bulk sample-001  complete", "Verdict: ", "Where the jobs' time went", "Where the workers' time went",
-                  "Longest chain", "Looked at, in this order", "needs"):  # fmt: skip
+                  "Longest chain", "Findings, in the order", "threshold"):  # fmt: skip
         assert words in short
     for title in findings.TITLES.values():
         assert f" {title}: " in short
     assert cli.command(["sample-001", "--all", "--db", str(db)]) == 0
     long = capsys.readouterr().out
-    assert "API requests failed internally" in long
-    assert "cores busy" in long
+    assert "API requests that failed with an internal error" in long
+    assert "utilisation of the cores" in long
     assert len(long.splitlines()) > len(short.splitlines())
 
 
@@ -764,17 +767,17 @@ def test_a_store_of_before_a_column_is_read_by_the_studio_only(db: Path, capsys:
 
 @pytest.mark.parametrize(
     ("work", "fits"),
-    [(0.5, "about 1.7 times the load fits"), (0.849, "little more load fits"), (0.9, "little more load fits")],
+    [(0.5, "~1.7 times the load fits"), (0.849, "hardly more load fits"), (0.9, "hardly more load fits")],
 )
 def test_room_for_as_much_again_is_never_one_times_the_load(work: float, fits: str) -> None:
     found = explain(written(Job(f"j{n}", float(n), float(n), n + work) for n in range(60)))
-    assert f"jobs/s; {fits} before waits grow steeply" in found["verdict"]["text"]
+    assert fits in found["verdict"]["text"]
 
 
 def test_of_workers_that_were_never_busy_no_factor_is_told() -> None:
     lengths = [0.0] * 5 + [0.001]
     found = explain(written(Job(f"j{n}", 10.0 * n, 10.0 * n, 10.0 * n + took) for n, took in enumerate(lengths)))
-    assert "busy 0 % of the time at 0.1 jobs/s; far more load fits" in found["verdict"]["text"]
+    assert "far more load fits" in found["verdict"]["text"]
 
 
 def test_a_time_that_is_none_is_said_before_elasticsearch_is_asked(

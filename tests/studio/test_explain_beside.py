@@ -38,7 +38,7 @@ def test_a_bulk_behind_another_waits_and_nothing_is_broken(now: float) -> None:
     assert found["state"] == "running"
     assert found["verdict"]["code"] == "data_unfit"
     assert "no job has ended yet" in found["verdict"]["text"]
-    assert "Other bulks used the same workers for 100 % of their time." in found["notes"]
+    assert any(" 100 % " in note for note in found["notes"])
 
 
 def test_an_overtaken_bulk_is_not_taken_for_a_stall() -> None:
@@ -46,7 +46,7 @@ def test_an_overtaken_bulk_is_not_taken_for_a_stall() -> None:
     others = sent("other", 100, 5.0, 20.0, 1.0)
     found = explain(written([*own, *others], points=alive(1, 0.0, 119.0)), now=120.0)
     assert (found["state"], found["verdict"]["code"]) == ("running", "headroom")
-    assert found["verdict"]["text"].startswith("Other bulks' jobs had the workers for 83 % of their time")
+    assert " 83 % of the workers' time" in found["verdict"]["text"]
     assert found["next"] == [], "of a bulk that runs nobody knows the end"
 
 
@@ -86,13 +86,13 @@ def test_jobs_of_several_requests_at_once_are_a_bulk_put_at_once() -> None:
     ]  # fmt: skip
     requests = [{"start_ns": ns(n * 0.2), "end_ns": ns(n * 0.2 + 0.1), "bulk_size": 40} for n in range(6)]
     found = explain(written(jobs, requests), now=500.0)
-    assert found["verdict"]["text"].startswith("The number of workers is the limit, and nothing else: 4 workers were")
+    assert found["verdict"]["text"].startswith("The number of workers is the limit: 4 workers were busy")
 
 
 def test_the_longest_job_is_named_where_it_is_the_limit() -> None:
     jobs = [Job("long", 0.0, 0.0, 60.0, 1), *(Job(f"j{n}", 0.0, 0.0, 1.0, 2 + n) for n in range(3))]
     found = explain(written(jobs), now=500.0)
-    assert found["verdict"]["text"].startswith("The longest job is the limit: it alone took 60 s")
+    assert found["verdict"]["text"].startswith("The longest job is the limit: it took 60 s")
     assert all(change["makespan_s"] >= found["makespan"]["floor"] * 0.999 for change in found["next"])
     assert not silly(found)
 

@@ -15,10 +15,11 @@ from playwright.sync_api import Page, expect
 
 from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.storage.store import Store
+from tests.rows import BEGIN_NS
 from tests.simulator.scenarios import scenarios
 from tests.studio import otlp
 from tests.studio.browsing import quiet
-from tests.studio.explaining import BEGIN, Job, Tables, insert, simulated, written
+from tests.studio.explaining import Job, Tables, insert, simulated, written
 from tests.studio.sample import fill
 from tests.studio.serving import Addresses, studio
 
@@ -29,7 +30,7 @@ NAMES = {"full": "cpu/threads/join/8x1on4", "broken": "failure/EngineError/0.3/0
 
 def moved(tables: Tables, bulk: str, seconds: float) -> Tables:
     """Rename the simulator's bulk, and let it have begun ``seconds`` ago."""
-    by, made = time.time_ns() - round(seconds * 1e9) - BEGIN, {}
+    by, made = time.time_ns() - round(seconds * 1e9) - BEGIN_NS, {}
     for name, content in tables.items():
         for column in content.column_names:
             at = content.column_names.index(column)
@@ -45,7 +46,7 @@ def running(bulk: str, open_: int) -> Tables:
     """Four jobs that have ended and ``open_`` that go on, put a moment ago."""
     jobs = [Job(f"{bulk}-{n}", 0.0, float(n), n + 1.0, bulk=bulk) for n in range(4)]
     jobs += [Job(f"{bulk}-{n}", 0.0, 4.0, None, worker=n, seen=5.0, bulk=bulk) for n in range(4, 4 + open_)]
-    by = time.time_ns() - 6 * 10**9 - BEGIN
+    by = time.time_ns() - 6 * 10**9 - BEGIN_NS
     made = {}
     for name, content in written(jobs).items():
         for column in ("start_ns", "end_ns", "time_ns"):
@@ -78,7 +79,7 @@ def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page,
     page.goto(filled.web + "/bulk/full")
     expect(page.get_by_text("CPU saturated", exact=True)).to_be_visible()
     expect(page.get_by_text("The cores are full")).to_be_visible()
-    page.get_by_role("link", name="evidence, and where the time went").click()
+    page.get_by_role("link", name="Evidence, and where the time went").click()
     expect(page).to_have_url(filled.web + "/explain/full")
     expect(page.get_by_text("Where the jobs' time went")).to_be_visible()
     expect(page.get_by_text("Longest chain")).to_be_visible()
@@ -113,7 +114,7 @@ def test_evidence_leads_to_pages_that_are_there(page: Page, filled: Addresses, b
     for link in sorted(links):
         page.goto(filled.web + link)
         expect(page.locator(".bs-strip")).to_be_visible()
-        expect(page.get_by_text("It may not have arrived yet")).to_have_count(0)
+        expect(page.get_by_text("It has not arrived yet")).to_have_count(0)
         quiet(page)
     assert bulk != "broken" or any(link.startswith("/trace/") for link in links)
 
@@ -145,11 +146,11 @@ def test_a_partial_bulk_says_so_and_is_looked_at_again(page: Page, tmp_path: Pat
     store.close()
     with studio(db, "--no-host") as addresses:
         page.goto(addresses.web + "/explain/going")
-        expect(page.get_by_text("Partial: the bulk is still running, 1 of 5 jobs has not ended.")).to_be_visible()
-        expect(page.get_by_text("(running: partial)")).to_be_visible()
+        expect(page.get_by_text("1 of 5 jobs has not ended.")).to_be_visible()
+        expect(page.get_by_text("PARTIAL (running)")).to_be_visible()
         tell_end(addresses, "going", db)
         expect(page.get_by_text("Partial:")).to_have_count(0, timeout=40_000)
-        expect(page.get_by_text("(running: partial)")).to_have_count(0)
+        expect(page.get_by_text("PARTIAL (running)")).to_have_count(0)
         quiet(page)
         page.goto("about:blank")  # before the studio ends
 

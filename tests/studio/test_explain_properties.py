@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.rows import BEGIN_NS
 from tests.simulator.scenarios import Scenario, scenarios
-from tests.studio.explaining import BEGIN, Job, Tables, explain, ns, silly, simulated, sums, table, written
+from tests.studio.explaining import Job, Tables, explain, ns, silly, simulated, sums, table, written
 
 # Of every verdict one, and what is special: another bulk, retries, kills, two hosts, two models, delays, lost spans.
 NAMES = (
@@ -99,7 +100,7 @@ def test_new_names_change_names_only(name: str) -> None:
 
 def doubled(tables: Tables) -> Tables:
     """Let everything take twice as long, from the beginning on."""
-    longer = changed(tables, TIMES, lambda column: pc.add(pc.multiply(pc.subtract(column, BEGIN), 2), BEGIN))
+    longer = changed(tables, TIMES, lambda column: pc.add(pc.multiply(pc.subtract(column, BEGIN_NS), 2), BEGIN_NS))
     return changed(longer, DURATIONS, lambda column: pc.multiply(column, 2))
 
 
@@ -171,4 +172,4 @@ def test_times_are_told_apart_to_the_nanosecond() -> None:
     shifted = changed(tables, ("end_ns",), lambda column: pc.add(column, 1))
     before, after = explain(tables)["time_s"]["work"], explain(shifted)["time_s"]["work"]
     assert after - before == pytest.approx(2e-9, abs=1e-12)
-    assert ns(1.0) + 1 == BEGIN + 10**9 + 1
+    assert ns(1.0) + 1 == BEGIN_NS + 10**9 + 1

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.storage.store import Store
-from tests import rows
+from tests import chance, rows
+from tests.rows import BEGIN_NS
 from tests.studio import odd
 
-BEGIN = 1_760_000_000_000_000_000
 QUEUES, HOSTS = ("a", "b"), ("h1", "h2")
 NAMES = {
     "depth": "bulk.queue.depth", "age": "bulk.queue.oldest_age", "busy": "bulk.worker.busy",
@@ -38,7 +38,7 @@ def point(rolled: random.Random) -> dict[str, Any]:
     # A number that nothing can have measured is absent.
     value = rolled.choice([rolled.random(), rolled.random(), 1e300])
     return {
-        "time_ns": BEGIN + rolled.randrange(10 * odd.SECOND), "name": NAMES[series], "type": "gauge", "value": value,
+        "time_ns": BEGIN_NS + rolled.randrange(10 * odd.SECOND), "name": NAMES[series], "type": "gauge", "value": value,
         "resource_id": rolled.choice(HOSTS), "attributes": text if attributes else None,
     }  # fmt: skip
 
@@ -64,16 +64,17 @@ def read(points: list[dict[str, Any]], bin_ns: int) -> dict[tuple[int, str], flo
     return made
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(4 * chance.TIMES))
 def test_gauges_are_what_a_plain_reading_gives(seed: int, tmp_path: Path) -> None:
-    rolled = random.Random(seed)
+    rolled = chance.rng(seed)
     points = [point(rolled) for _ in range(600)]
-    bin_ns = (1, 2, 3, 60)[seed] * odd.SECOND
+    bin_ns = (1, 2, 3, 60)[seed % 4] * odd.SECOND
     store = Store(tmp_path / "s.duckdb")
     connection = store.connection()
     rows.insert(connection, {"points": rows.table("points", points)})
     connection.close()
-    given = {"from_ns": BEGIN, "to_ns": BEGIN + 10 * odd.SECOND, "bin_ns": bin_ns}
+    given = {"from_ns": BEGIN_NS, "to_ns": BEGIN_NS + 10 * odd.SECOND, "bin_ns": bin_ns}
     found = {(row["t_ms"], row["series"]): row["value"] for row in odd.page(store, "points", given)}
     store.close()
     wanted = read(points, bin_ns)

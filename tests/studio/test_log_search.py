@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,24 @@ import pytest
 from bulkscope_studio.server.pages import logs
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.storage.store import Store
-from tests import rows
+from tests import chance, rows
+from tests.rows import BEGIN_NS
 
-BEGIN = 1_760_000_000_000_000_000
 HOUR = 3600 * 10**9
 LONG_AGO = [0, 1]  # senders that gave no time
 
 
 def spread(seed: int) -> list[int]:
     """Return times of logs: steady ones, bursts, several of one moment, and some of long ago."""
-    rolled = random.Random(seed)
-    times = [BEGIN + rolled.randrange(HOUR) for _ in range(300)]
-    burst = BEGIN + rolled.randrange(HOUR)
+    rolled = chance.rng(seed)
+    times = [BEGIN_NS + rolled.randrange(HOUR) for _ in range(300)]
+    burst = BEGIN_NS + rolled.randrange(HOUR)
     times += [burst + rolled.randrange(1000) for _ in range(200)] + [burst] * 50
     return times + (LONG_AGO if seed % 2 else [])
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(6 * chance.TIMES))
 async def test_parts_are_all_logs_in_their_order(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     most = (40, 100, 10_000)[seed % 3]
     monkeypatch.setattr(logs, "SEARCHED", most)
@@ -72,7 +72,7 @@ async def test_without_a_text_all_logs_are_looked_through(tmp_path: Path, monkey
     assert await logs.search(data, text="x", **nothing) == ([], {"from_ns": 0, "older": 0})
     connection = store.connection()
     rows.insert(
-        connection, {"logs": rows.table("logs", [{"time_ns": BEGIN + n * HOUR, "body": "x"} for n in range(9)])}
+        connection, {"logs": rows.table("logs", [{"time_ns": BEGIN_NS + n * HOUR, "body": "x"} for n in range(9)])}
     )
     connection.close()
     found, reach = await logs.search(data, **nothing)

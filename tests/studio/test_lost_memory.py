@@ -129,9 +129,9 @@ def test_report_and_explanation_say_that_it_is_likely_and_of_which_limit() -> No
     assert (row["model"], row["model_likely"]) == ("m", True)
     (line,) = (line for line in render.markdown(report).splitlines() if "Lost: " in line)
     assert "model m (likely)" in line
-    assert line.endswith("900 MiB resident, limit 1024 MiB: resource (likely)")
+    assert line.endswith("RAM then 900 MiB (limit 1 GiB); cause resource (likely)")
     assert explanation["verdict"]["code"] == "memory_limited"
-    assert "1 attempt lost with workers that were likely killed for memory" in explanation["verdict"]["text"]
+    assert "likely killed for memory" in explanation["verdict"]["text"]
 
 
 def test_of_a_process_that_died_before_an_export_the_limit_is_its_containers() -> None:
@@ -143,7 +143,7 @@ def test_of_a_process_that_died_before_an_export_the_limit_is_its_containers() -
     explanation = answers(store)[1]
     store.close()
     (finding,) = (each for each in explanation["findings"] if each["code"] == "memory_limited")
-    assert "memory limit of worker dockhost/aaaaaaaaaaaa:18, at the peak" in finding["evidence"][0]["text"]
+    assert "memory limit of worker dockhost/aaaaaaaaaaaa:18" in finding["evidence"][0]["text"]
     assert finding["evidence"][0]["value"] == 0.7
 
 

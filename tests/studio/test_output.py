@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import random
 import re
 import time
 from collections.abc import Callable
@@ -20,8 +19,11 @@ from rich.text import Text
 import bulkscope_studio
 from bulkscope_studio.cli import capacity, compare, explain, report
 from bulkscope_studio.rendering import output
-from bulkscope_studio.rendering.output import Output, as_json, inline, lines
+from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text.markdown import inline
+from tests import chance
+from tests.rows import add
 from tests.studio import odd
 
 # An escape and an operating system command, markup of rich's that closes what was not opened, its emoji, a C1 control,
@@ -58,10 +60,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             if row["kind"] == "CONSUMER" and row["job_id"].startswith(f"{name}-3"):
                 row.update(status="ERROR", error_type=name, failure_domain=name)
-        odd.insert(store.connection(), "spans", rows)
+        add(store.connection(), "spans", rows)
         limits = json.dumps({"bulk.worker.cpu.set": name, "bulk.worker.cpus": 2})
-        odd.insert(store.connection(), "resources", [{"resource_id": f"r{number}", "attributes": limits}])
-        odd.insert(store.connection(), "ingest", [
+        add(store.connection(), "resources", [{"resource_id": f"r{number}", "attributes": limits}])
+        add(store.connection(), "ingest", [
             {"time_ns": now - number * odd.MINUTE - 21 * odd.SECOND, "signal": "traces", "transport": "http",
              "outcome": "refused", "reason": name, "records": 3}
         ])  # fmt: skip
@@ -141,9 +143,10 @@ def test_markdown_shows_a_name_as_it_is(name: str) -> None:
     assert ["".join(part.content for part in each.children or []) for each in cells] == ["a", "b", wanted, wanted]
 
 
+@pytest.mark.chance
 def test_markdown_of_random_punctuation_shows_as_it_is() -> None:
-    rng = random.Random(5)
-    for _ in range(3000):
+    rng = chance.rng(5)
+    for _ in range(3000 * chance.TIMES):
         name = "".join(rng.choice("\\|`*_[]()<>!&;#~-+=.1:a/ \"'") for _ in range(rng.randrange(1, 12))).strip()
         if not name:
             continue

@@ -61,7 +61,7 @@ def test_an_empty_store_says_what_to_do(page: Page, empty: str, path: str) -> No
 @pytest.mark.parametrize("path", ["/bulk/nobody", "/trace/" + "0" * 32])
 def test_an_unknown_id_is_said(page: Page, empty: str, path: str) -> None:
     page.goto(empty + path)
-    expect(page.get_by_text("It may not have arrived yet")).to_be_visible()
+    expect(page.get_by_text("It has not arrived yet")).to_be_visible()
 
 
 def test_overview_has_every_panel_and_the_failures_apart(page: Page, filled: Filled) -> None:

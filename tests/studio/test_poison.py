@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import time
 from collections.abc import Callable
@@ -18,11 +17,13 @@ import pytest
 from bulkscope_studio.analysis.report.bulk import analyse
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.services import capacities, figures, reports
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
+from tests import chance
+from tests.rows import add, insert
 from tests.studio import odd, otlp
 
 # Healthy and odd ones run side by side, on workers and hosts of their own, and end before it.
@@ -48,7 +49,7 @@ Insert = Callable[[Store], None]
 def spans(**more: Any) -> Insert:
     def insert(store: Store) -> None:
         rows = [row | more for row in odd.bulk("odd", NOW, resource="odd-r")]
-        odd.insert(store.connection(), "spans", [elsewhere(row) for row in rows])
+        add(store.connection(), "spans", [elsewhere(row) for row in rows])
 
     return insert
 
@@ -62,7 +63,7 @@ def elsewhere(row: odd.Row) -> odd.Row:
 def of_kind(kind: str, values: dict[str, Any]) -> Insert:
     def insert(store: Store) -> None:
         rows = [elsewhere(row) | (values if row["kind"] == kind else {}) for row in odd.bulk("odd", NOW)]
-        odd.insert(store.connection(), "spans", rows)
+        add(store.connection(), "spans", rows)
 
     return insert
 
@@ -73,13 +74,13 @@ def event(bulk: str, attributes: dict[str, Any], **more: Any) -> Insert:
         "span_id": "f" * 16, "trace_id": "e" * 32, "host_name": "elsewhere", "pid": 7, "service_name": "other",
         "attributes": json.dumps(attributes), "body": "started",
     }  # fmt: skip
-    return lambda store: odd.insert(store.connection(), "logs", [row | more])
+    return lambda store: add(store.connection(), "logs", [row | more])
 
 
 def resource(cpus: Any, cpu_set: Any = "0-1") -> Insert:
     def insert(store: Store) -> None:
         text = json.dumps({"bulk.worker.cpus": cpus, "bulk.worker.cpu.set": cpu_set})
-        odd.insert(store.connection(), "resources", [{"resource_id": "odd-r", "attributes": text}])
+        add(store.connection(), "resources", [{"resource_id": "odd-r", "attributes": text}])
         spans()(store)
 
     return insert
@@ -91,7 +92,7 @@ def points(value: float) -> Insert:
         {"time_ns": NOW - 30 * odd.SECOND, "name": name, "type": "gauge", "value": value, "host_name": "elsewhere"}
         for name in names
     ]
-    return lambda store: odd.insert(store.connection(), "points", rows)
+    return lambda store: add(store.connection(), "points", rows)
 
 
 def both(*parts: Insert) -> Insert:
@@ -117,9 +118,9 @@ RECORDS: dict[str, Insert] = {
 
 def healthy(path: Path) -> Store:
     store = Store(path)
-    odd.insert(store.connection(), "spans", odd.bulk("good", NOW))
+    add(store.connection(), "spans", odd.bulk("good", NOW))
     limits = json.dumps({"bulk.worker.cpus": 2, "bulk.worker.cpu.set": "0-1"})
-    odd.insert(store.connection(), "resources", [{"resource_id": "r", "attributes": limits}])
+    add(store.connection(), "resources", [{"resource_id": "r", "attributes": limits}])
     return store
 
 
@@ -133,8 +134,9 @@ def seen(store: Store) -> dict[str, Any]:
         rows = odd.page(store, name, given_to)
         if name in mine:
             found[f"page {name}"] = rows
-    models = odd.page(store, "models", given["models"])
-    found["page models"] = [row for row in models if row["model"] == "m"]
+    known = summaries.extent(store, "good")
+    assert known is not None
+    found["figures"] = figures.of_bulk(store, "good", known), figures.of_models(store)["m"]
     listed = odd.everything(store)
     found["bulks"] = [row for row in listed["bulks"] if row["id"] == "good"]
     found["page bulks"] = [row for row in odd.page(store, "bulks", given["bulks"]) if row["bulk_id"] == "good"]
@@ -153,13 +155,14 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 GROUPS = sorted(RECORDS)
+MANY = 16
 
 
-@pytest.mark.parametrize("group", range(0, len(GROUPS), 8))
+@pytest.mark.parametrize("group", range(0, len(GROUPS), MANY))
 def test_an_odd_record_changes_no_answer_on_another_bulk(group: int, before: dict[str, Any], tmp_path: Path) -> None:
     """Some at once: each by itself would take minutes; a store of its own for each shows which one it was."""
     store = healthy(tmp_path / "s.duckdb")
-    for name in GROUPS[group : group + 8]:
+    for name in GROUPS[group : group + MANY]:
         RECORDS[name](store)
     found = seen(store)
     # Who worked for others at that time is part of the answer, though not of this bulk's numbers.
@@ -167,7 +170,7 @@ def test_an_odd_record_changes_no_answer_on_another_bulk(group: int, before: dic
         each["explain"]["notes"] = [note for note in each["explain"]["notes"] if "Telemetry" not in note]
     for name, wanted in before.items():
         if name != "capacity":
-            assert found[name] == wanted, (name, GROUPS[group : group + 8])
+            assert found[name] == wanted, (name, GROUPS[group : group + MANY])
     models = [model for pool in found["capacity"]["pools"] for model in pool["models"]]
     assert before["capacity"]["pools"][0]["models"][0] in models
     # And the odd bulk itself has answers.
@@ -180,12 +183,12 @@ def test_an_odd_number_is_absent_in_its_own_bulk(tmp_path: Path) -> None:
     rows = odd.bulk("good", NOW)
     last = max((row for row in rows if row["kind"] == "INTERNAL"), key=lambda row: row["start_ns"])
     clean = [{key: value for key, value in row.items() if row is not last or key not in HUGE} for row in rows]
-    odd.insert(store.connection(), "spans", clean)
+    add(store.connection(), "spans", clean)
     wanted = odd.answers(store, "good", NOW)
     numbers = odd.page(store, "bulk_numbers", {"bulk_id": "good"})
     store.connection().execute("DELETE FROM spans")
     last.update(HUGE)
-    odd.insert(store.connection(), "spans", rows)
+    add(store.connection(), "spans", rows)
     assert odd.answers(store, "good", NOW) == wanted
     assert odd.page(store, "bulk_numbers", {"bulk_id": "good"}) == numbers
     store.close()
@@ -198,8 +201,9 @@ def test_the_decoder_and_its_answers_take_odd_values(before: dict[str, Any], tmp
         "bulk.inference.cpu.time": 1.7e308, "bulk.inference.memory.peak": 2**62, "bulk.job.attempt": 2**40,
     }  # fmt: skip
     for kind in (1, 2, 4, 5):
-        odd.decoded(store, otlp_decode.traces(otlp.traces(*[attributes] * 3, kind=kind, end_time_unix_nano=NOW,
-                                                     start_time_unix_nano=NOW - odd.SECOND)))  # fmt: skip
+        times = {"start_time_unix_nano": NOW - odd.SECOND, "end_time_unix_nano": NOW}
+        found = otlp_decode.traces(otlp.traces(*[attributes] * 3, kind=kind, **times))
+        insert(store.connection(), found.arrow())
     assert odd.answers(store, "good", NOW)["report"] == before["report"]
     odd.answers(store, "odd", NOW)
     odd.everything(store)
@@ -208,16 +212,17 @@ def test_the_decoder_and_its_answers_take_odd_values(before: dict[str, Any], tmp
     store.close()
 
 
+@pytest.mark.slow  # ten million spans
 def test_sums_beyond_64_bits_are_sums(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.duckdb")
     rows = odd.bulk("good", NOW)
     for row in rows:
         if row["kind"] == "INTERNAL":
             row["output_tokens"] = 10**12
-    odd.insert(store.connection(), "spans", rows)
+    add(store.connection(), "spans", rows)
     # As many as the store would need for the sum to pass 2^63.
     store.connection().execute("INSERT INTO spans SELECT s.* FROM spans s, range(800000) WHERE s.model IS NOT NULL")
-    (found,) = odd.page(store, "models", {"bulk_id": None})
+    (found,) = odd.page(store, "model_counts", {})
     assert found["output_tokens"] == pytest.approx(12 * 800_001 * 1e12)
     store.close()
 
@@ -225,12 +230,12 @@ def test_sums_beyond_64_bits_are_sums(tmp_path: Path) -> None:
 def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     now = time.time_ns()
     store = Store(tmp_path / "s.duckdb")
-    odd.insert(store.connection(), "spans", odd.bulk("good", now))
+    add(store.connection(), "spans", odd.bulk("good", now))
     wanted = capacities.system_capacity(store)["pools"]
     assert wanted
     ahead = now + 23 * 3600 * odd.SECOND
-    odd.insert(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
-    odd.insert(store.connection(), "points", [{"time_ns": ahead, "name": "g", "type": "gauge", "value": 1.0}])
+    add(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
+    add(store.connection(), "points", [{"time_ns": ahead, "name": "g", "type": "gauge", "value": 1.0}])
     assert capacities.system_capacity(store)["pools"] == wanted
     assert reports.heard(store, now)[1] < now
     assert odd.page(store, "extent", {})[0]["last_ns"] < now
@@ -241,13 +246,13 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 
     agrees()
     # A clock that is a second ahead is like any other, and in a store of nothing else what there is counts.
-    odd.insert(store.connection(), "logs", [{"time_ns": now + odd.SECOND, "body": "x"}])
+    add(store.connection(), "logs", [{"time_ns": now + odd.SECOND, "body": "x"}])
     assert reports.heard(store, now)[1] == now + odd.SECOND
     agrees()
     store.connection().execute("DELETE FROM points")
     store.connection().execute("DELETE FROM logs WHERE time_ns = ?", [ahead])
     agrees()
-    odd.insert(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
+    add(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     store.connection().execute("DELETE FROM spans")
     store.connection().execute("DELETE FROM logs WHERE time_ns < ?", [ahead])
     assert reports.heard(store, now)[1] == ahead
@@ -258,7 +263,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 
 
 def test_every_query_reads_credible_numbers() -> None:
-    text = load("report_inferences")
+    text = load("page_tokens")
     assert "FROM rules.recorded_spans" in text
     assert "output_tokens BETWEEN 0 AND 1099511627776" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at
@@ -335,12 +340,12 @@ def value(rng: random.Random, kind: str, name: str) -> Any:
 
 def rubbish(store: Store, seed: int) -> None:
     """Fill a store with healthy bulks, and with the like of them in which anything may be anything."""
-    rng = random.Random(seed)
+    rng = chance.rng(seed)
     con = store.connection()
     fixed = {"trace_id", "span_id", "kind"}
     much = rng.choice([0.02, 0.15])
     for number in range(3):
-        odd.insert(con, "spans", odd.bulk(f"b{number}", NOW, jobs=rng.choice([1, 5, 30]), resource=f"r{number}"))
+        add(con, "spans", odd.bulk(f"b{number}", NOW, jobs=rng.choice([1, 5, 30]), resource=f"r{number}"))
         rows = odd.bulk(f"b{number}", NOW, jobs=10, seed=seed, resource=f"r{number}")
         for row in rows:
             for name, kind in otlp_decode.SPANS:
@@ -348,11 +353,11 @@ def rubbish(store: Store, seed: int) -> None:
                     row[name] = value(rng, kind, name)
             if rng.random() < 0.05:
                 row["kind"] = rng.choice(["CONSUMER", "PRODUCER", "SERVER", "CLIENT", "INTERNAL", "UNSPECIFIED"])
-        odd.insert(con, "spans", rows)
+        add(con, "spans", rows)
         cpus = rng.choice([2, "two", -1, "inf", "nan", 1e300, 0, [1], None])
         text = json.dumps({"bulk.worker.cpus": cpus, "bulk.worker.cpu.set": rng.choice(["0-1", "x", "5-3", 7])})
-        odd.insert(con, "resources", [{"resource_id": f"r{number}", "attributes": text}])
-    odd.insert(con, "logs", [
+        add(con, "resources", [{"resource_id": f"r{number}", "attributes": text}])
+    add(con, "logs", [
         {
             "time_ns": value(rng, "i", "time_ns"), "event_name": rng.choice(["bulk.job.started", "bulk.job.heartbeat"]),
             "span_id": rng.choice([None, "1", "2"]), "bulk_id": rng.choice([None, "b0", "b1"]), "body": "x",
@@ -368,7 +373,7 @@ def rubbish(store: Store, seed: int) -> None:
         "bulk.queue.depth", "bulk.queue.oldest_age", "bulk.worker.busy", "bulk.system.oom_kills",
     )  # fmt: skip
     states = (None, '{"state":"used"}', '{"state":"idle"}', '{"level":"some","resource":"cpu"}', '{"type":"major"}')
-    odd.insert(con, "points", [
+    add(con, "points", [
         {
             "time_ns": value(rng, "i", "time_ns"), "name": rng.choice(names), "type": "gauge", "resource_id": "r0",
             "host_name": rng.choice([None, "h"]), "service_instance_id": rng.choice([None, "b0-w0"]),
@@ -394,23 +399,16 @@ def test_rubbish_has_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rubbish_of_any_kind_has_answers(tmp_path: Path) -> None:
-    """Seeds from the one of the environment on, for so many seconds; the one that fails is in the message."""
-    seed = int(os.environ.get("BULKSCOPE_FUZZ_SEED", "100"))
-    until = time.monotonic() + float(os.environ.get("BULKSCOPE_FUZZ_SECONDS", "20"))
-    while time.monotonic() < until:
-        store = Store(tmp_path / f"{seed}.duckdb")
-        rubbish(store, seed)
-        try:
-            answer_all(store)
-        except Exception as error:
-            raise AssertionError(f"BULKSCOPE_FUZZ_SEED={seed}") from error
-        store.close()
-        seed += 1
+@pytest.mark.chance
+@pytest.mark.parametrize("seed", range(100, 100 + 6 * chance.TIMES))
+def test_rubbish_of_any_kind_has_answers(seed: int, tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    rubbish(store, seed)
+    answer_all(store)
+    store.close()
 
 
-def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
-    from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, _enough
+def test_rows_by_code_are_those_that_looking_for_each_code_finds() -> None:
     from bulkscope_studio.analysis.timeline.facts import by_code
 
     rng = np.random.default_rng(3)
@@ -420,6 +418,3 @@ def test_saturation_counts_as_looking_at_each_number_of_places_would() -> None:
         assert {code: of.tolist() for code, of in by_code(codes, rows).items()} == {
             code: rows[codes[rows] == code].tolist() for code in np.unique(codes[rows]).tolist()
         }
-        busy, jobs, places = rng.integers(0, 9, 30).astype(float), rng.random(30) * rng.choice([0.2, 3]), 9
-        downwards = (n for n in range(places, 0, -1) if jobs[busy >= n].sum() >= LEAST_COMPLETIONS)
-        assert _enough(busy, jobs, places) == next(downwards, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import random
 import threading
 import zlib
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bulkscope_studio.ingest import envelope, otlp_decode
 from bulkscope_studio.ingest import otlp_http as otlp_receiver
+from tests import chance
 from tests.studio.otlp import JSON, PROTOBUF, Receiver, gauge, logs, receiver, traces
 
 FUTURE = 16725225600 * 10**9  # the year 2500
@@ -345,15 +345,16 @@ async def test_a_million_attributes(tmp_path: Path) -> None:
         assert studio.count("spans") == 2
 
 
+@pytest.mark.chance
 async def test_random_damage_never_ends_in_a_server_error(studio: Receiver) -> None:
-    rng = random.Random(11)
+    rng = chance.rng(11)
     whole = {
         "traces": traces({"bulk.id": "b", "http.response.status_code": 200}, {"bulk.job.attempt": 1}),
         "logs": logs("one", "two"),
         "metrics": gauge(1, 2),
     }
     statuses = set()
-    for _ in range(600):
+    for _ in range(600 * chance.TIMES):
         signal = rng.choice(list(whole))
         as_json = rng.random() < 0.3
         message = whole[signal]

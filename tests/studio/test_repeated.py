@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from bulkscope_studio.ingest import otlp_decode, repeated
 from bulkscope_studio.ingest.writer import Ingest
 from bulkscope_studio.storage.store import Store
+from tests import chance
 from tests.studio import otlp
 
 
@@ -120,8 +120,9 @@ def test_after_a_restart_it_is_known_what_was_stored(signal: str, tmp_path: Path
         store.close()
 
 
+@pytest.mark.chance
 def test_keys_are_remembered_as_a_set_does() -> None:
-    draw = random.Random(7)
+    draw = chance.rng(7)
     table, known = repeated.Recent(generation=10**6), set[int]()
     for _ in range(300):
         some = np.array(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from bulkscope_studio.cli import report
-from bulkscope_studio.services import reports
-from bulkscope_studio.storage import address
+from bulkscope_studio.server.pages import bulks
+from bulkscope_studio.services import figures, reports
+from bulkscope_studio.storage import address, summaries
 from bulkscope_studio.storage.store import Store
+from tests.rows import add
 from tests.studio import odd
 from tests.studio.answering import studio
 
@@ -130,21 +133,87 @@ def test_studio_that_does_not_answer(db: Path, capsys: pytest.CaptureFixture[str
     assert "does not answer" in capsys.readouterr().err
 
 
-def test_the_pages_models_have_the_reports_numbers(tmp_path: Path) -> None:
-    """One bulk of one model has one p95, wherever it is read."""
+def inference(n: int, bulk: str, model: str, start_s: float, seconds: float, **more: Any) -> dict[str, Any]:
+    return {
+        "trace_id": "t", "span_id": f"i{n}", "kind": "INTERNAL", "status": "UNSET", "name": "chat", "bulk_id": bulk,
+        "job_id": f"j{n}", "model": model, "start_ns": int((NOW_S + start_s) * 1e9),
+        "end_ns": int((NOW_S + start_s + seconds) * 1e9), "host_name": "h", "pid": 1, **more,
+    }  # fmt: skip
+
+
+NOW_S = 1_760_000_000
+# Of one model, by hand: 10, 20, 30, 40 tokens, none said of the last; 1 CPU-s each, not said of the first. A service
+# that names the model on its own span makes no inference of that.
+ONE_MODEL = [
+    inference(0, "b", "m", 0, 1.0, output_tokens=10, decode=0.5),
+    inference(1, "b", "m", 1, 2.0, output_tokens=20, decode=1.0, cpu_time=1.0, cpu_exact=True, memory_peak=100,
+              memory_exact=True),
+    inference(2, "b", "m", 3, 3.0, output_tokens=30, decode=1.5, cpu_time=1.0, cpu_exact=False, memory_peak=300,
+              memory_exact=False),
+    inference(3, "b", "m", 6, 4.0, output_tokens=1, cpu_time=1.0, cpu_exact=True),
+    inference(4, "b", "m", 10, 5.0, decode=1.0, cpu_time=1.0, cpu_exact=True, status="ERROR"),
+    inference(5, "b", "m", 0, 15.0, kind="CONSUMER", output_tokens=1000, decode=1.0, wait=0.0),
+]  # fmt: skip
+
+
+def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
+    """On the bulk's page, the page of models, and in the report; worked out by hand."""
     store = Store(tmp_path / "s.duckdb")
-    now = time.time_ns()
-    for name, jobs in (("few", 26), ("more", 60)):
-        odd.insert(store.connection(), "spans", odd.bulk(name, now, jobs=jobs))
-        found = reports.bulk_report(store, name)
-        assert found is not None
-        (model,) = [group["inferences"] for group in found["models"]]
-        (row,) = odd.page(store, "models", {"bulk_id": name, "bulk_first": 0, "bulk_last": now})
-        numbers = next(iter(odd.page(store, "bulk_numbers", {"bulk_id": name, "bulk_first": 0, "bulk_last": now})))
-        seconds = model["duration_s"]
-        assert (row["time_p50"], row["time_p95"]) == pytest.approx((seconds["p50"], seconds["p95"]))
-        assert (numbers["time_p50"], numbers["time_p95"]) == pytest.approx((seconds["p50"], seconds["p95"]))
-        assert row["rate"] == pytest.approx(model["tokens_per_s"]) == pytest.approx(numbers["rate"])
-        assert row["decode_rate"] == pytest.approx(model["decode_tokens_per_s"])
-        assert row["cpu_per_token"] == pytest.approx(model["cpu_s_per_output_token"])
+    add(store.connection(), "spans", ONE_MODEL)
+    known = summaries.extent(store, "b")
+    assert known is not None
+    page = figures.of_bulk(store, "b", known)
+    report = reports.bulk_report(store, "b")
+    assert report is not None
+    (model,) = [group["inferences"] for group in report["models"]]
+    every = {
+        "report": model, "report, total": report["total"]["inferences"], "page": dataclasses.asdict(page.total),
+        "page, model": dataclasses.asdict(page.models["m"]),
+        "models": dataclasses.asdict(figures.of_models(store)["m"]),
+    }  # fmt: skip
+    for where, of in every.items():
+        assert (of["count"], of["failed"], of["output_tokens"]) == (5, 1, 61), where
+        assert of["tokens_per_s"] == pytest.approx(61 / 10), where
+        assert of["decode_tokens_per_s"] == pytest.approx((9 + 19 + 29) / 3), where
+        assert of["cpu_s_per_output_token"] == pytest.approx(3 / 51), where
+        # Type 7: the 95th percentile of five stands at 0.95 * 4 = 3.8 steps from the least.
+        assert (of["duration_s"]["p50"], of["duration_s"]["p95"]) == (3.0, pytest.approx(4.8)), where
+        assert (of["cpu_exact_share"], of["memory_exact_share"], of["memory_peak_bytes"]) == (0.75, 0.5, 300), where
+    (counted,) = odd.page(store, "model_counts", {})
+    assert counted == {"model": "m", "n": 5, "failed": 1, "output_tokens": 61, "peak": 300}
+    shown = bulks.model_row("m", page.total)
+    assert (shown["rate"], shown["decode"], shown["cpu"], shown["peak"]) == ("6.1", "19", "~0.0588 s", "~300 B")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "http_status", "status", "is_"),
+    [
+        ("ok", 503, "UNSET", "ok"),  # what the service's own instrumentation says goes first
+        (None, 503, "ERROR", "overload"), (None, 429, "UNSET", "overload"),
+        (None, 500, "ERROR", "internal_error"), (None, 502, "UNSET", "internal_error"),
+        (None, 404, "UNSET", "client_error"), (None, 404, "ERROR", "client_error"),
+        (None, 202, "UNSET", "ok"), (None, 302, None, "ok"), (None, 200, "ERROR", "internal_error"),
+        (None, None, "ERROR", "internal_error"),
+        (None, None, "UNSET", "unknown"),
+    ],
+)  # fmt: skip
+def test_a_request_has_one_outcome(
+    tmp_path: Path, outcome: str | None, http_status: int | None, status: str | None, is_: str
+) -> None:
+    """A 503 of another instrumentation was 1 overload on the overview, 0 on the bulk's page, unknown in the report."""
+    store = Store(tmp_path / "s.duckdb")
+    add(store.connection(), "spans", [{
+        "trace_id": "t", "span_id": "s", "kind": "SERVER", "name": "POST", "status": status, "outcome": outcome,
+        "http_status": http_status, "http_method": "POST", "bulk_id": "b", "start_ns": NOW_S * 10**9,
+        "end_ns": NOW_S * 10**9 + 1,
+    }])  # fmt: skip
+    (row,) = odd.page(store, "requests", {"from_ns": 0, "to_ns": 2**62, "bin_ns": odd.SECOND})
+    known = summaries.extent(store, "b")
+    report = reports.bulk_report(store, "b")
+    assert known is not None
+    assert report is not None
+    page = figures.of_bulk(store, "b", known).requests.outcomes
+    assert (row["series"], {name: n for name, n in page.items() if n}) == (is_, {is_: 1})
+    assert report["requests"]["outcomes"] == page
     store.close()

@@ -70,7 +70,7 @@ def test_what_is_too_old_goes_and_is_counted(store: Store) -> None:
     for table, columns in TIMES.items():
         later = ", ".join(f"{column} + {9 * DAY_NS} AS {column}" for column in columns)
         store.connection().execute(f"INSERT INTO {table} SELECT * REPLACE ({later}) FROM {table}")
-    assert retention.apply(store, 7 * 86400, 10**12) == sum(old.values())
+    assert retention.Retention(store, 7 * 86400, 10**12).apply() == sum(old.values())
     assert {table: count(store, table) for table in old} == old
     gone = store.query("SELECT signal, outcome, reason, records FROM ingest").to_pylist()
     assert {row["signal"]: row["records"] for row in gone} == old
@@ -79,7 +79,7 @@ def test_what_is_too_old_goes_and_is_counted(store: Store) -> None:
 
 def test_nothing_to_delete_leaves_no_trace(store: Store) -> None:
     fill(store.connection(), 1, 6, start_ns=time.time_ns())
-    assert retention.apply(store, 7 * 86400, 10**12) == 0
+    assert retention.Retention(store, 7 * 86400, 10**12).apply() == 0
     assert count(store, "ingest") == 0
 
 
@@ -108,7 +108,7 @@ def test_over_the_size_the_oldest_goes_and_the_newest_stays(store: Store) -> Non
 
 
 def test_an_empty_store_larger_than_the_limit_is_left_alone(store: Store) -> None:
-    assert retention.apply(store, 86400, 1) == 0
+    assert retention.Retention(store, 86400, 1).apply() == 0
 
 
 HOUR_NS = 3600 * 10**9
@@ -150,11 +150,11 @@ def test_the_bulk_that_runs_stays_until_the_store_is_twice_too_large(store: Stor
     spans(store, 200_000, "runs", now, 50 * HOUR_NS)
     spans(store, 50_000, "over", now - HOUR_NS, HOUR_NS)
     used = retention.used_bytes(store)
-    assert retention.apply(store, 30 * 86400, int(used * 0.8)) > 0
+    assert retention.Retention(store, 30 * 86400, int(used * 0.8)).apply() > 0
     assert count(store, "spans", "bulk_id = 'runs'") == 200_000
     assert count(store, "spans", "bulk_id = 'over'") < 50_000
     used = retention.used_bytes(store)
-    assert retention.apply(store, 30 * 86400, int(used * 0.45)) > 0
+    assert retention.Retention(store, 30 * 86400, int(used * 0.45)).apply() > 0
     assert 0 < count(store, "spans", "bulk_id = 'runs'") < 200_000
     assert count(store, "spans", f"end_ns > {now - HOUR_NS}") > 0
 
@@ -163,7 +163,7 @@ def test_resources_go_with_the_last_of_their_records(store: Store) -> None:
     now = time.time_ns()
     spans(store, 10, "old", now - 40 * 24 * HOUR_NS, HOUR_NS)
     spans(store, 10, "new", now, HOUR_NS)
-    assert retention.apply(store, 30 * 86400, 10**12) == 10
+    assert retention.Retention(store, 30 * 86400, 10**12).apply() == 10
     assert [row["resource_id"] for row in store.query("SELECT resource_id FROM resources").to_pylist()] == ["new"]
 
 
@@ -177,5 +177,5 @@ def test_what_was_refused_is_under_the_size_too(store: Store) -> None:
         )
         connection.execute("CHECKPOINT")
     spans(store, 10_000, "real", now - 2 * HOUR_NS, HOUR_NS)
-    assert retention.apply(store, 30 * 86400, retention.used_bytes(store) // 2) > 100_000
+    assert retention.Retention(store, 30 * 86400, retention.used_bytes(store) // 2).apply() > 100_000
     assert count(store, "spans") == 10_000, "they are younger"

@@ -49,7 +49,7 @@ def test_a_run_outlives_the_retention(store: Store) -> None:
     before = comparisons.compare(place, "sample-001", "sample-002")
     comparisons.keep(store, "last-week", ["sample-001"], False)
     comparisons.keep(store, "today", ["latest"], False)
-    assert retention.apply(store, 3600, 10**9) > 0
+    assert retention.Retention(store, 3600, 10**9).apply() > 0
     with pytest.raises(reports.Unknown):
         comparisons.compare(place, "sample-001", "sample-002")
     after = comparisons.compare(place, "last-week", "today")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.capacity.forecast import Arrivals, conditions
+from bulkscope_studio.text import wording
 from tests.studio.by_chance import answers, told
 from tests.studio.explaining import SILLY, Job, explain, sentences, stored
 
@@ -47,7 +47,7 @@ def test_a_factor_and_a_part() -> None:
 @pytest.mark.parametrize(
     "sentence",
     ["1 cores each", "with 1 output tokens", "2 to 2 were busy", "0.98 to 0.98", "50 % to 50 %", "2 s to 2 s",
-     "1 place are", "two  spaces", "nan jobs", "None", "of ten together – times that", "+1.0 to +1.0"],
+     "1 slots", "two  spaces", "nan jobs", "None", "of ten together – times that", "+1.0 to +1.0"],
 )  # fmt: skip
 def test_what_is_silly_is_found(sentence: str) -> None:
     assert SILLY.search(sentence)
@@ -56,7 +56,7 @@ def test_what_is_silly_is_found(sentence: str) -> None:
 @pytest.mark.parametrize(
     "sentence",
     ["1 core each", "11 cores", "0.1 cores", "2 to 2.5", "2 to 20", "2 s to 2 min", "1 of 3 jobs has not ended",
-     "1.1 jobs/s", "1 jobs/s", "1 place keeps 95 % of the waits", "2,1 to 1"],
+     "1.1 jobs/s", "1 jobs/s", "1 concurrency slot keeps 95 % of the waits", "2,1 to 1"],
 )  # fmt: skip
 def test_what_is_not_silly_is_not_found(sentence: str) -> None:
     assert not SILLY.search(sentence)
@@ -90,8 +90,8 @@ def test_of_small_numbers_no_sentence_is_silly(jobs: int, workers: int) -> None:
 def test_what_is_not_known_of_arrivals_is_said_so() -> None:
     at = np.arange(8.0)
     few = {each.name: each.text for each in conditions(at, np.ones(8), Arrivals(at, np.diff(at)), None)}
-    assert "index of dispersion of ten together not known" in few["poisson"]
-    assert few["jobs"].startswith("8 jobs seen")
+    assert "index of dispersion at lag 10 not known" in few["poisson"]
+    assert few["jobs"].startswith("8 jobs ")
     one = {each.name: each.text for each in conditions(at[:1], np.ones(1), None, None)}
-    assert one["jobs"].startswith("1 job seen")
+    assert one["jobs"].startswith("1 job ")
     assert not [text for text in (*few.values(), *one.values()) if SILLY.search(text)]

@@ -16,6 +16,7 @@ from bulkscope_studio.analysis.statistics.queueing import put_at_once
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.services.reports import bulk_report
 from bulkscope_studio.storage.store import Store
+from tests.rows import BEGIN_NS
 from tests.simulator.engine import Run, simulate
 from tests.simulator.ledger import VERDICTS, complaints, ledger
 from tests.simulator.records import rows, write
@@ -342,7 +343,7 @@ def test_points_tell_what_the_run_did(store: Store) -> None:
     busiest = store.query(
         "SELECT value FROM points WHERE name = 'system.cpu.utilization' AND json_extract_string(attributes, '$.state') "
         "IN ('user', 'system') AND time_ns BETWEEN $first AND $last",
-        {"first": 1_760_000_000_000_000_000 + 5 * 10**9, "last": 1_760_000_000_000_000_000 + 20 * 10**9},
+        {"first": BEGIN_NS + 5 * 10**9, "last": BEGIN_NS + 20 * 10**9},
     )["value"].to_numpy()
     assert busiest.reshape(-1).sum() / 15 == pytest.approx(0.98, abs=0.07)
     at_work = store.query("SELECT max(value) AS high FROM points WHERE name = 'bulk.worker.busy'").to_pylist()

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope import conventions as c
 from bulkscope_studio.ingest import envelope, otlp_decode
+from tests import chance
+from tests.chance import draws
 from tests.studio import straightforward
 from tests.studio.fuzz import generator
 from tests.studio.otlp import traces
@@ -39,15 +41,16 @@ def same(body: bytes) -> bool:
     return True
 
 
-@settings(max_examples=100)
+@draws(100)
 @given(st.randoms(use_true_random=False))
 def test_requests_with_odd_values(rng: Random) -> None:
     assert same(generator.request("traces", rng).SerializeToString())
 
 
+@pytest.mark.chance
 def test_requests_of_chance_and_damaged_ones() -> None:
-    rng, taken = Random(5), 0
-    for _ in range(600):
+    rng, taken = chance.rng(5), 0
+    for _ in range(600 * chance.TIMES):
         message = generator.request("traces", rng)
         if rng.random() < 0.4:
             message = generator.rearranged(message, rng)

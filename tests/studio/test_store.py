@@ -234,17 +234,18 @@ def test_senders_that_ask_often_do_not_keep_the_store_at_rest(store: Store, monk
 
 SLOW = """
 import sys, time
-from bulkscope_studio import ingest, serve
-original = ingest.Ingest._transaction
+from bulkscope_studio.ingest import writer
+from bulkscope_studio.server import process
+original = writer.Ingest._transaction
 def slow(self, connection, batches, **options):
     if any("spans" in batch for batch in batches):
         print("committing", flush=True)
         time.sleep(float(sys.argv[1]))
     return original(self, connection, batches, **options)
-ingest.Ingest._transaction = slow
-serve.CLOSE_SECONDS = float(sys.argv[3])
+writer.Ingest._transaction = slow
+process.CLOSE_SECONDS = float(sys.argv[3])
 ports = ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
-sys.exit(serve.command(["--no-host", *ports, "--db", sys.argv[2]]))
+sys.exit(process.command(["--no-host", *ports, "--db", sys.argv[2]]))
 """
 
 

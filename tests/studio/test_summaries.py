@@ -12,13 +12,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkscope_studio.ingest.writer import Ingest
 from bulkscope_studio.services import reports
 from bulkscope_studio.storage import retention, summaries
 from bulkscope_studio.storage.store import Store
+from tests.chance import draws
 from tests.studio.by_chance import PHASES, messes
 from tests.studio.explaining import Job, ns, table, written
 
@@ -165,7 +166,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, phases=PHASES)
+@draws(25, phases=PHASES)
 @given(messes(), STEPS)
 def test_after_whatever_happens_the_list_is_that_of_all_spans(first: list[Job], steps: list[tuple[str, Any]]) -> None:
     with life() as one:

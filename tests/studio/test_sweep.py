@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -291,14 +291,14 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_plan_is_read_with_its_defaults(tmp_path: Path) -> None:
     plan = sweep_plan.read(written(tmp_path, PLAN))
-    assert (plan.seconds, plan.limit, plan.quantile, plan.instrument) == (6.0, 3600.0, 0.95, True)
-    assert plan.directory == tmp_path
+    assert (plan.seconds, plan.limit, plan.quantile, plan.workers.instrument) == (6.0, 3600.0, 0.95, True)
+    assert plan.workers.directory == tmp_path
     assert plan.steps == (
         Step(1, None, 40), Step(2, None, 80), Step(2, 8, 0), Step(2, 1000, 0),
     )  # fmt: skip
     assert [step.key for step in plan.steps] == ["w1-closed", "w2-closed", "w2-r8", "w2-r1000"]
     as_text = PLAN.replace('{ id = "{request_id}", prompts = "{prompts}" }', '\'{"prompts": "{prompts}"}\'')
-    assert sweep_plan.read(written(tmp_path, as_text)).body == {"prompts": "{prompts}"}
+    assert sweep_plan.read(written(tmp_path, as_text)).request.body == {"prompts": "{prompts}"}
 
 
 @pytest.mark.parametrize(
@@ -329,6 +329,17 @@ def test_a_plan_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("rates = [8, 1000]", 'rates = ["8"]', "above 0"),
         ("[closed]", "[closd]", "closed"),
         ("[request]", "[request", "TOML"),
+        ('seconds = "6s"', 'seconds = "0s"', "seconds must be a time such as 30s, 5m or 1h, not '0s'"),
+        ('grace = "15s"', "warm_up = -1", "workers.warm_up must be a whole number from 0 up, not -1"),
+        ('grace = "15s"', "directory = 7", "workers.directory must be a string, not 7"),
+        ('"prompts.json"', "7", "request.prompts must be a string, not 7"),
+        ('{ id = "{request_id}", prompts = "{prompts}" }', "7", "request.body must be a table, or JSON as a string"),
+        ('{ id = "{request_id}", prompts = "{prompts}" }', "'{'", "request.body is not JSON"),
+        ("[request]", 'method = "GET"\n[request]', "[workers] has no key 'method'; it may have: command, directory"),
+        ("rates = [8, 1000]", "rates = [true]", "open.rates must be a list of jobs per second above 0, not [True]"),
+        ("rates = [8, 1000]", "rates = [inf]", "open.rates must be a list of jobs per second above 0, not [inf]"),
+        ("workers = [1, 2]", "workers = [1.0]", "closed.workers must be a list of whole numbers from 1 to 1000"),
+        ("jobs_per_worker = 40", "jobs = 40\njobs_per_worker = 0", "[closed] has no key 'jobs'; it may have"),
     ],
 )
 def test_a_bad_plan_says_what_is_allowed(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -338,11 +349,23 @@ def test_a_bad_plan_says_what_is_allowed(tmp_path: Path, old: str, new: str, say
     assert says in str(raised.value)
 
 
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    text = PLAN.replace('name = "test"', 'nome = "test"\nworkers = 3').replace("[workers]", "[wrkers]")
+    with pytest.raises(Bad) as raised:
+        sweep_plan.read(written(tmp_path, text))
+    known = "closed, drain, limit, model, name, open, quantile, request, seconds, seed, slo, workers"
+    assert str(raised.value).split("; ") == [
+        "name is missing: up to 40 letters, digits, '.', '_' and '-'", "workers must be a table, not 3",
+        "the plan has no key 'nome'", f"it may have: {known}",
+        "the plan has no key 'wrkers'", f"it may have: {known}",
+    ]  # fmt: skip
+
+
 def test_another_host_is_reached_when_the_plan_names_it(tmp_path: Path) -> None:
     elsewhere = PLAN.replace("http://127.0.0.1:PORT", "http://example.org").replace(
         "[closed]", 'hosts = ["example.org"]\n\n[closed]'
     )
-    assert sweep_plan.read(written(tmp_path, elsewhere)).url == "http://example.org/bulks"
+    assert sweep_plan.read(written(tmp_path, elsewhere)).request.url == "http://example.org/bulks"
 
 
 def test_a_bad_plan_ends_the_command_before_anything_is_started(tmp_path: Path) -> None:
@@ -389,7 +412,7 @@ def test_a_service_that_speaks_no_http_is_a_refusal(tmp_path: Path, said: bytes,
 
         thread = threading.Thread(target=serve)
         thread.start()
-        there = replace(plan, url=f"http://127.0.0.1:{server.getsockname()[1]}/bulks")
+        there = elsewhere(plan, f"http://127.0.0.1:{server.getsockname()[1]}/bulks")
         failed = asks(there, tmp_path)
         thread.join()
     assert "1 of 1 request of" in failed
@@ -399,7 +422,11 @@ def test_a_service_that_speaks_no_http_is_a_refusal(tmp_path: Path, said: bytes,
 
 def test_an_address_that_cannot_be_asked_is_a_refusal(tmp_path: Path) -> None:
     plan = sweep_plan.read(written(tmp_path, PLAN))
-    assert "InvalidURL" in asks(replace(plan, url="http://127.0.0.1:1/a b"), tmp_path)
+    assert "InvalidURL" in asks(elsewhere(plan, "http://127.0.0.1:1/a b"), tmp_path)
+
+
+def elsewhere(plan: sweep_plan.Plan, url: str) -> sweep_plan.Plan:
+    return plan.model_copy(update={"request": plan.request.model_copy(update={"url": url})})
 
 
 def asks(plan: sweep_plan.Plan, folder: Path) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bulkscope_studio.analysis import wording
-from bulkscope_studio.analysis.wording import number, printable, seconds
 from bulkscope_studio.cli import capacity, compare
 from bulkscope_studio.sources import resolve
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.sweep import runner
+from bulkscope_studio.text import wording
+from bulkscope_studio.text.wording import number, printable, seconds
 from tests.studio.sample import fill
 
 HOSTILE = "x\x1b[2J\x9by\u202ez\n"
@@ -33,7 +33,36 @@ def test_numbers(value: float, text: str) -> None:
 
 
 def test_seconds_that_round_to_nothing() -> None:
-    assert [seconds(each) for each in (2e-13, -1e-12, 0.0, 0.0015, 1.5)] == ["0 ms", "0 ms", "0 s", "1.5 ms", "1.5 s"]
+    assert [seconds(each) for each in (2e-13, -1e-12, 0.0, 0.0015, 1.5)] == ["0 s", "0 s", "0 s", "1.5 ms", "1.5 s"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (2.32e-5, "23.2 µs"), (1e-6, "1 µs"),
+        (0.0304, "30.4 ms"), (119, "119 s"), (120, "2.0 min"), (9000, "2.5 h"),
+    ],
+)  # fmt: skip
+def test_durations(value: float | None, text: str) -> None:
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0 %"), (0.0004, "under 0.1 %"), (0.055, "5.5 %"), (0.5, "50 %"), (0.99, "99 %"), (0.995, "99.5 %"),
+        (0.99996, "over 99.9 %"), (1, "100 %"), (1.2, "120 %"), (None, "–"),
+    ],
+)  # fmt: skip
+def test_only_the_whole_is_100_per_cent(share: float | None, text: str) -> None:
+    assert wording.percent(share) == text
+
+
+def test_the_sign_of_an_estimate_stands_before_what_is_known() -> None:
+    assert [wording.estimate(text) for text in ("2 s", wording.ABSENT)] == ["~2 s", wording.ABSENT]
+    assert wording.estimate("2 s", False) == "2 s"
+    assert [each(None) for each in (wording.number, wording.size)] == [wording.ABSENT] * 2
+    assert wording.count(None, "job") == wording.value(None, "jobs/s") == wording.ABSENT
 
 
 def test_every_number_ends_in_a_digit() -> None:

@@ -11,19 +11,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from opentelemetry import metrics, trace
-from opentelemetry._logs import get_logger_provider
-
-SIGNALS = ("traces", "metrics", "logs")
+from bulkscope import _instruments
 
 
 def providers() -> dict[str, Any]:
-    """Return the global SDK providers by signal; one that is not the SDK's is left out."""
-    found = {
-        "traces": trace.get_tracer_provider(),
-        "metrics": metrics.get_meter_provider(),
-        "logs": get_logger_provider(),
-    }
+    """Return the SDK providers of ours by signal; one that is not the SDK's is left out."""
+    found = {signal: _instruments.provider(signal) for signal in ("traces", "metrics", "logs")}
     return {signal: provider for signal, provider in found.items() if hasattr(provider, "force_flush")}
 
 
@@ -40,6 +33,12 @@ def processors(signal: str, provider: Any) -> Iterator[Any]:
     several = getattr(provider, name, None)
     for processor in getattr(several, "_span_processors", getattr(several, "_log_record_processors", ())):
         yield getattr(processor, "_batch_processor", processor)
+
+
+def exporting(provider: Any) -> list[Any]:
+    """Return the span processors of ``provider`` that export, as they were added."""
+    added = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return [processor for processor in added if hasattr(processor, "span_exporter")]
 
 
 def exporters() -> Iterator[tuple[str, Any, Any]]:

@@ -165,9 +165,9 @@ class Meter:
             cpu=cpu,
             cpu_exact=window.cpu_exact,
             utilization=cpu / (wall * self.cores) if wall > 0 else None,
-            pressure=_share(window.pressure, pressure, wall),
+            pressure=share(window.pressure, pressure, wall),
             throttled=None if throttled is None or window.throttled is None else throttled - window.throttled,
-            cpu_wait=_grown(window.delay, delay),
+            cpu_wait=grown(window.delay, delay),
             memory_start=window.start,
             memory_peak=window.peak,
             memory_file=_sum(after.file, after.shmem),
@@ -247,14 +247,14 @@ def _sum(first: int | None, second: int | None) -> int | None:
     return None if first is None else first + (second or 0)
 
 
-def _grown(before: dict[int, int] | None, after: dict[int, int] | None) -> float | None:
+def grown(before: dict[int, int] | None, after: dict[int, int] | None) -> float | None:
     """Return in seconds by how much the threads' nanoseconds have grown; a thread begun meanwhile counts whole."""
     if before is None or after is None:
         return None
     return sum(max(0, now - before.get(thread, 0)) for thread, now in after.items()) / 1e9
 
 
-def _share(before: float | None, after: float | None, wall: float) -> float | None:
+def share(before: float | None, after: float | None, wall: float) -> float | None:
     if before is None or after is None or wall <= 0:
         return None
     return min(1.0, max(0.0, (after - before) / wall))

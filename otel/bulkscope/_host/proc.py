@@ -1,4 +1,4 @@
-"""What the Linux kernel says of this process: memory, pressure, throttling, limits.
+"""What the Linux kernel says of a process, by default this one: memory, pressure, throttling, limits.
 
 ``/proc`` and the cgroup tree are parameters, so that a folder of fixtures can stand for any machine.
 What the kernel does not offer is None, never 0: another system, an older kernel, a read-only ``/proc``.
@@ -48,10 +48,13 @@ def _resident() -> int | None:
 
 
 class Proc:
-    """This process in ``root`` (default ``/proc``), and its cgroup in ``cgroup`` (default ``/sys/fs/cgroup``)."""
+    """A process in ``root`` (default ``/proc``), and its cgroup in ``cgroup`` (default ``/sys/fs/cgroup``).
 
-    def __init__(self, root: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> None:
-        self._root, self._self = root, root / "self"
+    ``who`` is its id, by default this process.
+    """
+
+    def __init__(self, root: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"), who: str = "self") -> None:
+        self._root, self._self = root, root / who
         self._paths = dict(self._cgroups(cgroup))
 
     # --- memory -------------------------------------------------------------------------------
@@ -60,7 +63,7 @@ class Proc:
         """Return the process's resident memory; only ``rss`` where there is no ``/proc``."""
         text = _bytes(self._self / "status")
         if text is None:
-            return Status(rss=_resident()) if self._root == Path("/proc") else Status()
+            return Status(rss=_resident()) if self._self == Path("/proc/self") else Status()
         found: dict[str, int] = {}
         for line in text.splitlines():
             name, _, rest = line.partition(b":")
@@ -77,6 +80,10 @@ class Proc:
         except OSError:
             return False
         return True
+
+    def cgroups(self) -> frozenset[str]:
+        """Return what this process has a folder of: ``v2`` of the unified tree, else controllers of version 1."""
+        return frozenset(self._paths)
 
     def memory_limit(self) -> int | None:
         """Return the bytes that the process may use: its cgroup's limit, at most the host's memory."""
@@ -122,7 +129,7 @@ class Proc:
     def allowed_cores(self) -> float | None:
         """Return the cores that the process may use: its affinity, or less by its cgroup's quota."""
         cores = _count(self._field(b"Cpus_allowed_list"))
-        if cores is None and self._root == Path("/proc"):
+        if cores is None and self._self == Path("/proc/self"):
             cores = os.cpu_count()
         quotas: list[float] = []
         for folder in self._ancestors("v2"):

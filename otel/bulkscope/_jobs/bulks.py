@@ -7,13 +7,19 @@ without a new context having to reach it.
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
 
 from opentelemetry import baggage
 from opentelemetry.context import Context, create_key, get_value, set_value
 
+from bulkscope._safe import log_once
 from bulkscope.conventions import BULK_ID
 
 _KEY = create_key("bulkscope-bulk")
@@ -79,23 +85,64 @@ def from_baggage(context: Context | None = None) -> str | None:
 
 
 def clean(value: object) -> str | None:
-    """Return ``value`` as an id: a non-empty string or an integer; anything else, or a longer one, is None."""
+    """Return ``value`` as an id: a non-empty string, an integer or a UUID; anything else is None.
+
+    So is a text that is too long, or has a line break or the like in it, which is said once: an id is part of paths,
+    headers and log lines.
+    """
     # Of an integer the bits are looked at first: from 4,300 digits on Python refuses to write it.
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 4 * MAX_ID_LENGTH:
         value = str(value)
     if not isinstance(value, str):
-        return None
+        return str(value) if isinstance(value, UUID) else None
     value = value.strip()
-    return value if 0 < len(value) <= MAX_ID_LENGTH else None
+    if 0 < len(value) <= MAX_ID_LENGTH and value.isprintable():
+        return value
+    if value:
+        _refuse(value)
+    return None
 
 
-def find_in_call(args: Sequence[object], kwargs: object) -> str | None:
-    """Return the bulk id in a call's keyword arguments, else in the first positional mapping that has one."""
+def _refuse(value: str) -> None:
+    length = f"has {len(value)} characters, of which an id has at most {MAX_ID_LENGTH}"
+    reason = length if len(value) > MAX_ID_LENGTH else "has a line break or another character that cannot be printed"
+    log_once("a bulk's id", "A bulk's id is not taken: it %s; its jobs are found by their trace", reason)
+
+
+def find_in_call(args: Sequence[object], kwargs: object, function: object = None) -> str | None:
+    """Return the bulk id in a call's keyword arguments, else in the first positional mapping that has one.
+
+    Last where it stands by position: ``function`` is what is called, if it is at hand.
+    """
     for fields in (kwargs, *args):
         found = find(fields)
         if found is not None:
             return found
-    return None
+    if function is None or not args:
+        return None
+    by_position = (clean(args[position]) for position in _positions(function) if position < len(args))
+    return next(filter(None, by_position), None)
+
+
+def _positions(function: object) -> tuple[int, ...]:
+    """Return where in a call of ``function`` the parameters stand that are called like one of ``KEYS``."""
+    try:
+        return _read_positions(function)
+    except (TypeError, ValueError):  # not callable, not hashable, or of C
+        return ()
+
+
+@lru_cache(512)  # 50 us the first time
+def _read_positions(function: Any) -> tuple[int, ...]:
+    parameters = inspect.signature(function).parameters.values()
+    names = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return tuple(names.index(key) for key in KEYS if key in names)
+
+
+def header_names(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the request headers for ``keys``: of ``batch_id``, ``batchId`` and ``batch.id`` ``(x-)batch-id``."""
+    plain = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[_.\s]+", "-", key).lower() for key in keys)
+    return tuple(dict.fromkeys(name for base in plain for name in (base, f"x-{base}")))
 
 
 def find(fields: object) -> str | None:

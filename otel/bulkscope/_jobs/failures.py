@@ -1,4 +1,4 @@
-"""Sorts what a job failed with: whose trouble is it?
+"""Sorts what a job failed with: its name, and whose trouble it is.
 
 ``input`` the prompt; ``model`` the engine or its output; ``resource`` memory, disk, descriptors; ``infra``
 broker, network, a lost worker; ``timeout`` a limit on time; ``code`` anything else.
@@ -33,6 +33,29 @@ _PATTERNS = tuple(
     )
 )  # fmt: skip
 _MODEL_MODULES = ("torch", "transformers", "llama_cpp", "xllamacpp", "vllm", "onnxruntime", "ctransformers")
+
+
+def error_type(error: BaseException) -> str:
+    """Return the value of ``error.type`` for an exception: its class with the module, builtins bare."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _names(error: BaseException) -> str:
+    return " ".join(kind.__name__ for kind in type(error).__mro__)
+
+
+def is_overload(error: BaseException) -> bool:
+    """Tell whether a failed enqueue means a full or slow broker rather than a broken one."""
+    chain: BaseException | None = error
+    seen: set[int] = set()
+    while chain is not None and id(chain) not in seen:
+        seen.add(id(chain))
+        names = _names(chain)
+        if "Timeout" in names or "LimitExceeded" in names or "OutOfMemory" in names or "Full" in names.split():
+            return True
+        chain = chain.__cause__
+    return False
 
 
 def failure_domain(error: BaseException) -> str:

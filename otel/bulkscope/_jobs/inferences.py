@@ -14,10 +14,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from bulkscope import _instruments
 from bulkscope import conventions as c
+from bulkscope._host.engine import Call, Engine, engines
 from bulkscope._host.meter import Usage, Window, meter
 from bulkscope._jobs import bulks, current
-from bulkscope._jobs.failures import failure_domain
-from bulkscope._jobs.job import error_type
+from bulkscope._jobs.failures import error_type, failure_domain
 from bulkscope._safe import guarded
 
 
@@ -27,7 +27,8 @@ class Inference:
     In between, an engine's module sets what it learns: tokens as the engine counted them, ``prefill``,
     ``decode`` and ``ttft`` (time to first token) in seconds. What stays None is not recorded. ``remote``
     says that the engine is another process: the span is of kind CLIENT, and the CPU and memory of this
-    process, which only waits, are not recorded as the inference's.
+    process, which only waits, are not recorded as the inference's. ``endpoint`` is the host and the port
+    where it answers: where that is a process of this machine, its CPU and memory are recorded.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Inference:
         provider: str,
         operation: str = "chat",
         remote: bool = False,
+        endpoint: tuple[str, int] | None = None,
         max_tokens: int | None = None,
     ) -> None:
         self._labels: _instruments.AttributeValues = {
@@ -44,8 +46,10 @@ class Inference:
             c.GEN_AI_PROVIDER: provider,
             c.GEN_AI_MODEL: model,
         }
-        self._remote, self._max_tokens = remote, max_tokens
+        self._remote, self._endpoint, self._max_tokens = remote, endpoint, max_tokens
         self._window: Window | None = None
+        self._engine: Engine | None = None
+        self._call: Call | None = None
         self._prompts: list[dict[str, int]] = []
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
@@ -65,7 +69,10 @@ class Inference:
             self._bulk.inference_model = str(self._labels[c.GEN_AI_MODEL])
         if self._max_tokens is not None:
             attributes[c.GEN_AI_MAX_TOKENS] = self._max_tokens
-        self._window = None if self._remote else meter().begin()
+        if self._remote:
+            self._look()
+        else:
+            self._window = meter().begin()
         # The stretch that is measured and the span are the same to the nanosecond.
         self._started_ns, self._clock = time.time_ns(), time.perf_counter()
         try:
@@ -76,12 +83,17 @@ class Inference:
                 start_time=self._started_ns,
             )
         except Exception:
-            if self._window is not None:
-                meter().end(self._window)
+            self._used()
             raise
         # Last: a context that was attached and never detached would stay with everything after it.
         self._token: Any = current.enter(trace.set_span_in_context(self._span))
         return self
+
+    @guarded
+    def _look(self) -> None:
+        engine = None if self._endpoint is None else engines().at(*self._endpoint)
+        self._call = None if engine is None else engine.begin()
+        self._engine = engine if self._call is not None else None
 
     def elapsed(self) -> float:
         """Return the seconds since the start."""
@@ -116,7 +128,7 @@ class Inference:
         try:
             usage = self._used()
             wall = self.elapsed() if usage is None else usage.wall
-            values = self._said(wall) | ({} if usage is None else _measured(usage))
+            values = self._said(wall) | ({} if usage is None else self._measured(usage))
             self._describe(values, labels, self._started_ns + int(wall * 1e9), error, domain)
         finally:
             self._span.end(self._started_ns + int(wall * 1e9))
@@ -124,6 +136,8 @@ class Inference:
 
     @guarded
     def _used(self) -> Usage | None:
+        if self._engine is not None and self._call is not None:
+            return self._engine.end(self._call)
         return None if self._window is None else meter().end(self._window)
 
     def _describe(
@@ -164,6 +178,29 @@ class Inference:
             c.DECODE_TOKENS_PER_SECOND: self._decode_rate(),
         }
 
+    def _measured(self, usage: Usage) -> dict[str, Any]:
+        growth = None
+        if usage.memory_peak is not None and usage.memory_start is not None:
+            growth = usage.memory_peak - usage.memory_start
+        engine = self._engine
+        return {
+            c.CPU_TIME: usage.cpu,
+            c.CPU_EXACT: usage.cpu_exact,
+            c.CPU_UTILIZATION: usage.utilization,
+            c.CPU_PRESSURE: usage.pressure,
+            c.CPU_THROTTLED: usage.throttled,
+            c.CPU_WAIT: usage.cpu_wait,
+            c.MEMORY_START: usage.memory_start,
+            c.MEMORY_PEAK: usage.memory_peak,
+            c.MEMORY_GROWTH: growth,
+            c.MEMORY_FILE: usage.memory_file,
+            c.MEMORY_ANON: usage.memory_anon,
+            c.MEMORY_LIMIT: meter().memory_limit if engine is None else engine.memory_limit,
+            c.MEMORY_EXACT: None if usage.memory_peak is None else usage.memory_exact,
+            c.ENGINE_PID: None if engine is None else engine.pid,
+            c.ENGINE_COMMAND: None if engine is None else engine.command or None,
+        }
+
     def _decode_rate(self) -> float | None:
         # The first token comes out of the prefill, so that n tokens take n - 1 steps of decode.
         steps = None if self.output_tokens is None or self.output_tokens < 2 else self.output_tokens - 1
@@ -183,27 +220,6 @@ class Inference:
         rate = values.get(c.TOKENS_PER_SECOND)
         if rate is not None:
             _instruments.record(c.M_TOKENS_PER_SECOND, rate, labels)
-
-
-def _measured(usage: Usage) -> dict[str, Any]:
-    growth = None
-    if usage.memory_peak is not None and usage.memory_start is not None:
-        growth = usage.memory_peak - usage.memory_start
-    return {
-        c.CPU_TIME: usage.cpu,
-        c.CPU_EXACT: usage.cpu_exact,
-        c.CPU_UTILIZATION: usage.utilization,
-        c.CPU_PRESSURE: usage.pressure,
-        c.CPU_THROTTLED: usage.throttled,
-        c.CPU_WAIT: usage.cpu_wait,
-        c.MEMORY_START: usage.memory_start,
-        c.MEMORY_PEAK: usage.memory_peak,
-        c.MEMORY_GROWTH: growth,
-        c.MEMORY_FILE: usage.memory_file,
-        c.MEMORY_ANON: usage.memory_anon,
-        c.MEMORY_LIMIT: meter().memory_limit,
-        c.MEMORY_EXACT: None if usage.memory_peak is None else usage.memory_exact,
-    }
 
 
 def _rate(tokens: int | None, seconds: float | None) -> float | None:

@@ -1,17 +1,28 @@
-"""Stamps the bulk's id, and the job's, onto every span when it starts: ours and everybody else's."""
+"""Stamps the bulk's id, and the job's, onto every span when it starts: ours and everybody else's.
+
+Spans of ours that no sampler wants are handed to the exporters when they end.
+"""
 
 from __future__ import annotations
 
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Span, SpanProcessor
+from collections.abc import Sequence
 
-from bulkscope._jobs import bulks
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from bulkscope._jobs import bulks, sampling
 from bulkscope._safe import guarded
 from bulkscope.conventions import BULK_ID, BULK_ID_SOURCE, JOB_ID
 
 
 class BulkSpanProcessor(SpanProcessor):
-    """A span processor without state; safe to add to any SDK's provider."""
+    """A span processor that is safe to add to any SDK's provider.
+
+    ``exporting`` are the processors that get our spans even when they are not sampled.
+    """
+
+    def __init__(self, exporting: Sequence[SpanProcessor] = ()) -> None:
+        self._exporting = exporting
 
     @guarded
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -28,3 +39,11 @@ class BulkSpanProcessor(SpanProcessor):
                 span.set_attribute(BULK_ID_SOURCE, "trace")
         if bulk.job_id is not None:
             span.set_attribute(JOB_ID, bulk.job_id)
+
+    @guarded
+    def on_end(self, span: ReadableSpan) -> None:
+        """Hand on a span that is recorded and not sampled, when it is ours."""
+        if self._exporting and sampling.is_only_counted(span):
+            counted = sampling.as_sampled(span)
+            for processor in self._exporting:
+                processor.on_end(counted)

@@ -32,25 +32,25 @@ def command(argv: list[str]) -> int:
         say(f"bulkscope capacity: {failed}", error=True)
         return 1
     except runner.Stopped:
-        say("bulkscope capacity: stopped; the same command goes on with the next step", error=True)
+        say("bulkscope capacity: stopped; the same command continues with the next step", error=True)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bulkscope capacity",
-        description="What a system sustains: rates per model and number of workers, waits at a rate, the best load.",
-        epilog="--sweep runs the commands that the plan names: use plans that are yours.",
+        description="What a system sustains: rates by model and concurrency slots, queue waits, the best load.",
+        epilog="--sweep runs the commands that the plan names: use only plans that you trust.",
     )
     parser.add_argument("bulks", nargs="*", metavar="BULK", help="bulks to look at, or 'latest' (default: --last 1h)")
-    parser.add_argument("--last", metavar="TIME", help="look at the last TIME of what was recorded, as in 30m or 2h")
-    parser.add_argument("--model", help="only this model, as if it had the workers for itself")
-    parser.add_argument("--rate", type=float, help="predict waits at so many jobs per second (default: the observed)")
-    parser.add_argument("--workers", type=int, help="predict for so many places (default: as many as there were last)")
-    parser.add_argument("--slo", metavar="TIME", help="search the highest rate with waits under TIME, as in 30s")
-    parser.add_argument("--quantile", type=float, help="of the jobs that are to keep --slo (default: 0.95)")
+    parser.add_argument("--last", metavar="TIME", help="look at the last TIME of what was recorded, such as 30m or 2h")
+    parser.add_argument("--model", help="only this model, as if it had the workers to itself")
+    parser.add_argument("--rate", type=float, help="arrival rate in jobs/s to predict waits for (default: observed)")
+    parser.add_argument("--workers", type=int, help="concurrency slots to predict for (default: as many as at last)")
+    parser.add_argument("--slo", metavar="TIME", help="find the highest rate with queue waits under TIME, such as 30s")
+    parser.add_argument("--quantile", type=float, help="share of the jobs that must keep --slo (default: 0.95)")
     parser.add_argument("--sweep", type=Path, metavar="PLAN.toml", help="run the sweep that the plan describes")
-    parser.add_argument("--restart", action="store_true", help="with --sweep: run steps anew that were done before")
+    parser.add_argument("--restart", action="store_true", help="with --sweep: repeat steps that are done already")
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")
     resolve.arguments(parser)
     return parser

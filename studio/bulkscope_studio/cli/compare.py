@@ -21,11 +21,11 @@ def command(argv: list[str]) -> int:
     """Run ``bulkscope compare``; 0 when printed, 2 when there are no such sides or no store."""
     parser = argparse.ArgumentParser(
         "bulkscope compare",
-        description="Two models, two runs or two settings, number by number, with what chance explains.",
-        epilog="A side is the id of a bulk, the name of a kept run, or 'latest', each also with @MODEL.",
+        description="Compare two models, two runs or two settings, number by number, each with its interval.",
+        epilog="A side is the id of a bulk, the name of a kept run, or 'latest'; add @MODEL for one of its models.",
     )
-    parser.add_argument("a", nargs="?", metavar="A", help="the side that is compared with")
-    parser.add_argument("b", nargs="?", metavar="B", help="the side of which is said how it differs")
+    parser.add_argument("a", nargs="?", metavar="A", help="the baseline")
+    parser.add_argument("b", nargs="?", metavar="B", help="the side that is compared with the baseline")
     parser.add_argument("--models", action="store_true", help="compare the two models of one bulk or run")
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")
     resolve.arguments(parser)
@@ -91,7 +91,7 @@ def _known(found: Any, where: str) -> Any:
 def runs_command(argv: list[str]) -> int:
     """Run ``bulkscope runs``; 0 when done, 2 when there is no such bulk, run or store."""
     parser = argparse.ArgumentParser(
-        "bulkscope runs", description="Bulks kept under a name beside the store, where the retention leaves them alone."
+        "bulkscope runs", description="Bulks kept under a name beside the store; the retention does not delete them."
     )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--db", type=Path, default=argparse.SUPPRESS, help="the studio's file")
@@ -99,12 +99,12 @@ def runs_command(argv: list[str]) -> int:
     parser.add_argument("--db", type=Path, default=None, help="the studio's file")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", parents=[shared], help="all kept runs (what is done without an action)")
+    actions.add_parser("list", parents=[shared], help="list all kept runs (the default)")
     keep = actions.add_parser("keep", parents=[shared], help="keep one or several bulks under a name")
     keep.add_argument("name", metavar="NAME", help="letters, digits, '.', '_' and '-'")
     keep.add_argument("bulks", metavar="BULK", nargs="+", help="id of a bulk, or 'latest'")
-    keep.add_argument("--replace", action="store_true", help="put it in the place of a run of that name")
-    for action, says in (("show", "one kept run"), ("drop", "delete a kept run")):
+    keep.add_argument("--replace", action="store_true", help="replace a run of that name")
+    for action, says in (("show", "show one kept run"), ("drop", "delete a kept run")):
         actions.add_parser(action, parents=[shared], help=says).add_argument("name", metavar="NAME")
     options = parser.parse_args(argv)
 

@@ -6,7 +6,6 @@ import argparse
 import time
 from typing import Any
 
-from bulkscope_studio.analysis.wording import printable
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.rendering import explanation
 from bulkscope_studio.rendering.output import Output, say
@@ -14,12 +13,14 @@ from bulkscope_studio.services import reports
 from bulkscope_studio.setup.plan import VERDICTS
 from bulkscope_studio.sources import elasticsearch, resolve, verdicts
 from bulkscope_studio.storage import retention
+from bulkscope_studio.text.wording import printable
 
 
 def command(argv: list[str]) -> int:
     """Run it; 0 when printed or published, 2 when there is no such bulk, no store, or it cannot be written to."""
     parser = argparse.ArgumentParser(
-        "bulkscope explain", description="What held a bulk up: one verdict, its evidence, and where the time went."
+        "bulkscope explain",
+        description="Why a bulk took its time: one verdict, its evidence, where the time went.",
     )
     parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
     parser.add_argument("--format", choices=("text", "json", "md"), default="text")
@@ -31,7 +32,7 @@ def command(argv: list[str]) -> int:
         action="store_true",
         help=f"with --source elasticsearch: write the verdict into the data stream {VERDICTS}, once a bulk",
     )
-    parser.add_argument("--last", metavar="TIME", help="with --publish: every bulk of the last TIME, as in 30m or 2h")
+    parser.add_argument("--last", metavar="TIME", help="with --publish: every bulk of the last TIME, such as 30m or 2h")
     resolve.arguments(parser)
     options = parser.parse_args(argv)
     if options.publish or options.last is not None:

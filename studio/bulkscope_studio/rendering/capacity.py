@@ -6,18 +6,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from bulkscope_studio.rendering.output import Output
+from bulkscope_studio.text.markdown import bullets, inline, table
+from bulkscope_studio.text.wording import (
+    ABSENT,
+    LEGEND,
+    agree,
+    between,
+    count,
+    estimate,
+    number,
+    percent,
+    seconds,
+    size,
+)
 
-from bulkscope_studio.analysis.wording import ABSENT, agree, between, count, number, percent, seconds, size
-from bulkscope_studio.rendering.output import Output, inline
-
-# Of the best rate: with fewer workers that do so much, more of them are not worth their memory.
+# Share of the best rate: more workers than those that reach it are not worth their memory.
 ENOUGH = 0.95
 Columns = tuple[str, ...]
-LEVELS: Columns = ("workers", "jobs/s", "interval", "tokens/s", "seconds of an attempt", "saturated for", "jobs")
-STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "p95", "expected p95", "interval")
-BULKS: Columns = ("bulk", "workers", "jobs/s", "jobs", "wait p50", "p95", "mean")
+LEVELS: Columns = ("slots", "jobs/s", "interval", "tokens/s", "time of an attempt", "measured over", "jobs")
+STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "wait p95", "expected p95", "interval")
+BULKS: Columns = ("bulk", "slots", "jobs/s", "jobs", "wait p50", "wait p95", "wait mean")
 
 
 def text(found: Mapping[str, Any], console: Output) -> None:
@@ -27,28 +36,18 @@ def text(found: Mapping[str, Any], console: Output) -> None:
         for line in lines:
             console.print(line)
         for heading, columns, rows in tables:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading, title_justify="left", title_style="bold")
-            for n, name in enumerate(columns):
-                table.add_column(name, justify="left" if n == 0 else "right", overflow="fold")
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
+            console.print_table(columns, rows, right=range(1, len(columns)), title=heading)
+    console.print(LEGEND)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the same as markdown."""
     out: list[str] = []
     for n, (title, lines, tables) in enumerate(_parts(found)):
-        out += ["#" * min(n + 1, 2) + " " + inline(title), "", *(f"- {inline(line)}" for line in lines), ""]
+        out += ["#" * min(n + 1, 2) + " " + inline(title), "", *bullets(lines), ""]
         for heading, columns, rows in tables:
-            out += [
-                f"### {inline(heading)}",
-                "",
-                "| " + " | ".join(columns) + " |",
-                "|---" + "|---:" * (len(columns) - 1) + "|",
-            ]
-            out += ["| " + " | ".join(inline(value) for value in row) + " |" for row in rows] + [""]
-    return "\n".join(out)
+            out += [f"### {inline(heading)}", "", *table(columns, rows, range(1, len(columns))), ""]
+    return "\n".join([*out, LEGEND, ""])
 
 
 Section = tuple[str, list[str], list[tuple[str, Columns, list[list[str]]]]]
@@ -60,7 +59,7 @@ def _parts(found: Mapping[str, Any]) -> Iterator[Section]:
         found = found["capacity"]
     for pool in found["pools"]:
         tables = [
-            (f"By number of workers: {_name(model)}", LEVELS, levels(model))
+            (f"By number of concurrency slots: {_name(model)}", LEVELS, levels(model))
             for model in pool["models"]
             if model["levels"]
         ]
@@ -71,9 +70,15 @@ def _parts(found: Mapping[str, Any]) -> Iterator[Section]:
 
 def title(pool: Mapping[str, Any]) -> str:
     """Name a set of workers by its queues."""
-    queues = ", ".join(pool["queues"]) or "jobs"
+    queues = ", ".join(pool["queues"]) or "of unknown name"
     seen = count(pool["workers"], "worker process", "worker processes")
-    return f"Queue {queues}: {seen} seen, last {count(pool['places'], 'place')}"
+    return (
+        f"{agree(len(pool['queues']) or 1, 'Queue', 'Queues')} {queues}: {seen} seen, {_slots(pool['places'])} at last"
+    )
+
+
+def _slots(number_of: int) -> str:
+    return count(number_of, "concurrency slot")
 
 
 def sentences(pool: Mapping[str, Any]) -> list[str]:
@@ -87,51 +92,55 @@ def sentences(pool: Mapping[str, Any]) -> list[str]:
 def _rate(model: Mapping[str, Any], places: int) -> str:
     now = model["now"]
     if now is None:
-        return f"{_name(model)}: nothing seen with {count(places, 'place')}."
-    beside = " Other models ran beside it; the time is shared out by place-seconds." if now["mixed"] else ""
+        return f"{_name(model)}: no job ran with {_slots(places)}."
+    beside = " Jobs of other models ran at the same time; each model counts with its share of the slots' time."
+    beside = beside if now["mixed"] else ""
     if now["reached"]:
         tokens = "" if now["tokens_per_s"] is None else f", {number(now['tokens_per_s']['value'])} output tokens/s"
         return (
-            f"{_name(model)}: sustains {_with(now['rate_per_s'], number)} jobs/s with {count(places, 'place')}"
-            f"{tokens}; {count(round(now['completions']), 'job')} in {seconds(now['saturated_s'])} of backlog.{beside}"
+            f"{_name(model)}: sustains {_with(now['rate_per_s'], number)} jobs/s with {_slots(places)}"
+            f"{tokens}; measured on {count(round(now['completions']), 'job')} that began when no other slot was free."
+            f"{beside}"
         )
-    bound = "" if now["lower_bound_per_s"] is None else f", lower bound {number(now['lower_bound_per_s'])} jobs/s"
+    bound = "" if not now["lower_bound_per_s"] else f", but at least {number(now['lower_bound_per_s'])} jobs/s"
     ceiling = "" if now["ceiling_per_s"] is None else (
-        f"; {number(now['ceiling_per_s'])} jobs/s if more at once do not slow each other (estimate)"
+        f"; {estimate(number(now['ceiling_per_s']))} jobs/s if more busy slots do not slow each other"
     )  # fmt: skip
-    return f"{_name(model)}: not reached with {count(places, 'place')}{bound}{ceiling}.{beside}"
+    return (
+        f"{_name(model)}: the sustained rate with {_slots(places)} is not known ({now['problem']}){bound}{ceiling}."
+        f"{beside}"
+    )
 
 
 def _waits(pool: Mapping[str, Any]) -> Iterator[str]:
     f, measured = pool["forecast"], pool["measured_wait"]
     if f["wait"] is None:
-        yield f"Waits are not predicted: {f['problem'].removesuffix('.')}."
+        yield f"Queue waits are not predicted: {f['problem'].removesuffix('.')}."
     else:
-        source = "the observed rate" if f["observed"] else "asked for"
-        places = f"{count(f['places'], 'place')} {agree(f['places'], 'is', 'are')}"
+        source = "the observed rate" if f["observed"] else "the rate asked for"
         yield (
-            f"At {number(f['rate_per_s'])} jobs/s ({source}) {places} "
-            f"{percent(f['utilization']['value'])} busy; waits to expect: {_of(f['wait'])}."
+            f"At {number(f['rate_per_s'])} jobs/s ({source}) {_slots(f['places'])} {agree(f['places'], 'is', 'are')} "
+            f"{percent(f['utilization']['value'])} busy; expected queue wait: {_of(f['wait'])}."
         )
         missed = [condition["text"] for condition in f["conditions"] if not condition["holds"]]
         if missed:
-            yield "By simulation, since the formula asks for more: " + "; ".join(missed) + "."
+            yield "Simulated, because the formula (Erlang C) does not apply: " + "; ".join(missed) + "."
         if f["other"] is not None:
-            yield f"The other method differs by more than the intervals: {_of(f['other'])}."
+            yield f"The other method gives another answer, and the intervals do not overlap: {_of(f['other'])}."
     if measured is not None and f["observed"]:
         yield (
-            f"Measured, {count(measured['jobs'], 'job')}: wait p50 {seconds(measured['p50_s'])}, "
+            f"Measured queue wait of {count(measured['jobs'], 'job')}: p50 {seconds(measured['p50_s'])}, "
             f"p95 {seconds(measured['p95_s'])}, mean {seconds(measured['mean_s'])}."
         )
     if (best := pool["highest_rate"]) is not None:
-        goal = f"{percent(best['quantile'])} of the waits under {seconds(best['slo_s'])}"
+        goal = f"{percent(best['quantile'])} of the queue waits under {seconds(best['slo_s'])}"
         if best["rate_per_s"] is None:
-            yield f"No arrival rate keeps {goal} with {count(best['places'], 'place')}."
+            yield f"No arrival rate keeps {goal} with {_slots(best['places'])}."
         else:
             yield (
-                f"Up to {_with(best['rate_per_s'], number)} jobs/s {count(best['places'], 'place')} "
+                f"Up to {_with(best['rate_per_s'], number)} jobs/s {_slots(best['places'])} "
                 f"{agree(best['places'], 'keeps', 'keep')} {goal} "
-                f"(by simulation; {percent(best['utilization'])} busy)."
+                f"(simulated; {percent(best['utilization'])} busy)."
             )
 
 
@@ -139,11 +148,12 @@ def _of(wait: Mapping[str, Any]) -> str:
     parts = (
         f"{name} {_with(wait[key], seconds)}" for name, key in (("p50", "p50_s"), ("p95", "p95_s"), ("mean", "mean_s"))
     )
-    return ", ".join(parts) + f" (by {wait['method']})"
+    how = {"formula": "by the formula Erlang C", "simulation": "simulated"}[wait["method"]]
+    return ", ".join(parts) + f" ({how})"
 
 
 def enough(levels: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the level with the fewest places that does ``ENOUGH`` of the best rate, and the best; all have a rate."""
+    """Return the level with the fewest slots that does ``ENOUGH`` of the best rate, and the best; all have a rate."""
     best = max(levels, key=lambda level: level["rate_per_s"]["value"])
     return next(x for x in levels if x["rate_per_s"]["value"] >= ENOUGH * best["rate_per_s"]["value"]), best
 
@@ -157,21 +167,21 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
         chosen, best = enough([level for level in model["levels"] if level["rate_per_s"] is not None])
         fewer = ""
         if chosen is not best:
-            fewer = f", and {count(chosen['places'], 'place')} can do {number(chosen['rate_per_s']['value'])}"
+            fewer = f"; {number(chosen['rate_per_s']['value'])} jobs/s with {_slots(chosen['places'])}"
         yield (
-            f"{_name(model)}: best of {len(found['counts'])} worker counts is {found['best_count']} with "
-            f"{number(found['best_per_s'])} jobs/s{fewer}; {count(most['places'], 'place')} can do "
-            f"{number(most['most_per_s'])} at most"
-            f"{_cores(model, most)}. A curve needs five counts."
+            f"{_name(model)}: the highest of {len(found['counts'])} measured rates is {number(found['best_per_s'])} "
+            f"jobs/s with {_slots(found['best_count'])}{fewer}; {_slots(most['places'])} can do at most "
+            f"{estimate(number(most['most_per_s']))} jobs/s{_cores(model, most)}. A scaling curve needs "
+            "five numbers of slots."
         )
         return
     peak, top = found["peak_places"], found["peak_per_s"]
-    where = "no peak" if peak["value"] is None else f"places at the peak: {_with(peak, number)}"
-    beyond = " (extrapolated)" if found["extrapolated"] else ""
+    where = "it has no peak" if peak["value"] is None else f"its peak is at {_with(peak, number)} slots"
+    beyond = " (extrapolated beyond what was measured)" if found["extrapolated"] else ""
     yield (
         f"{_name(model)}: universal scalability law, λ {_with(found['lambda_per_s'], number)} jobs/s, "
         f"σ {_with(found['sigma'], number)}, κ {_with(found['kappa'], number)}; {where}{beyond}, "
-        f"{_with(top, number)} jobs/s."
+        f"with {_with(top, number)} jobs/s."
     )
 
 
@@ -183,15 +193,15 @@ def _memory(memory: Mapping[str, Any]) -> str:
     own = memory["limits"] > 1
     fit = memory["workers_per_limit"] if own else memory["workers_that_fit"]
     if fit is None:
-        return "How many workers fit into memory is not known: no inference recorded its memory and a limit."
-    shared = f" and {size(memory['shared_bytes'])} shared" if memory["shared_bytes"] else ""
+        return "How many workers fit into memory is not known: no inference recorded its memory and a memory limit."
+    shared = f", and {size(memory['shared_bytes'])} that they share" if memory["shared_bytes"] else ""
     workers = count(fit, "worker fits", "workers fit") if fit else "No worker fits"
     each, limit = size(memory["per_worker_bytes"]), size(memory["limit_bytes"])
     if not own:
-        return f"{workers} into {limit} of memory: {each} each{shared}."
+        return f"{workers} into {limit} of memory: {each} a worker{shared}."
     whole = memory["workers_that_fit"]
-    hosts = "" if whole is None else f" Their hosts have room for {whole:,} in all."
-    return f"{workers} into each of {memory['limits']:,} limits of {limit}: {each} each{shared}.{hosts}"
+    hosts = "" if whole is None else f" Their hosts hold {whole:,} in all."
+    return f"{workers} into each of {memory['limits']:,} memory limits of {limit}: {each} a worker{shared}.{hosts}"
 
 
 def levels(model: Mapping[str, Any]) -> list[list[str]]:
@@ -203,7 +213,7 @@ def levels(model: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 str(level["places"]),
-                number(rate["value"]) if rate else ABSENT if bound is None else f"≥ {number(bound)}",
+                number(rate["value"]) if rate else ABSENT if not bound else f"≥ {number(bound)}",
                 interval(rate, number) if rate else "not reached",
                 ABSENT if level["tokens_per_s"] is None else number(level["tokens_per_s"]["value"]),
                 seconds(level["service_s"]),
@@ -244,12 +254,12 @@ def steps(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _name(model: Mapping[str, Any]) -> str:
-    return model["model"] or "jobs without a recorded inference"
+    return model["model"] or "Jobs without a recorded inference"
 
 
 def _with(found: Mapping[str, Any], words: Callable[[float], str]) -> str:
     value = "∞" if found["value"] is None else words(found["value"])
-    return value + (f" [{ends}]" if (ends := interval(found, words)) else "")
+    return value + (f" [{ends}]" if (ends := interval(found, words)) not in ("", value) else "")
 
 
 def interval(found: Mapping[str, Any], words: Callable[[float], str]) -> str:

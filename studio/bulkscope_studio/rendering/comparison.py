@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from bulkscope_studio.analysis import wording
-from bulkscope_studio.rendering.output import Output, inline
+from bulkscope_studio.rendering.output import Output
+from bulkscope_studio.text import wording
+from bulkscope_studio.text.markdown import bullets, inline, table
 
 HEADS = ("number", "A", "B", "B against A", "B is", "jobs A, B")
-FOOT = "Nothing here says which answers are better. ~: estimate. –: not recorded."
+FOOT = f"The quality of the answers is not judged. {wording.LEGEND}"
+RUNS = ("run", "ran (UTC)", "kept (UTC)", "jobs", "size", "models", "bulks")
 
 
 def text(found: Mapping[str, Any], console: Output) -> None:
@@ -25,12 +23,7 @@ def text(found: Mapping[str, Any], console: Output) -> None:
         console.print(f"Caution: {caution['text']}")
     if not found["rows"]:
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(HEADS):
-        table.add_column(name, justify="right" if number in (1, 2) else "left", overflow="fold")
-    for row in found["rows"]:
-        table.add_row(*cells(row))
-    console.print(table)
+    console.print_table(HEADS, map(cells, found["rows"]), right=(1, 2))
     for line in [*notes(found), method(found), FOOT]:
         console.print(line)
 
@@ -38,12 +31,11 @@ def text(found: Mapping[str, Any], console: Output) -> None:
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the comparison as markdown."""
     lines = ["# Comparison", "", f"**{inline(found['answer'])}**", ""]
-    lines += [f"- {inline(line)}" for line in [*sides(found), *pairing(found)]]
-    lines += [f"- Caution: {inline(caution['text'])}" for caution in found["cautions"]]
+    lines += bullets([*sides(found), *pairing(found)])
+    lines += bullets(f"Caution: {caution['text']}" for caution in found["cautions"])
     if found["rows"]:
-        lines += ["", "| " + " | ".join(HEADS) + " |", "|---|---:|---:|---|---|---|"]
-        lines += ["| " + " | ".join(map(inline, cells(row))) + " |" for row in found["rows"]]
-        lines += ["", *(f"- {inline(line)}" for line in notes(found)), "", method(found), "", FOOT]
+        lines += ["", *table(HEADS, map(cells, found["rows"]), (1, 2))]
+        lines += ["", *bullets(notes(found)), "", method(found), "", FOOT]
     return "\n".join([*lines, ""])
 
 
@@ -60,12 +52,12 @@ def sides(found: Mapping[str, Any]) -> list[str]:
             + (f", {_cores(side)}" if side["cores"] else ""),
         ]
         if side["makespan_s"] is not None:
-            parts.append(f"the whole {wording.seconds(side['makespan_s'])}")
+            parts.append(f"makespan {wording.seconds(side['makespan_s'])}")
         for what in ("input", "output"):
             if side[f"{what}_tokens_mean"] is not None:
                 parts.append(f"{wording.count(side[f'{what}_tokens_mean'], f'{what} token')} a job")
         if side["memory_peak_bytes"] is not None:
-            parts.append(f"highest peak RAM {wording.size(side['memory_peak_bytes'])}")
+            parts.append(f"highest peak RAM of a worker {wording.size(side['memory_peak_bytes'])}")
         parts.append(f"{when(side['start_ns'])} UTC")
         lines.append(f"{name.upper()}  {side['label']}: " + "; ".join(parts))
     return lines
@@ -85,29 +77,23 @@ def pairing(found: Mapping[str, Any]) -> list[str]:
     """Say how jobs were set against each other, and at which job's size."""
     lines = [found["pairing"]["reason"]]
     if job := found["equal_job"]:
-        sizes = " and ".join(f"{wording.number(value)} {name}" for name, value in job.items())
-        lines.append(f"Equal tokens: {sizes} a job, the mean of both sides.")
+        sizes = " and ".join(f"{wording.number(value)} {_TOKENS[name]}" for name, value in job.items())
+        lines.append(f"'At equal tokens' means: for a job of {sizes} tokens, the mean of both sides.")
     return lines
+
+
+_TOKENS = {"prefilled": "prefilled", "generated": "output"}
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """Return a row of the table: number, A, B, effect, verdict, jobs."""
-    mark = "~" if row["estimated"] else ""
 
-    def shown(value: float | None) -> str:
-        return wording.ABSENT if value is None else mark + amount(value, row["unit"])
+    def marked(text: str) -> str:
+        return wording.estimate(text, row["estimated"])
 
+    a, b = (marked(wording.value(row[side], row["unit"])) for side in ("a", "b"))
     jobs = f"{row['jobs'][0]:,}, {row['jobs'][1]:,}"
-    return [row["title"], shown(row["a"]), shown(row["b"]), mark + effect(row), row["verdict"], jobs]
-
-
-def amount(value: float, unit: str) -> str:
-    """Return a number with its unit; small shares and times keep three digits, which is what differs."""
-    if unit == "share":
-        return f"{100 * value:.1f} %"
-    if unit == "1/s":
-        return f"{wording.number(value)}/s"
-    return wording.value(value, unit)
+    return [row["title"], a, b, marked(effect(row)), row["verdict"], jobs]
 
 
 def effect(row: Mapping[str, Any]) -> str:
@@ -122,7 +108,7 @@ def effect(row: Mapping[str, Any]) -> str:
         range_ = wording.between(of["low"], of["high"], lambda share: f"{100 * share:+.1f}")
         said = f"{100 * of['value']:+.1f} points ({range_})"
         smallest = f"{100 * of['smallest']:.1f} points"
-    return f"{said}; seen from {smallest}"
+    return f"{said}; detectable from {smallest}"
 
 
 def _times(value: float) -> str:
@@ -144,33 +130,28 @@ def method(found: Mapping[str, Any]) -> str:
     """Say how sure the verdicts are."""
     of = found["intervals"]
     return (
-        f"Intervals: {100 * of['each']:.1f} % each, so that all {len(of['tests'])} hold together in "
-        f"{100 * of['family']:.0f} % of comparisons; over the jobs of these runs. "
-        "'seen from': a difference of that size would be seen in 4 of 5 cases."
+        f"Each interval is at {100 * of['each']:.1f} %, so that all {len(of['tests'])} hold at once in "
+        f"{100 * of['family']:.0f} % of comparisons. They are over the jobs of these runs, not over repeated runs. "
+        "'detectable from': a difference of that size would be found in 4 of 5 comparisons."
     )
 
 
 def when(ns: int | None) -> str:
     """Return a moment in UTC to the minute."""
-    return wording.ABSENT if ns is None else f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M}"
+    return wording.moment(ns, "%Y-%m-%d %H:%M")
 
 
 def runs(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
     """Print the list of kept runs."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (("run", "left"), ("ran (UTC)", "left"), ("kept (UTC)", "left"), ("jobs", "right"),
-                          ("size", "right"), ("models", "left"), ("bulks", "left")):  # fmt: skip
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
-    for row in rows:
-        if row["damaged"] is not None:
-            table.add_row(row["name"], "", "", "", wording.size(row["bytes"]), "", row["damaged"])
-            continue
-        names = ", ".join(row["models"]) or wording.ABSENT, ", ".join(row["bulks"])
-        table.add_row(
-            row["name"], when(row["start_ns"]), when(row["kept_ns"]), f"{row['jobs']:,}",
-            wording.size(row["bytes"]), *names,
-        )  # fmt: skip
-    console.print(table)
+    console.print_table(RUNS, map(_run_cells, rows), right=(3, 4))
+
+
+def _run_cells(row: Mapping[str, Any]) -> list[str]:
+    size = wording.size(row["bytes"])
+    if row["damaged"] is not None:
+        return [row["name"], "", "", "", size, "", row["damaged"]]
+    models, bulks = ", ".join(row["models"]) or wording.ABSENT, ", ".join(row["bulks"])
+    return [row["name"], when(row["start_ns"]), when(row["kept_ns"]), f"{row['jobs']:,}", size, models, bulks]
 
 
 def kept(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Everything that a command writes. Names come from senders: none may take effect where it is shown.
 
-``say``, ``Output``, ``as_json`` and ``inline`` are the only ways out; `tests/studio/test_output.py` looks for others.
+``say``, ``Output`` and ``as_json``, and ``text.markdown`` for files, are the only ways out;
+`tests/studio/test_output.py` looks for others.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
-from bulkscope_studio.analysis.wording import printable
+from bulkscope_studio.text.wording import printable
 
 # A pipe has no width of its own; 80 columns would cut a table that a file has room for.
 _WIDE = 120
@@ -52,6 +55,20 @@ class Output(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(lines(segment.text), segment.style)
 
+    def print_table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), title: str = ""
+    ) -> None:
+        """Print a table; ``right`` are the columns set to the right, by number."""
+        numeric = set(right)
+        table = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left", title_style="bold"
+        )
+        for number, name in enumerate(columns):
+            table.add_column(name, justify="right" if number in numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.print(table)
+
 
 def as_json(found: object) -> str:
     """Return JSON in which what is not printable, C1 controls and bidirectional overrides too, is escaped."""
@@ -62,19 +79,3 @@ def as_json(found: object) -> str:
 
 
 _FOREIGN = re.compile(r"[^\n -~]")
-
-
-# What begins a construct of Markdown inside a line: code, emphasis, links and images, HTML, entities, cells, lines
-# through. A bracket alone is none, and an underscore within a word.
-_INLINE = re.compile(r"\\|\||`|\*|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)")
-# And at the beginning of one: headings, lists, quotations, rules.
-_FIRST = re.compile(r"(?=(?:#{1,6}|[-+])(?:\s|$)|>|[-=]+\s*$)")
-_NUMBERED = re.compile(r"(\d{1,9})(?=[.)](?:\s|$))")
-
-
-def inline(text: str) -> str:
-    """Return a text for Markdown, in a line or in a cell of a table, that shows as it is."""
-    escaped = _INLINE.sub(lambda found: "\\" + found[0], printable(text.replace("\n", " ")).strip())
-    if _FIRST.match(escaped):
-        return "\\" + escaped
-    return _NUMBERED.sub(r"\1\\", escaped, count=1) if _NUMBERED.match(escaped) else escaped

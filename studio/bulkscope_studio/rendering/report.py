@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bulkscope_studio.analysis.wording import likely
-from bulkscope_studio.rendering.output import Output, inline
+from bulkscope_studio.rendering.output import Output
+from bulkscope_studio.text.markdown import bullets, inline, table
+from bulkscope_studio.text.wording import (
+    ABSENT,
+    LEGEND,
+    PARTIAL,
+    UNKNOWN,
+    estimate,
+    likely,
+    moment,
+    number,
+    percent,
+    seconds,
+    size,
+    unless_exact,
+)
 
-ABSENT = "–"
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
+LIST = ("bulk", "started (UTC)", "jobs", "done", "failed", "duration", "models")
 
 
 def text(report: Mapping[str, Any], console: Output) -> None:
@@ -27,118 +39,106 @@ def text(report: Mapping[str, Any], console: Output) -> None:
     fit = max(1, (console.width - 30) // 24)
     for first in range(0, len(groups), fit):
         part = groups[first : first + fit]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("", overflow="fold")
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        grid.add_column("", overflow="fold")
         for label, _ in part:
-            table.add_column(label, justify="right", overflow="fold")
-        for number, (title, rows) in enumerate(_sections([group for _, group in part])):
-            if number:
-                table.add_section()
-            table.add_row(title, style="bold")
+            grid.add_column(label, justify="right", overflow="fold")
+        for n, (title, rows) in enumerate(_sections([group for _, group in part])):
+            if n:
+                grid.add_section()
+            grid.add_row(title, style="bold")
             for label, cells in rows:
-                table.add_row(f"  {label}", *cells)
-        console.print(table)
-    console.print(f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.")
+                grid.add_row(f"  {label}", *cells)
+        console.print(grid)
+    console.print(_foot(report))
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as markdown."""
-    lines = [f"# Bulk {inline(report['id'])}", "", _state(report), ""]
-    lines += [f"- {inline(line)}" for line in _head(report)]
+    lines = [f"# Bulk {inline(report['id'])}", "", _state(report), "", *bullets(_head(report))]
     groups = _groups(report)
+    columns = ["", *(label for label, _ in groups)]
     for title, rows in _sections([group for _, group in groups]):
-        lines += ["", f"## {title}", "", "| | " + " | ".join(inline(label) for label, _ in groups) + " |"]
-        lines.append("|---|" + "---:|" * len(groups))
-        lines += [f"| {inline(label)} | " + " | ".join(map(inline, cells)) + " |" for label, cells in rows]
-    lines += ["", f"Quantiles: {report['quantiles']}. {ABSENT}: not recorded. ~: estimate.", ""]
-    return "\n".join(lines)
+        cells = ([label, *values] for label, values in rows)
+        lines += ["", f"## {title}", "", *table(columns, cells, range(1, len(columns)))]
+    return "\n".join([*lines, "", _foot(report), ""])
 
 
 def bulks(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
     """Print the list of bulks."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("bulk", overflow="fold")
-    table.add_column("started (UTC)")
-    for name in ("jobs", "done", "failed", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("models", overflow="fold")
-    for row in rows:
-        counts = (str(row[name]) for name in ("jobs", "done", "failed"))
-        models = ", ".join(row["models"]) or ABSENT
-        table.add_row(row["id"], _when(row["start_ns"]), *counts, number(row["duration_s"]), models)
-    console.print(table)
+    cells = [
+        [
+            row["id"], moment(row["start_ns"]), *(number(row[name]) for name in ("jobs", "done", "failed")),
+            seconds(row["duration_s"]), ", ".join(row["models"]) or ABSENT,
+        ]
+        for row in rows
+    ]  # fmt: skip
+    console.print_table(LIST, cells, right=range(2, 6))
 
 
-def number(value: float | None) -> str:
-    """Three significant digits, whole numbers whole, absent as a dash."""
-    if value is None or not math.isfinite(value):
-        return ABSENT
-    if value == int(value) or abs(value) >= 1000:
-        return f"{value:.0f}"
-    return f"{value:.3g}"
-
-
-def _percent(value: float | None) -> str:
-    return ABSENT if value is None else f"{100 * value:.1f} %"
-
-
-def _mib(value: float | None) -> str:
-    return ABSENT if value is None else f"{value / 2**20:.0f} MiB"
-
-
-def _when(ns: int | None) -> str:
-    return ABSENT if ns is None else f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
+def _foot(report: Mapping[str, Any]) -> str:
+    return f"Quantiles: {report['quantiles']}. {LEGEND}"
 
 
 def _state(report: Mapping[str, Any]) -> str:
     if report["complete"]:
         return "complete"
     p = report["progress"]
-    if not p["sent"]:
-        return "no job was recorded"
-    if p["running"] or p["waiting"] or p["retrying"]:
-        return "PARTIAL: not every job has ended"
+    if not p["sent"] or p["running"] or p["waiting"] or p["retrying"]:
+        return PARTIAL
     return f"PARTIAL: no job is left at work; lost {p['lost']:,}, without a recorded end {p['unknown']:,}"
 
 
 def _quantiles(of: Mapping[str, Any] | None) -> str:
-    return ABSENT if of is None else " / ".join(number(of[name]) for name in ("p50", "p95", "max"))
+    return ABSENT if of is None else " / ".join(seconds(of[name]) for name in ("p50", "p95", "max"))
 
 
 def _head(report: Mapping[str, Any]) -> list[str]:
-    requests, progress = report["requests"], report["progress"]
-    outcomes = ", ".join(f"{count} {name}" for name, count in requests["outcomes"].items())
-    latency = _quantiles(requests["latency_s"])
+    requests = report["requests"]
+    outcomes = ", ".join(f"{n:,} {name}" for name, n in requests["outcomes"].items()) or "none"
     lines = [
-        f"Recorded {_when(report['start_ns'])} to {_when(report['end_ns'])} UTC",
-        "Jobs: " + ", ".join(f"{count} {name}" for name, count in progress.items()),
-        f"1 API requests: {requests['count']}, {number(requests['rate_per_s'])} per s",
+        f"Recorded {moment(report['start_ns'])} to {moment(report['end_ns'])} UTC",
+        "Jobs: " + ", ".join(_progress(report["progress"])),
+        f"1 API requests: {number(requests['count'])}" + _per_second(requests["rate_per_s"]),
         f"2 API outcomes: {outcomes}",
-        f"3 API latency p50 / p95 / max: {latency} s; spent on enqueueing: {number(requests['enqueue_s'])} s",
+        f"3 API latency p50 / p95 / max: {_quantiles(requests['latency_s'])}; "
+        f"time spent on enqueueing: {seconds(requests['enqueue_s'])}",
     ]
     for host in report["hosts"]:
         lines.append(
-            f"Host {host['name']}: CPU mean {_percent(host['cpu_mean_share'])}, max "
-            f"{_percent(host['cpu_max_share'])}; memory mean {_percent(host['memory_mean_share'])}, max "
-            f"{_percent(host['memory_max_share'])}"
+            f"Host {host['name']}: CPU mean {percent(host['cpu_mean_share'])}, max {percent(host['cpu_max_share'])}; "
+            f"memory mean {percent(host['memory_mean_share'])}, max {percent(host['memory_max_share'])}"
         )
     if (check := report["little"]) is not None:
         lines.append(
-            f"Data check (Little's law): L {number(check['in_system'])} against λW "
-            f"{number(check['rate'] * check['time'])}, {_percent(check['deviation'])} off"
+            f"Data check (Little's law, L = λW): L {number(check['in_system'])}, λW "
+            f"{number(check['rate'] * check['time'])}, deviation {percent(check['deviation'])}"
         )
-    lines += [
-        f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model "
-        f"{lost['model'] or ABSENT}{likely(lost['model_likely'])}, after {number(lost['elapsed_s'])} s with "
-        f"{_mib(lost['memory_bytes'])} resident{_limit(lost)}: {lost['domain']}{likely(lost['likely'])}"
-        for lost in report["lost"]
-    ]
+    lines += map(_lost, report["lost"])
     return lines + [f"Note: {note}" for note in report["notes"]]
 
 
-def _limit(lost: Mapping[str, Any]) -> str:
-    limit = lost["memory_limit_bytes"]
-    return f", limit {_mib(limit)}" if limit else ""
+def _progress(progress: Mapping[str, int]) -> Iterator[str]:
+    """Yield how many jobs are in which state; of the rarer states only those that there are."""
+    for name, jobs in progress.items():
+        if jobs or name in ("sent", "done", "failed"):
+            yield f"{jobs:,} {name}"
+
+
+def _per_second(rate: float | None) -> str:
+    return "" if rate is None else f", {number(rate)}/s"
+
+
+def _lost(lost: Mapping[str, Any]) -> str:
+    """Say which attempt was lost with its worker, when it was last heard of, and why."""
+    model = f"{lost['model'] or UNKNOWN}{likely(lost['model_likely'])}"
+    parts = [f"Lost: job {lost['job_id']}, attempt {lost['attempt']}, worker {lost['worker']}, model {model}"]
+    if lost["elapsed_s"] is not None:
+        parts.append(f"last heard of {seconds(lost['elapsed_s'])} after its start")
+    if lost["memory_bytes"] is not None:
+        limit = f" (limit {size(lost['memory_limit_bytes'])})" if lost["memory_limit_bytes"] else ""
+        parts.append(f"RAM then {size(lost['memory_bytes'])}{limit}")
+    return "; ".join([*parts, f"cause {lost['domain'] or UNKNOWN}{likely(lost['likely'])}"])
 
 
 def _groups(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -150,63 +150,60 @@ def _groups(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
     jobs, work = [group["jobs"] for group in groups], [group["inferences"] for group in groups]
 
-    def against(job: Mapping[str, Any], name: str) -> str:
-        return number(job["expected"][name]) if job["expected"] is not None else ABSENT
-
-    def estimate(cell: str, share: float | None) -> str:
-        return f"~{cell}" if share is not None and share < 1 and cell != ABSENT else cell
+    def against(job: Mapping[str, Any], name: str) -> float | None:
+        return None if job["expected"] is None else job["expected"][name]
 
     def counts(of: Mapping[str, int]) -> str:
-        return ", ".join(f"{name} {count}" for name, count in of.items()) or "0"
+        return ", ".join(f"{name} {n:,}" for name, n in of.items()) or "none"
 
-    def of(what: Mapping[str, Any] | None) -> float | None:
-        return None if what is None else what["mean"]
+    def of(what: Mapping[str, Any] | None, name: str = "mean") -> float | None:
+        return None if what is None else what[name]
 
     return [
         ("4 Jobs", [
-            ("done", [str(j["done"]) for j in jobs]),
-            ("jobs per s", [number(j["rate_per_s"]) for j in jobs]),
-            ("makespan s", [number(j["makespan_s"]) for j in jobs]),
+            ("done", [number(j["done"]) for j in jobs]),
+            ("jobs/s", [number(j["rate_per_s"]) for j in jobs]),
+            ("makespan", [seconds(j["makespan_s"]) for j in jobs]),
         ]),
         ("5 Failures", [
-            ("failed", [str(j["failed"]) for j in jobs]),
+            ("failed jobs", [number(j["failed"]) for j in jobs]),
             ("by domain", [counts(j["failures_by_domain"]) for j in jobs]),
             ("errors of attempts", [counts(j["errors"]) for j in jobs]),
-            ("retries", [str(j["retries"]) for j in jobs]),
+            ("retries", [number(j["retries"]) for j in jobs]),
         ]),
         ("6 Time to process", [
-            ("wait mean s", [number(of(j["wait_s"])) for j in jobs]),
-            ("wait p50 / p95 / max s", [_quantiles(j["wait_s"]) for j in jobs]),
-            ("negative waits", [str(j["negative_waits"]) for j in jobs]),
-            ("work mean s", [number(of(j["process_s"])) for j in jobs]),
-            ("work p50 / p95 / max s", [_quantiles(j["process_s"]) for j in jobs]),
-            ("wanted delay s", [number(j["delay_s"]) for j in jobs]),
+            ("queue wait, mean", [seconds(of(j["wait_s"])) for j in jobs]),
+            ("queue wait, p50 / p95 / max", [_quantiles(j["wait_s"]) for j in jobs]),
+            ("negative waits (clock error)", [number(j["negative_waits"]) for j in jobs]),
+            ("work, mean", [seconds(of(j["process_s"])) for j in jobs]),
+            ("work, p50 / p95 / max", [_quantiles(j["process_s"]) for j in jobs]),
+            ("scheduled delay", [seconds(j["delay_s"]) for j in jobs]),
         ]),
         ("7 Inference time", [
-            ("inferences", [str(w["count"]) for w in work]),
-            ("p50 / p95 / max s", [_quantiles(w["duration_s"]) for w in work]),
-            ("first token s", [_quantiles(w["ttft_s"]) for w in work]),
-            ("prefill s", [_quantiles(w["prefill_s"]) for w in work]),
-            ("decode s", [_quantiles(w["decode_s"]) for w in work]),
+            ("inferences", [number(w["count"]) for w in work]),
+            ("p50 / p95 / max", [_quantiles(w["duration_s"]) for w in work]),
+            ("time to first token", [_quantiles(w["ttft_s"]) for w in work]),
+            ("prefill", [_quantiles(w["prefill_s"]) for w in work]),
+            ("decode", [_quantiles(w["decode_s"]) for w in work]),
         ]),
         ("8 CPU", [
-            ("CPU-s", [estimate(number(w["cpu_s"]), w["cpu_exact_share"]) for w in work]),
-            ("CPU-s per output token", [
-                estimate(number(w["cpu_s_per_output_token"]), w["cpu_exact_share"]) for w in work]),
-            ("of its cores", [_percent(of(w["cpu_utilization"])) for w in work]),
-            ("measured exactly", [_percent(w["cpu_exact_share"]) for w in work]),
-            ("waiting for CPU", [_percent(w["cpu_pressure_share"]) for w in work]),
-            ("throttled s", [number(w["cpu_throttled_s"]) for w in work]),
+            ("CPU time", [unless_exact(seconds(w["cpu_s"]), w["cpu_exact_share"]) for w in work]),
+            ("CPU time per output token", [
+                unless_exact(seconds(w["cpu_s_per_output_token"]), w["cpu_exact_share"]) for w in work]),
+            ("share of its cores", [percent(of(w["cpu_utilization"])) for w in work]),
+            ("inferences measured exactly", [percent(w["cpu_exact_share"]) for w in work]),
+            ("CPU pressure (PSI)", [percent(w["cpu_pressure_share"]) for w in work]),
+            ("throttled by a quota", [seconds(w["cpu_throttled_s"]) for w in work]),
         ]),
         ("9 RAM", [
-            ("start, mean", [_mib(w["memory_start_bytes"]) for w in work]),
-            ("peak", [estimate(_mib(w["memory_peak_bytes"]), w["memory_exact_share"]) for w in work]),
+            ("at start, mean", [size(w["memory_start_bytes"]) for w in work]),
+            ("peak", [unless_exact(size(w["memory_peak_bytes"]), w["memory_exact_share"]) for w in work]),
             ("growth, max", [
-                estimate(_mib(w["memory_growth_max_bytes"]), w["memory_exact_share"]) for w in work]),
+                unless_exact(size(w["memory_growth_max_bytes"]), w["memory_exact_share"]) for w in work]),
             ("file / anonymous", [
-                f"{_mib(w['memory_file_bytes'])} / {_mib(w['memory_anon_bytes'])}" for w in work]),
-            ("limit", [_mib(w["memory_limit_bytes"]) for w in work]),
-            ("measured exactly", [_percent(w["memory_exact_share"]) for w in work]),
+                f"{size(w['memory_file_bytes'])} / {size(w['memory_anon_bytes'])}" for w in work]),
+            ("limit", [size(w["memory_limit_bytes"]) for w in work]),
+            ("inferences measured exactly", [percent(w["memory_exact_share"]) for w in work]),
         ]),
         ("10 Tokens generated", [("output tokens", [number(w["output_tokens"]) for w in work])]),
         ("11 Tokens used", [
@@ -214,14 +211,14 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("of these cached", [number(w["cached_tokens"]) for w in work]),
         ]),
         ("12 Tokens per second", [
-            ("output / inference time", [number(w["tokens_per_s"]) for w in work]),
+            ("output tokens / inference time", [number(w["tokens_per_s"]) for w in work]),
             ("decode only", [number(w["decode_tokens_per_s"]) for w in work]),
         ]),
-        ("13 Wait ratio", [
-            ("mean", [number(of(j["wait_ratio"])) for j in jobs]),
-            ("median", [ABSENT if j["wait_ratio"] is None else number(j["wait_ratio"]["p50"]) for j in jobs]),
-            ("if put at once", [against(j, "wait_ratio") for j in jobs]),
-            ("mean wait then, s", [against(j, "mean_wait") for j in jobs]),
-            ("makespan at least, s", [against(j, "makespan") for j in jobs]),
+        ("13 Wait ratio (queue wait / total time)", [
+            ("mean", [percent(of(j["wait_ratio"])) for j in jobs]),
+            ("median", [percent(of(j["wait_ratio"], "p50")) for j in jobs]),
+            ("if all enqueued at once: expected ratio", [estimate(percent(against(j, "wait_ratio"))) for j in jobs]),
+            ("same: expected mean queue wait", [estimate(seconds(against(j, "mean_wait"))) for j in jobs]),
+            ("same: shortest possible makespan", [estimate(seconds(against(j, "makespan"))) for j in jobs]),
         ]),
     ]  # fmt: skip

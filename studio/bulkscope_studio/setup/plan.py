@@ -47,7 +47,7 @@ _STANDARD = dict.fromkeys(
     "str",
 ) | {c.GEN_AI_MAX_TOKENS: "int"}
 ATTRIBUTE_TYPES: dict[str, str] = {a.name: a.type for a in c.ATTRIBUTES} | _STANDARD
-RESOURCE_TYPES: dict[str, str] = {c.WORKER_CPUS: "float", c.WORKER_CPU_SET: "str", c.WORKER_MEMORY_LIMIT: "int"}
+RESOURCE_TYPES: dict[str, str] = {attribute.name: attribute.type for attribute in c.RESOURCE}
 
 OURS = "bulkscope"  # prefix of everything that we name
 BULK_DASHBOARD = f"{OURS}-bulk"

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from bulkscope import conventions as c
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.elastic import esql
 from bulkscope_studio.elastic.client import Client
@@ -19,6 +18,7 @@ from bulkscope_studio.sources import documents
 from bulkscope_studio.sources.documents import MILLISECOND_NS, Row
 from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import wording
 
 TRACES, LOGS, HOSTS = "traces-*.otel-*", "logs-*.otel-*", "metrics-hostmetricsreceiver.otel-*"
 MINUTE_MS = 60_000

@@ -14,7 +14,6 @@ from typing import Any
 
 import duckdb
 
-from bulkscope_studio.analysis.wording import printable
 from bulkscope_studio.rendering.output import as_json, lines, say
 from bulkscope_studio.server import unwell
 from bulkscope_studio.services import reports
@@ -22,6 +21,7 @@ from bulkscope_studio.sources import elasticsearch
 from bulkscope_studio.storage import address, storefile
 from bulkscope_studio.storage.paths import default_db
 from bulkscope_studio.storage.store import Store, StoreLocked, TooLong, Unavailable
+from bulkscope_studio.text.wording import printable
 
 TIMEOUT_S = 60.0
 # Asked on the machine itself: a proxy from the environment must not come between.

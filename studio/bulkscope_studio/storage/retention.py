@@ -114,11 +114,6 @@ class Retention:
             logger.info("no checkpoint by the retention: %s", error)
 
 
-def apply(store: Store, keep_seconds: float, max_bytes: int) -> int:
-    """Apply the limits once, as ``Retention.apply``."""
-    return Retention(store, keep_seconds, max_bytes).apply()
-
-
 def used_bytes(store: Store) -> int:
     """Return the bytes of the file that hold data, its log of uncommitted blocks included."""
     with store.writing() as connection:

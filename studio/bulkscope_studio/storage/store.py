@@ -14,14 +14,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from bulkscope_studio.storage import storefile, views
 
-T = TypeVar("T")
 logger = logging.getLogger("bulkscope.studio")
 
 SCHEMA = files("bulkscope_studio.storage").joinpath("schema.sql").read_text()

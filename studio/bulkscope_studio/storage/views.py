@@ -1,4 +1,4 @@
-"""The rules by which numbers are derived (``views.sql``): a database in memory, beside the store's file.
+"""The rules by which numbers are derived (``views.sql``), in a database of their own in memory beside the file.
 
 A file holds what was recorded, the code what follows from it: so a file that is open for reading alone, or that an
 older version wrote, is read by the same rules as any other, and no rule of before is found in a file. Queries say

@@ -6,17 +6,30 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from bulkscope_studio.storage import retention
 
 HERE = ("127.0.0.1", "localhost", "::1")
 MOST_STEPS = 200
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _FIELDS = re.compile(r"\{(\w+)\}")
 
 
@@ -38,39 +51,204 @@ class Step:
         return f"w{self.workers}-" + ("closed" if self.rate is None else f"r{self.rate:g}")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What ``docs/capacity.md`` describes; times in seconds. ``body`` is the JSON of a request with its fields."""
+def _allowed(words: str) -> Any:
+    """Say what a key may hold; the sentence about one that holds something else ends with it."""
+    return Field(description=words)
 
-    name: str
-    digest: str
-    limit: float
-    seconds: float
-    drain: float
-    slo: float | None
-    quantile: float
-    model: str | None
-    seed: int
-    command: tuple[str, ...]
-    instrument: bool
-    directory: Path
-    environment: Mapping[str, str]
-    ready: str | None
-    start: float
-    grace: float
-    warm_up: int
-    url: str
-    method: str
-    headers: Mapping[str, str]
-    body: Any
-    prompts: tuple[str, ...]
-    mark: bool
-    one_prompt: bool
-    steps: tuple[Step, ...]
+
+def _seconds(found: object) -> float | None:
+    return retention.duration(found) if isinstance(found, str) else float("nan")
+
+
+def _sorted(found: list[Any]) -> list[Any]:
+    return sorted(set(found))
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """Return the folder of the plan, which its paths begin at."""
+    assert isinstance(info.context, Path)
+    return info.context
+
+
+Text = Annotated[str, _allowed("a string")]
+Flag = Annotated[bool, _allowed("true or false")]
+Time = Annotated[float, BeforeValidator(_seconds), Field(gt=0), _allowed("a time such as 30s, 5m or 1h")]
+Natural = Annotated[int, Field(ge=0), _allowed("a whole number from 0 up")]
+Words = Annotated[list[str], _allowed("a list of strings")]
+Strings = Annotated[dict[str, str], _allowed("a table of strings")]
+Counts = Annotated[
+    list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1), AfterValidator(_sorted),
+    _allowed("a list of whole numbers from 1 to 1000"),
+]  # fmt: skip
+Rates = Annotated[
+    list[Annotated[float, Field(gt=0, lt=1e6)]], Field(min_length=1), AfterValidator(_sorted),
+    _allowed("a list of jobs per second above 0"),
+]  # fmt: skip
+
+
+class _Table(BaseModel):
+    """A table of the plan, of which only known keys may be used, each with its own kind of value."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Workers(_Table):
+    """How a worker is started; times in seconds."""
+
+    command: Annotated[list[str], Field(min_length=1), _allowed("a list of strings")]
+    instrument: Flag = True
+    directory: Annotated[Path, Field(validate_default=True), _allowed("a string")] = Path(".")
+    environment: Strings = {}
+    ready: Text | None = None
+    start: Time = 60.0
+    grace: Time = 30.0
+    warm_up: Natural = 2
+
+    @field_validator("command")
+    @classmethod
+    def _has_known_fields(cls, command: list[str]) -> list[str]:
+        for word in command:
+            _fields(word, {"number"}, "workers.command")
+        return command
+
+    @field_validator("directory", mode="before")
+    @classmethod
+    def _is_from_the_folder_of_the_plan(cls, found: object, info: ValidationInfo) -> object:
+        return (_folder(info) / found).resolve() if isinstance(found, str | Path) else found
+
+    @field_validator("ready")
+    @classmethod
+    def _is_an_expression(cls, ready: str | None) -> str | None:
+        try:
+            re.compile(ready or "")
+        except re.error as error:
+            raise Bad(f"workers.ready must be a regular expression: {error}") from error
+        return ready
+
+
+class Request(_Table):
+    """What is sent; ``body`` is the JSON of a request with its fields."""
+
+    hosts: Words = []
+    url: Text
+    method: Annotated[Literal["POST", "PUT"], _allowed("POST or PUT")] = "POST"
+    headers: Strings = {}
+    body: Annotated[Any, _allowed("a table, or JSON as a string")]
+    prompts: Annotated[list[str], _allowed("a string")]
+    mark: Flag = True
+
+    @field_validator("url")
+    @classmethod
+    def _is_here_or_meant(cls, url: str, info: ValidationInfo) -> str:
+        _fields(url, {"bulk_id", "request_id"}, "request.url")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Bad(f"request.url must be a http or https address, not {url!r}")
+        if parts.hostname not in (*HERE, *info.data.get("hosts", ())):
+            raise Bad(
+                f"request.url is on another host, {parts.hostname}: a sweep puts it under load on purpose; where that "
+                f'is meant, add hosts = ["{parts.hostname}"] to [request]'
+            )
+        return url
+
+    @field_validator("body")
+    @classmethod
+    def _has_prompts(cls, body: object) -> object:
+        if isinstance(body, str):
+            try:
+                body = json.loads(body)
+            except ValueError as error:
+                raise Bad(f"request.body is not JSON: {error}") from error
+        elif not isinstance(body, dict):
+            raise ValueError
+        found = _fields_of(body)
+        if ("prompt" in found) == ("prompts" in found):
+            raise Bad('request.body must hold either "{prompts}" (a list) or "{prompt}" (one for each request)')
+        return body
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _are_read(cls, name: object, info: ValidationInfo) -> object:
+        if not isinstance(name, str):
+            raise ValueError
+        path = _folder(info) / name
+        try:
+            prompts = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise Bad(f"request.prompts: {path} cannot be read as JSON: {error}") from error
+        if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise Bad(f"request.prompts: {path} must hold a JSON list of strings, at least one")
+        return prompts
+
+    @property
+    def takes_one(self) -> bool:
+        """Tell whether a request takes one prompt instead of a list."""
+        return "prompt" in _fields_of(self.body)
+
+
+class Closed(_Table):
+    """Jobs at once, for each worker count."""
+
+    workers: Counts
+    jobs_per_worker: Annotated[int, Field(ge=1), _allowed("a whole number from 1 up")] = 30
+
+
+class Open(_Table):
+    """Arrival rates, in jobs/s, for each worker count."""
+
+    workers: Counts
+    rates: Rates
+
+
+class Plan(_Table):
+    """What ``docs/capacity.md`` describes; times in seconds."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"),
+        _allowed("up to 40 letters, digits, '.', '_' and '-'"),
+    ]  # fmt: skip
+    limit: Time = 3600.0
+    seconds: Time = 60.0
+    drain: Time = 300.0
+    slo: Time | None = None
+    quantile: Annotated[float, Field(gt=0, lt=1), _allowed("a number between 0 and 1")] = 0.95
+    model: Text | None = None
+    seed: Natural = 1
+    workers: Annotated[Workers, _allowed("a table")]
+    request: Annotated[Request, _allowed("a table")]
+    closed: Annotated[Closed | None, _allowed("a table")] = None
+    open: Annotated[Open | None, _allowed("a table")] = None
+    _digest: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _has_steps(self) -> Plan:
+        if self.closed is None and self.open is None:
+            raise Bad("the plan needs [closed] (jobs at once for each worker count), [open] (arrival rates), or both")
+        if len(self.steps) > MOST_STEPS:
+            raise Bad(f"the plan has {len(self.steps)} steps; {MOST_STEPS} is the most")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Tell it from every other plan, or other prompts."""
+        return self._digest
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Return them by worker count, so that workers only join.
+
+        The jobs at once come first, as they say what the count sustains.
+        """
+        found: list[Step] = []
+        if self.closed is not None:
+            found += [Step(n, None, n * self.closed.jobs_per_worker) for n in self.closed.workers]
+        if self.open is not None:
+            found += [Step(n, rate, 0) for n in self.open.workers for rate in self.open.rates]
+        return tuple(sorted(found, key=lambda step: (step.workers, step.rate is not None, step.rate or 0.0)))
 
 
 def read(path: Path) -> Plan:
-    """Read and check a plan; ``Bad`` with the key at fault."""
+    """Read and check a plan; ``Bad`` with each key at fault."""
     try:
         raw = path.read_bytes()
         tree = tomllib.loads(raw.decode())
@@ -78,153 +256,34 @@ def read(path: Path) -> Plan:
         raise Bad(f"there is no plan {path}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Bad(f"{path} cannot be read as TOML: {error}") from error
-    folder = path.absolute().parent
-    top = _Table(
-        tree,
-        "the plan",
-        {
-            "name",
-            "limit",
-            "seconds",
-            "drain",
-            "slo",
-            "quantile",
-            "model",
-            "seed",
-            "workers",
-            "request",
-            "closed",
-            "open",
-        },
-    )
-    workers = top.table(
-        "workers", {"command", "instrument", "directory", "environment", "ready", "start", "grace", "warm_up"}
-    )
-    request = top.table("request", {"url", "method", "headers", "body", "prompts", "mark", "hosts"})
-    assert workers is not None
-    assert request is not None
-    name = top.text("name")
-    if not _NAME.fullmatch(name):
-        raise Bad(f"name must be up to 40 letters, digits, '.', '_' and '-', not {name!r}")
-    command = workers.words("command")
-    for word in command:
-        _fields(word, {"number"}, "workers.command")
-    ready = workers.text("ready", None)
-    if ready is not None:
-        try:
-            re.compile(ready)
-        except re.error as error:
-            raise Bad(f"workers.ready must be a regular expression: {error}") from error
-    body, one = _body(request)
-    prompts, prompts_digest = _prompts(request, folder)
-    return Plan(
-        name=name,
-        digest=hashlib.sha256(raw + prompts_digest).hexdigest()[:16],
-        limit=top.time("limit", "1h"),
-        seconds=top.time("seconds", "60s"),
-        drain=top.time("drain", "5m"),
-        slo=top.time("slo", None),
-        quantile=top.number("quantile", 0.95, 0, 1),
-        model=top.text("model", None),
-        seed=top.whole("seed", 1, 0),
-        command=command,
-        instrument=workers.flag("instrument", True),
-        directory=(folder / workers.text("directory", ".")).resolve(),
-        environment=workers.strings("environment"),
-        ready=ready,
-        start=workers.time("start", "60s"),
-        grace=workers.time("grace", "30s"),
-        warm_up=workers.whole("warm_up", 2, 0),
-        url=_url(request),
-        method=_method(request),
-        headers=request.strings("headers"),
-        body=body,
-        prompts=prompts,
-        mark=request.flag("mark", True),
-        one_prompt=one,
-        steps=_steps(top),
-    )
-
-
-def _steps(top: _Table) -> tuple[Step, ...]:
-    closed = top.table("closed", {"workers", "jobs_per_worker"}, needed=False)
-    opened = top.table("open", {"workers", "rates"}, needed=False)
-    if closed is None and opened is None:
-        raise Bad("the plan needs [closed] (jobs at once for each worker count), [open] (arrival rates), or both")
-    steps: list[Step] = []
-    if closed is not None:
-        each = closed.whole("jobs_per_worker", 30, 1)
-        steps += [Step(n, None, n * each) for n in closed.counts("workers")]
-    if opened is not None:
-        rates = opened.rates("rates")
-        steps += [Step(n, rate, 0) for n in opened.counts("workers") for rate in rates]
-    if len(steps) > MOST_STEPS:
-        raise Bad(f"the plan has {len(steps)} steps; {MOST_STEPS} is the most")
-    # By worker count, so that workers only join; the jobs at once first, as they say what the count sustains.
-    return tuple(sorted(steps, key=lambda step: (step.workers, step.rate is not None, step.rate or 0.0)))
-
-
-def _url(request: _Table) -> str:
-    url: str = request.text("url")
-    _fields(url, {"bulk_id", "request_id"}, "request.url")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Bad(f"request.url must be a http or https address, not {url!r}")
-    hosts = request.words("hosts", ())
-    if parts.hostname not in (*HERE, *hosts):
-        raise Bad(
-            f"request.url is on another host, {parts.hostname}: a sweep puts it under load on purpose; where that is "
-            f'meant, add hosts = ["{parts.hostname}"] to [request]'
-        )
-    return url
-
-
-def _method(request: _Table) -> str:
-    method: str = request.text("method", "POST")
-    if method not in ("POST", "PUT"):
-        raise Bad(f"request.method must be POST or PUT, not {method!r}")
-    return method
-
-
-def _body(request: _Table) -> tuple[Any, bool]:
-    """Return the body's tree, and whether a request takes one prompt instead of a list."""
-    body = request.take("body", (dict, str), "a table, or JSON as a string")
-    if isinstance(body, str):
-        try:
-            body = json.loads(body)
-        except ValueError as error:
-            raise Bad(f"request.body is not JSON: {error}") from error
-    found: set[str] = set()
-
-    def look(value: Any) -> None:
-        if isinstance(value, str):
-            fields = _fields(value, {"bulk_id", "request_id", "prompt", "prompts"}, "request.body")
-            if "prompts" in fields and value != "{prompts}":
-                raise Bad('request.body: "{prompts}" stands for a list and must be a value of its own')
-            found.update(fields)
-        elif isinstance(value, dict):
-            for item in value.values():
-                look(item)
-        elif isinstance(value, list):
-            for item in value:
-                look(item)
-
-    look(body)
-    if ("prompt" in found) == ("prompts" in found):
-        raise Bad('request.body must hold either "{prompts}" (a list) or "{prompt}" (one for each request)')
-    return body, "prompt" in found
-
-
-def _prompts(request: _Table, folder: Path) -> tuple[tuple[str, ...], bytes]:
-    path = folder / request.text("prompts")
     try:
-        raw = path.read_bytes()
-        prompts = json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise Bad(f"request.prompts: {path} cannot be read as JSON: {error}") from error
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise Bad(f"request.prompts: {path} must hold a JSON list of strings, at least one")
-    return tuple(prompts), hashlib.sha256(raw).digest()
+        plan = Plan.model_validate(tree, context=path.absolute().parent)
+    except ValidationError as error:
+        raise Bad("; ".join(dict.fromkeys(_sentence(tree, each) for each in error.errors()))) from error
+    prompts = json.dumps(plan.request.prompts).encode()
+    plan._digest = hashlib.sha256(raw + hashlib.sha256(prompts).digest()).hexdigest()[:16]
+    return plan
+
+
+_TABLES: dict[str, type[_Table]] = {"workers": Workers, "request": Request, "closed": Closed, "open": Open}
+
+
+def _sentence(tree: Mapping[str, Any], error: ErrorDetails) -> str:
+    """Say what is wrong with a key and what it may hold."""
+    if isinstance(own := error.get("ctx", {}).get("error"), Bad):
+        return str(own)
+    names = [str(name) for name in error["loc"]]
+    fields = Plan.model_fields
+    if names[0] in _TABLES and len(names) > 1:
+        tree, fields = tree[names[0]], _TABLES[names[0]].model_fields
+        *where, key = names[:2]
+    else:
+        where, key = [], names[0]
+    if key not in fields:
+        table = f"[{where[0]}]" if where else "the plan"
+        return f"{table} has no key {key!r}; it may have: {', '.join(sorted(fields))}"
+    path, allowed = ".".join([*where, key]), fields[key].description
+    return f"{path} is missing: {allowed}" if key not in tree else f"{path} must be {allowed}, not {tree[key]!r}"
 
 
 def _fields(text: str, allowed: set[str], where: str) -> set[str]:
@@ -233,6 +292,17 @@ def _fields(text: str, allowed: set[str], where: str) -> set[str]:
         names = ", ".join("{" + name + "}" for name in sorted(allowed))
         raise Bad(f"{where}: there is no field {{{sorted(found - allowed)[0]}}}; there is: {names}")
     return found
+
+
+def _fields_of(body: object) -> set[str]:
+    """Return the fields of all strings in the body of a request."""
+    if isinstance(body, str):
+        found = _fields(body, {"bulk_id", "request_id", "prompt", "prompts"}, "request.body")
+        if "prompts" in found and body != "{prompts}":
+            raise Bad('request.body: "{prompts}" stands for a list and must be a value of its own')
+        return found
+    inner = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
+    return {name for item in inner for name in _fields_of(item)}
 
 
 def fill(value: Any, fields: Mapping[str, Any]) -> Any:
@@ -246,90 +316,3 @@ def fill(value: Any, fields: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [fill(item, fields) for item in value]
     return value
-
-
-_NEEDED: Any = object()
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the plan, of which only known keys may be used."""
-
-    tree: Mapping[str, Any]
-    where: str
-    allowed: set[str]
-
-    def __post_init__(self) -> None:
-        for key in self.tree:
-            if key not in self.allowed:
-                raise Bad(f"{self.where} has no key {key!r}; it may have: {', '.join(sorted(self.allowed))}")
-
-    def take(self, key: str, kinds: type | tuple[type, ...], what: str, default: Any = _NEEDED) -> Any:
-        if key not in self.tree:
-            if default is _NEEDED:
-                raise Bad(f"{self._path(key)} is missing: {what}")
-            return default
-        found = self.tree[key]
-        if not isinstance(found, kinds) or isinstance(found, bool) != (kinds is bool):
-            raise Bad(f"{self._path(key)} must be {what}, not {found!r}")
-        return found
-
-    def table(self, key: str, allowed: set[str], needed: bool = True) -> _Table | None:
-        found = self.take(key, dict, "a table", _NEEDED if needed else None)
-        return None if found is None else _Table(found, f"[{key}]", allowed)
-
-    def text(self, key: str, default: Any = _NEEDED) -> Any:
-        return self.take(key, str, "a string", default)
-
-    def flag(self, key: str, default: bool) -> bool:
-        return bool(self.take(key, bool, "true or false", default))
-
-    def number(self, key: str, default: float, above: float, below: float) -> float:
-        found = self.take(key, (int, float), f"a number between {above:g} and {below:g}", default)
-        if not above < found < below:
-            raise Bad(f"{self._path(key)} must be a number between {above:g} and {below:g}, not {found!r}")
-        return float(found)
-
-    def whole(self, key: str, default: int, least: int) -> int:
-        found = self.take(key, int, f"a whole number from {least} up", default)
-        if found < least:
-            raise Bad(f"{self._path(key)} must be a whole number from {least} up, not {found!r}")
-        return int(found)
-
-    def time(self, key: str, default: str | None) -> Any:
-        found = self.take(key, str, "a time such as 30s, 5m or 1h", default)
-        if found is None:
-            return None
-        try:
-            return retention.duration(found)
-        except ValueError as error:
-            raise Bad(f"{self._path(key)} must be a time such as 30s, 5m or 1h, not {found!r}") from error
-
-    def words(self, key: str, default: Any = _NEEDED) -> tuple[str, ...]:
-        found = self.take(key, (list, tuple), "a list of strings", default)
-        if not all(isinstance(word, str) for word in found) or (default is _NEEDED and not found):
-            raise Bad(f"{self._path(key)} must be a list of strings, not {found!r}")
-        return tuple(found)
-
-    def strings(self, key: str) -> Mapping[str, str]:
-        found = self.take(key, dict, "a table of strings", {})
-        if not all(isinstance(value, str) for value in found.values()):
-            raise Bad(f"{self._path(key)} must be a table of strings, not {found!r}")
-        return dict(found)
-
-    def counts(self, key: str) -> list[int]:
-        return self._several(key, "whole numbers from 1 to 1000", lambda n: isinstance(n, int) and 1 <= n <= 1000)
-
-    def rates(self, key: str) -> list[float]:
-        return self._several(
-            key, "jobs per second above 0", lambda rate: isinstance(rate, int | float) and 0 < rate < 1e6
-        )
-
-    def _several(self, key: str, what: str, fits: Callable[[Any], bool]) -> list[Any]:
-        found = self.take(key, list, f"a list of {what}")
-        if not found or not all(not isinstance(value, bool) and fits(value) for value in found):
-            raise Bad(f"{self._path(key)} must be a list of {what}, not {found!r}")
-        return sorted(set(found))
-
-    def _path(self, key: str) -> str:
-        return key if self.where == "the plan" else f"{self.where.strip('[]')}.{key}"

@@ -26,7 +26,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from bulkscope_studio.analysis.wording import agree, count, number, part, percent, printable, seconds
 from bulkscope_studio.rendering.capacity import enough, interval
 from bulkscope_studio.rendering.output import lines, say
 from bulkscope_studio.sources import resolve
@@ -35,6 +34,7 @@ from bulkscope_studio.storage.store import Store
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep.children import Children, Ended, Stopped
 from bulkscope_studio.sweep.plan import Plan, Step
+from bulkscope_studio.text.wording import agree, count, number, part, percent, printable, seconds
 
 SCHEMA = "bulkscope.sweep/1"
 REQUEST_S = 30.0
@@ -70,7 +70,7 @@ def run(
         raise resolve.Trouble(f"{path}: {bad}") from bad
     studio = address.read(db)
     if studio is None:
-        raise resolve.Trouble(f"no studio runs on {db}: start 'bulkscope studio --db {db}' beside the sweep")
+        raise resolve.Trouble(f"no studio runs on {db}: start 'bulkscope studio --db {db}' in another terminal")
     with _State.of(path, plan, restart) as state:
         sweep = _Sweep(plan, db, studio, state)
         sweep.run()
@@ -122,7 +122,7 @@ class _State:
                 continue
         if digest is not None and digest != self.plan.digest and not restart:
             raise resolve.Trouble(
-                f"the plan or its prompts have changed since the steps in {place} were done; --restart begins anew"
+                f"the plan or its prompts have changed since the steps in {place} were done; --restart repeats them"
             )
         if restart or digest is None:
             self.done.clear()
@@ -179,13 +179,13 @@ class _Sweep:
             return
         with (
             tempfile.TemporaryDirectory(prefix="bulkscope-sweep-") as name,
-            Children(Path(name), plan.grace) as workers,
+            Children(Path(name), plan.workers.grace) as workers,
         ):
             for n, step in enumerate(left):
                 if time.monotonic() >= self._deadline:
                     self.notes.append(
-                        f"The limit of {seconds(plan.limit)} was over with {count(len(left) - n, 'step')} left: the "
-                        "same command goes on with them."
+                        f"The limit of {seconds(plan.limit)} was reached with {count(len(left) - n, 'step')} left: the "
+                        "same command continues with them."
                     )
                     break
                 if (problem := self._too_much(step)) is not None:
@@ -211,7 +211,7 @@ class _Sweep:
             return None
         return (
             f"Step {step.key} was left out: {count(step.workers, 'worker')} sustained "
-            f"{number(closed['rate_per_s'])} jobs/s, so that waits grow without end."
+            f"{number(closed['rate_per_s'])} jobs/s, so the queue would grow without end."
         )
 
     def _step(self, step: Step, workers: Children, mark: str) -> None:
@@ -221,7 +221,7 @@ class _Sweep:
         began = time.monotonic()
         if step.rate is None:
             _tell(f"{mark} {bulk}: {count(step.jobs, 'job')} at once")
-            sent = self._send(bulk, [0.0] * (step.jobs if self.plan.one_prompt else 1), step.jobs, workers)
+            sent = self._send(bulk, [0.0] * (step.jobs if self.plan.request.takes_one else 1), step.jobs, workers)
         else:
             at = _arrivals(self.plan.seed, step, self.plan.seconds)
             _tell(f"{mark} {bulk}: {count(len(at), 'job')} at {number(step.rate)}/s in {seconds(self.plan.seconds)}")
@@ -229,7 +229,7 @@ class _Sweep:
         self._drain(bulk, sent.accepted, workers)
         if sent.late_s > 0.1:
             self.notes.append(
-                f"Step {step.key}: a request left {seconds(sent.late_s)} late; this machine is short of CPU."
+                f"Step {step.key}: a request was sent {seconds(sent.late_s)} late: this machine is short of CPU."
             )
         if sent.refused:
             self.notes.append(
@@ -248,7 +248,7 @@ class _Sweep:
 
     def _join(self, wanted: int, workers: Children) -> None:
         plan = self.plan
-        env = dict(os.environ) | dict(plan.environment)
+        env = dict(os.environ) | dict(plan.workers.environment)
         env.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", self.studio.otlp_http)
         # How long a worker was there is known to one export.
         env.setdefault("OTEL_METRIC_EXPORT_INTERVAL", "1000")
@@ -256,17 +256,17 @@ class _Sweep:
         first = len(workers) + 1
         _tell(f"starting {count(wanted - len(workers), 'worker')}")
         for n in range(first, wanted + 1):
-            words = [word.replace("{number}", str(n)) for word in plan.command]
-            if plan.instrument:
+            words = [word.replace("{number}", str(n)) for word in plan.workers.command]
+            if plan.workers.instrument:
                 words = [sys.executable, "-m", "bulkscope._cli", "run", "--", *words]
-            workers.start(f"worker-{n}", words, env, plan.directory)
-        if plan.ready is not None:
-            workers.wait_for(plan.ready, [f"worker-{n}" for n in range(first, wanted + 1)], plan.start)
-        if plan.warm_up:
-            jobs = wanted * plan.warm_up
+            workers.start(f"worker-{n}", words, env, plan.workers.directory)
+        if plan.workers.ready is not None:
+            workers.wait_for(plan.workers.ready, [f"worker-{n}" for n in range(first, wanted + 1)], plan.workers.start)
+        if plan.workers.warm_up:
+            jobs = wanted * plan.workers.warm_up
             _tell(f"warming up: {count(jobs, 'job')}")
             bulk = self.state.bulk(f"w{wanted}-warm")
-            sent = self._send(bulk, [0.0] * (jobs if plan.one_prompt else 1), jobs, workers)
+            sent = self._send(bulk, [0.0] * (jobs if plan.request.takes_one else 1), jobs, workers)
             self._drain(bulk, sent.accepted, workers)
 
     def _send(self, bulk: str, at: Sequence[float], jobs: int, workers: Children) -> _Sent:
@@ -282,7 +282,9 @@ class _Sweep:
             sent.late_s = max(sent.late_s, -left if wanted else 0.0)
             while sent.open >= MOST_OPEN:
                 if wanted:
-                    raise Failed(f"{MOST_OPEN} requests are under way at {self.plan.url}: it does not answer any more")
+                    raise Failed(
+                        f"{MOST_OPEN} requests to {self.plan.request.url} are unanswered: it does not answer any more"
+                    )
                 time.sleep(0.01)
                 workers.check()
             with sent.lock:
@@ -297,7 +299,7 @@ class _Sweep:
             workers.check()
         if sent.refused > MOST_REFUSED * sent.requests:
             raise Failed(
-                f"{part(sent.refused, sent.requests, 'request')} of {bulk} to {self.plan.url} "
+                f"{part(sent.refused, sent.requests, 'request')} of {bulk} to {self.plan.request.url} "
                 f"{agree(sent.refused, 'was', 'were')} refused: {sent.problem}"
             )
         return sent
@@ -321,9 +323,15 @@ class _Sweep:
         fields = {"bulk_id": bulk, "request_id": f"{bulk}-{n + 1}", "prompts": prompts, "prompt": prompts[0]}
         quoted = {name: urllib.parse.quote(str(fields[name]), safe="") for name in ("bulk_id", "request_id")}
         # The id travels in W3C baggage too: a service may refuse one body id twice, or make its own.
-        headers = {"Content-Type": "application/json", "baggage": f"bulk.id={quoted['bulk_id']}", **plan.headers}
-        body = json.dumps(sweep_plan.fill(plan.body, fields)).encode()
-        return urllib.request.Request(sweep_plan.fill(plan.url, quoted), body, headers, method=plan.method)
+        headers = {
+            "Content-Type": "application/json",
+            "baggage": f"bulk.id={quoted['bulk_id']}",
+            **plan.request.headers,
+        }
+        body = json.dumps(sweep_plan.fill(plan.request.body, fields)).encode()
+        return urllib.request.Request(
+            sweep_plan.fill(plan.request.url, quoted), body, headers, method=plan.request.method
+        )
 
     def _drain(self, bulk: str, jobs: int, workers: Children) -> None:
         """Wait until the store has the end of all jobs."""
@@ -332,9 +340,9 @@ class _Sweep:
             workers.check()
             if time.monotonic() > deadline:
                 raise Failed(
-                    f"after {seconds(self.plan.drain)} the store has the end of {ended} of {jobs} jobs of {bulk}; "
-                    "where they take longer raise drain, else see that API and workers run under 'bulkscope run', "
-                    f"that one job is made of one prompt, and that they send to {self.studio.otlp_http}"
+                    f"after {seconds(self.plan.drain)} {part(ended, jobs, 'job')} of {bulk} have ended in the store; "
+                    "if they take longer, raise drain; else check that API and workers run under 'bulkscope run', that "
+                    f"one prompt makes one job, and that they send to {self.studio.otlp_http}"
                 )
             time.sleep(POLL_S)
 
@@ -361,7 +369,7 @@ def _problem(request: urllib.request.Request) -> str:
 
 
 def _gone(_: Store) -> Any:
-    raise Failed("the studio has ended; start it, and the same command goes on")
+    raise Failed("the studio has ended; start it again, and the same command continues")
 
 
 def _prompts(plan: Plan, bulk: str, jobs: int) -> list[str]:
@@ -371,11 +379,11 @@ def _prompts(plan: Plan, bulk: str, jobs: int) -> list[str]:
     answering what they have seen in an earlier step from their cache.
     """
     random = np.random.default_rng([plan.seed, zlib.crc32(bulk.encode())])
-    rounds = -(-jobs // len(plan.prompts))
-    order = np.concatenate([random.permutation(len(plan.prompts)) for _ in range(rounds)])[:jobs]
+    rounds = -(-jobs // len(plan.request.prompts))
+    order = np.concatenate([random.permutation(len(plan.request.prompts)) for _ in range(rounds)])[:jobs]
     marks = random.integers(0, 2**24, jobs)
     return [
-        f"[{mark:06x}] {plan.prompts[index]}" if plan.mark else plan.prompts[index]
+        f"[{mark:06x}] {plan.request.prompts[index]}" if plan.request.mark else plan.request.prompts[index]
         for index, mark in zip(order.tolist(), marks.tolist(), strict=True)
     ]
 
@@ -423,12 +431,13 @@ def _result(plan: Plan, sweep: _Sweep, model: str | None, slo: float | None, qua
     for step in steps:
         bulk = measured.get(bulks[step.key])
         if bulk is None:
-            notes.append(f"Step {step.key}: the store knows nothing of {bulks[step.key]} any more.")
+            notes.append(f"Step {step.key}: the store no longer has {bulks[step.key]}.")
             continue
         if bulk["places"] != step.workers:
             notes.append(
-                f"Step {step.key} saw {count(bulk['places'], 'place')} with {count(step.workers, 'worker')} started: a "
-                "worker has several, or others take from the queue too."
+                f"Step {step.key}: {count(bulk['places'], 'concurrency slot was', 'concurrency slots were')} there "
+                f"though the sweep started {count(step.workers, 'worker')}: a worker has several slots, or other "
+                "workers take from the queue."
             )
         expected = None
         if step.rate is not None and bulk["rate_per_s"] is not None:
@@ -460,7 +469,7 @@ def _recommendation(
     levels = [level for level in models[0]["levels"] if level["rate_per_s"] is not None] if models else []
     if not levels:
         return None, (
-            "No number of workers was driven to its limit: give [closed] more jobs_per_worker, so that a backlog lasts."
+            "No number of workers reached its limit: give [closed] more jobs_per_worker, for a longer backlog."
         )
     fit = capacity["pools"][0]["memory"]["workers_that_fit"]
     fitting = [level for level in levels if fit is None or level["places"] <= max(1, fit)] or levels[:1]
@@ -471,15 +480,15 @@ def _recommendation(
         more = best["rate_per_s"]["value"] / rate["value"] - 1
         words += f"; {count(best['places'], 'worker')} bring {percent(more)} more"
     elif chosen is levels[-1] and len(levels) > 1:
-        words += ", the most that was tried"
+        words += ", the most that were tried"
     found: dict[str, Any] = {"workers": places, "rate_per_s": rate, "slo_s": slo, "quantile": quantile, "highest": None}
     if slo is None:
-        return found, words + ". Give slo for the arrival rate that keeps a wait."
+        return found, words + ". Give slo to get the arrival rate that keeps a queue wait."
     there = [row["bulk"] for row in rows if row["places"] == places]
     asked = _ask(db, there, {"slo": f"{slo:.9f}s", "quantile": quantile, "workers": places, "model": model})
     highest = asked["pools"][0]["highest_rate"]
     found["highest"] = highest
-    goal = f"{percent(quantile)} of the waits under {seconds(slo)}"
+    goal = f"{percent(quantile)} of the queue waits under {seconds(slo)}"
     if highest is None or highest["rate_per_s"] is None:
         return found, words + f"; no arrival rate keeps {goal}."
     busy = percent(highest["utilization"])

@@ -32,7 +32,7 @@ def refuses(bulk_id=None):
 
 def publish():
     ok.delay(bulk_id="b-ok")
-    fails.delay(bulk_id="b-fails")
+    fails.delay("b-fails")  # by position
     flaky.delay(bulk_id="b-flaky")
     outer.delay(bulk_id="b-outer")
     ok.apply_async(kwargs={"bulk_id": "b-later"}, countdown=1)

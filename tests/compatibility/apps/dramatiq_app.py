@@ -18,7 +18,7 @@ def outer(bulk_id=None):
 
 def publish():
     ok.send(bulk_id="b-ok")
-    fails.send(bulk_id="b-fails")
+    fails.send("b-fails")  # by position
     flaky.send(bulk_id="b-flaky")
     outer.send(bulk_id="b-outer")
     ok.send_with_options(kwargs={"bulk_id": "b-later"}, delay=1000)

@@ -17,7 +17,7 @@ def outer(bulk_id=None):
 
 def publish():
     ok(bulk_id="b-ok")
-    fails(bulk_id="b-fails")
+    fails("b-fails")  # by position
     flaky(bulk_id="b-flaky")
     outer(bulk_id="b-outer")
     ok.schedule(kwargs={"bulk_id": "b-later"}, delay=1)

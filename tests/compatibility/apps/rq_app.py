@@ -15,7 +15,7 @@ def outer(bulk_id=None):
 
 def publish():
     queue.enqueue(work.ok, bulk_id="b-ok")
-    queue.enqueue(work.fails, bulk_id="b-fails")
+    queue.enqueue(work.fails, "b-fails")  # by position
     queue.enqueue(work.flaky, bulk_id="b-flaky", retry=Retry(max=2))
     queue.enqueue("rq_app.outer", bulk_id="b-outer")
     queue.enqueue_in(timedelta(seconds=1), work.ok, bulk_id="b-later")

@@ -30,7 +30,7 @@ async def outer(bulk_id=None):
 async def publish():
     await broker.startup()
     await ok.kiq(bulk_id="b-ok")
-    await fails.kiq(bulk_id="b-fails")
+    await fails.kiq("b-fails")  # by position
     await flaky.kiq(bulk_id="b-flaky")
     await outer.kiq(bulk_id="b-outer")
     await broker.shutdown()

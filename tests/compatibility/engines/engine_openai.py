@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -10,6 +11,7 @@ import pytest
 from opentelemetry.trace import SpanKind
 
 from bulkscope_instrumentation.openai import OpenaiInstrumentor
+from tests.compatibility.engines import behind_http
 from tests.telemetry import Telemetry, telemetry
 from tests.tiny_server import LETTERS, serve
 
@@ -81,3 +83,11 @@ def test_an_error_and_its_retries_are_seen(recorded: Telemetry, url: str) -> Non
         client.chat.completions.create(model="mine", messages=[{"role": "user", "content": "a" * 1000}])
     (span,) = recorded.spans()
     assert span.attributes["bulk.failure.domain"] == "input"
+
+
+def test_a_server_in_another_process(recorded: Telemetry, tmp_path: Path) -> None:
+    def ask(url: str) -> None:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            client.chat.completions.create(**{**ASKED, "max_tokens": 300})
+
+    behind_http.check(recorded, tmp_path / "tiny.gguf", ask)

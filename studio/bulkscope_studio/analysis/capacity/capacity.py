@@ -1,4 +1,5 @@
-"""What a system sustains, from the facts of what it did: rates per model and number of places, waits, the best load.
+"""What a system sustains, from what it did: rates by model and number of concurrency slots (slots, ``places`` in the
+JSON), queue waits, the best load.
 
 Times in seconds since the facts' origin, rates per second. The thresholds are those of ``saturation`` and ``forecast``.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.capacity import crowding
 from bulkscope_studio.analysis.capacity import forecast as waits
 from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, Jobs, Level, Saturation
@@ -24,23 +25,24 @@ from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.statistics.simulation import Slowing
 from bulkscope_studio.analysis.timeline import measures, timeline
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats
+from bulkscope_studio.text import wording
 
 SCHEMA = "bulkscope.capacity/1"
-# Worker counts for which a fitted law or its bounds are told: up to twice the most that were seen, and no more than 64.
+# Numbers of slots for which the fitted curve or its bounds are reported: up to twice the measured maximum, at most 64.
 _MOST_COUNTS = 64
-# Numbers of places of which the rates are told, each by itself.
+# Numbers of slots for which a measured rate is reported.
 _MOST_LEVELS = 64
 _FEWEST_WAITS = 5
-# Share of a full host's work that is the inferences' own: more workers take from what else runs there, and a host that
-# others filled says nothing (one worker with a quarter of it was a third of what two did).
+# Least share of a full host's work that must be the inferences' own. Below it other programs fill the host, and more
+# workers would take from them: one worker with a quarter of a host did a third of what two did.
 _OWN = 0.75
 _FEWEST_SAMPLES = 5
-# Busy share of a host from which its rest says how much more can be done; below it, what is there without any job
+# Utilisation of a host from which it bounds how much more can be done; below it, load that is there without any job
 # counts for too much.
 _NEARLY_FULL = 0.85
-_TOLERANCE = 0.001  # s by which an inference may begin before its attempt: clocks of two kinds
-_LEAST_SHARE = 0.05  # of a model's usual time, of what is expected of any job of it
-_OTHER_WORK = 0.05  # share of the work without a recorded inference that is worth a row of its own
+_TOLERANCE = 0.001  # s by which an inference may begin before its attempt: the two come from different clocks
+_LEAST_SHARE = 0.05  # of a model's mean time: the shortest time that is expected of a job
+_OTHER_WORK = 0.05  # share of the work without a recorded inference from which it gets a row of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class UnknownModel(ValueError):
     """No attempt of such a model; ``known`` are those that there are."""
 
     def __init__(self, model: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"no job of model {model!r} here; there are: {', '.join(known) or 'none with a model'}")
+        super().__init__(f"no job of model {model!r} here; known models: {', '.join(known) or 'none'}")
         self.known = known
 
 
@@ -213,10 +215,10 @@ def _rows(table: Any, chosen: Flags) -> Any:
 def _pool(seen: Seen, asked: Asked) -> Pool | None:
     facts = _taken(seen)
     line = timeline.build(facts, running=True)
-    jobs, rows = _jobs(facts)
+    jobs, rows = _jobs(facts, line.places)
     if not len(rows) or (asked.model is not None and not np.any(jobs.model == facts.models.index(asked.model))):
         return None
-    found = Saturation(jobs, line, seen.windows)
+    found = Saturation(jobs, facts.attempts, line, seen.windows)
     counts = found.counts()
     if not counts:
         return None
@@ -224,11 +226,16 @@ def _pool(seen: Seen, asked: Asked) -> Pool | None:
     enough = [n for n in counts if at.get(n, 0) >= LEAST_COMPLETIONS]
     places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at.get(n, 0), n))
     told = _told(at, counts, places)
-    models = tuple(_model(facts, line, found, code, told, places) for code in _models(facts, jobs, asked.model))
-    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked)
+    of_model = np.ones(len(rows), np.bool_)
+    if asked.model is not None:
+        of_model = jobs.model == facts.models.index(asked.model)
+    crowd = _crowd(facts, line, jobs, found, of_model)
+    models = tuple(_model(facts, line, found, code, told, places, crowd) for code in _models(facts, jobs, asked.model))
+    speeds = None if crowd is None else crowd.speeds
+    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked, of_model, speeds)
     notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
     if len(told) < len(counts):
-        notes += (f"Of {len(counts):,} numbers of places those {len(told)} are told with which most jobs began.",)
+        notes += (f"Of {len(counts):,} numbers of concurrency slots only the {len(told)} with most jobs are reported.",)
     return Pool(
         queues=tuple(seen.queue_names[code] for code in np.unique(seen.queue[seen.queue >= 0]).tolist()),
         workers=len(np.unique(facts.attempts.worker[facts.attempts.worker >= 0])),
@@ -262,9 +269,9 @@ def _told(at: dict[int, int], counts: tuple[int, ...], places: int) -> tuple[int
 
 
 def _taken(seen: Seen) -> Facts:
-    """Return the facts without jobs that nobody will take: put before others that were taken, and still not begun.
+    """Return the facts without jobs that will not be taken: enqueued before others that were, and not begun.
 
-    One whose spans were lost would otherwise be a backlog for ever.
+    A job whose spans were lost would otherwise be a backlog for ever.
     """
     a = seen.facts.attempts
     begun = np.isfinite(a.start)
@@ -273,7 +280,7 @@ def _taken(seen: Seen) -> Facts:
     return seen.facts if not left.any() else dataclasses.replace(seen.facts, attempts=_rows(a, ~left))
 
 
-def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
+def _jobs(facts: Facts, slots: timeline.Slots) -> tuple[Jobs, Codes]:
     """Return the attempts that ended, each with the model that took most of its time, and their rows."""
     a, i = facts.attempts, facts.inferences
     rows = np.flatnonzero(a.ended)
@@ -299,6 +306,8 @@ def _jobs(facts: Facts) -> tuple[Jobs, Codes]:
         start=a.start[rows],
         end=a.end[rows],
         ready=a.ready[rows],
+        # The first job of a slot: its worker has started, which is no gap between two jobs.
+        free=np.where(slots.before[rows] >= 0, slots.free[rows], np.nan),
         worker=a.worker[rows],
         model=model[rows],
         given=given[rows],
@@ -321,9 +330,10 @@ def _models(facts: Facts, jobs: Jobs, wanted: str | None) -> list[int]:
 
 
 def _model(
-    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int
-) -> Model:
-    seen = tuple(found.level(code, n) for n in counts)
+    facts: Facts, line: timeline.Timeline, found: Saturation, code: int, counts: tuple[int, ...], places: int,
+    crowd: crowding.Crowd | None,
+) -> Model:  # fmt: skip
+    seen = tuple(found.level(code, n, crowd) for n in counts)
     # While workers come and go there are other numbers of them for moments.
     levels = tuple(level for level in seen if len(level.service) >= LEAST_COMPLETIONS or level.places == places)
     levels = tuple(level for level in levels if len(level.service))
@@ -381,16 +391,12 @@ class _Workload:
     @classmethod
     def of(
         cls, seen: Seen, facts: Facts, line: timeline.Timeline, jobs: Jobs, rows: Codes, found: Saturation, last: int,
-        asked: Asked,
+        asked: Asked, of_model: Flags, speeds: crowding.Speeds | None,
     ) -> _Workload:  # fmt: skip
         places = asked.workers or last
         basis = last if asked.workers is None else _nearest(found, jobs, asked.workers)
-        of_model = np.ones(len(rows), np.bool_)
-        if asked.model is not None:
-            of_model = jobs.model == facts.models.index(asked.model)
         there = found.usual(basis) & of_model
         gap = found.gap(basis)
-        speeds = _speeds(facts, line, jobs, found, of_model)
         services, slowing = (jobs.end - jobs.start)[there], None
         if speeds is not None and there.any():
             times = (jobs.start[there], jobs.end[there], line.every, places)
@@ -447,12 +453,12 @@ class _Workload:
         return _measured(self.waited)
 
 
-def _speeds(
+def _crowd(
     facts: Facts, line: timeline.Timeline, jobs: Jobs, found: Saturation, of_model: Flags
-) -> crowding.Speeds | None:
-    """Return how places slow each other, from all jobs of a known model that were done; None where it is not seen.
+) -> crowding.Crowd | None:
+    """Return what slowing of slots by each other is looked for in: all jobs of a known model that were done.
 
-    Nor is it looked for over several hosts: places of one do not slow those of another.
+    Over several hosts it is not looked for: slots of one do not slow those of another.
     """
     if len(_worker_hosts(facts)) != 1:
         return None
@@ -460,7 +466,7 @@ def _speeds(
     chosen = np.isin(begun, found.counts()) & of_model & jobs.ok & (jobs.model >= 0)
     varied = int(np.sum(np.unique(begun[chosen], return_counts=True)[1] >= crowding.LEAST_BEGUN)) > 1
     start, end = jobs.start[chosen], jobs.end[chosen]
-    return crowding.speeds(start, end, _expected(jobs, chosen), line.every, within=not varied)
+    return crowding.Crowd.of(start, end, _expected(jobs, chosen), line.every, within=not varied)
 
 
 def _expected(jobs: Jobs, chosen: Flags) -> Floats:
@@ -526,24 +532,27 @@ def _notes(
     if failed > thresholds.FAILED.value * len(jobs.ok):
         notes.append(
             f"{wording.part(failed, len(jobs.ok), 'attempt')} failed; "
-            f"{wording.agree(failed, 'it takes its place and is', 'they take places and are')} no completion."
+            f"{wording.agree(failed, 'it counts', 'they count')} as use of a slot, not as completed work."
         )
     if found.warm_ups:
-        notes.append(f"Attempts that loaded a model were left out, with their time: {found.warm_ups}.")
+        notes.append(
+            f"Left out, with their time, because they loaded a model: {wording.count(found.warm_ups, 'attempt')}."
+        )
     left = len(seen.facts.attempts.start) - len(facts.attempts.start)
     if left:
         notes.append(
-            f"Jobs that were sent and never taken, though later ones were: {left:,}; they count as no backlog."
+            f"Left out of the backlog, because they were not taken though later jobs were: "
+            f"{wording.count(left, 'job')}."
         )
     if asked.workers is not None and asked.workers != places:
         basis = _nearest(found, jobs, asked.workers)
         if basis != asked.workers:
-            how = "was not seen, and is not in it"
+            how = "was not observed and is not included"
             if beside:
-                how = f"is in it as far as it was seen, up to {wording.count(beside, 'busy place')}"
+                how = f"is included as far as it was observed, up to {wording.count(beside, 'busy slot')}"
             notes.append(
-                f"Estimate: waits for {wording.count(asked.workers, 'place')} are made of service times seen with "
-                f"{basis}; that places slow each other {how}."
+                f"The queue waits for {wording.count(asked.workers, 'concurrency slot')} are estimates from service "
+                f"times with {basis}; slowing of slots by each other {how}."
             )
     return tuple(notes)
 
@@ -610,7 +619,8 @@ def _model_json(model: Model, places: int) -> dict[str, Any]:
 def _level_json(level: Level) -> dict[str, Any]:
     return {
         "places": level.places, "reached": level.reached, "rate_per_s": _estimate(level.rate),
-        "lower_bound_per_s": level.bound, "ceiling_per_s": level.ceiling, "tokens_per_s": _estimate(level.tokens),
+        "problem": level.problem, "lower_bound_per_s": level.bound, "ceiling_per_s": level.ceiling,
+        "tokens_per_s": _estimate(level.tokens),
         "completions": round(level.completions, 6), "saturated_s": level.seconds, "busy_share": _number(level.busy),
         "gap_s": _number(level.gap), "mixed": level.mixed, "attempts": len(level.service),
         "service_s": float(np.mean(level.service)), "cpu_s": _number(level.cpu),

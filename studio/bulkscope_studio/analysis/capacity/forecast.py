@@ -10,14 +10,14 @@ import numpy as np
 from bulkscope_studio.analysis.statistics import estimates, queueing, simulation
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Floats
-from bulkscope_studio.analysis.wording import agree, between, count, number, percent, times_as
+from bulkscope_studio.text.wording import agree, between, count, number, percent, times_as
 
 # Below it neither a variance nor a percentile of the service times is known.
 LEAST_JOBS = 20
 # A simulation's time grows with the places: with so many, nine in ten of them busy, one takes 1.2 CPU-s.
 MOST_PLACES = 1000
-# Times between arrivals of half the mean and more, and service times that all of them last: with fewer, jobs came in
-# a few bulks and not in a stream.
+# Gaps between arrivals of at least half the mean, and service times that the arrivals last: with fewer of either, jobs
+# came in a few bursts and not in a stream.
 LEAST_BURSTS = 10
 # What the formula asks for.
 FORMULA_JOBS = 100
@@ -25,7 +25,7 @@ POISSON_SCV = (0.5, 2.0)
 # Variance of ten times between arrivals together, over ten times that of one: 1 when they are independent.
 POISSON_DISPERSION = (0.4, 2.5)
 _LAG = 10
-# Growth of the service time over the window that is still flat, as in thresholds.SERVICE_GROWTH.
+# Growth of the service time over the window that still counts as flat, as in thresholds.SERVICE_GROWTH.
 FLAT = 0.2
 
 
@@ -103,27 +103,30 @@ def conditions(
     """Return what Erlang C asks for, with what is there; without ``arrivals`` a Poisson stream is taken."""
     found = [
         Condition(
-            "jobs", len(services) >= FORMULA_JOBS, f"{count(len(services), 'job')} seen (needs {FORMULA_JOBS} or more)"
+            "jobs",
+            len(services) >= FORMULA_JOBS,
+            f"{count(len(services), 'job')} observed (needed: at least {FORMULA_JOBS})",
         )
     ]
     slope = estimates.slope(starts, services)
     usual, window = float(np.mean(services)), float(np.ptp(starts)) if len(starts) else 0.0
     if slope is None or usual <= 0:
-        found.append(Condition("flat", True, "no trend of the service time to be seen"))
+        found.append(Condition("flat", True, "the service time has no detectable trend"))
     else:
         growth = slope.value * window / usual
         clear = (slope.low > 0) == (slope.high > 0)
         found.append(
             Condition(
                 "flat", not (clear and abs(growth) > FLAT),
-                f"service time changed by {percent(growth)} over the time (needs under {percent(FLAT)}, or chance)",
+                f"the service time changed by {percent(growth)} over the time observed (needed: under {percent(FLAT)}, "
+                "or no more than chance)",
             )
         )  # fmt: skip
-    alike = "no slowing of places by each other to be seen"
+    alike = "busy slots do not detectably slow each other"
     if slowing is not None:
         alone, most = float(slowing.speeds[0]), min(len(slowing.speeds), slowing.seen)
-        which = f"all {most}" if most == len(slowing.speeds) else f"{most}, the most that were seen,"
-        alike = f"a place is {times_as(alone, 'fast')} by itself as with {which} busy (needs to be equally fast)"
+        which = f"all {most}" if most == len(slowing.speeds) else f"{most}, the most observed,"
+        alike = f"one busy slot alone is {times_as(alone, 'fast')} as one of {which} busy (needed: equally fast)"
     found.append(Condition("alike", slowing is None, alike))
     if arrivals is None:
         return tuple(found)
@@ -133,9 +136,9 @@ def conditions(
     found.append(
         Condition(
             "poisson", near and apart,
-            f"times between arrivals: squared variation {_told(scv)} (needs {between(*POISSON_SCV)}), index of "
-            f"dispersion of ten together {_told(dispersion)} (needs {between(*POISSON_DISPERSION)}; 1 for independent "
-            "ones)",
+            f"times between arrivals: squared coefficient of variation {_told(scv)} (needed: {between(*POISSON_SCV)}), "
+            f"index of dispersion at lag {_LAG} {_told(dispersion)} (needed: {between(*POISSON_DISPERSION)}; 1 if they "
+            "are independent)",
         )
     )  # fmt: skip
     middle = (arrivals.at[0] + arrivals.at[-1]) / 2
@@ -143,7 +146,7 @@ def conditions(
     late = len(arrivals.at) - early
     steady = abs(early - late) <= 2 * math.sqrt((early + late) * max(1.0, scv))
     found.append(
-        Condition("steady", steady, f"{early:,} arrivals in the first half of the time, {late:,} in the second")
+        Condition("steady", steady, f"{count(early, 'arrival')} in the first half of the time, {late:,} in the second")
     )
     return tuple(found)
 
@@ -162,14 +165,14 @@ def forecast(
     ``services`` are then those with all places busy.
     """
     if rate is None:
-        problem = "the jobs came in a few bulks, which have no steady rate: give an arrival rate"
+        problem = "the jobs arrived in a few bursts, which have no steady rate: give an arrival rate"
         return Forecast(None, observed, places, None, dispatch, None, (), None, None, problem)
     if len(services) < LEAST_JOBS or not np.any(services > 0):
-        jobs = f"{count(len(services), 'job')} with so many places {agree(len(services), 'tells', 'tell')}"
-        problem = f"{jobs} too little of the service time; {LEAST_JOBS} do"
+        jobs = f"{count(len(services), 'job')} with {count(places, 'concurrency slot')}"
+        problem = f"{jobs} {agree(len(services), 'is', 'are')} too few (at least {LEAST_JOBS}) to know the service time"
         return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
     if places > MOST_PLACES:
-        problem = f"{places:,} places are more than the {MOST_PLACES:,} up to which waits are played through"
+        problem = f"{places:,} concurrency slots are more than the {MOST_PLACES:,} that can be simulated"
         return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
     service = float(np.mean(services))
     asked = conditions(starts, services, arrivals, slowing)
@@ -193,7 +196,7 @@ def forecast(
 
 
 def _beyond(slowing: simulation.Slowing | None) -> bool:
-    """Tell whether places slow each other, and more of them are asked for than were ever busy: by how much is open."""
+    """Tell whether slots slow each other and more are asked for than were ever busy: then by how much is not known."""
     return slowing is not None and len(slowing.speeds) > slowing.seen
 
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.compare import effects
 from bulkscope_studio.analysis.compare.effects import AtEqualTokens, Effect
 from bulkscope_studio.analysis.compare.sides import Setting, Side
 from bulkscope_studio.analysis.plain import plain
+from bulkscope_studio.text import wording
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -129,26 +129,30 @@ def pair(a: Side, b: Side) -> Pairing:
     left, right = a.input[known], b.input[known]
     if len(left) < 2:
         return Pairing(
-            False, 0, None, None, "Not paired: without input tokens of both sides nothing shows that prompts are alike."
+            False,
+            0,
+            None,
+            None,
+            "Not paired: without input tokens on both sides it is not known whether the prompts are the same.",
         )
     if bool(np.all(left == right)):
-        reason = f"Paired by order of enqueue: both sides sent {_jobs(len(a))} with equal input tokens."
+        reason = f"Paired by the order of enqueueing: both sides sent {_jobs(len(a))} with equal input tokens."
         return Pairing(True, len(a), "equal", None, reason)
     found = effects.rank_correlation(left, right)
     told = None if np.isnan(found) else round(found, 6)
     if len(left) >= LEAST_RANKED and found >= LEAST_RANK_CORRELATION:
         reason = (
-            f"Paired by order of enqueue: both sides sent {_jobs(len(a))}; input tokens differ, as two tokenizers' do, "
-            f"and keep their order (rank correlation {found:.3f}, at least {LEAST_RANK_CORRELATION})."
+            f"Paired by the order of enqueueing: both sides sent {_jobs(len(a))}; their input tokens differ, as those "
+            f"of two tokenizers do, but rank the same (rank correlation {found:.3f}, needed: {LEAST_RANK_CORRELATION})."
         )
         return Pairing(True, len(a), "ranked", told, reason)
     if len(left) < LEAST_RANKED:
         pairs = wording.count(len(left), "pair of input tokens that differs", "pairs of input tokens that differ")
-        why = f"{pairs} {wording.agree(len(left), 'is', 'are')} too few to tell (at least {LEAST_RANKED})"
+        why = f"{pairs} {wording.agree(len(left), 'is', 'are')} too few (at least {LEAST_RANKED})"
     elif told is None:
-        why = "the input tokens of one side are all equal, those of the other are not"
+        why = "the input tokens are all equal on one side and not on the other"
     else:
-        why = f"their input tokens do not go together (rank correlation {found:.3f}, under {LEAST_RANK_CORRELATION})"
+        why = f"their input tokens do not match (rank correlation {found:.3f}, needed: {LEAST_RANK_CORRELATION})"
     return Pairing(False, 0, None, told, f"Not paired: both sides sent {_jobs(len(a))}, but {why}.")
 
 
@@ -171,8 +175,10 @@ def _too_few(use: tuple[Flags, Flags]) -> str:
     counts = [int(each.sum()) for each in use]
     if min(counts) >= LEAST_JOBS:
         return ""
-    there = f"there are {counts[0]} and {counts[1]}"
-    return f"Needs {LEAST_JOBS} jobs a side that ended well and recorded it, above 0; {there}."
+    return (
+        f"Too few jobs: each side needs {LEAST_JOBS} successful ones with a recorded number above 0, and has "
+        f"{counts[0]} and {counts[1]}."
+    )
 
 
 def _row(
@@ -233,14 +239,12 @@ def _fit(
         if found is None or found.effect is None:
             continue
         at = {name: value for name, value in zip(law, found.at, strict=True) if name != "constant"}
-        without = {1: "a constant part", 2: f"anything but tokens {tokens[-1]}"}
+        without = {1: "of a constant part", 2: f"of anything but {_TOKENS[tokens[-1]]} tokens"}
         note = (
-            f"Token counts vary too little to tell the cost of {without[number]} apart: taken as none."
-            if number
-            else ""
+            f"Token counts vary too little to estimate the cost {without[number]}: it is taken as 0." if number else ""
         )
         return found, at, use, note
-    return None, {}, use, "The token counts of one side do not tell what a job of the other's length would cost."
+    return None, {}, use, "The token counts of the two sides are too different to estimate what equal jobs would cost."
 
 
 def _design(side: Side, use: Flags, law: list[str]) -> Floats:
@@ -261,8 +265,8 @@ def _time(a: Side, b: Side, paired: bool) -> tuple[Row, dict[str, float]]:
         ), at
     column = "seconds" if inferred else "process"
     title = "inference time per job" if inferred else "process time per job"
-    note = "As it was, not at equal tokens: no tokens were recorded"
-    note += "." if inferred else " on both sides, and of one no inference."
+    note = "As measured, not at equal tokens: no tokens were recorded"
+    note += "." if inferred else " on both sides, and no inference on one."
     return _logarithms("time", title, "s", a, b, paired, column, note, words=(SLOWER, FASTER)), {}
 
 
@@ -300,7 +304,7 @@ def _rate(time: Row, equal_job: dict[str, float]) -> Row:
     values = generated / time.a, generated / time.b
     return Row(
         "rate", title, "ratio", "1/s", *values, time.effect.inverse(), verdict, time.estimated, time.jobs,
-        "Follows from the time.",
+        "Derived from the inference time.",
     )  # fmt: skip
 
 
@@ -312,7 +316,9 @@ def _decode(a: Side, b: Side, paired: bool) -> Row:
     found, at, use, note = _fit(a, b, paired, "decode", ["generated"])
     if found is None or found.effect is None:
         return _row("decode_rate", title, "1/s", (None, None), None, use, note)
-    values = at["generated"] / found.a, at["generated"] / found.b
+    # The first token is prefill's: of a job of one inference, which the typical job is, as in the report.
+    steps = at["generated"] - 1
+    values = (steps / found.a, steps / found.b) if steps >= 1 else (None, None)
     return _row(
         "decode_rate", title, "1/s", values, found.effect.inverse(), use, note, words=(FASTER, SLOWER),
         estimated=bool(note),
@@ -323,11 +329,11 @@ def _cpu(a: Side, b: Side, paired: bool) -> Row:
     inexact = any(side.facts.cpu_exact is not None and side.facts.cpu_exact < 1 for side in (a, b))
     tokens = _tokens(a, b)
     if not tokens:
-        note = "As it was, not at equal tokens: no tokens were recorded."
-        return _logarithms("cpu", "CPU-s per job", "s", a, b, paired, "cpu", note, estimated=inexact)
+        note = "As measured, not at equal tokens: no tokens were recorded."
+        return _logarithms("cpu", "CPU time per job", "s", a, b, paired, "cpu", note, estimated=inexact)
     found, at, use, note = _fit(a, b, paired, "cpu", tokens)
     per = at.get("generated", 1.0)
-    title = "CPU-s per output token at equal tokens" if "generated" in tokens else "CPU-s per job at equal tokens"
+    title = "CPU time per output token at equal tokens" if "generated" in tokens else "CPU time per job at equal tokens"
     if found is None or found.effect is None:
         return _row("cpu", title, "s", (None, None), None, use, note)
     values = found.a / per, found.b / per
@@ -336,7 +342,7 @@ def _cpu(a: Side, b: Side, paired: bool) -> Row:
 
 def _memory(a: Side, b: Side, paired: bool) -> Row:
     inexact = any(side.facts.memory_exact is not None and side.facts.memory_exact < 1 for side in (a, b))
-    note = "Of the typical job (geometric mean); the highest stands with the sides."
+    note = "Geometric mean over the jobs; the highest is given with the sides above."
     return _logarithms("memory", "peak RAM", "By", a, b, paired, "memory", note, estimated=inexact)
 
 
@@ -346,14 +352,18 @@ def _failures(a: Side, b: Side, paired: bool) -> Row:
     effect = None
     if min(len(left), len(right)) >= LEAST_JOBS:
         effect = effects.difference_of_shares(left, right, paired, LEVEL)
-    note = "" if effect else f"Needs {LEAST_JOBS} jobs a side that have ended; there are {len(left)} and {len(right)}."
+    note = (
+        ""
+        if effect
+        else f"Too few jobs: each side needs {LEAST_JOBS} that have ended, and has {len(left)} and {len(right)}."
+    )
     values = tuple(float(each.mean()) if len(each) else None for each in (left, right))
     return _row("failures", "failed jobs", "share", (values[0], values[1]), effect, use, note, kind="difference")
 
 
 def _output(a: Side, b: Side, paired: bool) -> Row:
     # Of totals one long answer of a skewed bulk decides, and the interval held the truth in 97 % instead of 99 %.
-    note = "Of the typical answer (geometric mean). Length is not counted as speed."
+    note = "Geometric mean over the jobs. The length of the answers does not count as speed."
     return _logarithms("output", "output tokens per job", "1", a, b, paired, "output", note)
 
 
@@ -373,12 +383,15 @@ def _cautions(a: Side, b: Side) -> tuple[Caution, ...]:
                 f"{name} mixes {len(facts.models)} models ({', '.join(facts.models)}); add @MODEL to take one.",
             )
         if not facts.models:
-            say("no_inferences", f"{name} has no inferences: what its jobs cost the model is not known.")
+            say("no_inferences", f"{name} has no recorded inferences, so there are no numbers on its model.")
         if facts.outside:
-            say("outside", f"{name}: {wording.count(facts.outside, 'inference')} outside of jobs left out.")
+            say(
+                "outside",
+                f"{name}: {wording.count(facts.outside, 'inference')} outside of jobs, not counted.",
+            )
     one, other = a.facts, b.facts
     if set(one.bulks) & set(other.bulks) and set(one.models) & set(other.models):
-        say("shared_jobs", "A and B share jobs, so they seem more alike than they are.")
+        say("shared_jobs", "A and B share jobs, so they seem more similar than they are.")
     found += _conditions(one, other)
     return tuple(found)
 
@@ -397,16 +410,16 @@ def _conditions(a: Setting, b: Setting) -> list[Caution]:
         return left is not None and right is not None and abs(left - right) > by
 
     if a.hosts and b.hosts and a.hosts != b.hosts:
-        differ("hosts", "Other machines", names(a.hosts), names(b.hosts))
+        differ("hosts", "Different hosts", names(a.hosts), names(b.hosts))
     if a.cores and b.cores and a.cores != b.cores:
         cores = [names([wording.number(value) for value in values]) for values in (a.cores, b.cores)]
-        differ("cores", "Other numbers of cores a worker may use", *cores)
+        differ("cores", "Different numbers of cores a worker may use", *cores)
     if a.workers and b.workers and a.workers != b.workers:
         more = ""
         if a.makespan_s is not None and b.makespan_s is not None:
             took = f"{wording.seconds(a.makespan_s)} and {wording.seconds(b.makespan_s)}"
-            more = f" The whole took {took}; time per job does not tell that."
-        differ("workers", "Other numbers of workers", str(a.workers), str(b.workers), more)
+            more = f" The makespans were {took}; the time per job does not show that."
+        differ("workers", "Different numbers of workers", str(a.workers), str(b.workers), more)
     if far(a.pressure, b.pressure, PRESSURE_APART):
         shares = [wording.percent(value or 0.0) for value in (a.pressure, b.pressure)]
         differ("cpu_pressure", "CPU pressure during inferences", *shares)
@@ -416,7 +429,7 @@ def _conditions(a: Setting, b: Setting) -> list[Caution]:
     together = _together(a, b)
     if together > TOGETHER and set(a.hosts) & set(b.hosts) and not set(a.bulks) & set(b.bulks):
         share = wording.percent(together)
-        text = f"Both ran at once on one machine for {share} of the shorter run: each slowed the other."
+        text = f"Both ran at the same time on one host for {share} of the shorter run, and may have slowed each other."
         found.append(Caution("same_time", text))
     return found
 
@@ -440,15 +453,15 @@ def _answer(a: Side, b: Side, rows: Sequence[Row], cautions: Sequence[Caution]) 
     names = _names(a, b)
     for name, other in (("A", "B"), ("B", "A")):
         if wins[name] and not wins[other]:
-            return f"Take {names[name]}{so_far}: it {_list(wins[name])}; no number speaks for {other}."
+            return f"Take {names[name]}{so_far}: it {_list(wins[name])}; no number favours {other}."
     if wins["A"]:
         return f"It depends{so_far}: {names['A']} {_list(wins['A'])}; {names['B']} {_list(wins['B'])}."
     text = f"No difference seen{so_far} between {names['A']} and {names['B']}"
     if time.verdict == SAME:
         return f"{text}: their time per job is {SAME}."
     if time.effect is None:
-        return f"{text}; their times are not known: {time.note}"
-    return f"{text}: {wording.percent(time.effect.smallest)} more time per job would have been seen in 4 of 5 cases."
+        return f"{text}; their inference times are not known: {time.note}"
+    return f"{text}: {wording.percent(time.effect.smallest)} more time per job would be detected in 4 of 5 cases."
 
 
 def _names(a: Side, b: Side) -> dict[str, str]:
@@ -461,11 +474,11 @@ def _names(a: Side, b: Side) -> dict[str, str]:
 
 # What makes a side the better one, and whether a high number does. ``times`` is the other side's number over its own.
 _BETTER = {
-    "time": ("is faster (the other takes {times} the time{equal}, {range})", False),
+    "time": ("is faster (the other takes {times} as long{equal}, {range})", False),
     "decode_rate": ("decodes faster (the other's rate is {times} as high, {range})", True),
     "cpu": ("costs less CPU (the other takes {times} as much{equal}, {range})", False),
     "memory": ("needs less RAM (the other {times} as much, {range})", False),
-    "failures": ("fails less ({own} against {other})", False),
+    "failures": ("has fewer failed jobs ({own} against {other})", False),
 }
 
 

@@ -127,15 +127,13 @@ def of_logarithms(a: Floats, b: Floats, paired: bool, level: float) -> Effect | 
 class AtEqualTokens:
     """A cost that is linear in tokens, on both sides, at one and the same job.
 
-    ``at`` is that job, one number a column of the design; ``a`` and ``b`` what it costs on each side; ``weights``
-    the cost of a unit of each column.
+    ``at`` is that job, one number a column of the design; ``a`` and ``b`` what it costs on each side.
     """
 
     effect: Effect | None
     at: tuple[float, ...]
     a: float
     b: float
-    weights: tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def at_equal_tokens(
@@ -167,10 +165,7 @@ def at_equal_tokens(
     if min(float(each.sum()) for each in found) <= 0:
         return None
     effect = ratio(Rows(features[0], features[1], paired, columns), logarithm, level)
-    each = tuple(tuple(float(w) for w in weights / at) for weights in found)
-    return AtEqualTokens(
-        effect, tuple(map(float, at)), float(found[0].sum()), float(found[1].sum()), (each[0], each[1])
-    )
+    return AtEqualTokens(effect, tuple(map(float, at)), float(found[0].sum()), float(found[1].sum()))
 
 
 def _spans_ones(design: Floats) -> bool:

@@ -16,11 +16,11 @@ from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import HISTORY_NS, Facts, Flags, Floats
 from bulkscope_studio.analysis.timeline.timeline import Timeline, capacity, steps
 
-# A slope over more steps than these is no surer, and each must be long against a burst.
+# More steps make a trend no more precise, and each must be long compared with a burst.
 _MOST_POINTS, _JOBS_A_POINT, _FEWEST_POINTS = 20, 5, 3
-# What came before a bulk is looked at from an empty queue to a job that waits: chosen so, the backlog has always risen.
-# Of 16 queues at 95 % of the capacity of 4 places 7 passed for overloads with the bulk that waited longest, by 1.0 to
-# 1.7 times the half of the interval; those at 1.6 times the capacity have 3.1 and more.
+# The window before a bulk starts at an empty queue and ends at a waiting job, so it is biased towards a rising backlog:
+# 7 of 16 simulated queues at 95 % load on 4 slots looked overloaded, by 1.0 to 1.7 half-intervals; queues at 160 % load
+# have at least 3.1. The interval is therefore doubled.
 _WIDER = 2.0
 
 
@@ -29,8 +29,8 @@ class Arrivals:
     """Whether a backlog grew while jobs arrived: drifts per second over ``points`` steps of the ``window``.
 
     ``rate``: jobs/s that came. ``service``: growth of the service time over the window, relative to its mean;
-    ``offered``: jobs that came over those that the places can do at the service time that the window began with, below
-    the truth where jobs are retried or others run beside them. ``places``: mean number of those; ``busy``: share of it.
+    ``offered``: arrivals over what the slots can do at the service time at the start of the window; too low where jobs
+    are retried or other jobs run at the same time. ``places``: mean number of slots; ``busy``: their busy share.
     """
 
     window: float
@@ -45,7 +45,7 @@ class Arrivals:
 
     @property
     def piles_up(self) -> bool:
-        """Whether the backlog surely rose."""
+        """Whether the backlog rose by more than chance."""
         return self.backlog is not None and self.backlog.low > thresholds.RISES.value
 
     @property
@@ -62,8 +62,8 @@ def own(facts: Facts, timeline: Timeline) -> Arrivals:
 
 
 def over_time(facts: Facts, timeline: Timeline, found: Arrivals) -> bool:
-    """Tell whether a bulk came in several requests over time; one that is put at once has a backlog by design."""
-    # Many requests at once are a bulk put at once. Without the API's spans it is the producers' times that tell.
+    """Tell whether a bulk's jobs arrived over time; one that is enqueued at once has a backlog by design."""
+    # Many requests at once are a bulk enqueued at once. Without the API's spans the times of the sends decide.
     sending = int(np.sum(~(facts.requests.size == 0)))
     long = found.window >= thresholds.OVERLOAD_S.value or found.window > 0.2 * (timeline.last - timeline.first)
     return long and (sending >= thresholds.SENDING.value or not len(facts.requests.size))
@@ -72,13 +72,13 @@ def over_time(facts: Facts, timeline: Timeline, found: Arrivals) -> bool:
 def ahead(facts: Facts, timeline: Timeline) -> Arrivals | None:
     """Compute it of other bulks' jobs on the bulk's queues and workers, as they stood before it.
 
-    From when the queue was last empty to the last of them before the bulk's first job could be taken; None where they
-    are too few to see a slope. Jobs that have not ended count as arrived from when they began only.
+    From when the queue was last empty to the last arrival before the bulk's first job was ready; None where there are
+    too few for a trend. Jobs that have not begun do not count.
     """
     a = facts.attempts
     queues = np.unique(a.queue[a.mine & (a.queue >= 0)])
     rows = ~a.mine & np.isfinite(a.start) & np.isfinite(a.ready) & (np.isin(a.queue, queues) | timeline.ours)
-    # One that the bulk overtook says nothing of what it waited for; one that was taken at once never stood in a queue.
+    # Only jobs that waited, and that the bulk did not overtake.
     stood = rows & (a.start > a.ready) & (a.start <= _first_start(facts))
     queue = steps(a.ready[stood], a.start[stood])
     empty = np.flatnonzero((queue.count == 0) & (queue.at <= timeline.first))
@@ -89,7 +89,7 @@ def ahead(facts: Facts, timeline: Timeline) -> Arrivals | None:
     if len(put) < _FEWEST_POINTS * _JOBS_A_POINT:
         return None
     first, last = float(put[0]), float(put[-1])
-    # Of the workers that there were then: the bulk may have met others.
+    # The workers of that time: the bulk itself may have had others.
     there = rows & (timeline.end >= first) & (a.start <= last)
     workers = np.unique(a.worker[there & (a.worker >= 0)])
     busy = np.isfinite(a.start) & np.isin(a.worker, workers)
@@ -130,7 +130,7 @@ def _of(facts: Facts, timeline: Timeline, rows: Flags, put: Floats) -> Arrivals:
     points = min(_MOST_POINTS, len(put) // _JOBS_A_POINT)
     if window <= 0:
         return Arrivals(window, points, np.nan, None, None, None, None, np.nan, np.nan)
-    there = timeline.capacity.between(first, last)  # of the workers that were there, not of all that ever were
+    there = timeline.capacity.between(first, last)  # of the workers that were there then
     busy = timeline.every.between(first, last) / there if there > 0 else np.nan
     rate = (len(put) - 1) / window
     if points < _FEWEST_POINTS:
@@ -148,7 +148,7 @@ def _of(facts: Facts, timeline: Timeline, rows: Flags, put: Floats) -> Arrivals:
     means = means[np.isfinite(means)]
     took = worked[finished]
     growth = estimates.slope(a.start[begun][finished], took)
-    # Of the first step alone: a line through all meets the beginning too high where jobs slow down once, early.
+    # Only the first step: a line through all steps is too high at the start where jobs slow down once, early.
     at_first = estimates.mean(took[a.start[begun][finished] <= edges[1]])
     usual = float(np.mean(took)) if len(took) else np.nan
     return Arrivals(

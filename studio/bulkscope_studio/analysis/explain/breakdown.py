@@ -1,4 +1,4 @@
-"""Where a bulk's time went: jobs' seconds by cause, workers' seconds by use, the chain that set its length."""
+"""Where a bulk's time went: jobs' seconds by cause, workers' seconds by use, the chain that set the makespan."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.statistics import simulation
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Floats, firsts
 from bulkscope_studio.analysis.timeline.measures import Load
 from bulkscope_studio.analysis.timeline.timeline import Timeline, first_and_last
+from bulkscope_studio.text import wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def _sum(values: Floats) -> float | None:
 class Path:
     """The chain of waits and work that ends with the bulk's last job: shortening anything else does not help.
 
-    Seconds by part; ``jobs`` on the chain; ``start`` is the API's part before the first of them was put, ``absent`` the
+    Seconds by part; ``jobs`` on the chain; ``start`` is the API's part before the first was enqueued, ``absent`` the
     time until the worker that took it was there, ``dispatch`` the gaps in which it was there and free.
     """
 
@@ -87,8 +88,8 @@ class Path:
 
 
 def critical_path(facts: Facts, timeline: Timeline) -> Path | None:
-    """Walk back from the last end: to the job before on the worker's place while it was that which kept one waiting,
-    else to the attempt before, else to the request. None while nothing has ended."""
+    """Walk back from the last end: to the job before on the same slot if the job waited for it, else to the attempt
+    before, else to the API request. None while nothing has ended."""
     a = facts.attempts
     ended = np.flatnonzero(a.mine & a.ended)
     if not len(ended):
@@ -105,16 +106,16 @@ def critical_path(facts: Facts, timeline: Timeline) -> Path | None:
     while True:
         jobs += 1
         workers.add(int(a.worker[row]))
-        # What another bulk's job did before this bulk began kept nobody waiting.
+        # Work of another bulk's job from before this bulk began delayed none of its jobs.
         work = max(0.0, min(end[row], until) - max(start[row], begin))
         own, others = (own + work, others) if mine[row] else (own, others + work)
         if start[row] <= begin:
             break
         kept = free[row] if before[row] >= 0 and free[row] > begin else -np.inf
-        # A clock that is behind puts a job after its start: it was there by then.
+        # With a clock that is behind, a job seems enqueued after its start: it was ready by then.
         ready_at = min(ready[row], start[row]) if ready[row] == ready[row] else -np.inf
         former = earlier.get(row, -1)
-        # One that was handed out again could not be taken before its first worker was gone.
+        # A redelivered job could not be taken before its first worker was gone.
         since = max(ready_at, min(end[former], start[row])) if former >= 0 else ready_at
         if kept >= since and kept > -np.inf:
             dispatch += start[row] - kept
@@ -125,7 +126,7 @@ def critical_path(facts: Facts, timeline: Timeline) -> Path | None:
             break
         since = max(since, begin)
         put = min(max(enqueue[row], begin), since) if ready_at > -np.inf else since
-        # Whose place had another job before was there; of the others only what is known counts as a gap.
+        # A slot that had a job before was there; of other slots only the time that is known counts as a gap.
         came = start[row] if free[row] != free[row] else since if before[row] >= 0 else max(free[row], since)
         absent, dispatch = absent + came - since, dispatch + start[row] - came
         if former >= 0:
@@ -156,10 +157,10 @@ def _earlier_attempts(facts: Facts) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Makespan:
-    """From the first ready job to the last end, against the least that the same work takes on the same places.
+    """From the first ready job to the last end, and the shortest time that the same work needs on the same slots.
 
-    ``floor`` is work / places, or the longest job where that is longer; ``tail`` the place-seconds at the end in
-    which no job of the bulk was left to take, as seconds of the whole.
+    ``floor`` is work / slots, or the longest job where that is longer; ``tail`` the slot-seconds at the end in which no
+    job of the bulk was left to take, divided by the slots.
     """
 
     measured: float
@@ -192,8 +193,8 @@ def makespan(facts: Facts, timeline: Timeline, load: Load) -> Makespan | None:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Mean wait of the bulk's jobs, and the one that queueing alone gives: the same jobs, arrivals and service times
-    on the same places, first come first served (``simulation.replay``)."""
+    """Mean queue wait of the bulk's jobs, and the one that queueing alone explains: the same arrivals and service times
+    on the same slots, first come first served (``simulation.replay``)."""
 
     measured: float
     expected: float | None
@@ -215,10 +216,10 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
     if not own.any():
         return None
     measured = float(np.mean((a.start[rows] - ready)[own]))
-    # What had occupied the places before is no row: what they then held stays there, and what waited still waits.
+    # Jobs that ended before are no rows. What the slots held then stays there, and what waited still waits.
     begun = a.start[rows] < timeline.first
     put = np.where(begun, a.start[rows], np.maximum(ready, timeline.first))
-    # Of those that were ready in one moment the order in which they were taken.
+    # Jobs that became ready at the same moment: in the order in which they were taken.
     order = np.lexsort((a.start[rows], ready))
     work = (timeline.end[rows] - a.start[rows])[order]
     found = simulation.replay(put[order], work, _presence(facts, timeline, rows))
@@ -227,7 +228,7 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
 
 
 def _presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[float, float]]:
-    """Return from when to when each place was there: to the end, unless its worker fell silent long before."""
+    """Return from when to when each slot was there: to the end, unless its worker fell silent long before."""
     said = {worker.code: worker for worker in facts.workers}
     begun, ended = first_and_last(facts, timeline.end, rows)
     found = []
@@ -238,14 +239,14 @@ def _presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[float
             begin = min(worker.first, begin)
             if worker.last < timeline.last - thresholds.QUIET_S.value:
                 end = max(worker.last, float(ended[code]))
-        # Ready before its first job and with no other sign of it: it may have been there all the time.
+        # A worker with no sign of life but its jobs may have been there all the time after.
         found += [(begin, end)] * timeline.places.places.get(code, 1)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Straggler:
-    """A job that took far longer than its like; ``reason`` is what sets it apart, where something does."""
+    """A job that took far longer than others of its model; ``reason`` says what sets it apart, where something does."""
 
     job: str
     seconds: float
@@ -275,20 +276,23 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
         if len(of) < 8:
             continue
         low, usual, high = np.quantile(work[of], (0.25, 0.5, 0.75))
-        # Of jobs that are all alike a millisecond more is nothing: a tenth of the usual is the least spread.
+        # Where all jobs are alike, a millisecond more is no straggler: the spread is a tenth of the median at least.
         fence = high + thresholds.STRAGGLER.value * max(high - low, 0.1 * usual)
         usual_tokens = np.nanmedian(tokens[of]) if np.isfinite(tokens[of]).any() else np.nan
         usual_given = np.nanmedian(given[of]) if np.isfinite(given[of]).any() else np.nan
         for index in of[work[of] > fence].tolist():
             reasons = []
             if np.isfinite(tokens[index]) and tokens[index] > 2 * usual_tokens:
-                reasons.append(f"{wording.count(round(tokens[index]), 'output token')}, usual {usual_tokens:.0f}")
+                usual_count = wording.number(round(usual_tokens))
+                reasons.append(f"{wording.count(round(tokens[index]), 'output token')}, median {usual_count}")
             if np.isfinite(given[index]) and given[index] > 2 * usual_given:
-                reasons.append(f"{wording.count(round(given[index]), 'input token')}, usual {usual_given:.0f}")
+                reasons.append(
+                    f"{wording.count(round(given[index]), 'input token')}, median {wording.number(round(usual_given))}"
+                )
             if first[index]:
                 reasons.append("first job of its worker")
             if np.isfinite(lacked[index]) and lacked[index] > 0.25 * work[index]:
-                reasons.append("its threads waited for a core")
+                reasons.append("its threads waited for a core for over a quarter of the time")
             row = int(own[index])
             found.append(Straggler(facts.job_name(row), float(work[index]), float(usual), row, ", ".join(reasons)))
     return sorted(found, key=lambda item: (-item.seconds, item.job))[:MOST_STRAGGLERS]
@@ -296,7 +300,7 @@ def stragglers(facts: Facts, timeline: Timeline) -> list[Straggler]:
 
 def _by_job(facts: Facts, values: Floats, how: str) -> Floats:
     i = facts.inferences
-    # One more than there are: -1, no job, finds nothing.
+    # One row more than there are jobs: the code -1 (no job) finds NaN there.
     result = np.full(len(facts.job_ids) + 1, np.nan)
     rows = np.flatnonzero(i.mine & (i.job >= 0) & np.isfinite(values))
     if how == "last":

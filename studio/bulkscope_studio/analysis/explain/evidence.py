@@ -1,13 +1,13 @@
-"""A verdict's parts: one measured number held against one threshold, and what follows from several of them."""
+"""The parts of a verdict: measured numbers, each compared with a threshold, and what follows from several of them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.thresholds import Threshold
+from bulkscope_studio.text import wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def measured(
     label: str, number: float | Estimate | None, relation: str, threshold: Threshold, *,
     bound: str = "value", unit: str | None = None, detail: str = "", link: str | None = None,
 ) -> Evidence:  # fmt: skip
-    """Hold a number against a threshold; of an Estimate its ``bound`` (value, low, high) is what counts."""
+    """Compare a number with a threshold; of an Estimate its ``bound`` (value, low, high) decides."""
     estimate = Estimate(number, math.nan, math.nan) if isinstance(number, int | float) else number
     unit = unit or threshold.unit
     limit = f"{_SIGNS[relation]} {wording.value(threshold.value, unit)}"
@@ -61,7 +61,9 @@ def measured(
     interval = _interval(estimate, unit)
     decides = getattr(estimate, bound)
     holds = None if math.isnan(decides) else bool(_HOLDS[relation](decides, threshold.value))
-    text = f"{label}: {wording.value(estimate.value, unit)}{interval} (needs {limit}){'; ' if detail else ''}{detail}"
+    text = (
+        f"{label}: {wording.value(estimate.value, unit)}{interval} (threshold {limit}){'; ' if detail else ''}{detail}"
+    )
     return Evidence(
         threshold.name, text, estimate.value, _finite(estimate.low), _finite(estimate.high), unit, relation,
         threshold.value, holds, link,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bulkscope_studio.analysis import thresholds, wording
+from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import arrivals, breakdown
 from bulkscope_studio.analysis.explain.arrivals import Arrivals
 from bulkscope_studio.analysis.explain.evidence import Evidence, Finding, every, measured, said, some
@@ -24,14 +24,15 @@ from bulkscope_studio.analysis.timeline.facts import Codes, Facts
 from bulkscope_studio.analysis.timeline.measures import Cpu, Growth, Load, Memory
 from bulkscope_studio.analysis.timeline.progress import Progress
 from bulkscope_studio.analysis.timeline.timeline import Timeline
+from bulkscope_studio.text import wording
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything that findings look at.
+    """All that findings look at.
 
-    ``open``: the bulk came over time, as ``arrivals`` says; ``ahead`` is what came before it, None where its jobs did
-    not mostly wait for that.
+    ``open``: the jobs arrived over time, as ``arrivals`` says; ``ahead``: what arrived before the bulk, None unless its
+    jobs mostly waited for that.
     """
 
     facts: Facts
@@ -78,27 +79,28 @@ def unfit(view: View) -> Finding:
     early = int(np.sum(own & (a.enqueue < view.facts.heard_first - 1)))
     evidence = [
         measured(
-            "Little's law, deviation", view.little.deviation if view.little else None, ">", thresholds.LITTLE,
+            "deviation from Little's law (L = λW)", view.little.deviation if view.little else None, ">",
+            thresholds.LITTLE,
             detail="L from the senders, W from the workers", link=view.bulk,
-        ) if p.complete else said("little_deviation", "Little's law: not checked, the bulk has not ended", None),
-        # Where no job has a sender's record, nobody instruments the sender; where some lack it, it was lost.
+        ) if p.complete else said("little_deviation", "Little's law is not checked before the bulk has ended", None),
+        # No sender's span at all: the sender is not instrumented. Spans of some jobs only: the others were lost.
         measured(
-            "jobs without their sender's record", unsent / (sent + unsent) if sent else None, ">",
+            "jobs without the sender's span", unsent / (sent + unsent) if sent else None, ">",
             thresholds.MISSING_SENDS, link=view.bulk,
         ),
         said(
             "cut_window",
-            f"{wording.count(early, 'job')} put before the first record of all was made" if early
+            f"{wording.count(early, 'job')} enqueued before the first record in the store" if early
             else "the records begin before the bulk",
             early > 0, float(early), link="/",
         ),
-        measured("negative waits", negative, ">", thresholds.NEGATIVE_WAITS, link=view.bulk),
+        measured("negative queue waits", negative, ">", thresholds.NEGATIVE_WAITS, link=view.bulk),
         measured(
-            "spans dropped or refused", None if view.facts.drops is None else lost / expected, ">",
+            "records dropped or refused", None if view.facts.drops is None else lost / expected, ">",
             thresholds.LOST_RECORDS, detail=_drops(view.facts), link="/",
         ),
         measured(
-            "jobs without an end", ends / p.sent if p.sent else None, ">", thresholds.MISSING_ENDS,
+            "jobs without a recorded end", ends / p.sent if p.sent else None, ">", thresholds.MISSING_ENDS,
             detail=_missing(p), link=view.bulk,
         ),
     ]  # fmt: skip
@@ -108,10 +110,10 @@ def unfit(view: View) -> Finding:
         what = "no job has ended yet" if p.sent else "the bulk has no jobs"
         evidence.append(said("ended_jobs", what, bool(p.sent) or not answered, 0.0, link=view.bulk))
     reasons = [item.text for item in evidence if item.holds]
-    text = "The records are fit for a verdict."
+    text = "The records are complete enough for a verdict."
     if reasons:
-        text = "The records cannot carry a verdict: " + "; ".join(reasons) + "."
-    # What is not known (a partial bulk, senders that count no drops) does not make the data unfit.
+        text = "The records are too incomplete or contradictory for a verdict: " + "; ".join(reasons) + "."
+    # Evidence that is not known (a partial bulk, senders that count no drops) does not make the data unfit.
     return Finding("data_unfit", bool(reasons), text, tuple(evidence))
 
 
@@ -122,14 +124,14 @@ def _drops(facts: Facts) -> str:
 def _missing(p: Progress) -> str:
     parts = []
     if len(p.missing):
-        parts.append(f"{len(p.missing):,} whose worker or queue went on")
+        parts.append(f"{len(p.missing):,} whose worker or queue was heard of later")
     if p.unknown:
-        parts.append(f"{p.unknown:,} that the request sent and of which nothing was seen")
+        parts.append(f"{p.unknown:,} that the API request counted and of which no span came")
     return ", ".join(parts)
 
 
 def internal_failure(view: View) -> Finding:
-    """Jobs fail though nothing is overloaded, workers are lost, or stand idle beside waiting jobs."""
+    """Jobs fail without overload, workers are lost, or workers are idle while jobs wait."""
     a, load = view.facts.attempts, view.load
     ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
     failed = ended[a.failed[ended]]
@@ -142,65 +144,69 @@ def internal_failure(view: View) -> Finding:
     ]
     by_load = len(failed) - len(internal)
     share = measured(
-        "failed attempts, not by load", estimates.proportion(len(internal), len(ended)), ">", thresholds.FAILED,
+        "attempts that failed for another reason than load", estimates.proportion(len(internal), len(ended)), ">",
+        thresholds.FAILED,
         bound="low", detail=_errors(view.facts, internal), link=view.trace(internal[0]) if internal else view.bulk,
     )  # fmt: skip
     timeouts = measured(
-        "failed attempts by time-out or memory", estimates.proportion(by_load, len(ended)), ">", thresholds.FAILED,
+        "attempts that failed by a time-out or for memory", estimates.proportion(by_load, len(ended)), ">",
+        thresholds.FAILED,
         bound="low", link=view.bulk,
     )  # fmt: skip
     busy = measured("workers busy", load.busy, "<", thresholds.BUSY_LOW, link=view.bulk)
     rising = view.arrivals.piles_up
-    flat = said("backlog", "the backlog rose meanwhile" if rising else "the backlog did not rise", not rising)
+    flat = said("backlog", "the backlog rose" if rising else "the backlog did not rise", not rising)
     crashed = _gone(view, by_memory=False)
+    whose = wording.agree(len(crashed), "its worker", "their workers")
     gone = said(
         "lost_workers",
-        f"{wording.count(len(crashed), 'attempt')} lost with {'its worker' if len(crashed) == 1 else 'their workers'} "
-        f"({_jobs(view, crashed)})"
+        f"{wording.count(len(crashed), 'attempt')} lost with {whose} ({_jobs(view, crashed)})"
         if crashed
         else "no worker was lost",
         bool(crashed),
         float(len(crashed)),
         link=(view.trace(crashed[0]) if crashed else None) or view.bulk,
     )
-    total = load.capacity or load.dispatch or np.nan  # nobody came: all of the time was lost
+    total = load.capacity or load.dispatch or np.nan  # no worker ever came: all of the time was lost
     stalled = measured(
-        "workers' time lost beside waiting jobs", load.stalled / total if load.stalls else 0.0, ">=",
+        "workers' time lost to long stalls while jobs waited", load.stalled / total if load.stalls else 0.0, ">=",
         thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
     )  # fmt: skip
     idle = measured(
-        "workers' time free beside waiting jobs", load.dispatch / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
+        "workers' time idle while jobs waited", load.dispatch / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
     )
     hung = measured(
-        "workers' time lost inside jobs, outside the model", load.hung / total if load.hangs else 0.0, ">=",
+        "workers' time in jobs that hung outside the inference", load.hung / total if load.hangs else 0.0, ">=",
         thresholds.STALL_SHARE, link=view.bulk,
     )  # fmt: skip
     requests = view.outcomes
     api = measured(
-        "API requests failed internally",
+        "API requests that failed with an internal error",
         estimates.proportion(requests.count("internal_error"), len(requests)), ">", thresholds.FAILED, bound="low",
         link="/",
     )  # fmt: skip
     light = every(timeouts, busy, flat)
     holds = True in (share.holds, gone.holds, stalled.holds, idle.holds, hung.holds, api.holds, light)
-    text = "Nothing inside failed."
+    text = "No failure besides load was found."
     if holds:
-        text = "Something is broken, not overloaded: " + "; ".join(
+        text = "Jobs failed or were held up, and not by load: " + "; ".join(
             filter(
                 None,
                 [
                     _failed_text(view, internal, ended) if share.holds else "",
                     gone.text if gone.holds else "",
-                    f"workers stood idle beside waiting jobs for {wording.percent(load.dispatch / total)} of their time"
+                    f"workers were idle while jobs waited for {wording.percent(load.dispatch / total)} of their time"
                     f"{f' ({_stalls(view)})' if load.stalls else ''}"
                     if stalled.holds or idle.holds
                     else "",
-                    f"{wording.count(load.hangs, 'job')} stood still outside the model for "
-                    f"{wording.seconds(load.hung)} in all (a broker, a result store or a disk that does not answer?)"
+                    f"{wording.count(load.hangs, 'job')} hung outside the inference for {wording.seconds(load.hung)} "
+                    "in all (look for a broker, a result store or a disk that does not answer)"
                     if hung.holds
                     else "",
                     f"{wording.count(requests.count('internal_error'), 'API request')} failed" if api.holds else "",
-                    f"{wording.count(by_load, 'attempt')} timed out while workers had time" if light else "",
+                    f"{wording.count(by_load, 'attempt')} timed out or lacked memory though workers had time"
+                    if light
+                    else "",
                 ],
             )
         )
@@ -250,13 +256,9 @@ def _errors(facts: Facts, rows: list[int]) -> str:
 
 
 def _failed_text(view: View, rows: list[int], ended: Codes) -> str:
-    domains = Counter(_domains(view.facts, np.array(rows, np.int64)))
-    most = sorted(domains.items(), key=lambda item: (-item[1], item[0]))
-    first = view.facts.job_name(rows[0])
-    where = " and ".join(name for name, _ in most[:2])
     return (
-        f"{wording.part(len(rows), len(ended), 'attempt')} failed in the domain {where} "
-        f"({_errors(view.facts, rows)}), the first of them job {first}"
+        f"{wording.part(len(rows), len(ended), 'attempt')} failed ({_errors(view.facts, rows)}); the first is job "
+        f"{view.facts.job_name(rows[0])}"
     )
 
 
@@ -271,20 +273,20 @@ def _stalls(view: View) -> str:
     if not load.stalls:
         return ""
     where = (
-        f", before job {view.facts.job_name(load.longest_row)} was taken" if load.longest_row >= 0 else ", to the end"
+        f", before job {view.facts.job_name(load.longest_row)} began" if load.longest_row >= 0 else ", until the end"
     )
-    return f"{wording.count(load.stalls, 'time')}, longest {wording.seconds(load.longest)}{where}"
+    return f"{wording.count(load.stalls, 'stall')}, the longest {wording.seconds(load.longest)}{where}"
 
 
 def overload(view: View) -> Finding:
-    """More arrives than the workers can do: backlog and wait both rise, and not because a job takes longer than before.
+    """More jobs arrive than the workers can do: backlog and queue wait both rise.
 
-    Either it does not, or the jobs that came were too many even for workers that had stayed as fast as at first. It is
-    the bulk's own jobs that came so, or those of other bulks that its jobs had to wait for.
+    Besides, either the service time did not rise, or the arrivals exceed what the workers could do at their initial
+    speed. The jobs are the bulk's own, or those of other bulks that its jobs waited for.
     """
     requests = view.outcomes
     refused = measured(
-        "requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
+        "API requests refused for load", estimates.proportion(requests.count("overload"), len(requests)), ">",
         thresholds.REFUSED, bound="low", link="/",
     )  # fmt: skip
     own: tuple[Evidence, ...] = (said("arrivals", _AT_ONCE, False, link=view.bulk),)
@@ -294,7 +296,7 @@ def overload(view: View) -> Finding:
         own, rises = _rising(view.arrivals, view.bulk)
         by = view.arrivals
     waited = measured(
-        "jobs' time spent waiting for other bulks' jobs",
+        "jobs' time spent waiting for jobs of other bulks",
         view.time.for_others,
         ">",
         thresholds.FOR_OTHERS,
@@ -309,14 +311,14 @@ def overload(view: View) -> Finding:
     return Finding("overload", answer, _overload_text(view, answer, by), (*own, waited, *before, refused))
 
 
-_AT_ONCE = "the bulk was put at once: its backlog is its size"
+_AT_ONCE = "all jobs were enqueued at once: overload does not apply to the bulk itself"
 
 
 def _rising(came: Arrivals, link: str) -> tuple[tuple[Evidence, ...], bool | None]:
-    """Return the proofs that more came than could be done, and whether they prove it."""
+    """Return the evidence that more jobs arrived than could be done, and whether it proves it."""
     flat = _flat(came, link)
     offered = measured(
-        "jobs that came, over those that workers as fast as at first can do", came.offered, ">", thresholds.OFFERED,
+        "arrivals over what the workers could do at their initial speed", came.offered, ">", thresholds.OFFERED,
         bound="low", link=link,
     )  # fmt: skip
     found = _piling_up(came, link)
@@ -326,7 +328,8 @@ def _rising(came: Arrivals, link: str) -> tuple[tuple[Evidence, ...], bool | Non
 def _rising_before(came: Arrivals) -> tuple[tuple[Evidence, ...], bool | None]:
     """Return the same of what came before a bulk.
 
-    The queue was last empty just before jobs became too slow, where they did: the service time at first tells nothing.
+    The window starts where the queue was last empty. If a slowdown caused the backlog, it starts with the slowdown, so
+    the service time at its start is no baseline and ``offered`` is left out.
     """
     found = (*_piling_up(came, "/"), _flat(came, "/"))
     named = (
@@ -338,39 +341,48 @@ def _rising_before(came: Arrivals) -> tuple[tuple[Evidence, ...], bool | None]:
 
 def _piling_up(came: Arrivals, link: str) -> tuple[Evidence, ...]:
     return (
-        measured("arrivals lasted", came.window, ">=", thresholds.OVERLOAD_S, link=link),
-        measured("points", float(came.points), ">=", thresholds.OVERLOAD_POINTS),
-        measured("backlog rises by", came.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=link),
-        measured("wait rises by", came.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=link),
-        measured("workers busy meanwhile", came.busy, ">=", thresholds.BUSY_LOW, link=link),
+        measured("duration of the arrivals", came.window, ">=", thresholds.OVERLOAD_S, link=link),
+        measured("steps of the trend", float(came.points), ">=", thresholds.OVERLOAD_POINTS),
+        measured("backlog grows by", came.backlog, ">", thresholds.RISES, bound="low", unit="jobs/s", link=link),
+        measured("queue wait grows by", came.wait, ">", thresholds.RISES, bound="low", unit="s/s", link=link),
+        measured("workers busy during the arrivals", came.busy, ">=", thresholds.BUSY_LOW, link=link),
     )
 
 
 def _flat(came: Arrivals, link: str) -> Evidence:
     return measured(
-        "service time grew over the window by", came.service, "<=", thresholds.SERVICE_GROWTH, bound="low", link=link
+        "growth of the service time during the arrivals",
+        came.service,
+        "<=",
+        thresholds.SERVICE_GROWTH,
+        bound="low",
+        link=link,
     )
 
 
 def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
     if not holds:
-        return "No overload was seen." if holds is False else "Whether arrivals outran the workers cannot be told."
-    text = "More arrived than the workers could do"
+        return (
+            "No overload was seen."
+            if holds is False
+            else "Whether more jobs arrived than the workers could do is not known."
+        )
+    text = "More jobs arrived than the workers could do"
     if by is not None and by.backlog is not None and by.piles_up:
         came = f"{wording.number(by.rate)} jobs/s"
         text += (
-            f": {f'before this bulk, other bulks brought {came}' if by is view.ahead else f'{came} came'}, and the "
+            f": {f'before this bulk, other bulks brought {came}' if by is view.ahead else f'{came} arrived'}, and the "
             f"backlog grew by {wording.number(by.backlog.value)} jobs/s for {wording.seconds(by.window)}"
         )
         if by.slowed:
-            text += f", in which a job came to take {wording.percent(by.slowed)} longer"
+            text += f", while the time of a job grew by {wording.percent(by.slowed)}"
     asked = view.outcomes
     if refused := asked.count("overload"):
         verb = wording.agree(refused, "was", "were")
-        text += f"; {wording.part(refused, len(asked), 'request')} {verb} refused"
+        text += f"; {wording.part(refused, len(asked), 'API request')} {verb} refused"
     others = view.load.others / view.load.capacity if view.load.capacity > 0 else 0.0
     if others > 0.1:
-        text += f"; other bulks had {wording.percent(others)} of the workers' time"
+        text += f"; other bulks took {wording.percent(others)} of the workers' time"
     return f"{text}{_enough(view, by, others)}."
 
 
@@ -382,7 +394,8 @@ def _enough(view: View, by: Arrivals | None, others: float) -> str:
     if not done > 0:
         return ""
     workers = math.ceil(by.places * by.rate / done / thresholds.ROOM.value)
-    return f"; to keep up takes about {wording.count(workers, 'worker')} as fast as these were{_more(view)}"
+    needed = wording.estimate(wording.count(workers, "worker"))
+    return f"; to keep up needs {needed} of the same speed{_more(view)}"
 
 
 def memory_limited(view: View) -> Finding:
@@ -391,8 +404,16 @@ def memory_limited(view: View) -> Finding:
     near = measured(
         f"{m.near_of or 'memory'}, at the peak", m.near, ">=", thresholds.MEMORY_NEAR, detail=_fit(m), link=view.bulk
     )
-    pressure = measured("tasks waited for memory (PSI)", m.pressure, ">=", thresholds.MEMORY_PRESSURE, link="/")
-    faults = measured("major page faults, median", m.faults, ">=", thresholds.MAJOR_FAULTS, link="/")
+    pressure = measured(
+        "time in which some task of the host waited for memory (PSI)",
+        m.pressure,
+        ">=",
+        thresholds.MEMORY_PRESSURE,
+        link="/",
+    )
+    faults = measured(
+        "major page faults (pages read back from disk), median", m.faults, ">=", thresholds.MAJOR_FAULTS, link="/"
+    )
     killed = _gone(view, by_memory=True)
     gone = said(
         "workers_killed_for_memory",
@@ -417,10 +438,14 @@ def memory_limited(view: View) -> Finding:
     )  # fmt: skip
     holds: bool | None = True in (item.holds for item in (near, pressure, faults, gone, short))
     if not holds and near.holds is None and pressure.holds is None:
-        holds = None  # neither how full memory was nor whether its lack cost time
-    text = "Memory was not the limit." if holds is False else "How near memory was to its limit is not recorded."
+        holds = None  # neither how full memory was nor whether lack of it cost time
+    text = (
+        "Memory was not the limit."
+        if holds is False
+        else "Not known: neither how full memory was nor the time lost to lack of it was recorded."
+    )
     if holds:
-        text = "Memory limits this system: " + "; ".join(
+        text = "Memory is the limit: " + "; ".join(
             item.text for item in (near, pressure, faults, gone, short) if item.holds
         )
         if _fit(m) and not near.holds:
@@ -434,49 +459,78 @@ def _fit(m: Memory) -> str:
     count = m.fit_each if own else m.fit
     if count < 0:
         return ""
-    shared = f" beside {wording.size(m.shared)} that they share" if m.shared else ""
+    shared = f" besides {wording.size(m.shared)} that they share" if m.shared else ""
     fit = "no worker" if count == 0 else wording.count(count, "worker")
     verb = "fits" if count < 2 else "fit"
-    each = f" into each of {m.limits} limits" if own else ""
-    were = wording.agree(m.workers, "was", "were")
-    return f"{fit} of {wording.size(m.per_worker)} {verb}{each}{shared}, there {were} {m.workers:,}"
+    each = f"each of the {m.limits} memory limits" if own else "memory"
+    ran = f"{wording.count(m.workers, 'worker')} ran"
+    return f"{fit} of {wording.size(m.per_worker)} {verb} into {each}{shared}; {ran}"
 
 
 def cpu_saturated(view: View) -> Finding:
     """All cores that the workers may use are busy, and threads wait for them."""
     c = view.cpu
     busy = measured(
-        f"cores busy while most workers were ({c.busy_source or 'no source'})",
+        "utilisation of the cores" + (f" ({c.busy_source})" if c.busy_source else ""),
         c.busy,
         ">=",
         thresholds.CPU_BUSY,
         link="/",
     )
-    pressure = measured("tasks waited for a core (PSI)", c.pressure, ">=", thresholds.CPU_PRESSURE, link="/")
-    proof = f"{wording.percent(thresholds.CPU_STARVED.value)} prove it alone"
+    pressure = measured(
+        "time in which some task of the host waited for a core (PSI)",
+        c.pressure,
+        ">=",
+        thresholds.CPU_PRESSURE,
+        link="/",
+    )
+    proof = f"from {wording.percent(thresholds.CPU_STARVED.value)} sufficient by itself"
     wait = measured(
-        "inferences' threads without a core", c.wait, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
+        "inference threads waiting for a core, of the time in which they could run",
+        c.wait,
+        ">=",
+        thresholds.CPU_WAIT,
+        detail=proof,
+        link=view.bulk,
     )
     quota = measured(
-        "inferences held back by a quota", c.throttled, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
+        "inferences throttled by a CPU quota", c.throttled, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
     )
     full = busy.holds and some(pressure, wait, quota)
     proven = np.fmax(c.wait, c.throttled) >= thresholds.CPU_STARVED.value
     holds = True if full or proven else None if busy.holds is None and wait.holds is None else False
-    text = "The cores were not the limit." if holds is False else "How busy the cores were is not recorded."
+    text = (
+        "The cores were not the limit."
+        if holds is False
+        else "Not known: the utilisation of the cores was not recorded."
+    )
     if holds:
         text = "The cores are full: " + "; ".join(item.text for item in (busy, pressure, wait, quota) if item.holds)
-        text += ". More workers on these cores bring nothing."
+        text += ". More workers on these cores do not help."
     return Finding("cpu_saturated", holds, text, (busy, pressure, wait, quota))
 
 
 def memory_bandwidth(view: View) -> Finding:
-    """Decoding slows with each busy worker while cores are free and prefill does not: the memory bus is shared."""
+    """With more busy workers decoding slows, prefill does not, and cores are free: the memory bus is shared."""
     g = view.growth
     slow = _slowdown(view)
     parts = [
-        _share_of_growth("prefill's growth over decode's", g.prefill, g.decode, "<", thresholds.PREFILL_SCALES, view),
-        _share_of_growth("CPU time's growth over the job's", g.cpu, g.service, ">=", thresholds.CPU_GROWS, view),
+        _share_of_growth(
+            "growth of prefill time / growth of decode time (logarithms)",
+            g.prefill,
+            g.decode,
+            "<",
+            thresholds.PREFILL_SCALES,
+            view,
+        ),
+        _share_of_growth(
+            "growth of CPU time / growth of the job's time (logarithms)",
+            g.cpu,
+            g.service,
+            ">=",
+            thresholds.CPU_GROWS,
+            view,
+        ),
     ]
     low = _low_pressure(view)
     holds = every(_either(*slow), *parts, low)
@@ -484,9 +538,9 @@ def memory_bandwidth(view: View) -> Finding:
     if holds and g.decode is not None:
         text = (
             f"The memory bus is the limit: with {wording.count(g.most, 'worker')} busy instead of "
-            f"{wording.number(g.fewest)}, decoding a token takes {wording.times_as(g.decode.value, 'long')}, and "
-            f"prefill does not, while cores were free{_gain(g)}. Fewer bytes a token help: a smaller or more strongly "
-            "quantised model."
+            f"{wording.number(g.fewest)}, decoding a token takes {wording.times_as(g.decode.value, 'long')}, prefill "
+            f"hardly longer, and cores were free{_gain(g)}. A smaller or more strongly quantised model reads fewer "
+            "bytes a token."
         )
     return Finding("memory_bandwidth", holds, text, (*slow, *parts, low))
 
@@ -497,12 +551,12 @@ def _either(*evidence: Evidence) -> Evidence:
 
 
 def _slowdown(view: View) -> tuple[Evidence, Evidence]:
-    """Return two proofs of workers that slow each other; either will do."""
+    """Return two pieces of evidence that workers slow each other; either is enough."""
     g = view.growth
-    gain = measured("tokens/s with twice the busy workers, times", g.gain, "<=", thresholds.GAIN, link=view.bulk)
-    range_ = f"{wording.between(g.fewest, g.most)} busy"
+    gain = measured("tokens/s with twice the busy workers, as a factor", g.gain, "<=", thresholds.GAIN, link=view.bulk)
+    range_ = f"{wording.between(g.fewest, g.most)} busy" if np.isfinite(g.fewest) else ""
     slowed = measured(
-        "time of a job with most workers busy over fewest", g.service, ">=", thresholds.SLOWDOWN, detail=range_,
+        "time of a job with most workers busy / with fewest", g.service, ">=", thresholds.SLOWDOWN, detail=range_,
         link=view.bulk,
     )  # fmt: skip
     return _sure(gain, g.gain is not None and g.gain.high < thresholds.SURE_GAIN.value), _sure(
@@ -511,10 +565,10 @@ def _slowdown(view: View) -> tuple[Evidence, Evidence]:
 
 
 def _sure(evidence: Evidence, sure: bool) -> Evidence:
-    """Take back what holds but could be chance."""
+    """Return what holds but may be chance as not known."""
     if not evidence.holds or sure:
         return evidence
-    return dataclasses.replace(evidence, text=f"{evidence.text}; the interval is too wide", holds=None)
+    return dataclasses.replace(evidence, text=f"{evidence.text}; the interval is too wide to be sure", holds=None)
 
 
 def _share_of_growth(
@@ -528,17 +582,29 @@ def _share_of_growth(
 
 
 def _low_pressure(view: View) -> Evidence:
-    wait = measured("inferences' threads without a core", view.cpu.wait, "<", thresholds.CPU_WAIT, link=view.bulk)
-    pressure = measured("tasks waited for a core (PSI)", view.cpu.pressure, "<", thresholds.CPU_PRESSURE, link="/")
+    wait = measured(
+        "inference threads waiting for a core, of the time in which they could run",
+        view.cpu.wait,
+        "<",
+        thresholds.CPU_WAIT,
+        link=view.bulk,
+    )
+    pressure = measured(
+        "time in which some task of the host waited for a core (PSI)",
+        view.cpu.pressure,
+        "<",
+        thresholds.CPU_PRESSURE,
+        link="/",
+    )
     return wait if wait.holds is not None else pressure
 
 
 def contention(view: View) -> Finding:
-    """Jobs take longer the more of them run, so that more workers bring few more tokens; the cause is none of those."""
+    """Jobs take longer the more of them run, and none of the causes above explains it."""
     g = view.growth
     slow = _slowdown(view)
     holds = some(*slow)
-    text = "Workers do not slow each other much." if holds is False else _untold(view)
+    text = "Workers hardly slow each other." if holds is False else _untold(view)
     if holds and g.service is not None:
         text = (
             f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
@@ -546,20 +612,20 @@ def contention(view: View) -> Finding:
         )
         causes = [f for f in (memory_limited(view), cpu_saturated(view), memory_bandwidth(view)) if f.holds]
         text += (
-            f"What explains it: {', '.join(TITLES[cause.code] for cause in causes)}."
+            f"Cause: {', '.join(TITLES[cause.code] for cause in causes)}."
             if causes
-            else "Neither cores nor memory explain it: look for a lock, a shared disk, cores that share their units, "
-            "or a limit inside the engine."
+            else "Neither cores nor memory explain it: look for a lock, a shared disk, hyper-threads of one core, or a "
+            "limit inside the engine."
         )
     return Finding("contention", holds, text, (*slow, _low_pressure(view)))
 
 
 def _fits(busy: float) -> str:
-    """Say how much more load fits beside what keeps so large a share of the workers busy."""
+    """Say how much more load fits where so large a share of the workers is busy."""
     if busy <= 0:
         return "far more load fits"
-    times = wording.number(max(1.0, thresholds.ROOM.value / busy))
-    return "little more load fits" if times == "1" else f"about {times} times the load fits"
+    times = wording.number(max(1.0, float(f"{thresholds.ROOM.value / busy:.2g}")))
+    return "hardly more load fits" if times == "1" else f"{wording.estimate(times)} times the load fits"
 
 
 def _gain(g: Growth) -> str:
@@ -567,67 +633,73 @@ def _gain(g: Growth) -> str:
     if g.gain is None:
         return ""
     times = wording.number(max(1.0, g.gain.value))
-    return f"; twice the workers bring {'no more' if times == '1' else f'{times} times the'} tokens/s"
+    return f"; twice the workers bring {'no more' if times == '1' else f'{wording.estimate(times)} times the'} tokens/s"
+
+
+_HARDLY_MORE = 1.05  # most busy workers over fewest: as many all the time
 
 
 def _untold(view: View) -> str:
     g = view.growth
     if not np.isfinite(g.fewest):
-        return "Whether workers slow each other cannot be told: too few inferences."
-    busy = wording.between(g.fewest, g.most)
-    seen = (
-        f"from {busy} workers were"
-        if " to " in busy
-        else f"always {wording.count(g.most, 'worker was', 'workers were')}"
-    )
+        return "Whether workers slow each other is not known: too few inferences."
+    if g.most <= _HARDLY_MORE * g.fewest:
+        seen = f"always {wording.count(round(g.most), 'worker was', 'workers were')}"
+    else:
+        seen = f"{wording.between(g.fewest, g.most)} workers were"
     return (
-        f"Whether workers slow each other cannot be told: {seen} busy. Run the same prompts with another number of "
-        "workers to know."
+        f"Whether workers slow each other is not known: {seen} busy. To find out, run the same prompts with another "
+        "number of workers."
     )
 
 
 def headroom(view: View) -> Finding:
-    """None of the others: how much more load fits, or what would make this bulk faster."""
+    """No other finding holds: how much more load fits, or what would make the bulk faster."""
     load, came, progress = view.load, view.arrivals, view.progress
     busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
-    cores = measured(f"cores busy ({view.cpu.busy_source or 'no source'})", view.cpu.busy, "<=", thresholds.ROOM)
+    cores = measured(
+        "utilisation of the cores" + (f" ({view.cpu.busy_source})" if view.cpu.busy_source else ""),
+        view.cpu.busy,
+        "<=",
+        thresholds.ROOM,
+    )
     places = wording.count(max(load.places, 1), "worker")
     a = view.facts.attempts
     longest = float(np.max((a.end - a.start)[a.mine & a.ended], initial=0.0))
     were = "was" if load.places <= 1 else "were"
     if load.capacity <= 0:
-        text = "Nothing about load can be said: no job took any time."
+        text = "Nothing can be said about load: no job took any time."
     elif view.time.for_others > thresholds.FOR_OTHERS.value:
         text = _beside(view)
     elif progress.sent == 1:
-        text = "One job: nothing about load can be said from it."
+        text = "Nothing can be said about load: the bulk has one job."
     elif view.open and came.piles_up and came.slowed and came.busy >= thresholds.BUSY_LOW.value:
         text = (
-            f"Jobs came to take longer, {wording.percent(came.slowed)} over the {wording.seconds(came.window)} "
-            "in which they arrived, and the workers fell behind: look at their tokens and models, and at what else ran "
-            "on the host."
+            f"The time of a job grew by {wording.percent(came.slowed)} over the {wording.seconds(came.window)} in "
+            "which jobs arrived, and the workers fell behind: look at the tokens and models of the jobs, and at what "
+            "else ran on the host."
         )
     elif view.open and np.isfinite(came.busy):
         text = (
-            f"Nothing held this bulk up: {places} {were} busy {wording.percent(came.busy)} of the time at "
-            f"{wording.number(came.rate)} jobs/s; {_fits(came.busy)} before waits grow steeply."
+            f"No bottleneck was found: {places} {were} busy {wording.percent(came.busy)} of the time at "
+            f"{wording.number(came.rate)} jobs/s; {_fits(came.busy)} before queue waits grow steeply."
         )
     elif longest >= thresholds.ROOM.value * (view.timeline.last - view.timeline.first):
         text = (
-            f"The longest job is the limit: it alone took {wording.seconds(longest)}, and nothing was broken or full. "
-            "More workers bring nothing; a shorter job, or an earlier start of it, does."
+            f"The longest job is the limit: it took {wording.seconds(longest)}, and no other bottleneck was found. "
+            "More workers do not help; a shorter job, or an earlier start of it, does."
         )
     elif load.others > load.own:
         text = _beside(view)
     elif cores.holds is False:
         text = (
-            f"Workers and cores were both in use, and neither in excess: {places} busy {wording.percent(load.busy)} of "
-            f"the time, cores {wording.percent(view.cpu.busy)}. More workers need more cores{_more(view)}."
+            f"Workers and cores were both nearly full: {places} {were} busy {wording.percent(load.busy)} of the time, "
+            f"the cores {wording.percent(view.cpu.busy)}. More workers need more cores{_more(view)}."
         )
     else:
         text = (
-            f"The number of workers is the limit, and nothing else: {places} {were} busy "
-            f"{wording.percent(load.busy)} of the time, and nothing was broken or full{_more(view)}."
+            f"The number of workers is the limit: {places} {were} busy {wording.percent(load.busy)} of the time, and "
+            f"no other bottleneck was found{_more(view)}."
         )
     return Finding("headroom", True, text, (busy, cores))
 
@@ -635,20 +707,20 @@ def headroom(view: View) -> Finding:
 def _beside(view: View) -> str:
     share = wording.percent(view.load.others / view.load.capacity)
     return (
-        f"Other bulks' jobs had the workers for {share} of their time; "
-        f"nothing was broken or full. More workers would serve both sooner{_more(view)}."
+        f"Jobs of other bulks took {share} of the workers' time, and no other bottleneck was found. More workers would "
+        f"serve both sooner{_more(view)}."
     )
 
 
 def _more(view: View) -> str:
-    """How many more workers the cores and the memory take."""
+    """Say for how many more workers there are cores and memory."""
     c, m = view.cpu, view.memory
     parts = []
     if np.isfinite(c.busy) and np.isfinite(c.cores_per_place) and np.isfinite(c.cores) and c.cores_per_place > 0:
         more = int(max(0.0, (thresholds.CPU_BUSY.value - c.busy) * c.cores) // c.cores_per_place)
-        parts.append(f"the cores take {f'{more:,}' if more else 'no'} more")
+        parts.append(f"the cores allow {wording.estimate(f'{more:,}') if more else 'no'} more")
     if m.fit >= 0:
-        parts.append(f"memory takes {f'{m.fit - m.workers:,}' if m.fit > m.workers else 'no'} more")
+        parts.append(f"memory allows {wording.estimate(f'{m.fit - m.workers:,}') if m.fit > m.workers else 'no'} more")
     return f"; {', '.join(parts)}" if parts else ""
 
 
@@ -657,15 +729,15 @@ TITLES = {
     "memory_limited": "memory limited", "cpu_saturated": "CPU saturated",
     "memory_bandwidth": "memory-bandwidth bound", "contention": "contention", "headroom": "headroom",
 }  # fmt: skip
-# The order is fixed: the first that holds is the verdict. What fails or overflows comes before what is merely full,
-# and the causes of a slow-down (memory, cores, bus) before the slow-down of no known cause.
+# The order is fixed: the first that holds is the verdict. Failures and overload come before resources that are full,
+# and the known causes of a slow-down (memory, cores, bus) before the slow-down of unknown cause.
 ORDER = (
     unfit, internal_failure, overload, memory_limited, cpu_saturated, memory_bandwidth, contention, headroom,
 )  # fmt: skip
 
 
 def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | None) -> View:
-    """Measure everything that the findings need."""
+    """Measure all that the findings need."""
     came = arrivals.own(facts, timeline)
     time = breakdown.time(facts, timeline)
     return View(

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkscope_studio.analysis import wording
-from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Inferences, Jobs, Lost, Progress, Requests
+from bulkscope_studio.analysis.report import figures
+from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Jobs, Lost, Progress
 from bulkscope_studio.analysis.statistics import stats
 from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
+from bulkscope_studio.text import wording
 
-OUTCOMES = ("ok", "client_error", "overload", "internal_error")
 Row = Mapping[str, Any]
 
 
@@ -42,9 +42,9 @@ def analyse(
         start_ns=min((at for at in starts if at is not None), default=None),
         end_ns=max((at for at in ends if at is not None), default=None),
         complete=complete,
-        requests=_requests(requests),
+        requests=figures.requests(requests),
         progress=progress,
-        total=Group("total", _jobs(rows, last), _inferences(inferences)),
+        total=Group("total", _jobs(rows, last), figures.inferences(inferences)),
         models=_groups(models, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"])),
         workers=_groups(workers, rows, last, inferences, "worker", lambda row: row["worker"]),
         hosts=_hosts(hosts.to_pylist()),
@@ -79,19 +79,6 @@ def _progress(last: list[Row], requests: list[Row]) -> Progress:
     )  # fmt: skip
 
 
-def _requests(table: pa.Table) -> Requests:
-    rows = table.to_pylist()
-    window = (max(r["start_ns"] for r in rows) - min(r["start_ns"] for r in rows)) / 1e9 if rows else 0.0
-    counts = Counter(row["outcome"] or "unknown" for row in rows)
-    return Requests(
-        count=len(rows),
-        rate_per_s=len(rows) / window if window > 0 else None,
-        outcomes={name: counts.pop(name, 0) for name in OUTCOMES} | dict(sorted(counts.items())),
-        latency_s=stats.distribution(table["seconds"]),
-        enqueue_s=stats.total(table["enqueue_duration"]),
-    )
-
-
 def _groups(
     names: list[str],
     rows: list[Row],
@@ -112,7 +99,7 @@ def _groups(
         of.get(value, []).append(number)
     table = table.combine_chunks()
     return tuple(
-        Group(name, _jobs(mine[name], decided[name]), _inferences(table.take(pa.array(of[name], pa.int64()))))
+        Group(name, _jobs(mine[name], decided[name]), figures.inferences(table.take(pa.array(of[name], pa.int64()))))
         for name in names
     )
 
@@ -126,73 +113,48 @@ def _jobs(rows: list[Row], last: list[Row]) -> Jobs:
     put = [row["enqueue_ns"] for row in ended if row["enqueue_ns"] is not None]
     makespan = (max(row["end_ns"] for row in ended) - min(put)) / 1e9 if put else None
     workers = len({row["worker"] for row in ended if row["worker"] is not None})
-    timed = [row for row in ended if row["enqueue_ns"] is not None and row["end_ns"] > row["enqueue_ns"]]
+    latencies = [(row["wait"], total) for row in ended if (total := _latency(row)) is not None and total > 0]
     return Jobs(
         attempts=len(ended),
         done=len(final) - len(failed),
         failed=len(failed),
         retries=sum(1 for row in ended if row["retried"]),
+        # What was done: a job that failed has sustained nothing, and one without an inference is no model's.
         rate_per_s=stats.ratio(len(final) - len(failed), makespan),
         failures_by_domain=_counts(row["failure_domain"] or "unknown" for row in failed),
         errors=_counts(row["error_type"] for row in ended if row["error_type"] is not None),
         wait_s=stats.distribution(wait for wait in waits if wait >= 0),
         negative_waits=sum(1 for wait in waits if wait < 0),
         process_s=process,
-        total_s=stats.distribution((row["end_ns"] - row["enqueue_ns"]) / 1e9 for row in timed),
+        total_s=stats.distribution(total for _, total in latencies),
         delay_s=stats.total(row["delay"] for row in ended),
-        wait_ratio=stats.distribution(
-            row["wait"] * 1e9 / (row["end_ns"] - row["enqueue_ns"])
-            for row in timed
-            if row["wait"] is not None and row["wait"] >= 0
-        ),
+        wait_ratio=stats.distribution(wait / total for wait, total in latencies if wait >= 0),
         makespan_s=makespan,
         workers=workers,
         expected=put_at_once(len(ended), workers, process.mean if process else None),
     )
 
 
+def _latency(row: Row) -> float | None:
+    """Seconds from the enqueue of an attempt to its end, by what its worker measured: wait, delay and work.
+
+    Not from the span of its send, which begins some ms before the message is stamped: the worker's own
+    ``bulk.job.wait_ratio``, which Kibana and Prometheus read, is of these.
+    """
+    if row["wait"] is None:
+        return None
+    return float(row["wait"] + (row["delay"] or 0.0) + (row["end_ns"] - row["start_ns"]) / 1e9)
+
+
 def _counts(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
-
-
-def _inferences(table: pa.Table) -> Inferences:
-    return Inferences(
-        count=table.num_rows,
-        failed=sum(1 for ok in table["ok"].to_pylist() if not ok),
-        duration_s=stats.distribution(table["seconds"]),
-        ttft_s=stats.distribution(table["ttft"]),
-        prefill_s=stats.distribution(table["prefill"]),
-        decode_s=stats.distribution(table["decode"]),
-        cpu_s=stats.total(table["cpu_time"]),
-        cpu_utilization=stats.distribution(table["cpu_utilization"]),
-        cpu_exact_share=stats.share(table["cpu_exact"]),
-        cpu_pressure_share=stats.mean(table["cpu_pressure"]),
-        cpu_throttled_s=stats.total(table["cpu_throttled"]),
-        cpu_s_per_output_token=stats.paired(table["cpu_time"], table["output_tokens"]),
-        memory_start_bytes=stats.mean(table["memory_start"]),
-        memory_peak_bytes=stats.highest(table["memory_peak"]),
-        memory_growth_max_bytes=stats.highest(table["memory_growth"]),
-        memory_file_bytes=stats.highest(table["memory_file"]),
-        memory_anon_bytes=stats.highest(table["memory_anon"]),
-        memory_limit_bytes=stats.highest(table["memory_limit"]),
-        memory_exact_share=stats.share(table["memory_exact"]),
-        output_tokens=stats.total(table["output_tokens"]),
-        input_tokens=stats.total(table["input_tokens"]),
-        cached_tokens=stats.total(table["cached_tokens"]),
-        tokens_per_s=stats.paired(table["output_tokens"], table["seconds"]),
-        decode_tokens_per_s=stats.paired(table["output_tokens"], table["decode"]),
-    )
 
 
 def _little(rows: list[Row]) -> Little | None:
     """Little's law over all attempts; each is in the system from its enqueue to its end."""
     known = [row for row in rows if row["end_ns"] is not None and row["enqueue_ns"] is not None]
     ended = [row for row in rows if row["end_ns"] is not None]
-    times = [
-        row["wait"] + (row["delay"] or 0.0) + (row["end_ns"] - row["start_ns"]) / 1e9
-        for row in ended
-        if row["wait"] is not None
-    ]
+    times = [time for row in ended if (time := _latency(row)) is not None]
     if not known:
         return None
     arrivals = [row["enqueue_ns"] for row in known]
@@ -220,12 +182,12 @@ def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[
         left = progress.sent - progress.done - progress.failed
         notes.append(f"partial: {wording.unended(left, progress.sent)}")
     if progress.unknown:
-        notes.append(f"unknown jobs: {progress.unknown} of which no end was recorded, and that are not at work")
+        notes.append(f"unknown jobs: {progress.unknown:,} of which no end was recorded and that are not at work")
     if progress.lost:
-        notes.append(f"lost jobs: {progress.lost} that began, and of whose workers nothing was heard since")
+        notes.append(f"lost jobs: {progress.lost:,} that began and whose worker was not heard of since")
     if checked is not None and not checked.ok:
         notes.append(
-            f"Little's law is {checked.deviation:.0%} off (more than 5 %): lost spans, clock skew or a cut "
-            "window; draw no conclusion from waits and rates"
+            f"the records deviate from Little's law by {wording.percent(checked.deviation)} (more than 5 %): lost "
+            "spans, clock skew or a cut window; queue waits and rates cannot be trusted"
         )
     return tuple(notes)

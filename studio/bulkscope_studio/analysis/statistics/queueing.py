@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.analysis.statistics import estimates
 from bulkscope_studio.analysis.statistics.estimates import Estimate, Floats
-from bulkscope_studio.analysis.wording import count
+from bulkscope_studio.text.wording import count, number, seconds, times_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ class Saturated(ValueError):
         self.growth = rate - servers / service
         needed = math.floor(rate * service) + 1
         super().__init__(
-            f"{rate:.4g} jobs/s of {service:.4g} s each are {self.utilization:.3g} times what "
-            f"{count(servers, 'server')} can do: the queue grows by {self.growth:.3g} jobs/s. Lower the rate below "
-            f"{servers / service:.4g} jobs/s or give at least {count(needed, 'server')}."
+            f"{number(rate)} jobs/s of {seconds(service)} each are {times_as(self.utilization, 'much')} as "
+            f"{count(servers, 'concurrency slot')} can do: the queue grows by {number(self.growth)} jobs/s. Lower the "
+            f"rate below {number(servers / service)} jobs/s, or use at least {count(needed, 'slot')}."
         )
 
 

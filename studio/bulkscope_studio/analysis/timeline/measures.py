@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from bulkscope_studio.analysis import thresholds
-from bulkscope_studio.analysis.statistics import estimates
+from bulkscope_studio.analysis.statistics import estimates, stats
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats, Worker, by_code, firsts
 from bulkscope_studio.analysis.timeline.progress import Progress
-from bulkscope_studio.analysis.timeline.timeline import Steps, Timeline, steps
+from bulkscope_studio.analysis.timeline.timeline import Timeline
 
-# A regression on more rows than this is no surer of anything, and 100,000 would cost the second that explain has.
+# More rows make a regression no more precise, and 100,000 would cost the second that explain may take.
 MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How times grow with the workers that are busy beside, at equal tokens and model; None: cannot be told.
+    """How times grow with the number of busy workers, at equal tokens and model; None: not known.
 
-    ``gain`` is how many times the work all together do when twice as many are busy (2: they do not slow each other,
-    1: more bring nothing), where most are; ``service``, ``decode``, ``prefill`` and ``cpu`` are times with most busy
-    over times with fewest. ``fewest`` and ``most`` busy workers seen, over ``rows`` jobs.
+    ``gain`` is the throughput with twice the busy workers, as a factor (2: they do not slow each other, 1: more do not
+    help), near the highest number; ``service``, ``decode``, ``prefill`` and ``cpu`` are times with most workers busy
+    over times with fewest. ``fewest`` and ``most`` busy workers, over ``rows`` jobs.
     """
 
     gain: Estimate | None
@@ -36,11 +36,11 @@ class Growth:
     rows: int
 
 
-# From here to the highest number of busy workers counts as most busy, and up to half as much again as the lowest as
-# fewest: between are the rows of a ramp, which blur both.
+# Jobs with at least 80 % of the highest number of busy workers form the busy group, jobs with at most 150 % of the
+# lowest the quiet group; the jobs in between (a ramp) are left out.
 _MOST, _FEWEST = 0.8, 1.5
-_OWN_MOST = 1.1  # of the busy workers of the bulk's own jobs: so many more are as good as none
-_SLACK = 1e-6  # many jobs have the very number at a limit beside them, but for rounding, which must not choose rows
+_OWN_MOST = 1.1  # times the busy workers of the bulk's own jobs: up to that the hour before counts
+_SLACK = 1e-6  # many jobs lie exactly at a limit: rounding must not choose between them
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Jobs:
 
 
 def growth(facts: Facts, timeline: Timeline) -> Growth:
-    """Compare jobs with many busy workers beside them to jobs with few, in the bulk and in the hour before it."""
+    """Compare jobs with many busy workers to jobs with few, in the bulk and in the hour before it."""
     jobs = _jobs(facts, timeline)
     rows = len(jobs.beside)
     if rows < thresholds.ALIKE_ROWS.value:
@@ -84,7 +84,7 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
         return None if found is None else Estimate(*(float(np.exp(v)) for v in (found.value, found.low, found.high)))
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Where the workers are many: a lock that is taken half of the time is not felt by two.
+        # Near the highest number of workers: two workers do not notice a lock that is held half of the time.
         upper = jobs.beside >= (1 - _SLACK) * max(0.45 * most, fewest)
         narrow = np.quantile(jobs.beside[upper], 0.1) > most / thresholds.BUSY_RANGE.value
         if upper.sum() < thresholds.ALIKE_ROWS.value or narrow:
@@ -98,7 +98,7 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
             if slope is None
             else Estimate(2 ** (1 - slope.value), 2 ** (1 - slope.high), 2 ** (1 - slope.low)),
             service=ratio(jobs.work, tokens),
-            decode=ratio(jobs.decode / np.maximum(jobs.generated - 1, 1), []),
+            decode=ratio(jobs.decode / stats.after_first(jobs.generated), []),
             prefill=ratio(np.where(jobs.prefilled >= 4, jobs.prefill / jobs.prefilled, np.nan), []),
             cpu=ratio(jobs.cpu, tokens),
             fewest=fewest,
@@ -120,9 +120,9 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     beside = np.full(len(rows), np.nan)
     for host, here in by_code(a.host[rows], np.arange(len(rows))).items():
         beside[here] = timeline.host_busy[host].mean(a.start[rows[here]], a.end[rows[here]])
-    kept &= beside >= 0.5  # fewer than half of itself: the records do not fit
+    kept &= beside >= 0.5  # a job counts as one busy worker itself: such records are wrong
     own = beside[kept & a.mine[rows]]
-    if len(own):  # what the hour before did with more workers than this bulk ever had busy is not this bulk's
+    if len(own):  # with more busy workers than this bulk ever had, the hour before says nothing about it
         kept &= beside <= _OWN_MOST * np.quantile(own, 0.95)
     kept = np.flatnonzero(kept)
     kept = kept[:: max(1, -(-len(kept) // MOST_ROWS))]
@@ -154,10 +154,10 @@ def _effect(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Es
 class Load:
     """How the workers were used from the first ready job to the last end.
 
-    ``capacity``: place-seconds that were there; ``own``, ``others``: busy for this bulk, for others; ``stalled``:
-    free beside a waiting job for longer than ``stall_s`` at once (``stalls`` such times, ``longest`` the longest);
-    ``dispatch``: the same, all of it. ``hung``: inside ``hangs`` jobs, but outside their inferences, for as long at
-    once: a broker that does not take the result, a disk. ``places`` is the most that were there at once.
+    In slot-seconds. ``capacity``: there were so many; ``own``, ``others``: busy with this bulk, with others;
+    ``stalled``: free while a job waited, for longer than ``stall_s`` at once (``stalls`` times, ``longest`` the
+    longest); ``dispatch``: free while a job waited, all of it. ``hung``: inside ``hangs`` jobs but outside their
+    inferences for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
     """
 
     capacity: float
@@ -174,7 +174,7 @@ class Load:
 
     @property
     def busy(self) -> float:
-        """Share of the places' time in which they worked."""
+        """Share of the slots' time in which they worked."""
         return (self.own + self.others) / self.capacity if self.capacity > 0 else np.nan
 
 
@@ -183,7 +183,7 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     window = timeline.first, timeline.last
     waits = timeline.waits
     gaps, rows = waits.dispatch, waits.rows
-    # Prefetched jobs of a worker have no gap; those nobody has taken yet stand beside every place that is free.
+    # Prefetched jobs have no gap; jobs that nobody has taken yet wait while any slot is free.
     open_gaps = _open_gaps(facts, progress, timeline)
     every = np.concatenate([gaps, open_gaps])
     stalls = every > _long(gaps, stall_s)
@@ -191,7 +191,7 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     around = around[around > _long(around, stall_s)]
     longest = int(np.argmax(every)) if len(every) else -1
     return Load(
-        # Places are known up to their workers' last sign; one that stands idle to this day is there still.
+        # Slots are known up to their workers' last sign of life; one that is idle until now is still there.
         capacity=timeline.capacity.between(*window) + (0.0 if progress.running else float(open_gaps.sum())),
         own=timeline.mine.between(*window),
         others=_above(timeline.every.between(*window), timeline.mine.between(*window)),
@@ -207,7 +207,7 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
 
 
 def _long(times: Floats, least: float) -> float:
-    """Return from where on a time is no ordinary one of its kind: queues that are polled have gaps of their own."""
+    """Return above which length a gap is unusual: queues that are polled have gaps of their own."""
     return max(least, 3 * float(np.median(times))) if len(times) else least
 
 
@@ -218,10 +218,10 @@ def _around_inferences(facts: Facts) -> Floats:
     inside = np.bincount(i.job[mine], (i.end - i.start)[mine], len(facts.job_ids))
     loads = np.zeros(len(facts.job_ids), np.bool_)
     loads[i.job[firsts(i.start, i.worker, i.model) & (i.job >= 0)]] = True
-    # Of what ran in a process as it was killed nothing is known.
+    # Nothing is known of what ran in a process when it was killed.
     rows = np.flatnonzero(a.mine & a.ended & ~a.killed & (a.job >= 0))
     rows = rows[(inside[a.job[rows]] > 0) & ~loads[a.job[rows]]]
-    # Of a job that was tried more than once all inferences count: what is left is the least that was outside.
+    # All inferences of a retried job count: the rest is the least time outside them.
     return np.maximum(a.end[rows] - a.start[rows] - inside[a.job[rows]], 0.0)
 
 
@@ -231,7 +231,7 @@ def _above(whole: float, part: float) -> float:
 
 
 def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
-    """Return for how long each free place stands beside jobs that nobody takes, up to now."""
+    """Return for how long each free slot has been free while jobs wait, up to now."""
     if not len(progress.waiting):
         return np.zeros(0)
     a = facts.attempts
@@ -243,13 +243,13 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
     for code, rows in by_code(a.worker, np.flatnonzero(timeline.ours)).items():
         sign = said.get(code, np.nan)
         if code in dead or sign < facts.now - thresholds.QUIET_S.value:
-            continue  # it is gone: what it could have done is no free place
+            continue  # it is gone: its slots are not free
         busy = int(np.sum(~a.ended[rows] & ~a.silent[rows] & np.isfinite(a.start[rows])))
         free = timeline.places.places.get(code, 1) - busy
         freed = float(np.max(timeline.end[rows]))
         idle += [max(0.0, until - max(since, freed))] * max(0, free)
     if not idle and not timeline.ours.any():
-        idle = [max(0.0, until - since)]  # nobody has ever taken one
+        idle = [max(0.0, until - since)]  # no worker has ever taken a job
     return np.array(idle, np.float64)
 
 
@@ -257,14 +257,13 @@ def _open_gaps(facts: Facts, progress: Progress, timeline: Timeline) -> Floats:
 class Cpu:
     """Cores while most workers were busy: ``busy`` of those that they may use (the fullest host or set), ``pressure``
     (PSI), and of the time in which the inferences' threads could run the share ``wait`` without a core and, of the
-    inferences' time, ``throttled`` by a quota. ``mean`` is ``busy`` over the whole bulk.
+    inferences' time, ``throttled`` by a quota.
 
-    ``cores_per_place``: cores that one inference keeps busy; ``cores``: those that the workers may use.
+    ``cores_per_place``: cores that one inference keeps busy; ``cores``: the cores that the workers may use.
     """
 
     busy: float
     busy_source: str
-    mean: float
     pressure: float
     wait: float
     throttled: float
@@ -273,20 +272,19 @@ class Cpu:
 
 
 def cpu(facts: Facts, timeline: Timeline) -> Cpu:
-    """Compute it; a time with few workers busy would hide that the cores are too few for all of them."""
+    """Compute it for the time with most workers busy: the rest would hide that the cores are too few for all."""
     h, i = facts.hosts, facts.inferences
     crowd = timeline.crowd
-    inside = (h.time >= timeline.first) & (h.time <= timeline.last)
-    crowded = inside & (crowd.value(h.time) > 0)
-    busy, source, mean, pressure = np.nan, "", np.nan, np.nan
+    crowded = (h.time >= timeline.first) & (h.time <= timeline.last) & (crowd.value(h.time) > 0)
+    busy, source, pressure = np.nan, "", np.nan
     for host in sorted(set(facts.attempts.host[timeline.ours].tolist())):
         share = _mean(h.cpu[crowded & (h.host == host)])
         if not busy >= share and np.isfinite(share):
-            busy, source, mean = share, f"host {facts.host_names[host]}", _mean(h.cpu[inside & (h.host == host)])
+            busy, source = share, f"host {facts.host_names[host]}"
         pressure = np.fmax(pressure, _mean(h.cpu_pressure[crowded & (h.host == host)]))
-    for label, share, whole in _sets(facts, timeline):
+    for label, share in _sets(facts, timeline):
         if not busy >= share - 0.001:  # the host's own account goes first where the two agree
-            busy, source, mean = share, label, whole
+            busy, source = share, label
     seconds = i.end - i.start
     weight = np.where(i.mine, crowd.integral(i.end) - crowd.integral(i.start), 0.0)
     told = (weight > 0) & np.isfinite(i.cpu_pressure)
@@ -302,7 +300,6 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     return Cpu(
         busy=busy,
         busy_source=source,
-        mean=mean,
         pressure=float(pressure),
         wait=lacked / (used + lacked) if used + lacked > 0 else np.nan,
         throttled=float(np.sum((i.cpu_throttled * part)[quota]) / np.sum(weight[quota])) if quota.any() else np.nan,
@@ -311,8 +308,8 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     )
 
 
-def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
-    """Return how busy the inferences alone kept each set of cores that workers share: crowded, and in all."""
+def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float]]:
+    """Return how busy the inferences alone kept each set of cores that workers share, while most workers were busy."""
     i = facts.inferences
     sets: dict[tuple[int, str, str, float], set[int]] = {}
     for worker in facts.workers:
@@ -326,15 +323,10 @@ def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float, float]]:
         rows = np.isin(i.worker, list(members)) & np.isfinite(i.cpu_time) & (i.end > i.start)
         rows &= (i.end > timeline.first) & (i.start < timeline.last)
         start, end, spent = i.start[rows], i.end[rows], i.cpu_time[rows]
-
-        def share(inside: Steps, total: float) -> float:
-            part = (inside.integral(end) - inside.integral(start)) / (end - start)  # noqa: B023 (called at once)
-            return float(np.sum(spent * part)) / (total * cores) if total > 0 else np.nan  # noqa: B023
-
-        busy = steps(np.array([timeline.first]), np.array([timeline.last]))
-        crowded = share(timeline.crowd, timeline.crowd.between(timeline.first, timeline.last))
-        if np.isfinite(crowded):
-            found.append((f"cores {cpu_set} by inferences alone", crowded, share(busy, timeline.last - timeline.first)))
+        total = timeline.crowd.between(timeline.first, timeline.last) * cores
+        part = (timeline.crowd.integral(end) - timeline.crowd.integral(start)) / (end - start)
+        if total > 0 and np.isfinite(crowded := float(np.sum(spent * part)) / total):
+            found.append((f"cores {cpu_set} by inferences alone", crowded))
     return found
 
 
@@ -378,7 +370,9 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
     for worker in _own(facts, timeline):
         if np.isfinite(worker.memory_utilization) and not near >= worker.memory_utilization:
             near, near_of = worker.memory_utilization, f"memory limit of worker {worker.name}"
-    for item in facts.lost:  # a process that lived for less than an export has said so with its job alone
+    for item in (
+        facts.lost
+    ):  # a process that lived for less than one export interval has told its memory only in its job's events
         share = item["share"]
         if isinstance(share, float) and np.isfinite(share) and not near >= share:
             near, near_of = share, f"memory limit of worker {item['worker']}"
@@ -398,10 +392,10 @@ def memory(facts: Facts, timeline: Timeline, room: float) -> Memory:
             whole = limit >= total.get(host, np.nan)
             own = 1 if whole else len({members[code] for code in members})
             limits += own
-            # What others hold of the host stays theirs; mapped weights are one copy for all workers.
+            # Memory that other programs hold stays theirs; mapped weights are one copy for all workers.
             held = used.get(host, np.nan) - float(anonymous[list(members)].sum())
             beside = max(0.0, held) if np.isfinite(held) and (whole or own > 1) else 0.0
-            # Where containers have limits of their own, what more of them may take together is the host's.
+            # Where containers have limits of their own, all of them together are limited by the host.
             there = total.get(host, np.nan) if own > 1 else limit
             fits.append((room * there - file - beside) // each)
         fit = max(0, int(sum(fits))) if np.isfinite(fits).all() else -1

@@ -60,10 +60,10 @@ def steps(starts: Floats, ends: Floats) -> Steps:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """For each attempt that began: when its worker's place had become free, and which attempt had it before.
+    """For each attempt that began: when its concurrency slot had become free, and which attempt had it before.
 
-    ``free`` is NaN where nothing is known of the place before; ``before`` is a row of attempts, -1 for none.
-    ``places`` is how many attempts each worker was seen to run at once, by worker code.
+    ``free`` is NaN where nothing is known of the slot before; ``before`` is a row of attempts, -1 for none.
+    ``places`` is the number of slots by worker code: the most attempts that the worker ran at once.
     """
 
     free: Floats
@@ -71,15 +71,15 @@ class Slots:
     places: dict[int, int]
 
 
-# Elasticsearch keeps the start of a span in milliseconds: so much is no second place.
+# Elasticsearch keeps the start of a span in milliseconds, so overlaps of a millisecond are ignored.
 _OVERLAP_S = 0.001
-# Nor is a clock that is set back: then a job seems to begin before the one ended that it followed, by a small share of
-# the shorter of them, and with a small share of the jobs, where a second place has many of its own.
+# A clock that steps back makes consecutive jobs overlap a little. Overlaps of at most 5 % of the shorter job, in at
+# most 5 % of the jobs, are ignored; a real second slot overlaps far more often.
 _STEP, _STEPPED = 0.05, 0.05
 
 
 def _one_at_a_time(start: Floats, end: Floats) -> bool:
-    """Tell whether a worker did its attempts, in the order of their starts, one after the other."""
+    """Tell whether a worker has one slot: its attempts, in the order of their starts, did not overlap."""
     length, over = end - start, end[:-1] - start[1:]
     late = over > _OVERLAP_S
     stepped = over[late] <= _STEP * np.minimum(length[:-1], length[1:])[late]
@@ -87,9 +87,9 @@ def _one_at_a_time(start: Floats, end: Floats) -> bool:
 
 
 def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
-    """Assign attempts to the places of their workers: the one that was free last is taken.
+    """Assign attempts to the slots of their workers; of several free slots the one that was freed last is taken.
 
-    ``end`` is the attempts' end, or when an open one was last seen; ``alive`` when each worker first was heard of.
+    ``end`` is the attempts' end, or when an open one was last seen; ``alive`` when each worker was first heard of.
     """
     size = len(attempts.start)
     free, before = np.full(size, np.nan), np.full(size, -1, np.int64)
@@ -110,7 +110,7 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
             free[rows[0]] = min(known, own_start[0]) if np.isfinite(known) else np.nan
             continue
         ends: list[tuple[float, int]] = []
-        waiting: list[tuple[float, int]] = []  # places that are free, the one that was freed last first
+        waiting: list[tuple[float, int]] = []  # free slots, the one that was freed last first
         count = 0
         for row, at, leave in zip(rows.tolist(), own_start.tolist(), own_end.tolist(), strict=True):
             while ends and ends[0][0] <= at + _OVERLAP_S:
@@ -131,8 +131,8 @@ def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
 class Waits:
     """What the bulk's attempts waited for, in seconds by row of attempts (NaN: not known); the parts add up to wait.
 
-    ``own`` and ``others``: all places were taken by jobs of this bulk, of other bulks. ``dispatch``: a place was free
-    and the job was there, but was not taken. ``absent``: before anything is known of the worker that took it.
+    ``own`` and ``others``: the slot was busy, with jobs of this bulk or of other bulks. ``dispatch``: the slot was free
+    and the job was ready, but not taken. ``absent``: before anything is known of the worker that took the job.
     """
 
     rows: Codes
@@ -143,14 +143,14 @@ class Waits:
 
 
 def waits(attempts: Attempts, places: Slots, own: Steps, every: Steps) -> Waits:
-    """Split each wait of the bulk's own attempts by its cause; ``own`` and ``every`` count the busy places."""
+    """Split each wait of the bulk's own attempts by its cause; ``own`` and ``every`` count the busy slots."""
     rows = np.flatnonzero(attempts.mine & np.isfinite(attempts.start) & np.isfinite(attempts.ready))
     ready, start, free = attempts.ready[rows], attempts.start[rows], places.free[rows]
     wait = np.maximum(start - ready, 0.0)
     known = np.isfinite(free)
     taken = np.where(known, np.clip(free - ready, 0.0, wait), 0.0)
     rest = wait - taken
-    # While its place was taken: by whom the places were, on average.
+    # While its slot was busy: the mean share of busy slots that worked for this bulk.
     busy_own = own.integral(ready + taken) - own.integral(ready)
     busy_all = every.integral(ready + taken) - every.integral(ready)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,9 +164,9 @@ def waits(attempts: Attempts, places: Slots, own: Steps, every: Steps) -> Waits:
 class Timeline:
     """The bulk's workers in time. ``end`` is when each attempt ended or was last seen.
 
-    ``mine`` and ``every`` count busy places of the workers that the bulk had; ``backlog`` its waiting jobs;
-    ``crowd`` is 1 while at least three quarters of the usual places were busy;
-    ``host_busy`` the busy places of each host, whoever they worked for; ``capacity`` the places that were there.
+    ``mine`` and ``every`` count busy slots of the workers that the bulk had; ``backlog`` its waiting jobs;
+    ``crowd`` is 1 while at least three quarters of the usual number of slots were busy;
+    ``host_busy`` the busy slots of each host, whatever they worked for; ``capacity`` the slots that were there.
     ``first`` is the first time a job was ready, ``last`` the last end, or now while the bulk runs.
     """
 
@@ -185,15 +185,15 @@ class Timeline:
 
 
 def build(facts: Facts, running: bool) -> Timeline:
-    """Compute it; ``running``: the bulk goes on, and what is open lasts until now."""
+    """Compute it; ``running``: the bulk is not complete, and open attempts last until now."""
     a = facts.attempts
     begun = np.isfinite(a.start)
-    # An open attempt lasts while it is heard of; of others' ended ones the end is known.
+    # An open attempt lasts while it is heard of; an ended one has its end.
     end = np.where(a.ended, a.end, np.where(a.silent | ~begun, a.seen, np.maximum(a.seen, facts.now)))
     end = _until_next(a, end)
     mine_rows = begun & a.mine
     first, last = _window(facts, end, running)
-    # The workers of its queues, also one that had none of its jobs: it could have had.
+    # All workers of its queues, also those that had none of its jobs: they could have taken one.
     beside = begun & (end >= first) & (a.start <= last) & np.isin(a.queue, np.unique(a.queue[a.mine & (a.queue >= 0)]))
     own_workers = np.unique(a.worker[(mine_rows | beside) & (a.worker >= 0)])
     ours = begun & np.isin(a.worker, own_workers)
@@ -224,13 +224,13 @@ def build(facts: Facts, running: bool) -> Timeline:
 def _until_next(attempts: Attempts, end: Floats) -> Floats:
     """Return ``end`` with open attempts ended when their worker began the next, if they were not heard of since.
 
-    Of a job that has just ended the span may come later than what its worker says of the next one: the job then lasts
-    to this moment, as it seems, on a second place, which would have stood idle all the time before. One that truly goes
-    on beside the next is heard of again within a second; those of one moment were begun together. A begin ends one job
-    at most, the last before it: of several that run beside each other it is not known which had ended, only how many.
+    The span of a finished job can arrive after its worker's "started" event for the next job. Until it does, the worker
+    seems to have two slots, one of which was idle all the time before. An attempt that really goes on is heard of again
+    within a second; attempts that began at the same moment were begun together. A start ends one attempt at most, the
+    last before it: of several open ones it is known how many had ended, not which.
     """
     begun = np.isfinite(attempts.start) & (attempts.worker >= 0)
-    # Of the few workers with an open attempt: none has one in a bulk that is complete.
+    # Only workers with an open attempt, which are few: in a complete bulk there is none.
     rows = np.flatnonzero(begun & np.isin(attempts.worker, np.unique(attempts.worker[begun & ~attempts.ended])))
     order = rows[np.lexsort((attempts.start[rows], attempts.worker[rows]))]
     row, after = order[:-1], order[1:]
@@ -250,7 +250,7 @@ def _window(facts: Facts, end: Floats, running: bool) -> tuple[float, float]:
     return first, max(facts.now if running else float(np.max(end[begun], initial=-np.inf)), first)
 
 
-# Of the places that are busy for a tenth of the time or more: a moment with one more is no crowd.
+# The usual number of busy slots is reached for at least a tenth of the time: a moment with one more does not count.
 _CROWD, _USUAL = 0.75, 0.9
 
 
@@ -269,7 +269,7 @@ def _crowd(every: Steps, first: float, last: float) -> Steps:
 def first_and_last(facts: Facts, end: Floats, rows: Codes) -> tuple[Floats, Floats]:
     """Return when each worker began the first of ``rows`` and ended the last, by code, -1 for none at the end.
 
-    Infinite where it had none. In one pass: to look through all attempts for each of 10,000 workers takes seconds.
+    Infinite where it had none. In one pass: a search through all attempts for each of 10,000 workers takes seconds.
     """
     a, size = facts.attempts, len(facts.worker_names) + 1
     first, last = np.full(size, np.inf), np.full(size, -np.inf)
@@ -279,7 +279,7 @@ def first_and_last(facts: Facts, end: Floats, rows: Codes) -> tuple[Floats, Floa
 
 
 def capacity(facts: Facts, end: Floats, workers: Codes, places: Slots) -> Steps:
-    """Count the places that are there: each worker from when it was first heard of until it was last."""
+    """Count the slots that are there: those of each worker from when it was first heard of until it was last."""
     said = {worker.code: worker for worker in facts.workers}
     begun, ended = first_and_last(facts, end, np.flatnonzero(np.isfinite(facts.attempts.start)))
     begins: list[float] = []

@@ -39,7 +39,7 @@ def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login
     with _without("redis", "valkey"):
         from nicegui import ui
 
-    from bulkscope_studio.server import unwell
+    from bulkscope_studio.server import drops, unwell
     from bulkscope_studio.server.anyid import let_mounts_through
     from bulkscope_studio.server.pages import bulks, capacity, compare, explain, inference, logs, overview, trace
     from bulkscope_studio.server.pages.data import Data
@@ -49,6 +49,7 @@ def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login
     app.include_router(reports.router(store))
     app.add_exception_handler(Exception, reports.failed)
     unwell.install(app, store)
+    drops.install(app, store, status)
     data = Data(store, status)
     for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)

@@ -10,19 +10,21 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.services import figures
+from bulkscope_studio.services.figures import Distribution, Figures, Inferences
 from bulkscope_studio.services.reports import SILENT_NS
 from bulkscope_studio.storage.summaries import Extent
+from bulkscope_studio.text import wording
 
 MOST_JOBS = 3000
-# A bulk of which nothing has come for so long is at rest (host samples of its end come up to 10 s later, lost jobs are
-# told after 15 s), and is read again so rarely.
+# A bulk of which nothing new has come for RESTS_S is at rest (host samples of its end come up to 10 s later, lost jobs
+# are reported after 15 s); it is read again every RESTING_S.
 RESTS_S, RESTING_S = 30.0, 60.0
-# How far the jobs of a bulk are of which there are only log records.
-NOTHING: Row = {"sent": 0, "jobs": 0, "done": 0, "failed": 0, "domains": None}
+# What is known of the jobs of a bulk of which there are only log records.
+NOTHING: Row = {"sent": None, "jobs": None, "done": None, "failed": None, "domains": None}
 # In a worker's lane, above: one thin line a job while it waits, in the order of their starts, so that the queue
 # is seen to drain. Below: a solid bar while it works, the inference as a line inside. A failed job differs by
 # colour and by a dashed dark border.
@@ -58,11 +60,11 @@ def register(data: Data) -> None:
             empty = ui.element("div")
             with empty:
                 layout.hint(data)
-            box = layout.card("Bulks, newest first", "The newest 200; a job's last attempt decides.")
+            box = layout.card("Bulks, newest first", "The newest 200. A job is done or failed by its last attempt.")
             with box:
                 columns = {
                     "bulk": "bulk", "started": "started", "models": "models", "progress": "progress", "done": "done",
-                    "failed": "failed", "duration": "duration", "wait": "mean wait", "tokens": "output tokens",
+                    "failed": "failed", "duration": "duration", "wait": "mean queue wait", "tokens": "output tokens",
                 }  # fmt: skip
                 table = layout.table(columns, [], "bulk", "done failed duration wait tokens")
 
@@ -83,7 +85,7 @@ def register(data: Data) -> None:
             if not found or not found["rows"]:
                 with layout.card("No such bulk"):
                     ui.label(bulk_id).classes("bs-wrap")
-                    ui.label("It may not have arrived yet, or was deleted by the retention.")
+                    ui.label("It has not arrived yet, or the retention has deleted it.")
                     ui.link("All bulks", "/bulks")
                 return
             await _bulk(data, bulk_id, found)
@@ -93,11 +95,11 @@ def _bulk_row(row: Row) -> dict[str, Any]:
     sent, done, failed = row["sent"], row["done"], row["failed"]
     return {
         "bulk": row["bulk_id"], "bulk_href": fmt.link("bulk", row["bulk_id"]), "started": fmt.local(row["start_ns"]),
-        "started_tip": fmt.utc(row["start_ns"]), "models": row["models"] or fmt.ABSENT,
-        "progress": f"{done + failed:,} of {sent:,}" if sent else fmt.ABSENT,
+        "started_tip": fmt.utc(row["start_ns"]), "models": row["models"] or wording.ABSENT,
+        "progress": f"{done + failed:,} of {sent:,}" if sent else wording.ABSENT,
         "progress_bar": [100 * done / sent, 100 * failed / sent] if sent else [0, 0],
-        "done": fmt.number(done), "failed": fmt.number(failed), "duration": fmt.seconds(row["duration"]),
-        "wait": fmt.seconds(row["wait"]), "tokens": fmt.number(row["tokens"]),
+        "done": wording.number(done), "failed": wording.number(failed), "duration": wording.seconds(row["duration"]),
+        "wait": wording.seconds(row["wait"]), "tokens": wording.number(row["tokens"]),
     }  # fmt: skip
 
 
@@ -105,8 +107,8 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
     with layout.card("Bulk"):
         ui.label(bulk_id).classes("bs-wrap").mark("bulk-id")
         with ui.row():
-            ui.link("its trace", fmt.link("trace", first["trace_id"]))
-            ui.link("its logs", f"/logs?bulk={quote(bulk_id, safe='')}")
+            ui.link("Trace", fmt.link("trace", first["trace_id"]))
+            ui.link("Logs", f"/logs?bulk={quote(bulk_id, safe='')}")
     explain.card(data, bulk_id)
     lanes = layout.card("Workers")
     with lanes:
@@ -116,19 +118,22 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         numbers = layout.table({"n": "#", "name": "number", "value": "value"}, [], "n", long="value")
     with layout.card("By model"):
         models = layout.table(MODEL_COLUMNS, [], "model", MODEL_NUMERIC)
-    columns = {"job": "job", "attempt": "attempt", "wait": "wait", "work": "work", "worker": "worker", "error": "error"}
+    columns = {
+        "job": "job", "attempt": "attempt", "wait": "queue wait", "work": "work", "worker": "worker", "error": "error",
+    }  # fmt: skip
     with layout.card("Slowest 20 attempts"):
         slow = layout.table(columns, [], "key", "attempt wait work")
     with layout.card("Failed attempts, at most 100"):
         bad = layout.table(columns, [], "key", "attempt wait work")
     gone_columns = {
         "job": "job", "attempt": "attempt", "worker": "worker", "model": "model", "elapsed": "worked at least",
-        "memory": "RAM at last", "limit": "RAM limit", "domain": "cause",
+        "memory": "last RAM", "limit": "RAM limit", "domain": "cause",
     }  # fmt: skip
     with layout.card(
         "Lost with their workers",
-        "Their worker's parent process says so, or they began, never ended, and are silent for 15 s. "
-        "Cause resource: the kernel counted a kill for memory; likely: memory was nearly full at the last.",
+        "The worker's parent process reported its end, or an attempt began, did not end, and was silent for 15 s. "
+        "Cause 'resource': the kernel counted a kill for memory; '(likely)': memory was nearly full when the worker "
+        "was last heard of.",
     ):
         gone = layout.table(gone_columns, [], "key", "attempt elapsed memory limit")
 
@@ -150,22 +155,22 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         total |= listed[0] if listed else NOTHING
         span = total["to_ns"] - total["from_ns"]
         bin_ns = max(10**9, span // 300 // 10**9 * 10**9)
-        jobs, points, split, slowest, failed, lost = await asyncio.gather(
+        jobs, points, counted, slowest, failed, lost = await asyncio.gather(
             data.rows("bulk_jobs", limit=MOST_JOBS, **at),
             data.rows("bulk_points", from_ns=total["from_ns"], to_ns=total["to_ns"], bin_ns=bin_ns, **at),
-            data.rows("models", **at),
+            data.asked(lambda: figures.of_bulk(data.store, bulk_id, known)),
             data.rows("bulk_worst", failed=False, **at),
             data.rows("bulk_worst", failed=True, **at),
             data.rows("lost", bulk=bulk_id, silent_ns=time.time_ns() - SILENT_NS, **at),
         )
         cut = jobs[0]["total"] - len(jobs) if jobs else 0
         note.set_text(
-            "Amber lines: waiting, a line a job. Blue: work, light line inside: inference. Vermilion, dashed: failed. "
-            + (f"{cut:,} later attempts are not drawn." if cut else "")
+            "Amber: queue wait, one line a job. Blue: work; light line inside: inference. Vermilion, dashed: failed. "
+            + (f"{wording.count(cut, 'later attempt is', 'later attempts are')} not drawn." if cut else "")
         )
         _draw(chart, jobs, points, total)
-        numbers.rows = thirteen(total)
-        models.rows = [model_row(row) for row in split]
+        numbers.rows = thirteen(total, counted)
+        models.rows = [model_row(name, of) for name, of in counted.models.items()]
         slow.rows, bad.rows = [_job_row(r) for r in slowest], [_job_row(r) for r in failed]
         gone.rows = [_lost_row(r) for r in lost if not r["without_end"]]
         for table in (numbers, models, slow, bad, gone):
@@ -215,8 +220,8 @@ def _draw(chart: ui.echart, jobs: list[Row], points: list[Row], total: Row) -> N
 def _lane(row: Row, place: int) -> list[Any]:
     start, end = row["start_ns"] / 1e6, row["end_ns"] / 1e6
     waited = max(row["wait"] or 0.0, 0.0)
-    text = f"{row['job_id']} attempt {row['attempt']}: waited {fmt.seconds(row['wait'])}"
-    text += f", worked {fmt.seconds((end - start) / 1e3)}"
+    text = f"{row['job_id']} attempt {row['attempt']}: queue wait {wording.seconds(row['wait'])}"
+    text += f", work {wording.seconds((end - start) / 1e3)}"
     if row["failed"]:
         text += f", failed: {row['failure_domain'] or ''} {row['error_type'] or ''}"
     inner = (row["infer_start"] or 0) / 1e6, (row["infer_end"] or 0) / 1e6
@@ -226,61 +231,73 @@ def _lane(row: Row, place: int) -> list[Any]:
 def _lost_row(row: Row) -> dict[str, Any]:
     return {
         "key": row["span_id"], "job": row["job_id"], "attempt": row["attempt"], "worker": row["worker"],
-        "model": (row["model"] or fmt.ABSENT) + wording.likely(row["model_likely"]),
-        "elapsed": fmt.seconds(row["elapsed"]), "memory": fmt.size(row["memory"]),
-        "limit": fmt.size(row["memory_limit"]),
+        "model": (row["model"] or wording.ABSENT) + wording.likely(row["model_likely"]),
+        "elapsed": wording.seconds(row["elapsed"]), "memory": wording.size(row["memory"]),
+        "limit": wording.size(row["memory_limit"]),
         "domain": row["domain"] + wording.likely(row["likely"]),
     }  # fmt: skip
 
 
 def _job_row(row: Row) -> dict[str, Any]:
     return {
-        "key": row["span_id"], "job": row["job_id"] or fmt.ABSENT,
+        "key": row["span_id"], "job": row["job_id"] or wording.ABSENT,
         "job_href": fmt.link("trace", row["trace_id"]) + f"?span={row['span_id']}",
-        "attempt": row["attempt"], "wait": fmt.seconds(row["wait"]), "work": fmt.seconds(row["work"]),
-        "worker": row["worker"] or fmt.ABSENT,
-        "error": " ".join(filter(None, (row["failure_domain"], row["error_type"]))) or fmt.ABSENT,
+        "attempt": row["attempt"], "wait": wording.seconds(row["wait"]), "work": wording.seconds(row["work"]),
+        "worker": row["worker"] or wording.ABSENT,
+        "error": " ".join(filter(None, (row["failure_domain"], row["error_type"]))) or wording.ABSENT,
     }  # fmt: skip
 
 
-def thirteen(t: Row) -> list[dict[str, Any]]:
+def _p50_p95(of: Distribution | None) -> str:
+    return wording.ABSENT if of is None else f"p50 {wording.seconds(of.p50)}, p95 {wording.seconds(of.p95)}"
+
+
+def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
     """Return the thirteen numbers as rows of a table; estimates are marked."""
-    guess = f" (estimated for {t['cpu_estimated']:,})" if t["cpu_estimated"] else ""
-    sampled = f" (estimated for {t['memory_estimated']:,})" if t["memory_estimated"] else ""
+    asked, work = found.requests, found.total
+    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name != "ok")
+    enqueueing = f"enqueueing {wording.seconds(asked.enqueue_s)} for {wording.count(t['sent'], 'job')}"
+    cpu = wording.unless_exact(wording.seconds(work.cpu_s), work.cpu_exact_share)
+    used = None if work.cpu_utilization is None else work.cpu_utilization.mean
     shown = (
-        ("API requests", fmt.number(t["hits"])),
-        ("API failures", f"overload {t['overload']:,}, internal {t['internal']:,}, client error {t['client_error']:,}"),
-        ("time to enqueue", f"{fmt.seconds(t['enqueue'])} for {fmt.count(t['sent'], 'job')}"),
-        ("jobs", f"{fmt.number(t['sent'])} sent, {t['done']:,} done"),
-        ("failed jobs", f"{t['failed']:,}" + (f" ({t['domains']})" if t["domains"] else "")),
+        ("API requests", wording.number(asked.count)),
+        ("API failures", ", ".join(failures)),
+        ("API latency", f"{_p50_p95(asked.latency_s)}; {enqueueing}"),
+        ("jobs", f"{wording.number(t['sent'])} sent, {wording.number(t['done'])} done"),
+        ("failed jobs", wording.number(t["failed"]) + (f" ({t['domains']})" if t["domains"] else "")),
+        ("queue wait", ", ".join(f"{name} {wording.seconds(t[f'wait_{name}'])}" for name in ("mean", "p50", "p95"))),
+        ("inference time", _p50_p95(work.duration_s)),
+        ("CPU time", f"{cpu}, {wording.percent(used)} of its cores"),
+        ("peak RAM", wording.unless_exact(wording.size(work.memory_peak_bytes), work.memory_exact_share)),
+        ("output tokens", wording.number(work.output_tokens)),
+        ("input tokens", f"{wording.number(work.input_tokens)} ({wording.number(work.cached_tokens)} cached)"),
         (
-            "queue wait",
-            f"mean {fmt.seconds(t['wait_mean'])}, p50 {fmt.seconds(t['wait_p50'])}, p95 {fmt.seconds(t['wait_p95'])}",
+            "output tokens per second",
+            f"{wording.number(work.tokens_per_s)} of inference time, {wording.number(work.decode_tokens_per_s)} in "
+            "decode",
         ),
-        ("inference time", f"p50 {fmt.seconds(t['time_p50'])}, p95 {fmt.seconds(t['time_p95'])}"),
-        ("CPU", f"{fmt.seconds(t['cpu'])} CPU, {fmt.share(t['cpu_utilization'])} of the cores{guess}"),
-        ("peak RAM", fmt.size(t["peak"]) + sampled),
-        ("output tokens", fmt.number(t["output_tokens"])),
-        ("input tokens", f"{fmt.number(t['input_tokens'])} ({fmt.number(t['cached_tokens'])} cached)"),
-        ("output rate", fmt.number(t["rate"], "tok/s of inference time")),
-        ("wait / total latency", fmt.share(t["wait_ratio"])),
+        ("queue wait / total time", wording.percent(t["wait_ratio"])),
     )
     return [{"n": n, "name": name, "value": value} for n, (name, value) in enumerate(shown, 1)]
 
 
 MODEL_COLUMNS = {
-    "model": "model", "n": "inferences", "failed": "failed", "p50": "time p50", "p95": "time p95", "rate": "tok/s",
-    "decode": "decode tok/s", "cpu": "CPU s / output token", "peak": "peak RAM", "estimated": "estimated",
+    "model": "model", "n": "inferences", "failed": "failed", "p50": "time p50", "p95": "time p95", "rate": "tokens/s",
+    "decode": "decode tokens/s", "cpu": "CPU time / output token", "peak": "peak RAM",
+    "exact": "measured exactly: CPU, RAM",
 }  # fmt: skip
-MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak estimated"
+MODEL_NUMERIC = "n failed p50 p95 rate decode cpu peak exact"
 
 
-def model_row(row: Row) -> dict[str, Any]:
-    """Return one model as a row of a table."""
-    per = row["cpu_per_token"]
+def model_row(name: str, of: Inferences) -> dict[str, Any]:
+    """Return one model as a row of a table; estimates are marked."""
+    took = of.duration_s
     return {
-        "model": row["model"], "n": fmt.number(row["n"]), "failed": fmt.number(row["failed"]),
-        "p50": fmt.seconds(row["time_p50"]), "p95": fmt.seconds(row["time_p95"]), "rate": fmt.number(row["rate"]),
-        "decode": fmt.number(row["decode_rate"]), "cpu": fmt.ABSENT if per is None else f"{per:.4f} s",
-        "peak": fmt.size(row["peak"]), "estimated": fmt.share(row["estimated"]),
+        "model": name, "n": wording.number(of.count), "failed": wording.number(of.failed),
+        "p50": wording.seconds(None if took is None else took.p50),
+        "p95": wording.seconds(None if took is None else took.p95),
+        "rate": wording.number(of.tokens_per_s), "decode": wording.number(of.decode_tokens_per_s),
+        "cpu": wording.unless_exact(wording.seconds(of.cpu_s_per_output_token), of.cpu_exact_share),
+        "peak": wording.unless_exact(wording.size(of.memory_peak_bytes), of.memory_exact_share),
+        "exact": f"{wording.percent(of.cpu_exact_share)}, {wording.percent(of.memory_exact_share)}",
     }  # fmt: skip

@@ -13,10 +13,12 @@ from bulkscope_studio.rendering import capacity
 from bulkscope_studio.server.pages import charts, fmt, layout
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.text import wording
 
 FIELDS = {
-    "bulk": "bulks, with commas", "last": f"or the last (default: {capacities.LAST})", "model": "model",
-    "rate": "jobs/s", "workers": "workers", "slo": "wait to keep, as 30s", "quantile": "of the jobs, as 0.95",
+    "bulk": "bulks (comma-separated)", "last": f"or the last time, such as 2h (default: {capacities.LAST})",
+    "model": "model", "rate": "arrival rate, jobs/s", "workers": "concurrency slots",
+    "slo": "longest queue wait, such as 30s", "quantile": "share of the jobs, such as 0.95",
 }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def register(data: Data) -> None:
                     ui.label("Nearest: " + ", ".join(near) if near else "The store holds no bulk yet.")
                 return
             except reports.Wrong as wrong:
-                with layout.card("Nothing to be said").mark("problem"):
+                with layout.card("No answer").mark("problem"):
                     ui.label(str(wrong)).classes("bs-wrap bs-error")
                 return
             for pool in found["pools"]:
@@ -54,13 +56,15 @@ def _ask(data: Data, bulks: Sequence[str], given: Mapping[str, str]) -> dict[str
         quantile = float(given["quantile"]) if given["quantile"] else 0.95
         workers = int(given["workers"]) if given["workers"] else None
     except ValueError as error:
-        raise reports.Wrong(f"a rate and a quantile are numbers, workers are a whole number: {error}") from error
+        raise reports.Wrong(
+            f"arrival rate and share are numbers, concurrency slots are a whole number: {error}"
+        ) from error
     asked = capacities.asked(rate, given["slo"] or None, quantile, given["model"] or None, workers)
     return capacities.system_capacity(data.store, bulks, given["last"] or None, asked)
 
 
 def _form(values: Mapping[str, str]) -> None:
-    note = "What was sustained while workers had all they could take, and what follows for other loads."
+    note = "The rate that workers sustained while jobs waited, and the queue waits to expect at other loads."
     with layout.card("Capacity", note), ui.element("div").classes("bs-filters"):
         fields = {name: ui.input(label, value=values[name]).props("dense") for name, label in FIELDS.items()}
 
@@ -80,10 +84,12 @@ def _pool(pool: Mapping[str, Any]) -> None:
     for model in pool["models"]:
         columns = dict(zip(_KEYS, capacity.LEVELS, strict=True))
         rows = [dict(zip(_KEYS, row, strict=True)) for row in capacity.levels(model)]
-        with layout.card(f"By number of workers: {model['model'] or fmt.ABSENT}"):
+        with layout.card(f"By number of concurrency slots: {model['model'] or wording.ABSENT}"):
             layout.table(columns, rows, "workers", " ".join(_KEYS[1:]))
             if len(model["levels"]) > 1:
-                ui.echart(_chart(model)).style("height:240px;width:100%").props('aria-label="jobs/s by workers"')
+                ui.echart(_chart(model)).style("height:240px;width:100%").props(
+                    'aria-label="jobs/s by concurrency slots"'
+                )
     if pool["bulks"]:
         keys = ("bulk", "workers", "rate", "jobs", "p50", "p95", "mean")
         rows = [dict(zip(keys, row, strict=True)) for row in capacity.bulks(pool)]
@@ -102,7 +108,7 @@ def _chart(model: Mapping[str, Any]) -> dict[str, Any]:
     ]
     shown = model["scaling"]
     beside: list[list[float]] = []
-    name = "most that can be"
+    name = "upper bound"
     if shown is not None and shown["kind"] == "law":
         name = "universal scalability law"
         beside = [[point["places"], point["rate_per_s"]["value"]] for point in shown["curve"]]
@@ -114,7 +120,8 @@ def _chart(model: Mapping[str, Any]) -> dict[str, Any]:
         "grid": {"left": 50, "right": 16, "top": 34, "bottom": 34},
         "legend": {"top": 0, "textStyle": {"color": charts.GREY}},
         "xAxis": {
-            "type": "value", "name": "workers", "nameLocation": "middle", "nameGap": 22, "minInterval": 1, **axis,
+            "type": "value", "name": "concurrency slots", "nameLocation": "middle", "nameGap": 22,
+            "minInterval": 1, **axis,
         },
         "yAxis": {"type": "value", **axis},
         "series": [

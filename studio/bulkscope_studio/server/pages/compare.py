@@ -14,6 +14,7 @@ from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services import comparisons, reports
 from bulkscope_studio.storage import saved_runs
+from bulkscope_studio.text import wording
 
 # Names to choose from; older bulks can be typed.
 CHOICES = 50
@@ -35,7 +36,9 @@ def register(data: Data) -> None:
             _form(a, b, names(bulks, kept))
             if a and b:
                 await _result(data, a, b)
-            with layout.card("Kept runs", "The retention leaves them alone. Keep one: bulkscope runs keep NAME BULK"):
+            with layout.card(
+                "Kept runs", "The retention does not delete them. To keep one: bulkscope runs keep NAME BULK"
+            ):
                 layout.table(RUNS, [_run_row(row) for row in kept], "run", "jobs size", long="models")
 
 
@@ -51,7 +54,9 @@ def names(bulks: list[Row], kept: list[Row]) -> list[str]:
 
 
 def _form(a: str, b: str, known: list[str]) -> None:
-    with layout.card("Compare", "The id of a bulk, the name of a kept run, or 'latest'; with @MODEL one model of it."):
+    with layout.card(
+        "Compare", "The id of a bulk, the name of a kept run, or 'latest'; add @MODEL for one of its models."
+    ):
         with ui.element("div").classes("bs-filters"):
             fields = [
                 ui.input(name, value=value, autocomplete=known).props("dense").style("min-width:min(100%,300px)")
@@ -67,7 +72,7 @@ def _form(a: str, b: str, known: list[str]) -> None:
                 field.on("keydown.enter", go)
             ui.button("compare", on_click=go).props("dense flat no-caps")
         if known and not (a and b):
-            ui.label("There are: " + ", ".join(known[: reports.NEAREST])).classes("bs-wrap bs-mute")
+            ui.label("Available: " + ", ".join(known[: reports.NEAREST])).classes("bs-wrap bs-mute")
 
 
 async def _result(data: Data, a: str, b: str) -> None:
@@ -109,6 +114,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _run_row(row: Row) -> dict[str, Any]:
     return {
         "run": row["name"], "run_tip": ", ".join(row["bulks"]), "ran": render_compare.when(row["start_ns"]),
-        "kept": render_compare.when(row["kept_ns"]), "jobs": fmt.number(row["jobs"]), "size": fmt.size(row["bytes"]),
-        "models": row["damaged"] or ", ".join(row["models"]) or fmt.ABSENT,
+        "kept": render_compare.when(row["kept_ns"]), "jobs": wording.number(row["jobs"]),
+        "size": wording.size(row["bytes"]),
+        "models": row["damaged"] or ", ".join(row["models"]) or wording.ABSENT,
     }  # fmt: skip

@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from bulkscope_studio.services.reports import CLOCKS_NS
 from bulkscope_studio.storage import summaries
-from bulkscope_studio.storage.credible import SAMPLE
-from bulkscope_studio.storage.sql import load
+from bulkscope_studio.storage.sql import sampled
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.storage.summaries import Extent
 
 Row = dict[str, Any]
+Answer = TypeVar("Answer")
 # Seconds of CPU of the threads that asked for what is being shown; DuckDB's own thread takes about as much.
 SPENT: ContextVar[list[float] | None] = ContextVar("spent", default=None)
 # Queries of pages that read the list of bulks.
@@ -57,18 +57,24 @@ class Data:
 
     async def sampled(self, name: str, share: float, /, **params: object) -> list[Row]:
         """Return as ``rows``; with a ``share`` below 1, of a sample of blocks of the table before ``/*sample*/``."""
-        sql = load(f"page_{name}")
+        sql = sampled(f"page_{name}", share)
         params = {"credible_ns": time.time_ns() + CLOCKS_NS, **params}
-        if share < 1:
-            sql = sql.replace(SAMPLE, f"TABLESAMPLE SYSTEM({100 * share:.6f} PERCENT) REPEATABLE (1)")
         used = {key: params[key] for key in set(re.findall(r"\$([a-z]\w*)", sql)) if key in params}
-
-        spent = SPENT.get()
 
         def run() -> list[Row]:
             ask = summaries.query if name in LISTS else Store.query
-            began = time.thread_time()
             found: list[Row] = _plain(ask(self.store, sql, used)).to_pylist()
+            return found
+
+        return await self.asked(run)
+
+    async def asked(self, work: Callable[[], Answer]) -> Answer:
+        """Return what ``work`` gives, which asks the store, from a thread."""
+        spent = SPENT.get()
+
+        def run() -> Answer:
+            began = time.thread_time()
+            found = work()
             if spent is not None:
                 spent.append(time.thread_time() - began)
             return found

@@ -8,16 +8,16 @@ from typing import Any
 
 from nicegui import ui
 
-from bulkscope_studio.analysis.wording import percent
-from bulkscope_studio.rendering import explained
+from bulkscope_studio.rendering import explanation
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import reports
 
-# A bulk that goes on is looked at again after this many seconds: 100,000 jobs take 0.7 s of one core.
+# A running bulk is explained again after so many seconds: 100,000 jobs cost 0.7 CPU-s.
 EVERY_S = 10.0
-EVIDENCE = {"holds": "holds", "text": "evidence"}
+EVIDENCE = {"holds": "for / against", "text": "evidence"}
+LOOKED_AT, FIRST = "Findings, in the order in which they are looked at", "The first that holds is the verdict."
 
 
 async def _ask(data: Data, bulk_id: str) -> dict[str, Any] | None:
@@ -29,7 +29,7 @@ def card(data: Data, bulk_id: str) -> None:
     with layout.card("What held it up") as box:
         title = ui.label().classes("bs-title").mark("verdict")
         lines = ui.element("div")
-        ui.link("evidence, and where the time went", fmt.link("explain", bulk_id))
+        ui.link("Evidence, and where the time went", fmt.link("explain", bulk_id))
     state = ""
 
     async def show() -> None:
@@ -66,13 +66,13 @@ def register(data: Data) -> None:
                 evidence = layout.table(EVIDENCE, [], "key", long="text")
             with ui.element("div").classes("bs-pair"):
                 tables = []
-                for name, _ in explained.times(first):
+                for name, _ in explanation.times(first):
                     with layout.card(name):
-                        columns = {"part": "", "seconds": "seconds", "share": "share"}
-                        tables.append(layout.table(columns, [], "part", "seconds", long="part"))
-            with layout.card("Length, waits, stragglers"):
+                        columns = dict(zip(("part", "time", "share"), explanation.SPENT, strict=True))
+                        tables.append(layout.table(columns, [], "part", "time", long="part"))
+            with layout.card("Makespan, queue waits, stragglers"):
                 chain = ui.element("div")
-            others = layout.card("Looked at, in this order", "The first that holds is the verdict.")
+            others = layout.card(LOOKED_AT, FIRST)
             state = ""
 
             async def show() -> None:
@@ -84,16 +84,16 @@ def register(data: Data) -> None:
                 title.set_text(_title(found))
                 _sentences(lines, found)
                 _fill(evidence, _evidence(found["verdict"]))
-                for table, (_, parts) in zip(tables, explained.times(found), strict=True):
+                for table, (_, parts) in zip(tables, explanation.times(found), strict=True):
                     _fill(table, _parts(parts))
                 chain.clear()
                 with chain:
-                    for line in explained.chain(found):
+                    for line in explanation.chain(found):
                         ui.label(line)
                 others.clear()
                 with others:
-                    ui.label("Looked at, in this order").classes("bs-title")
-                    ui.label("The first that holds is the verdict.").classes("bs-mute")
+                    ui.label(LOOKED_AT).classes("bs-title")
+                    ui.label(FIRST).classes("bs-mute")
                     for finding in found["findings"]:
                         _finding(finding)
 
@@ -101,44 +101,37 @@ def register(data: Data) -> None:
 
 
 def _title(found: Mapping[str, Any]) -> str:
-    partial = "" if found["state"] == "complete" else f" ({found['state']}: partial)"
     title = found["verdict"]["title"]
+    partial = "" if found["state"] == "complete" else f" – {explanation.state(found)}"
     return f"{title[0].upper()}{title[1:]}{partial}"
 
 
 def _sentences(place: ui.element, found: Mapping[str, Any]) -> None:
     place.clear()
     with place:
-        for line in explained.summary(found):
+        for line in explanation.summary(found):
             ui.label(line)
 
 
 def _finding(finding: Mapping[str, Any]) -> None:
-    name = f"{explained.MARKS[finding['holds']]} – {finding['title']}: {finding['text']}"
+    name = f"{explanation.MARKS[finding['holds']]} – {finding['title']}: {finding['text']}"
     with ui.expansion(name).classes("w-full").props("dense"):
         layout.table(EVIDENCE, _evidence(finding), "key", long="text")
 
 
 def _evidence(finding: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"key": n, "holds": explained.MARKS[item["holds"]], "text": item["text"]}
+        {"key": n, "holds": explanation.SPEAKS[item["holds"]], "text": item["text"]}
         | ({"text_href": item["link"]} if item["link"] else {})
         for n, item in enumerate(finding["evidence"])
     ]
 
 
-def _parts(parts: list[explained.Part]) -> list[dict[str, Any]]:
-    total = sum(value or 0.0 for _, value in parts)
-    rows = []
-    for label, value in parts:
-        share = value / total if value is not None and total > 0 else None
-        rows.append(
-            {
-                "part": label, "seconds": fmt.seconds(value), "share": fmt.ABSENT if share is None else percent(share),
-                "share_bar": [100 * (share or 0.0), 0],
-            }
-        )  # fmt: skip
-    return rows
+def _parts(parts: list[explanation.Part]) -> list[dict[str, Any]]:
+    return [
+        dict(zip(("part", "time", "share"), cells, strict=True)) | {"share_bar": [100 * share, 0]}
+        for cells, share in explanation.shares(parts)
+    ]
 
 
 def _fill(table: ui.table, rows: list[dict[str, Any]]) -> None:

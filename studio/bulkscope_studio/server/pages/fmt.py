@@ -1,54 +1,11 @@
-"""Numbers as text with their units. What is absent is shown as a dash, never as 0."""
+"""What only pages write: moments for a reader and for a tooltip, and links."""
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
-from typing import TypeGuard
 from urllib.parse import quote
 
-from bulkscope_studio.analysis import wording
-
-ABSENT = wording.ABSENT
-
-
-def _known(value: float | int | None) -> TypeGuard[float | int]:
-    return value is not None and math.isfinite(value)
-
-
-def number(value: float | int | None, unit: str = "", digits: int = 1) -> str:
-    """Return a count or rate with thousands separated."""
-    if not _known(value):
-        return ABSENT
-    text = f"{value:,.{digits}f}" if isinstance(value, float) and value != int(value) else f"{int(value):,}"
-    return f"{text} {unit}".strip()
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration given in seconds."""
-    if not _known(value):
-        return ABSENT
-    size = abs(value)
-    if size >= 120:
-        return f"{int(value // 60)} min {int(value % 60)} s"
-    if size >= 1:
-        return f"{value:.2f} s"
-    return f"{value * 1e3:.1f} ms" if size >= 1e-3 or not size else f"{value * 1e6:.0f} µs"
-
-
-def count(value: float | int | None, one: str) -> str:
-    """Return a whole number of things, ``1 job`` or ``2 jobs``."""
-    return wording.count(round(value), one) if _known(value) else ABSENT
-
-
-def size(value: float | int | None) -> str:
-    """Return bytes in binary units."""
-    return wording.size(value) if _known(value) else ABSENT
-
-
-def share(value: float | None) -> str:
-    """Return a ratio 0..1 in per cent."""
-    return f"{value * 100:.1f} %" if _known(value) else ABSENT
+from bulkscope_studio.text.wording import ABSENT
 
 
 def local(ns: int | None) -> str:

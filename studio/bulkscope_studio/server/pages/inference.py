@@ -9,11 +9,8 @@ from nicegui import ui
 
 from bulkscope_studio.server.pages import bulks, charts, layout
 from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.storage import summaries
+from bulkscope_studio.services import figures
 
-# So many inferences give times and rates to 1 %.
-MOST = 300_000
-NOTHING: Row = dict.fromkeys(("time_p50", "time_p95", "rate", "decode_rate", "cpu_per_token", "estimated"))
 # What is plotted: names of the axes, then the columns.
 CLOUDS = (
     ("output tokens", "inference, s", "output_tokens", "seconds"),
@@ -52,7 +49,7 @@ def register(data: Data) -> None:
             empty = ui.element("div")
             with empty:
                 layout.hint(data)
-            box = layout.card("Models side by side", "Estimated: share whose CPU or memory could not be read exactly.")
+            box = layout.card("Models side by side", "~: estimate, since not all of it could be measured exactly.")
             with box:
                 about = ui.label().classes("bs-mute")
                 table = layout.table(bulks.MODEL_COLUMNS, [], "model", bulks.MODEL_NUMERIC)
@@ -62,18 +59,17 @@ def register(data: Data) -> None:
 
             async def show() -> None:
                 found = await data.rows("model_counts")
-                share = min(1.0, MOST / max(1, sum(row["n"] for row in found)))
+                share = min(1.0, figures.MOST / max(1, sum(row["n"] for row in found)))
                 measured, sample = await asyncio.gather(
-                    data.sampled("models", share, bulk_id=None, **summaries.EVER), data.sampled("scatter", share)
+                    data.asked(lambda: figures.of_models(data.store, share)), data.sampled("scatter", share)
                 )
-                of = {row["model"]: row for row in measured}
                 # A model may be too rare for the sample; what is counted is counted of all.
-                found = [of.get(row["model"], NOTHING) | row for row in found]
+                models = {row["model"]: figures.counted(row, measured.get(row["model"])) for row in found}
                 about.set_text(f"Times, rates and shares are from a sample, {share:.1%} of them." if share < 1 else "")
                 empty.set_visibility(not found)
                 box.set_visibility(bool(found))
                 cloud.set_visibility(bool(sample))
-                table.rows = [bulks.model_row(row) for row in found]
+                table.rows = [bulks.model_row(name, of) for name, of in models.items()]
                 table.update()
                 for chart, x, y in made:
                     chart.options["series"] = [_cloud(n, row["model"], sample, x, y) for n, row in enumerate(found)]

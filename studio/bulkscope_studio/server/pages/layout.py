@@ -12,8 +12,8 @@ from weakref import WeakSet
 
 from nicegui import Client, ui
 
-from bulkscope_studio.server.pages import fmt
 from bulkscope_studio.server.pages.data import SPENT, Data
+from bulkscope_studio.text import wording
 
 T = TypeVar("T")
 # Of a core, for each part of a page that refreshes itself, by the clocks of the threads that ask: DuckDB's second
@@ -109,17 +109,18 @@ def frame(data: Data, title: str, here: str) -> Iterator[None]:
             for kind in ("accepted", "repeated", "refused", "truncated", "dropped"):
                 value = now.get(kind)
                 if isinstance(value, dict):
-                    text = ", ".join(f"{k} {fmt.number(v)}" for k, v in value.items()) or "0"
+                    text = ", ".join(f"{k} {wording.number(v)}" for k, v in value.items()) or "0"
                 else:
-                    text = fmt.ABSENT if value is None else str(value)
+                    text = wording.ABSENT if value is None else str(value)
                 if kind in now or kind != "dropped":
                     ui.label(f"{kind} since start: {text}")
             for row in lost:
-                records = f"{fmt.number(row['records'])} {row['signal']}"
+                records = f"{wording.number(row['records'])} {row['signal']}"
                 ui.label(f"{row['outcome']}: {records} ({row['transport']}: {row['reason']})")
-            ui.label(f"data {fmt.size(now.get('db_bytes'))}")  # type: ignore[arg-type]
+            ui.label(f"store {wording.size(now.get('db_bytes'))}")  # type: ignore[arg-type]
 
     live(show, strip, 5.0)
+    ui.label(wording.LEGEND).classes("bs-mute")
 
 
 async def computed(work: Callable[[], T]) -> T:
@@ -218,4 +219,4 @@ def hint(data: Data) -> None:
     with card("Nothing here yet").mark("hint"):
         ui.label("Run your service under Bulkscope: bulkscope run <your command>").classes("bs-wrap")
         otlp = data.status().get("otlp_http", "http://127.0.0.1:4318")
-        ui.label(f"or send OpenTelemetry data (OTLP over HTTP) from any SDK to {otlp}").classes("bs-wrap")
+        ui.label(f"Or send OpenTelemetry data (OTLP over HTTP) from any SDK to {otlp}").classes("bs-wrap")

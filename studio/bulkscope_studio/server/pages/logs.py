@@ -6,9 +6,9 @@ from typing import Any
 
 from nicegui import ui
 
-from bulkscope_studio.analysis import wording
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.text import wording
 
 LEVELS = {0: "all", 5: "debug and up", 9: "info and up", 13: "warning and up", 17: "error and up"}
 PAGE = 100
@@ -120,9 +120,9 @@ def register(data: Data) -> None:
 def _row(n: int, row: Row) -> dict[str, Any]:
     made = {
         "key": n, "time": fmt.local(row["time_ns"]), "time_tip": fmt.utc(row["time_ns"]),
-        "severity": row["severity"] or fmt.ABSENT, "service": row["service_name"] or fmt.ABSENT,
-        "bulk": row["bulk_id"] or fmt.ABSENT, "trace": (row["trace_id"] or fmt.ABSENT)[:8],
-        "body": row["body"] or row["event_name"] or fmt.ABSENT,
+        "severity": row["severity"] or wording.ABSENT, "service": row["service_name"] or wording.ABSENT,
+        "bulk": row["bulk_id"] or wording.ABSENT, "trace": (row["trace_id"] or wording.ABSENT)[:8],
+        "body": row["body"] or row["event_name"] or wording.ABSENT,
     }  # fmt: skip
     if row["bulk_id"]:
         made["bulk_href"] = fmt.link("bulk", row["bulk_id"])

@@ -7,8 +7,9 @@ import time
 
 from nicegui import ui
 
-from bulkscope_studio.server.pages import charts, fmt, layout
+from bulkscope_studio.server.pages import charts, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.text import wording
 
 RANGES = {"5 min": 300, "15 min": 900, "1 h": 3600, "24 h": 86400, "all": 0}
 PANELS = [
@@ -17,7 +18,7 @@ PANELS = [
     "jobs, attempts/s",
     "output tokens, 1/s",
     "queue wait, s",
-    "workers busy",
+    "busy workers",
     "host, %",
 ]
 # Gauges are exported every 60 s where nobody asks for another interval: what a reporter said before is not how it is.
@@ -27,7 +28,7 @@ MOST_WAITS = 500_000
 _C, _N = charts.COLOURS, charts.CYCLE
 KEYS = {
     0: [("ok", _C["ok"]), ("client error", _C["client_error"]), ("overload", _C["overload"]),
-        ("internal error", _C["internal_error"])],
+        ("internal error", _C["internal_error"]), ("unknown", charts.GREY)],
     1: [("waiting jobs", _N[0]), ("age of the oldest, s", _N[3])],
     2: [("done", _C["done"]), ("failed", _C["failed"])],
     4: [("p50", _N[4]), ("p95", _N[0])],
@@ -60,7 +61,9 @@ def register(data: Data) -> None:
             with box:
                 chart = ui.echart(charts.panels(PANELS, keys=KEYS)).mark("chart")
                 chart.style(f"height:{charts.height(PANELS)};width:100%")
-                ui.label("Ctrl + wheel zooms.").classes("bs-mute")
+                ui.label(
+                    f"Ctrl + wheel zooms. Queue waits are of a sample where over {MOST_WAITS:,} attempts ended."
+                ).classes("bs-mute")
 
             async def show() -> None:
                 known = await data.stored()
@@ -112,9 +115,14 @@ def _series(
     colour = charts.COLOURS
     made = [
         charts.series(
-            0, f"{name.replace('_', ' ')} /s", _pairs(of(name, requests), "n", rate), colour[name], "bar", "api"
+            0,
+            f"{name.replace('_', ' ')} /s",
+            _pairs(of(name, requests), "n", rate),
+            colour.get(name, charts.GREY),
+            "bar",
+            "api",
         )
-        for name in ("ok", "client_error", "overload", "internal_error")
+        for name in ("ok", "client_error", "overload", "internal_error", "unknown")
     ]
     made += [
         charts.series(1, "waiting jobs", _pairs(of("depth"), "value"), charts.CYCLE[0]),
@@ -140,15 +148,15 @@ def latest(points: list[Row], to_ns: int, bin_ns: int) -> Row:
 def _tiles(place: ui.element, total: Row, last: Row, length: float) -> None:
     rate = total["tokens"] / length if total["tokens"] is not None and length else None
     shown = (
-        ("requests", fmt.number(total["requests"])),
-        ("overload failures", fmt.number(total["overload"])),
-        ("internal failures", fmt.number(total["internal"])),
-        ("attempts, failed", f"{fmt.number(total['attempts'])}, {fmt.number(total['failed'])}"),
-        ("output tokens", fmt.number(rate, "tok/s")),
-        ("waiting at the end", fmt.count(last.get("depth"), "job")),
-        ("workers busy", fmt.number(last.get("busy"))),
-        ("host CPU", fmt.share(last.get("cpu"))),
-        ("host RAM", fmt.share(last.get("ram"))),
+        ("requests", wording.number(total["requests"])),
+        ("overload failures", wording.number(total["overload"])),
+        ("internal failures", wording.number(total["internal"])),
+        ("attempts, failed", f"{wording.number(total['attempts'])}, {wording.number(total['failed'])}"),
+        ("output tokens", wording.value(rate, "tokens/s")),
+        ("waiting at the end", wording.count(last.get("depth"), "job")),
+        ("workers busy", wording.number(last.get("busy"))),
+        ("host CPU", wording.percent(last.get("cpu"))),
+        ("host RAM", wording.percent(last.get("ram"))),
     )
     place.clear()
     with place:

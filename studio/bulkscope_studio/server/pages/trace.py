@@ -6,9 +6,9 @@ from typing import Any
 
 from nicegui import ui
 
-from bulkscope_studio.analysis.wording import count
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.text.wording import ABSENT, count, seconds
 
 MOST_SPANS = 2000
 NAME = r"""<q-td :props="props">
@@ -18,7 +18,7 @@ BAR = r"""<q-td :props="props" style="width:60%;min-width:240px"><div style="pos
 <div :style="{position: 'absolute', left: props.row.left + '%', width: props.row.width + '%', minWidth: '2px',
  height: '12px', background: props.row.failed ? 'repeating-linear-gradient(45deg,#d55e00 0 4px,#7a3600 4px 6px)'
  : props.row.colour}"></div></div></q-td>"""
-# By kind, as the lanes of a bulk have it: waiting room pale, work blue, inference light blue.
+# By the kind of span, in the colours of a bulk's lanes: enqueueing amber, work blue, inference light blue.
 KIND = {"SERVER": "#009e73", "PRODUCER": "#e69f00", "CONSUMER": "#0072b2"}
 INNER = "#56b4e9"
 
@@ -33,7 +33,7 @@ def register(data: Data) -> None:
             if not found:
                 with layout.card("No such trace"):
                     ui.label(trace_id).classes("bs-wrap")
-                    ui.label("It may not have arrived yet, or was deleted by the retention.")
+                    ui.label("It has not arrived yet, or the retention has deleted it.")
                     ui.link("All bulks", "/bulks")
                 return
             detail = ui.element("div")
@@ -53,7 +53,7 @@ def register(data: Data) -> None:
                 ui.label(trace_id).classes("bs-wrap")
                 bulk = next((row["bulk_id"] for row in found if row["bulk_id"]), None)
                 if bulk:
-                    ui.link("its bulk", fmt.link("bulk", bulk))
+                    ui.link("Bulk", fmt.link("bulk", bulk))
                 columns = {
                     "name": "span (click for details)",
                     "service": "service",
@@ -90,8 +90,8 @@ def waterfall(rows: list[Row]) -> list[dict[str, Any]]:
                 continue
             seen.add(row["span_id"])
             made.append({
-                "key": row["span_id"], "name": row["name"] or fmt.ABSENT, "service": row["service_name"] or fmt.ABSENT,
-                "duration": fmt.seconds((row["end_ns"] - row["start_ns"]) / 1e9), "depth": depth, "bar": "",
+                "key": row["span_id"], "name": row["name"] or ABSENT, "service": row["service_name"] or ABSENT,
+                "duration": seconds((row["end_ns"] - row["start_ns"]) / 1e9), "depth": depth, "bar": "",
                 "failed": row["status"] == "ERROR", "colour": KIND.get(row["kind"], INNER),
                 "left": 100 * (row["start_ns"] - first) / whole,
                 "width": 100 * (row["end_ns"] - row["start_ns"]) / whole,
@@ -122,7 +122,7 @@ def _detail(span: Row, logs: list[Row]) -> None:
                 {
                     "key": n,
                     "time": fmt.local(r["time_ns"]),
-                    "severity": r["severity"] or fmt.ABSENT,
+                    "severity": r["severity"] or ABSENT,
                     "body": r["body"] or r["event_name"],
                 }
                 for n, r in enumerate(logs)

@@ -1,12 +1,10 @@
--- One row per inference of a bulk. seconds: duration of the span; cpus: cores that its process may use.
-SELECT s.job_id, s.span_id, s.model,
-       s.worker,
-       (s.end_ns - s.start_ns) / 1e9 AS seconds, s.status IS DISTINCT FROM 'ERROR' AS ok,
-       s.ttft, s.prefill, s.decode, s.input_tokens, s.output_tokens, s.cached_tokens,
-       s.cpu_time, s.cpu_utilization, s.cpu_exact, s.cpu_pressure, s.cpu_throttled,
-       s.memory_start, s.memory_peak, s.memory_growth, s.memory_file, s.memory_anon, s.memory_limit, s.memory_exact,
-       s.start_ns, s.end_ns, coalesce(s.host_name, '') AS host_name,
+-- One row per inference of a bulk. cpus: cores that its process may use.
+SELECT i.job_id, i.span_id, i.model, i.worker, i.seconds, i.ok,
+       i.ttft, i.prefill, i.decode, i.input_tokens, i.output_tokens, i.cached_tokens,
+       i.cpu_time, i.cpu_utilization, i.cpu_exact, i.cpu_pressure, i.cpu_throttled,
+       i.memory_start, i.memory_peak, i.memory_growth, i.memory_file, i.memory_anon, i.memory_limit, i.memory_exact,
+       i.start_ns, i.end_ns, i.host_name,
        rules.credible_cpus(TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE)) AS cpus
-FROM spans s LEFT JOIN resources r ON r.resource_id = s.resource_id
-WHERE s.bulk_id = $bulk AND s.start_ns BETWEEN $bulk_first AND $bulk_last AND s.model IS NOT NULL AND s.kind IN ('INTERNAL', 'CLIENT')
-ORDER BY s.start_ns, s.span_id
+FROM rules.inferences i LEFT JOIN resources r ON r.resource_id = i.resource_id
+WHERE i.bulk_id = $bulk AND i.start_ns BETWEEN $bulk_first AND $bulk_last
+ORDER BY i.start_ns, i.span_id

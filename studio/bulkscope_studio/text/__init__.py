@@ -1,0 +1,1 @@
+"""Numbers, units and Markdown as text, once for pages, terminal and files. Imports nothing of ours."""
