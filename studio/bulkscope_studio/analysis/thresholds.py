@@ -51,6 +51,13 @@ IDLE_SHARE = Threshold(
     "share",
     "Of the workers' time, idle while jobs waited: under 70 % busy with a backlog.",
 )
+HAND_OUT_S = Threshold(
+    "hand_out", 0.1, "s",
+    "Shorter gaps between a worker's jobs are no idleness: a broker hands a job over in 1 to 10 ms, RQ forks in 100.",
+)  # fmt: skip
+IDLE_S = Threshold(
+    "idle_time", 1.0, "s", "Idle time of all workers together: in a bulk of 0.2 s any gap is a large share."
+)
 STALL_SHARE = Threshold("stalled", 0.10, "share", "Of the workers' time, lost to such stalls.")
 SENDING = Threshold(
     "sending_requests", 5.0, "1", "API requests with jobs: with fewer the bulk counts as enqueued at once."
@@ -124,7 +131,7 @@ STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the thi
 
 ALL = (
     LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
-    IDLE_SHARE, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, FOR_OTHERS, ALIKE_ROWS,
-    BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY, CPU_PRESSURE, CPU_WAIT,
-    CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
+    IDLE_SHARE, HAND_OUT_S, IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED,
+    FOR_OTHERS, ALIKE_ROWS, BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY,
+    CPU_PRESSURE, CPU_WAIT, CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
 )  # fmt: skip

@@ -173,7 +173,7 @@ def internal_failure(view: View) -> Finding:
         thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
     )  # fmt: skip
     idle = measured(
-        "workers' time idle while jobs waited", load.dispatch / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
+        "workers' time idle while jobs waited", load.idle / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
     )
     hung = measured(
         "workers' time in jobs that hung outside the inference", load.hung / total if load.hangs else 0.0, ">=",
@@ -195,7 +195,7 @@ def internal_failure(view: View) -> Finding:
                 [
                     _failed_text(view, internal, ended) if share.holds else "",
                     gone.text if gone.holds else "",
-                    f"workers were idle while jobs waited for {wording.percent(load.dispatch / total)} of their time"
+                    f"workers were idle while jobs waited for {wording.percent(load.idle / total)} of their time"
                     f"{f' ({_stalls(view)})' if load.stalls else ''}"
                     if stalled.holds or idle.holds
                     else "",

@@ -156,14 +156,16 @@ class Load:
 
     In slot-seconds. ``capacity``: there were so many; ``own``, ``others``: busy with this bulk, with others;
     ``stalled``: free while a job waited, for longer than ``stall_s`` at once (``stalls`` times, ``longest`` the
-    longest); ``dispatch``: free while a job waited, all of it. ``hung``: inside ``hangs`` jobs but outside their
-    inferences for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
+    longest); ``dispatch``: free while a job waited, all of it; ``idle``: that in gaps longer than it takes to hand a
+    job over, 0 where it is too little to tell anything. ``hung``: inside ``hangs`` jobs but outside their inferences
+    for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
     """
 
     capacity: float
     own: float
     others: float
     dispatch: float
+    idle: float
     stalled: float
     stalls: int
     longest: float
@@ -187,6 +189,7 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     open_gaps = _open_gaps(facts, progress, timeline)
     every = np.concatenate([gaps, open_gaps])
     stalls = every > _long(gaps, stall_s)
+    idle = float(every[every >= thresholds.HAND_OUT_S.value].sum())
     around = _around_inferences(facts)
     around = around[around > _long(around, stall_s)]
     longest = int(np.argmax(every)) if len(every) else -1
@@ -196,6 +199,7 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
         own=timeline.mine.between(*window),
         others=_above(timeline.every.between(*window), timeline.mine.between(*window)),
         dispatch=float(every.sum()),
+        idle=idle if idle >= thresholds.IDLE_S.value else 0.0,
         stalled=float(every[stalls].sum()),
         stalls=int(stalls.sum()),
         longest=float(every[longest]) if longest >= 0 else 0.0,
