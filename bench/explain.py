@@ -40,7 +40,7 @@ def fill(path: Path, jobs: int) -> None:
 
 def measure(path: Path, what: str) -> None:
     """Print the seconds and the peak of RUNS answers, as JSON."""
-    from bulkscope_studio.services import reports
+    from bulkscope_studio.services import explanations
     from bulkscope_studio.storage import sql, summaries
     from bulkscope_studio.storage.store import Store
 
@@ -57,8 +57,8 @@ def measure(path: Path, what: str) -> None:
         store.query(sql.load("page_lost"), {"bulk": BULK, "silent_ns": window["last"], **known.bounds})
 
     def explain() -> None:
-        found = reports.bulk_explanation(store, BULK)
-        if found is None or found["state"] != "complete":
+        found = explanations.bulk_explanation(store, BULK)
+        if found["state"] != "complete":
             raise SystemExit("the sample's bulk is not complete")
         json.dumps(found)
 

@@ -30,7 +30,8 @@ import duckdb  # noqa: E402
 from bulkscope_studio.server.pages.data import Data  # noqa: E402
 from bulkscope_studio.server.pages.logs import search  # noqa: E402
 from bulkscope_studio.server.pages.overview import MOST_WAITS  # noqa: E402
-from bulkscope_studio.services import capacities, figures, reports  # noqa: E402
+from bulkscope_studio.services import capacities, explanations, figures, reports  # noqa: E402
+from bulkscope_studio.services.bulks import latest, list_bulks, not_found  # noqa: E402
 from bulkscope_studio.storage import summaries  # noqa: E402
 from bulkscope_studio.storage.store import Store  # noqa: E402
 from tests.studio.sample import fill  # noqa: E402
@@ -134,11 +135,11 @@ def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
         "Bulk": one, "Trace": rows("trace", "span", "span_logs"), "Inference": inference,
         "Logs": lambda: found(bulk_id=None), "Logs, text search": lambda: found(bulk_id=None, text="no such text"),
         "Logs of a bulk": found,
-        "all bulks (`bulkscope bulks`)": call(reports.list_bulks, store), "`latest`": call(reports.latest, store),
-        "an unknown id": call(reports.unknown, store, "no such bulk"),
+        "all bulks (`bulkscope bulks`)": call(list_bulks, store), "`latest`": call(latest, store),
+        "an unknown id": call(not_found, store, "no such bulk"),
         "`report latest`": call(reports.bulk_report, store, "latest"),
         "`report` of an old one": call(reports.bulk_report, store, bulk),
-        "`explain latest`": call(reports.bulk_explanation, store, "latest"),
+        "`explain latest`": call(explanations.bulk_explanation, store, "latest"),
         "`capacity --last 1h`": call(capacities.system_capacity, store),
     }  # fmt: skip
 

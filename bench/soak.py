@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
 
-from bulkscope_studio.storage import retention  # noqa: E402
+from bulkscope_studio.text import parse  # noqa: E402
 from tests.processes import BIN  # noqa: E402
 from tests.studio.otlp import PROTOBUF, pairs  # noqa: E402
 
@@ -245,7 +245,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5000)
     parser.add_argument("--max-size", default="40MB")
     options = parser.parse_args()
-    limit = retention.size(options.max_size)
+    limit = parse.size(options.max_size)
     with tempfile.TemporaryDirectory() as folder:
         return soak(Path(folder) / "soak.duckdb", options.seconds, options.rate, options.max_size, limit)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bulkscope_studio.services.reports import bulk_explanation  # noqa: E402
+from bulkscope_studio.services.explanations import bulk_explanation  # noqa: E402
 from bulkscope_studio.storage.store import Store  # noqa: E402
 from tests.simulator.ledger import VERDICTS, Ledger, complaints, ledger  # noqa: E402
 from tests.simulator.records import write  # noqa: E402

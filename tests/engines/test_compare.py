@@ -8,6 +8,7 @@ import pytest
 
 from bulkscope_studio.cli import compare
 from bulkscope_studio.services import comparisons
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 from tests.engines import homes
 from tests.engines.conftest import Stack
@@ -20,7 +21,7 @@ def test_every_number_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ours = json.loads(json.dumps(comparisons.compare(comparisons.of_store(studio), "tiny", "unknown")))
+    ours = json.loads(json.dumps(comparisons.compare(StoredSides(studio), "tiny", "unknown")))
     monkeypatch.setenv("ELASTICSEARCH_URL", stack.elasticsearch)
     assert compare.command(["tiny", "unknown", "--source", "elasticsearch", "--format", "json"]) == 0
     theirs = json.loads(capsys.readouterr().out)

@@ -11,8 +11,10 @@ import pytest
 
 from bulkscope_studio.cli import capacity
 from bulkscope_studio.elastic import esql
-from bulkscope_studio.elastic.client import Client, Trouble
-from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.services.errors import NotFound
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
+from bulkscope_studio.sources.source import Trouble
 from tests.engines import bridge, servers, templates
 
 START = 1_790_000_000_000  # ms
@@ -32,8 +34,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def source(url: str) -> elasticsearch.Elastic:
-    return elasticsearch.Elastic(Client("Elasticsearch", url))
+def source(url: str) -> ElasticsearchSource:
+    return ElasticsearchSource(Client("Elasticsearch", url))
 
 
 def resource(host: str, pid: int = 7) -> dict[str, Any]:
@@ -70,37 +72,35 @@ def store(url: str, documents: list[Any]) -> None:
     servers.ask("POST", f"{url}/*/_refresh")
 
 
-def listed(source: elasticsearch.Elastic, bulk: str) -> tuple[int, int, int]:
+def listed(source: ElasticsearchSource, bulk: str) -> tuple[int, int, int]:
     (row,) = (row for row in source.bulks() if row["id"] == bulk)
     return row["jobs"], row["done"], row["failed"]
 
 
-def report(source: elasticsearch.Elastic, bulk: str) -> dict[str, Any]:
-    found = source.report(bulk)
-    assert found is not None
-    return found
+def report(source: ElasticsearchSource, bulk: str) -> dict[str, Any]:
+    return source.report(bulk)
 
 
-def explained(source: elasticsearch.Elastic, bulk: str) -> dict[str, Any]:
-    found = source.explanation(bulk)
-    assert found is not None
-    return found
+def explained(source: ElasticsearchSource, bulk: str) -> dict[str, Any]:
+    return source.explanation(bulk)
 
 
-def test_nothing_is_there_yet(source: elasticsearch.Elastic) -> None:
+def test_nothing_is_there_yet(source: ElasticsearchSource) -> None:
     assert source.bulks() == []
-    assert source.report("any") is None
-    assert source.explanation("any") is None
+    for ask in (source.report, source.explanation):
+        with pytest.raises(NotFound):
+            ask("any")
 
 
-def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source: elasticsearch.Elastic) -> None:
+def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source: ElasticsearchSource) -> None:
     store(url, [span("first", "Server")])
     assert listed(source, "first") == (0, 0, 0)
     assert explained(source, "first")["verdict"]["code"] == "data_unfit"
     store(url, [span("first", "Producer", bulk__job__id="j")])
     assert listed(source, "first") == (1, 0, 0)
     assert explained(source, "first")["progress"]["sent"] == 1
-    assert source.explanation("any") is None
+    with pytest.raises(NotFound):
+        source.explanation("any")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source:
     ],
 )
 def test_the_last_attempt_decides_in_the_list_as_in_the_report(
-    url: str, source: elasticsearch.Elastic, attempts: list[dict[str, Any]], expected: tuple[int, int, int]
+    url: str, source: ElasticsearchSource, attempts: list[dict[str, Any]], expected: tuple[int, int, int]
 ) -> None:
     bulk = f"attempts {next(NUMBERS)}"
     store(
@@ -131,7 +131,7 @@ def test_the_last_attempt_decides_in_the_list_as_in_the_report(
     assert (progress["sent"], progress["done"], progress["failed"]) == expected
 
 
-def test_without_an_id_each_attempt_is_a_job(url: str, source: elasticsearch.Elastic) -> None:
+def test_without_an_id_each_attempt_is_a_job(url: str, source: ElasticsearchSource) -> None:
     bulk = "no ids"
     store(
         url,
@@ -147,7 +147,7 @@ def test_without_an_id_each_attempt_is_a_job(url: str, source: elasticsearch.Ela
         assert (progress["sent"], progress["done"], progress["failed"]) == (3, 2, 1)
 
 
-def test_a_span_is_told_from_others_by_its_trace_and_its_id(url: str, source: elasticsearch.Elastic) -> None:
+def test_a_span_is_told_from_others_by_its_trace_and_its_id(url: str, source: ElasticsearchSource) -> None:
     bulk = "ids that collide"
     spans = [span(bulk, "Consumer", START + n // 3, bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(9)]
     for _, document, _ in spans:
@@ -160,13 +160,13 @@ def test_a_span_is_told_from_others_by_its_trace_and_its_id(url: str, source: el
 
 
 @pytest.mark.parametrize("bulk", ['a" OR true //', "x\ny", "ü✓?bulk", "{rows}", "?after_id", "*"])
-def test_an_id_is_never_part_of_a_query(url: str, source: elasticsearch.Elastic, bulk: str) -> None:
+def test_an_id_is_never_part_of_a_query(url: str, source: ElasticsearchSource, bulk: str) -> None:
     store(url, [span(bulk, "Consumer", bulk__job__id="j", bulk__outcome="ok")])
     assert report(source, bulk)["progress"]["sent"] == 1
     assert explained(source, bulk)["progress"]["done"] == 1
 
 
-def test_what_others_did_is_read_to_its_last_page(url: str, source: elasticsearch.Elastic) -> None:
+def test_what_others_did_is_read_to_its_last_page(url: str, source: ElasticsearchSource) -> None:
     """More than a page of jobs of another bulk, on the same worker, all begun in two milliseconds, stored twice.
 
     As many more are begun last, together, and not yet ended: their worker begins none after them, and the others end in
@@ -184,7 +184,7 @@ def test_what_others_did_is_read_to_its_last_page(url: str, source: elasticsearc
     assert found["workers"]["places"] == 2 * (esql.ROWS + 500) + 1
 
 
-def test_many_spans_of_one_millisecond_stored_twice(url: str, source: elasticsearch.Elastic) -> None:
+def test_many_spans_of_one_millisecond_stored_twice(url: str, source: ElasticsearchSource) -> None:
     spans = [span("ties", "Consumer", bulk__job__id=f"j{n}", bulk__outcome="ok") for n in range(esql.ROWS + 500)]
     store(url, spans + spans)
     found = report(source, "ties")
@@ -192,7 +192,7 @@ def test_many_spans_of_one_millisecond_stored_twice(url: str, source: elasticsea
     assert f"Came more than once, and count once: {len(spans):,} spans that were sent again." in found["notes"]
 
 
-def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: elasticsearch.Elastic) -> None:
+def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: ElasticsearchSource) -> None:
     """28 min: CPU at 0.1 for ten of them, then at 0.9; nineteen hosts that have nothing to do with it are idle."""
     seconds = 1700
     store(url, [span("long", "Consumer", seconds=seconds, bulk__job__id="j", bulk__outcome="ok")])
@@ -216,7 +216,7 @@ def test_hosts_of_a_long_bulk_among_many_hosts(url: str, source: elasticsearch.E
 
 @pytest.mark.parametrize(("bulk", "mine"), [("told", True), ("beside", False)])
 def test_a_killed_workers_job_has_the_end_that_its_parent_tells(
-    url: str, source: elasticsearch.Elastic, bulk: str, mine: bool
+    url: str, source: ElasticsearchSource, bulk: str, mine: bool
 ) -> None:
     """The parent is process 7, the child was 8; 9 went with its parent, and nobody tells of it."""
     of = bulk if mine else f"{bulk}-other"
@@ -243,7 +243,7 @@ def test_a_killed_workers_job_has_the_end_that_its_parent_tells(
     assert lost == {"x": ("h1:8", "resource", 4.0), "y": ("h1:9", "infra", None)}
 
 
-def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: elasticsearch.Elastic) -> None:
+def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: ElasticsearchSource) -> None:
     later = START + 1_500_000
     store(
         url,
@@ -264,7 +264,7 @@ def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: e
 
 
 def test_proofs_of_many_kills_are_asked_for_at_once(
-    url: str, source: elasticsearch.Elastic, monkeypatch: pytest.MonkeyPatch
+    url: str, source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 30 jobs that went silent a minute apart, every third was killed for memory, 20 s after its last sign."""
     begin, minute, late = START + 60 * 86_400_000, 60_000, 15_000
@@ -293,8 +293,8 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
     assert len(asked) < 10
 
 
-def test_an_answer_in_part_is_no_answer(source: elasticsearch.Elastic, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = source._client.request
+def test_an_answer_in_part_is_no_answer(source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = source.client.request
 
     def partial(method: str, path: str, *rest: Any, **options: Any) -> Any:
         answer = whole(method, path, *rest, **options)
@@ -302,7 +302,7 @@ def test_an_answer_in_part_is_no_answer(source: elasticsearch.Elastic, monkeypat
             answer.body["is_partial"] = True
         return answer
 
-    monkeypatch.setattr(type(source._client), "request", lambda self, *rest, **options: partial(*rest, **options))
+    monkeypatch.setattr(type(source.client), "request", lambda self, *rest, **options: partial(*rest, **options))
     with pytest.raises(Trouble, match="in part only"):
         source.bulks()
 

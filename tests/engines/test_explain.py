@@ -16,8 +16,8 @@ import pytest
 from bulkscope_studio.cli import explain
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.ingest import otlp_decode
-from bulkscope_studio.services import reports
-from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.services import explanations
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage.store import Store
 from tests import sink
 from tests.demo.conftest import Service, call, until
@@ -129,11 +129,7 @@ def answers(stack: Stack, studio: Store) -> dict[str, dict[str, Any]]:
     """What Elasticsearch says of each bulk; the studio has got the same samples of the host."""
 
     def read(bulk: str) -> dict[str, Any]:
-        found, _ = elasticsearch.of_bulk(
-            Client("Elasticsearch", stack.elasticsearch), bulk, elasticsearch.Elastic.explanation
-        )
-        assert found is not None
-        return found
+        return ElasticsearchSource(Client("Elasticsearch", stack.elasticsearch)).explanation(bulk)
 
     stack.collector.stop()  # no sample comes between
     cursor = studio.connection()
@@ -145,8 +141,7 @@ def answers(stack: Stack, studio: Store) -> dict[str, dict[str, Any]]:
 def test_only_what_metrics_of_processes_tell_is_missing(
     studio: Store, answers: dict[str, dict[str, Any]], bulk: str
 ) -> None:
-    ours = reports.bulk_explanation(studio, bulk)
-    assert ours is not None
+    ours = explanations.bulk_explanation(studio, bulk)
     assert (ours["progress"]["done"], ours["workers"]["others_s"] > 0) == (JOBS, True)
     homes.compare(ours, answers[bulk], FROM_METRICS, COARSE)
 
@@ -164,8 +159,7 @@ def without_processes(studio: Store, answers: dict[str, dict[str, Any]]) -> Iter
 
 @pytest.mark.parametrize("bulk", BULKS)
 def test_every_number_is_the_same(without_processes: Store, answers: dict[str, dict[str, Any]], bulk: str) -> None:
-    ours = reports.bulk_explanation(without_processes, bulk, drops_known=False)
-    assert ours is not None
+    ours = explanations.bulk_explanation(without_processes, bulk, drops_known=False)
     homes.compare(ours, answers[bulk], coarse=COARSE)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio.cli import report
+from bulkscope_studio.cli import bulks, report
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.services import reports
-from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.services.errors import NotFound
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage.store import Store
 from tests import sink
 from tests.engines.conftest import Stack
@@ -33,12 +34,7 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
     ours = reports.bulk_report(studio, bulk)
-    theirs, nearest = elasticsearch.of_bulk(
-        Client("Elasticsearch", stack.elasticsearch), bulk, elasticsearch.Elastic.report
-    )
-    assert nearest == []
-    assert ours is not None
-    assert theirs is not None
+    theirs = ElasticsearchSource(Client("Elasticsearch", stack.elasticsearch)).report(bulk)
     for one in (ours, theirs):
         one.pop("hosts")  # seen by the Collector, and by a running studio, which is not here
     wanted, found = flat(ours), flat(theirs)
@@ -61,10 +57,7 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
     hosts = {span["resource"]["host.name"] for span in sent.spans}
 
     def shares() -> Any:
-        found, _ = elasticsearch.of_bulk(
-            Client("Elasticsearch", stack.elasticsearch), "tiny", elasticsearch.Elastic.report
-        )
-        assert found is not None
+        found = ElasticsearchSource(Client("Elasticsearch", stack.elasticsearch)).report("tiny")
         return [host for host in found["hosts"] if host["cpu_mean_share"] is not None]
 
     (host,) = eventually(shares)
@@ -74,12 +67,13 @@ def test_the_hosts_of_the_bulk_are_in_the_report(stack: Stack, sent: sink.Sink) 
 
 def test_latest_and_unknown_bulks(stack: Stack, sent: sink.Sink) -> None:
     eventually(lambda: len(documents(stack, "traces-*")) >= len(sent.spans))
-    client = Client("Elasticsearch", stack.elasticsearch)
-    rows = elasticsearch.Elastic(client).bulks()
+    source = ElasticsearchSource(Client("Elasticsearch", stack.elasticsearch))
+    rows = source.bulks()
     assert {row["id"]: (row["jobs"], row["done"], row["failed"]) for row in rows}["tiny"] == (JOBS, JOBS, 0)
-    found, _ = elasticsearch.of_bulk(client, "latest", elasticsearch.Elastic.report)
-    assert found is not None
-    assert elasticsearch.of_bulk(client, "tinny", elasticsearch.Elastic.report) == (None, ["tiny"])
+    assert source.report("latest")["id"] in ("tiny", "unknown", "left")
+    with pytest.raises(NotFound) as raised:
+        source.report("tinny")
+    assert raised.value.nearest == ["tiny"]
 
 
 def test_an_empty_store_has_no_bulk(stack: Stack) -> None:
@@ -99,7 +93,7 @@ def test_the_command_reads_elasticsearch(
     monkeypatch.setenv("ELASTICSEARCH_URL", stack.elasticsearch)
     assert report.command(["tiny", "--source", "elasticsearch", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["progress"]["done"] == JOBS
-    assert report.bulks_command(["--source", "elasticsearch"]) == 0
+    assert bulks.command(["--source", "elasticsearch"]) == 0
     assert "tiny" in capsys.readouterr().out
     assert report.command(["tinny", "--source", "elasticsearch"]) == 2
     assert f"no bulk 'tinny' in {stack.elasticsearch}. Nearest: tiny" in capsys.readouterr().err

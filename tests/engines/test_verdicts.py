@@ -15,7 +15,8 @@ from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.cli import explain
 from bulkscope_studio.elastic.client import Client, Trouble
 from bulkscope_studio.setup import plan
-from bulkscope_studio.sources import elasticsearch, verdicts
+from bulkscope_studio.sources import verdicts
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from tests import sink
 from tests.engines import servers, templates
 from tests.engines.conftest import Stack
@@ -76,8 +77,7 @@ def test_what_is_published_is_what_explain_says_once(traffic: str, capsys: pytes
     first = stored(traffic)
     assert [hit["_source"]["bulk"]["id"] for hit in first] == ["tiny", "unknown"]
     found = first[0]["_source"]
-    said = elasticsearch.Elastic(Client("Elasticsearch", traffic)).explanation("tiny")
-    assert said is not None
+    said = ElasticsearchSource(Client("Elasticsearch", traffic)).explanation("tiny")
     assert found["verdict"]["code"] == said["verdict"]["code"]
     assert found["verdict"]["text"] == said["verdict"]["text"]
     assert found["bulk"]["state"] == said["state"] == "complete"
@@ -108,7 +108,7 @@ def test_each_field_is_in_the_mapping(traffic: str) -> None:
 
 def test_another_verdict_takes_the_place_of_the_former_also_after_a_roll_over(traffic: str) -> None:
     client = Client("Elasticsearch", traffic)
-    found = verdicts.judged(elasticsearch.Elastic(client), "tiny")
+    found = verdicts.judged(ElasticsearchSource(client), "tiny")
     assert found is not None
     running = found | {"bulk": found["bulk"] | {"state": "running"}, "duration_s": 0.5}
     assert verdicts.publish(client, running, 1000.0) == "created"
@@ -122,7 +122,7 @@ def test_another_verdict_takes_the_place_of_the_former_also_after_a_roll_over(tr
 
 def test_of_several_at_once_one_writes(traffic: str) -> None:
     client = Client("Elasticsearch", traffic)
-    found = verdicts.judged(elasticsearch.Elastic(client), "tiny")
+    found = verdicts.judged(ElasticsearchSource(client), "tiny")
     assert found is not None
     states: list[str] = []
     threads = [
@@ -140,7 +140,7 @@ def test_the_alert_of_the_documentation_finds_what_went_wrong(traffic: str) -> N
     text = (servers.ROOT / "kibana" / "README.md").read_text()
     (query,) = re.findall(r"```esql\n(FROM bulkscope-verdicts.*?)```", text, re.DOTALL)
     client = Client("Elasticsearch", traffic)
-    found = verdicts.judged(elasticsearch.Elastic(client), "tiny")
+    found = verdicts.judged(ElasticsearchSource(client), "tiny")
     assert found is not None
     for code, state in itertools.product(findings.TITLES, ("complete", "running", "stopped")):
         bulk = found["bulk"] | {"id": f"{code} {state}", "state": state}

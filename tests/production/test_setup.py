@@ -26,7 +26,7 @@ from bulkscope_studio.cli.setup import command
 from bulkscope_studio.elastic import client
 from bulkscope_studio.elastic.client import Client, NotReady, Trouble, api_key, basic, wait
 from bulkscope_studio.elastic.environment import BadEnvironment, credentials
-from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan
+from bulkscope_studio.setup import apply, elasticsearch, keys, merge, plan, session
 from bulkscope_studio.sources import elasticsearch as elastic
 from tests.production.setup_server import SETTINGS, Fault, Stack, nested, serve, undocumented
 
@@ -115,7 +115,7 @@ def run(
     monkeypatch.setenv("KIBANA_SYSTEM_PASSWORD", KIBANA_PASSWORD)
     # The pauses between attempts, not their number, are made short.
     quick = functools.partial(Client, timeout=0.5, sleep=lambda seconds: time.sleep(0.01))
-    monkeypatch.setattr(setup, "Client", quick)
+    monkeypatch.setattr(session, "Client", quick)
     return Run(stack, files, tmp_path, capsys, monkeypatch)
 
 
@@ -1187,7 +1187,7 @@ def test_setup_and_reports_log_in_by_one_rule(
     if header is None:  # a report may be read where nobody asks who it is for, and nothing can be set up so
         assert run() == 2
         return
-    made = setup.session(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ)
+    made = session.made(setup._parser({}).parse_args(["--files", str(run.files)]), os.environ, print)
     assert made.elasticsearch.credentials is not None
     assert made.elasticsearch.credentials.header == header
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from bulkscope_studio.services import reports
+from bulkscope_studio.server import api
 from bulkscope_studio.storage import address
 from bulkscope_studio.storage.store import Store
 
@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 def studio(db: Path) -> Iterator[None]:
     store = Store(db)
     app = FastAPI()
-    app.include_router(reports.router(store))
+    api.install(app, store)
     bound = socket.create_server(("127.0.0.1", 0))
     server = _Server(uvicorn.Config(app, log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)

@@ -9,6 +9,9 @@ from bulkscope_studio.rendering import capacity as render_capacity
 from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import report as render
 from bulkscope_studio.services import capacities, comparisons, reports
+from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 from tests.rows import Places
 from tests.studio.explaining import Job, Tables, alive, written
@@ -84,18 +87,18 @@ def answers(store: Store) -> list[str]:
         render.markdown(report)
         said += report["notes"]
     try:
-        capacity = capacities.system_capacity(store, ["bulk"], None)
+        capacity = capacities.system_capacity(store, Question(["bulk"]))
         render_capacity.markdown(capacity)
         said += [line for pool in capacity["pools"] for line in (*render_capacity.sentences(pool), *pool["notes"])]
-    except reports.Wrong as nothing:
+    except InvalidQuery as nothing:
         said.append(str(nothing))
     try:
-        compared = comparisons.compare(comparisons.of_store(store), "bulk", "other")
+        compared = comparisons.compare(StoredSides(store), "bulk", "other")
         render_compare.markdown(compared)
         said += [line[3:] for line in render_compare.sides(compared)]  # without "A  "
         said += [*render_compare.pairing(compared), *render_compare.notes(compared), compared["answer"]]
         said += [caution["text"] for caution in compared["cautions"]]
         said += [render_compare.effect(row) for row in compared["rows"] if row["effect"] is not None]
-    except reports.Unknown:
+    except NotFound:
         pass  # by chance there is no job of another bulk
     return said

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkscope_studio.rendering import explanation
-from bulkscope_studio.services.reports import bulk_explanation
+from bulkscope_studio.services.explanations import bulk_explanation
 from bulkscope_studio.storage.store import Store
 from tests import rows
 from tests.rows import Tables, ns, span, table

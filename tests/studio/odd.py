@@ -17,8 +17,11 @@ from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import explanation, report
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import capacities, comparisons, reports
-from bulkscope_studio.services.reports import Unknown, Wrong
+from bulkscope_studio.services import capacities, comparisons, explanations, reports
+from bulkscope_studio.services.bulks import list_bulks
+from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
@@ -110,14 +113,14 @@ ANSWERS = ("report", "explain", "capacity", "compare")
 
 def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterable[str] = ANSWERS) -> dict[str, Any]:
     """Return every answer on one bulk; what it cannot answer from is told in words, anything else raises."""
-    place = comparisons.of_store(store)
+    place = StoredSides(store)
     asked: dict[str, Callable[[], Any]] = {
         "report": lambda: spoken(reports.bulk_report(store, bulk_id), report.text, report.markdown),
         "explain": lambda: spoken(
-            reports.bulk_explanation(store, bulk_id, now_ns), explanation.text, explanation.markdown
+            explanations.bulk_explanation(store, bulk_id, now_ns), explanation.text, explanation.markdown
         ),
         "capacity": lambda: spoken(
-            capacities.system_capacity(store, [bulk_id]), render_capacity.text, render_capacity.markdown
+            capacities.system_capacity(store, Question([bulk_id])), render_capacity.text, render_capacity.markdown
         ),
         "compare": lambda: spoken(
             comparisons.compare(place, bulk_id, bulk_id), render_compare.text, render_compare.markdown
@@ -130,15 +133,15 @@ def told(ask: Callable[[], Any]) -> Any:
     """Return the answer, or what is said where there is none to give."""
     try:
         return ask()
-    except (Unknown, Wrong, UnknownModel) as refusal:
+    except (NotFound, InvalidQuery, UnknownModel) as refusal:
         return str(refusal)
 
 
 def everything(store: Store) -> dict[str, Any]:
     """Return the answers that are of no one bulk."""
-    listed = reports.list_bulks(store)
-    report.bulks(listed, console())
+    rows = list_bulks(store)
+    report.bulks(rows, console())
     capacity = told(
         lambda: spoken(capacities.system_capacity(store), render_capacity.text, render_capacity.markdown)
     )  # fmt: skip
-    return {"bulks": listed, "capacity": capacity}
+    return {"bulks": rows, "capacity": capacity}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from bulkscope_studio.services import reports
+from bulkscope_studio.server import api
 from bulkscope_studio.storage.store import Store
 from tests.studio.sample import fill
 
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def client(store: Store) -> httpx.AsyncClient:
     app = FastAPI()
-    app.include_router(reports.router(store))
+    api.install(app, store)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://studio")
 
 

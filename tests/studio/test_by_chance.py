@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bulkscope_studio.services import reports
+from bulkscope_studio.services import explanations, reports
+from bulkscope_studio.services.bulks import list_bulks
 from bulkscope_studio.storage.store import Store
 from tests.chance import draws
 from tests.studio.by_chance import PHASES, answers, messes, queues, told
@@ -57,9 +58,9 @@ LATER = Job("later", 9e5, 9e5, 9e5 + 1, bulk="after")
 
 def progress(store: Store, now: float) -> list[tuple[int, int]]:
     """Return how many jobs were done and failed, as each answer has it."""
-    listed = next(row for row in reports.list_bulks(store) if row["id"] == "bulk")
+    listed = next(row for row in list_bulks(store) if row["id"] == "bulk")
     report = reports.bulk_report(store, "bulk")
-    explained = reports.bulk_explanation(store, "bulk", now_ns=ns(now))
+    explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(now))
     assert report is not None
     assert explained is not None
     return [(of["done"], of["failed"]) for of in (listed, report["progress"], explained["progress"])]

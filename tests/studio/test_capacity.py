@@ -20,7 +20,10 @@ from bulkscope_studio.analysis.statistics.simulation import replay
 from bulkscope_studio.cli.capacity import command
 from bulkscope_studio.rendering import capacity
 from bulkscope_studio.rendering.output import Output
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.server import api
+from bulkscope_studio.services import capacities
+from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.errors import InvalidQuery
 from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.studio.made import MIB, Made, at_once
@@ -29,14 +32,10 @@ from tests.studio.queues import stream as crowded
 from tests.studio.serving import studio
 
 
-def asked(**given: Any) -> capacities.Asked:
-    return capacities.asked(**({"rate": None, "slo": None, "quantile": 0.95, "model": None, "workers": None} | given))
-
-
 def pool(made: Made, bulks: Sequence[str] = ("b",), **given: Any) -> dict[str, Any]:
     store = made.store()
     try:
-        (found,) = capacities.system_capacity(store, bulks, asked=asked(**given))["pools"]
+        (found,) = capacities.system_capacity(store, Question(bulks, **given))["pools"]
         return dict(found)
     finally:
         store.close()
@@ -169,7 +168,7 @@ def test_queues_with_workers_of_their_own_are_apart() -> None:
     arrivals = np.cumsum(random.exponential(5.0, 40)).tolist()
     made.run(arrivals, random.exponential(1.0, 40).tolist(), 2, queue="empty", models=("b",), first_pid=11)
     store = made.store()
-    pools = {tuple(p["queues"]): p for p in capacities.system_capacity(store, ["b"])["pools"]}
+    pools = {tuple(p["queues"]): p for p in capacities.system_capacity(store, Question(["b"]))["pools"]}
     assert set(pools) == {("full",), ("empty",)}
     assert now(pools["full",])["reached"]
     assert now(pools["full",])["places"] == 2
@@ -179,7 +178,7 @@ def test_queues_with_workers_of_their_own_are_apart() -> None:
 def test_neither_the_order_of_rows_nor_the_time_of_day_matters() -> None:
     made = stream(200, 2, 0.9, 3)
     one, two = (
-        capacities.system_capacity(store, ["b"], asked=asked(rate=1.0))["pools"]
+        capacities.system_capacity(store, Question(["b"], rate=1.0))["pools"]
         for store in (made.store(), made.store(shift_ns=86_400 * 10**9, seed=5))
     )
     assert json.loads(json.dumps(one), parse_float=lambda text: round(float(text), 6)) == json.loads(
@@ -229,7 +228,7 @@ def test_cores_bound_what_more_workers_bring() -> None:
     store.connection().execute(
         "UPDATE spans SET resource_id = 'r'; INSERT INTO resources VALUES ('r', '{\"bulk.worker.cpus\":3}')"
     )
-    (found,) = capacities.system_capacity(store, bulks)["pools"]
+    (found,) = capacities.system_capacity(store, Question(bulks))["pools"]
     (model,) = found["models"]
     most = {item["places"]: item for item in model["scaling"]["ceilings"]}
     # A job takes one CPU-second: three cores do three jobs a second, however many workers there are.
@@ -434,7 +433,7 @@ def test_one_of_two_models() -> None:
     found = pool(made, model="short", rate=4.0)
     assert [model["model"] for model in found["models"]] == ["short"]
     assert found["forecast"]["service_s"] == pytest.approx(0.5, rel=0.05)
-    with pytest.raises(reports.Wrong, match="short"):
+    with pytest.raises(InvalidQuery, match="short"):
         pool(made, model="nobody")
 
 
@@ -443,19 +442,19 @@ def test_the_last_time_of_what_was_recorded() -> None:
     end = made.run([0.0] * 100, [1.0] * 100, 2, bulk="old")
     made.run([end + 7200] * 100, [0.5] * 100, 2, bulk="new", first_pid=11)
     store = made.store()
-    (recent,) = capacities.system_capacity(store, last="30m")["pools"]
+    (recent,) = capacities.system_capacity(store, Question(last="30m"))["pools"]
     assert recent["models"][0]["now"]["service_s"] == pytest.approx(0.5)
-    (old,) = capacities.system_capacity(store, ["old"])["pools"]
+    (old,) = capacities.system_capacity(store, Question(["old"]))["pools"]
     assert old["models"][0]["now"]["service_s"] == pytest.approx(1.0)
     # Nothing between two bulks is read, and each is told apart.
-    (both,) = capacities.system_capacity(store, ["old", "new"])["pools"]
+    (both,) = capacities.system_capacity(store, Question(["old", "new"]))["pools"]
     assert [bulk["id"] for bulk in both["bulks"]] == ["old", "new"]
 
 
 def test_the_api_answers_and_says_what_is_wrong() -> None:
     store = at_once(60, 2).store()
     app = FastAPI()
-    app.include_router(reports.router(store))
+    api.install(app, store)
     client = TestClient(app)
     good = client.get("/api/capacity", params={"bulk": ["b"], "rate": 1.0, "slo": "5s"})
     assert good.status_code == 200
@@ -478,13 +477,13 @@ def test_the_api_answers_and_says_what_is_wrong() -> None:
     progress = client.get("/api/capacity/progress", params={"bulk": "b"})
     assert progress.json() == {"sent": 60, "ended": 60}
     empty = TestClient(FastAPI())
-    empty.app.include_router(reports.router(Store(Path(":memory:"))))  # type: ignore[attr-defined]
+    api.install(empty.app, Store(Path(":memory:")))
     assert "empty" in empty.get("/api/capacity").json()["error"]
 
 
 def test_the_words_hold_the_numbers() -> None:
     made, bulks = counts({1: 1.0, 2: 2.0})
-    found = capacities.system_capacity(made.store(), bulks, asked=asked(rate=1.0, slo="5s"))
+    found = capacities.system_capacity(made.store(), Question(bulks, rate=1.0, slo="5s"))
     written = io.StringIO()
     capacity.text(found, Output(file=written, width=200))
     said = written.getvalue()
@@ -560,7 +559,7 @@ def test_a_host_that_the_inferences_fill_bounds_what_more_workers_bring(cpu: flo
         " 'h' AS host_name, '{\"state\":\"user\"}' AS attributes, 0.95 AS value FROM range(?, ?, 1000000000) r(t)",
         [first, last],
     )
-    (found,) = capacities.system_capacity(store, bulks)["pools"]
+    (found,) = capacities.system_capacity(store, Question(bulks))["pools"]
     (model,) = found["models"]
     one, two = model["levels"]
     assert (one["host_cpu_share"], two["host_cpu_share"]) == (None, pytest.approx(0.95))
@@ -584,10 +583,10 @@ def test_a_wait_that_no_clock_measured_changes_no_answer(wait: float, column: st
         # A retry's enqueue is told by its wait alone.
         connection.execute("UPDATE spans SET attempt = 2 WHERE span_id = 'cb-7'")
         connection.execute("UPDATE spans SET wait = NULL, delay = NULL WHERE span_id = 'cb-7'")
-        without = [capacities.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
+        without = [capacities.system_capacity(store, question) for question in (Question(["b"]), Question(last="1h"))]
         connection.execute(f"UPDATE spans SET {column} = ? WHERE span_id = 'cb-7'", [wait])
         connection.close()
-        found = [capacities.system_capacity(store, bulks, last) for bulks, last in ((["b"], None), ([], "1h"))]
+        found = [capacities.system_capacity(store, question) for question in (Question(["b"]), Question(last="1h"))]
     finally:
         store.close()
     assert json.dumps(found) == json.dumps(without)
@@ -597,7 +596,7 @@ def test_a_wait_that_no_clock_measured_changes_no_answer(wait: float, column: st
 def test_a_time_that_is_too_long_says_what_is_allowed(name: str) -> None:
     store = at_once(20, 1).store()
     app = FastAPI()
-    app.include_router(reports.router(store))
+    api.install(app, store)
     try:
         with TestClient(app) as http:
             for given in ("99999999999w", "9" * 400 + "d", "10001d", "9" * 5000 + "s"):

@@ -22,7 +22,9 @@ from bulkscope_studio.analysis.compare import effects
 from bulkscope_studio.analysis.compare.compare import NO_DIFFERENCE, SAME, UNKNOWN, Comparison, Row, compare, to_json
 from bulkscope_studio.analysis.compare.sides import side
 from bulkscope_studio.cli import compare as commands
-from bulkscope_studio.services import comparisons, reports
+from bulkscope_studio.server import api
+from bulkscope_studio.services import comparisons
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import views
 from bulkscope_studio.storage.saved_runs import Tables
 from bulkscope_studio.storage.store import Store
@@ -483,7 +485,7 @@ def test_names_from_outside_are_shown_as_they_are(db: Path, capsys: pytest.Captu
 async def test_the_route_tells_unknown_from_wrong(db: Path) -> None:
     store = Store(db)
     app = FastAPI()
-    app.include_router(reports.router(store))
+    api.install(app, store)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://studio") as http:
         unknown = await http.get("/api/compare", params={"a": "sample-001", "b": "nobody"})
         wrong = await http.get("/api/compare", params={"a": "sample-001"})
@@ -496,7 +498,7 @@ async def test_the_route_tells_unknown_from_wrong(db: Path) -> None:
 
 def test_a_side_is_read_the_same_from_a_store_and_from_planted_tables(db: Path) -> None:
     store = Store(db)
-    found = comparisons.side(comparisons.of_store(store), "sample-001")
+    found = comparisons.side(StoredSides(store), "sample-001")
     spans = store.query(
         "SELECT job_id, output_tokens, (end_ns - start_ns) / 1e9 AS seconds FROM spans"
         " WHERE bulk_id = 'sample-001' AND kind = 'INTERNAL' AND status <> 'ERROR' ORDER BY job_id"

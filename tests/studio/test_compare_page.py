@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from bulkscope_studio.services import comparisons
+from bulkscope_studio.services import runs
 from bulkscope_studio.storage.store import Store
 from tests.studio.browsing import quiet
 from tests.studio.sample import fill
@@ -28,7 +28,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "INSERT INTO spans BY NAME SELECT * REPLACE ($id AS bulk_id) FROM spans WHERE bulk_id = 'sample-002'",
         {"id": HTML},
     )
-    comparisons.keep(store, "last-week", ["sample-001"], False)
+    runs.keep(store, "last-week", ["sample-001"], False)
     store.close()
     with studio(db, "--no-host") as running:
         yield running.web

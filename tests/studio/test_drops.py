@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bulkscope_studio.server.drops import LATELY_S, lately
+from bulkscope_studio.services.drops import LATELY_S, lately
 from bulkscope_studio.storage.store import Store
 
 NOW_NS = 1_800_000_000 * 10**9

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from bulkscope_studio.elastic.client import Client
-from bulkscope_studio.sources import documents, elasticsearch
+from bulkscope_studio.sources import documents
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage import tables
 from tests import sink
 
@@ -22,7 +23,7 @@ def test_what_does_not_fit_into_memory_is_in_a_private_folder_that_ends(
     monkeypatch.chdir(tmp_path)
     with sink.serve() as empty:
         empty.gets = 404  # no data stream is there yet
-        with elasticsearch.Elastic(Client("Elasticsearch", empty.url)).loaded("any") as (store, _):
+        with ElasticsearchSource(Client("Elasticsearch", empty.url)).loaded("any") as (store, _):
             folder = Path(store.query("SELECT current_setting('temp_directory') AS folder")["folder"][0].as_py())
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             cursor = store.connection()

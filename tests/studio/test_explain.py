@@ -23,7 +23,8 @@ from bulkscope_studio.analysis.explain.evidence import measured
 from bulkscope_studio.cli import explain as cli
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.rendering import explanation
-from bulkscope_studio.services import reports
+from bulkscope_studio.server import api
+from bulkscope_studio.services import explanations
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text import wording
 from tests.processes import BIN
@@ -590,7 +591,7 @@ def test_attributes_that_are_no_numbers_never_reach_a_column(tmp_path: Path) -> 
     )
     with stored({}, tmp_path / "s.duckdb") as store:
         insert(store, otlp_decode.traces(asked).arrow())
-        found = reports.bulk_explanation(store, "bulk")
+        found = explanations.bulk_explanation(store, "bulk")
     assert found is not None
     assert found["progress"]["done"] == 1
     assert not silly(found)
@@ -670,11 +671,11 @@ def test_json_has_stable_keys() -> None:
 async def test_the_route_says_what_the_function_does(db: Path) -> None:
     store = Store(db)
     app = FastAPI()
-    app.include_router(reports.router(store))
+    api.install(app, store)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://studio") as http:
         for bulk in ("sample-001", "sample-002", "sample-refused", "latest"):
             answer = await http.get(f"/api/bulks/{bulk}/explain")
-            assert answer.json() == json.loads(json.dumps(reports.bulk_explanation(store, bulk)))
+            assert answer.json() == json.loads(json.dumps(explanations.bulk_explanation(store, bulk)))
         unknown = await http.get("/api/bulks/sampel-002/explain")
         store.connection().execute("UPDATE spans SET bulk_id = 'team/night 1' WHERE bulk_id = 'sample-002'")
         odd = await http.get("/api/bulks/team%2Fnight%201/explain")

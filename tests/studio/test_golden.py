@@ -21,6 +21,8 @@ from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.rendering import capacity, comparison, explanation, report
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.services import capacities, comparisons, reports
+from bulkscope_studio.services.bulks import list_bulks
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 from tests.simulator.scenarios import scenarios
 from tests.studio.explaining import Job, alive, explain, simulated, stored, written
@@ -139,7 +141,7 @@ def _asked(
 @cache
 def of_comparisons() -> Cases:
     def compared(store: Store, a: str, b: str) -> Any:
-        return comparisons.compare(comparisons.of_store(store), a, b)
+        return comparisons.compare(StoredSides(store), a, b)
 
     with sample() as store:
         found = {"two models": compared(store, "sample-001", "sample-002")}
@@ -155,7 +157,7 @@ def of_comparisons() -> Cases:
 
 def bulks() -> str:
     with sample() as store:
-        return printed(lambda console: report.bulks(reports.list_bulks(store), console))
+        return printed(lambda console: report.bulks(list_bulks(store), console))
 
 
 def together(cases: Cases, show: Callable[[Any], str]) -> str:

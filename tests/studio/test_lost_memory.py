@@ -8,7 +8,7 @@ import pytest
 
 from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.rendering import report as render
-from bulkscope_studio.services import reports
+from bulkscope_studio.services import explanations, reports
 from bulkscope_studio.storage.store import Store
 from tests.studio.containers import CONTAINERS, MIB, Sent, lost
 
@@ -109,7 +109,7 @@ def test_the_counter_of_its_own_container_is_proof_and_anothers_is_none(
 
 
 def answers(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    report, explanation = reports.bulk_report(store, "b"), reports.bulk_explanation(store, "b")
+    report, explanation = reports.bulk_report(store, "b"), explanations.bulk_explanation(store, "b")
     assert report is not None
     assert explanation is not None
     return report, explanation

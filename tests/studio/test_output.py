@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import bulkscope_studio
-from bulkscope_studio.cli import capacity, compare, explain, report
+from bulkscope_studio.cli import bulks, capacity, compare, explain, report
 from bulkscope_studio.rendering import output
 from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
@@ -73,7 +73,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 Command = Callable[[list[str]], int]
 COMMANDS: dict[str, tuple[Command, Callable[[str], list[str]], tuple[str, ...]]] = {
-    "bulks": (report.bulks_command, lambda name: [], ("text", "json")),
+    "bulks": (bulks.command, lambda name: [], ("text", "json")),
     "report": (report.command, lambda name: [name], ("text", "json", "md")),
     "explain": (explain.command, lambda name: [name, "--all"], ("text", "json", "md")),
     "capacity": (capacity.command, lambda name: [name], ("text", "json", "md")),

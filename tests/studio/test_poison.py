@@ -17,7 +17,8 @@ import pytest
 from bulkscope_studio.analysis.report.bulk import analyse
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import capacities, figures, reports
+from bulkscope_studio.services import capacities, figures, times
+from bulkscope_studio.services.bulks import nearest
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
@@ -237,7 +238,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     add(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     add(store.connection(), "points", [{"time_ns": ahead, "name": "g", "type": "gauge", "value": 1.0}])
     assert capacities.system_capacity(store)["pools"] == wanted
-    assert reports.heard(store, now)[1] < now
+    assert times.heard(store, now)[1] < now
     assert odd.page(store, "extent", {})[0]["last_ns"] < now
 
     def agrees() -> None:
@@ -247,7 +248,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     agrees()
     # A clock that is a second ahead is like any other, and in a store of nothing else what there is counts.
     add(store.connection(), "logs", [{"time_ns": now + odd.SECOND, "body": "x"}])
-    assert reports.heard(store, now)[1] == now + odd.SECOND
+    assert times.heard(store, now)[1] == now + odd.SECOND
     agrees()
     store.connection().execute("DELETE FROM points")
     store.connection().execute("DELETE FROM logs WHERE time_ns = ?", [ahead])
@@ -255,7 +256,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     add(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     store.connection().execute("DELETE FROM spans")
     store.connection().execute("DELETE FROM logs WHERE time_ns < ?", [ahead])
-    assert reports.heard(store, now)[1] == ahead
+    assert times.heard(store, now)[1] == ahead
     agrees()
     store.connection().execute("DELETE FROM logs")
     agrees()
@@ -312,15 +313,15 @@ def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
 
 
 def test_an_unknown_id_is_answered_with_what_looks_like_it() -> None:
-    assert reports.nearest("sample-00", ["x", "sample-001", "sample-002"]) == ["sample-001", "sample-002"]
-    assert reports.nearest("zz", ["ab", "cd"]) == ["ab", "cd"]
-    assert reports.nearest("zz", []) == []
+    assert nearest("sample-00", ["x", "sample-001", "sample-002"]) == ["sample-001", "sample-002"]
+    assert nearest("zz", ["ab", "cd"]) == ["ab", "cd"]
+    assert nearest("zz", []) == []
     rng = random.Random(1)
     known = [f"{rng.getrandbits(128):032x}" for _ in range(20_000)]
-    assert reports.nearest(known[77][:-1] + "!", known)[0] == known[77]
-    assert reports.nearest("\x00" * 70_000, ["a" * 70_000])
+    assert nearest(known[77][:-1] + "!", known)[0] == known[77]
+    assert nearest("\x00" * 70_000, ["a" * 70_000])
     # Of equals the first.
-    assert reports.nearest("abcd", ["abce", "abcf", "abcg"]) == ["abce", "abcf", "abcg"]
+    assert nearest("abcd", ["abce", "abcf", "abcg"]) == ["abce", "abcf", "abcg"]
 
 
 def value(rng: random.Random, kind: str, name: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from bulkscope_studio.cli import bulks as bulks_cli
 from bulkscope_studio.cli import report
 from bulkscope_studio.server.pages import bulks
 from bulkscope_studio.services import figures, reports
@@ -31,7 +32,7 @@ def test_file_and_running_studio_say_the_same(db: Path, capsys: pytest.CaptureFi
     with studio(db):
         assert report.command(arguments) == 0
         assert json.loads(capsys.readouterr().out) == from_file
-        assert report.bulks_command(["--db", str(db), "--format", "json"]) == 0
+        assert bulks_cli.command(["--db", str(db), "--format", "json"]) == 0
         assert len(json.loads(capsys.readouterr().out)) == 3
         assert report.command(["sampel-001", "--db", str(db)]) == 2
         assert "Nearest: sample-001" in capsys.readouterr().err
@@ -51,7 +52,7 @@ def test_names_from_outside_are_shown_as_they_are(db: Path, capsys: pytest.Captu
     with duckdb.connect(str(db)) as con:
         con.execute("UPDATE spans SET bulk_id = '[red]a' || chr(27) || '[2J' WHERE bulk_id = 'sample-002'")
         con.execute("UPDATE spans SET model = '[/b]|m' WHERE model = 'smollm2-135m-q8_0'")
-    assert report.bulks_command(["--db", str(db)]) == 0
+    assert bulks_cli.command(["--db", str(db)]) == 0
     assert report.command(["latest", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -92,13 +93,13 @@ def test_empty_store_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixtu
     Store(path).close()
     assert report.command(["any", "--db", str(path)]) == 2
     assert "bulkscope run" in capsys.readouterr().err
-    assert report.bulks_command(["--db", str(path)]) == 0
+    assert bulks_cli.command(["--db", str(path)]) == 0
     assert "bulkscope run" in capsys.readouterr().out
 
 
 def test_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "none.duckdb"
-    for command in (report.command, report.bulks_command):
+    for command in (report.command, bulks_cli.command):
         assert command([*(["x"] if command is report.command else []), "--db", str(path)]) == 2
         assert f"bulkscope studio --db {path}" in capsys.readouterr().err
     assert not path.exists()
@@ -109,7 +110,7 @@ def test_file_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str
     text.write_text("not a database, but long enough to be looked at as one" * 100)
     duckdb.connect(str(foreign)).close()
     for path in (text, foreign):
-        assert report.bulks_command(["--db", str(path)]) == 2
+        assert bulks_cli.command(["--db", str(path)]) == 2
         assert "cannot be read as a store" in capsys.readouterr().err
 
 
@@ -120,7 +121,7 @@ def test_file_held_by_a_process_without_a_studio(db: Path, capsys: pytest.Captur
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert report.bulks_command(["--db", str(db)]) == 2
+        assert bulks_cli.command(["--db", str(db)]) == 2
         assert f"held by process {holder.pid}" in capsys.readouterr().err
         holder.communicate()
 
@@ -129,7 +130,7 @@ def test_studio_that_does_not_answer(db: Path, capsys: pytest.CaptureFixture[str
     with socket.create_server(("127.0.0.1", 0)) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     address.write(db, address.Runtime(pid=os.getpid(), web=url, otlp_http="", otlp_grpc=""))
-    assert report.bulks_command(["--db", str(db)]) == 2
+    assert bulks_cli.command(["--db", str(db)]) == 2
     assert "does not answer" in capsys.readouterr().err
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bulkscope_studio.storage import retention
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import parse
 from tests.studio.sample import fill
 
 DAY_NS = 86_400 * 10**9
@@ -31,36 +32,36 @@ def count(store: Store, table: str, where: str = "true") -> int:
     ("text", "seconds"), [("7d", 604800), ("12h", 43200), ("30m", 1800), ("1.5w", 907200), ("9s", 9)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert retention.duration(text) == seconds
+    assert parse.duration(text) == seconds
 
 
 @pytest.mark.parametrize(("text", "size"), [("2GB", 2 * 10**9), ("500mb", 5 * 10**8), ("1GiB", 2**30), ("100", 100)])
 def test_sizes(text: str, size: int) -> None:
-    assert retention.size(text) == size
+    assert parse.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-1d", "0d", "7 days", "1y", "nan"])
 def test_a_duration_that_is_none_says_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match="write for example 7d"):
-        retention.duration(text)
+        parse.duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "2PB", "two"])
 def test_a_size_that_is_none_says_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match="write for example 2GB"):
-        retention.size(text)
+        parse.size(text)
 
 
 @pytest.mark.parametrize("text", ["10001d", "1000000000d", "9" * 400 + "s"])
 def test_a_duration_beyond_the_clock_of_the_store(text: str) -> None:
     with pytest.raises(ValueError, match="is too long: 10000d"):
-        retention.duration(text)
+        parse.duration(text)
 
 
 @pytest.mark.parametrize("text", ["9300000TB", "9" * 400])
 def test_a_size_beyond_any_disk(text: str) -> None:
     with pytest.raises(ValueError, match="is too large; write for example 2GB"):
-        retention.size(text)
+        parse.size(text)
 
 
 def test_what_is_too_old_goes_and_is_counted(store: Store) -> None:

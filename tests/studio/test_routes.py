@@ -17,7 +17,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from bulkscope_studio.cli import capacity
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.server import api
+from bulkscope_studio.services import bulks, capacities, reports
 from bulkscope_studio.storage.store import Store
 from tests.processes import BIN
 from tests.studio.otlp import PROTOBUF, traces
@@ -86,8 +87,7 @@ def broken(*_: object) -> object:
 def served(db: Path) -> Iterator[TestClient]:
     store = Store(db)
     app = FastAPI()
-    app.include_router(reports.router(store))
-    app.add_exception_handler(Exception, reports.failed)
+    api.install(app, store)
     yield TestClient(app, raise_server_exceptions=False)
     store.close()
 
@@ -97,8 +97,8 @@ def served(db: Path) -> Iterator[TestClient]:
     [
         (capacities, "_seen", "/api/capacity?bulk=sample-001"),
         (reports, "analyse", "/api/bulks/sample-001/report"),
-        (reports, "list_bulks", "/api/bulks"),
-        (reports, "latest", "/api/compare?a=latest&b=sample-001"),
+        (bulks, "list_bulks", "/api/bulks"),
+        (bulks, "latest", "/api/compare?a=latest&b=sample-001"),
     ],
 )
 def test_a_fault_of_ours_is_no_mistake_of_the_users(

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bulkscope_studio.cli import compare as commands
-from bulkscope_studio.services import comparisons, reports
+from bulkscope_studio.cli import compare
+from bulkscope_studio.cli import runs as cli
+from bulkscope_studio.services import comparisons, runs, sides
+from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import retention, saved_runs
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.store import Store, Unavailable
 from tests.studio.serving import studio
 
 
@@ -27,16 +30,16 @@ def store(db: Path):  # type: ignore[no-untyped-def]
 
 
 def command(*words: str, db: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    code = commands.runs_command([*words, "--db", str(db)])
+    code = cli.command([*words, "--db", str(db)])
     out = capsys.readouterr()
     return code, out.out, out.err
 
 
 def test_a_run_is_read_as_it_was_kept(store: Store) -> None:
-    one, other = (comparisons.tables(store, f"sample-00{n}") for n in (1, 2))
+    one, other = (sides.tables(store, f"sample-00{n}") for n in (1, 2))
     assert one is not None
     assert other is not None
-    kept = comparisons.keep(store, "both", ["sample-001", "sample-002", "sample-001"], False)
+    kept = runs.keep(store, "both", ["sample-001", "sample-002", "sample-001"], False)
     assert (kept["jobs"], kept["bulks"]) == (24, ("sample-001", "sample-002"))
     found = saved_runs.load(store.path, "both")
     for name in ("attempts", "inferences", "requests"):
@@ -45,12 +48,12 @@ def test_a_run_is_read_as_it_was_kept(store: Store) -> None:
 
 
 def test_a_run_outlives_the_retention(store: Store) -> None:
-    place = comparisons.of_store(store)
+    place = StoredSides(store)
     before = comparisons.compare(place, "sample-001", "sample-002")
-    comparisons.keep(store, "last-week", ["sample-001"], False)
-    comparisons.keep(store, "today", ["latest"], False)
+    runs.keep(store, "last-week", ["sample-001"], False)
+    runs.keep(store, "today", ["latest"], False)
     assert retention.Retention(store, 3600, 10**9).apply() > 0
-    with pytest.raises(reports.Unknown):
+    with pytest.raises(NotFound):
         comparisons.compare(place, "sample-001", "sample-002")
     after = comparisons.compare(place, "last-week", "today")
     assert after["rows"] == before["rows"]
@@ -58,17 +61,17 @@ def test_a_run_outlives_the_retention(store: Store) -> None:
 
 
 def test_nothing_is_overwritten_unasked(store: Store) -> None:
-    comparisons.keep(store, "r", ["sample-001"], False)
-    with pytest.raises(saved_runs.Exists, match="there is a run 'r' already"):
-        comparisons.keep(store, "r", ["sample-002"], False)
+    runs.keep(store, "r", ["sample-001"], False)
+    with pytest.raises(Conflict, match="there is a run 'r' already"):
+        runs.keep(store, "r", ["sample-002"], False)
     assert saved_runs.show(store.path, "r").bulks == ("sample-001",)
-    comparisons.keep(store, "r", ["sample-002"], True)
+    runs.keep(store, "r", ["sample-002"], True)
     assert saved_runs.show(store.path, "r").bulks == ("sample-002",)
     assert [path.name for path in saved_runs.folder(store.path).iterdir()] == ["r.parquet"]
 
 
 def test_of_many_who_keep_one_name_at_once_one_does(store: Store) -> None:
-    found = comparisons.tables(store, "sample-001")
+    found = sides.tables(store, "sample-001")
     assert found is not None
     outcomes: list[str] = []
     ready = threading.Barrier(6)
@@ -95,20 +98,20 @@ def test_what_cannot_be_written_leaves_nothing(store: Store, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(saved_runs.Trouble, match="No space left on device"):
-        comparisons.keep(store, "r", ["sample-001"], False)
+    with pytest.raises(Unavailable, match="No space left on device"):
+        runs.keep(store, "r", ["sample-001"], False)
     assert list(saved_runs.folder(store.path).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "latest", "a/b", "..", ".hidden", "-x", "a b", "a@b", "x" * 65, "ä", "a\n"])
 def test_names_that_could_be_something_else_are_refused(store: Store, name: str) -> None:
-    with pytest.raises(saved_runs.Trouble, match="cannot name a run"):
-        comparisons.keep(store, name, ["sample-001"], False)
+    with pytest.raises(InvalidQuery, match="cannot name a run"):
+        runs.keep(store, name, ["sample-001"], False)
     assert not saved_runs.exists(store.path, name)
 
 
 def test_files_that_are_no_runs_say_so(store: Store) -> None:
-    comparisons.keep(store, "good", ["sample-001"], False)
+    runs.keep(store, "good", ["sample-001"], False)
     good = saved_runs.folder(store.path) / "good.parquet"
     (saved_runs.folder(store.path) / "cut.parquet").write_bytes(good.read_bytes()[:100])
     pq.write_table(pa.table({"x": [1]}), saved_runs.folder(store.path) / "foreign.parquet")
@@ -120,8 +123,8 @@ def test_files_that_are_no_runs_say_so(store: Store) -> None:
     listed = {run.name: run.damaged for run in saved_runs.every(store.path)}
     assert listed["good"] is None
     assert all(listed[name] for name in ("cut", "foreign", "later"))
-    with pytest.raises(saved_runs.Trouble, match="this version reads"):
-        comparisons.compare(comparisons.of_store(store), "later", "sample-001")
+    with pytest.raises(InvalidQuery, match="this version reads"):
+        comparisons.compare(StoredSides(store), "later", "sample-001")
 
 
 def test_the_command_over_a_file_and_over_a_running_studio(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +146,7 @@ def test_the_command_over_a_file_and_over_a_running_studio(db: Path, capsys: pyt
         code, out, _ = go("list", "--format", "json")
         assert code == 0
         assert [row["name"] for row in json.loads(out)] == ["week.1"]
-        assert commands.command(["week.1", "sample-001", "--db", str(db)]) == 0
+        assert compare.command(["week.1", "sample-001", "--db", str(db)]) == 0
         assert "Take B" in capsys.readouterr().out
         shown, dropped = go("show", "week.1"), go("drop", "week.1")
         assert shown[1].startswith("week.1: 12 jobs of sample-002; smollm2-135m-q8_0; ran ")

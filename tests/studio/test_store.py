@@ -234,6 +234,7 @@ def test_senders_that_ask_often_do_not_keep_the_store_at_rest(store: Store, monk
 
 SLOW = """
 import sys, time
+from bulkscope_studio.cli import studio
 from bulkscope_studio.ingest import writer
 from bulkscope_studio.server import process
 original = writer.Ingest._transaction
@@ -245,7 +246,7 @@ def slow(self, connection, batches, **options):
 writer.Ingest._transaction = slow
 process.CLOSE_SECONDS = float(sys.argv[3])
 ports = ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]
-sys.exit(process.command(["--no-host", *ports, "--db", sys.argv[2]]))
+sys.exit(studio.command(["--no-host", *ports, "--db", sys.argv[2]]))
 """
 
 

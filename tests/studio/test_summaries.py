@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bulkscope_studio.ingest.writer import Ingest
 from bulkscope_studio.services import reports
+from bulkscope_studio.services.bulks import list_bulks
 from bulkscope_studio.storage import retention, summaries
 from bulkscope_studio.storage.store import Store
 from tests.chance import draws
@@ -59,7 +60,7 @@ def by_rule(store: Store) -> list[dict[str, Any]]:
 
 
 def listed(store: Store) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in COLUMNS} for row in reports.list_bulks(store)]
+    return [{name: row[name] for name in COLUMNS} for row in list_bulks(store)]
 
 
 def whole(store: Store) -> list[dict[str, Any]]:
@@ -236,7 +237,7 @@ def test_what_nobody_has_noted_is_counted_too(tmp_path: Path) -> None:
         ]))  # fmt: skip
         old.execute("INSERT INTO spans BY NAME SELECT * FROM incoming")
     reader = Store(one.path, read_only=True)
-    assert [(row["id"], row["jobs"], row["done"]) for row in reports.list_bulks(reader)] == [
+    assert [(row["id"], row["jobs"], row["done"]) for row in list_bulks(reader)] == [
         ("other", 1, 1),
         ("bulk", 3, 3),
     ]

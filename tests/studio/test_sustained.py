@@ -10,6 +10,7 @@ import pytest
 
 from bulkscope_studio.analysis.capacity.saturation import LEAST_COMPLETIONS, _weights
 from bulkscope_studio.services import capacities
+from bulkscope_studio.services.capacities import Question
 from tests.studio import loads
 from tests.studio.made import Made
 from tests.studio.queues import slowing
@@ -65,7 +66,7 @@ def test_through_the_store_it_is_the_same() -> None:
     made.run(drawn.put.tolist(), (drawn.end - drawn.start).tolist(), 2)
     store = made.store()
     try:
-        (pool,) = capacities.system_capacity(store, ["b"])["pools"]
+        (pool,) = capacities.system_capacity(store, Question(["b"]))["pools"]
     finally:
         store.close()
     told, known = pool["models"][0]["now"], loads.sustained(drawn)

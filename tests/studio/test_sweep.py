@@ -18,7 +18,6 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkscope_studio.storage import address
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep import runner
 from bulkscope_studio.sweep.children import Children
@@ -390,10 +389,10 @@ def test_fields_keep_their_kind() -> None:
 @pytest.mark.parametrize(
     ("said", "expects"),
     [
-        (b"-ERR unknown\x1b[2J command\r\n", "BadStatusLine"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "IncompleteRead"),
+        (b"-ERR unknown\x1b[2J command\r\n", "RemoteProtocolError"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "incomplete message body"),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\n\x1b[2Jx", "503"),
-        (b"", "closed connection"),
+        (b"", "disconnected"),
     ],
 )
 def test_a_service_that_speaks_no_http_is_a_refusal(tmp_path: Path, said: bytes, expects: str) -> None:
@@ -422,7 +421,7 @@ def test_a_service_that_speaks_no_http_is_a_refusal(tmp_path: Path, said: bytes,
 
 def test_an_address_that_cannot_be_asked_is_a_refusal(tmp_path: Path) -> None:
     plan = sweep_plan.read(written(tmp_path, PLAN))
-    assert "InvalidURL" in asks(elsewhere(plan, "http://127.0.0.1:1/a b"), tmp_path)
+    assert "InvalidURL" in asks(elsewhere(plan, "http://127.0.0.1:1/a\x01b"), tmp_path)
 
 
 def elsewhere(plan: sweep_plan.Plan, url: str) -> sweep_plan.Plan:
@@ -431,9 +430,8 @@ def elsewhere(plan: sweep_plan.Plan, url: str) -> sweep_plan.Plan:
 
 def asks(plan: sweep_plan.Plan, folder: Path) -> str:
     """Send one request of a plan whose service fails, and return what is said of it."""
-    nowhere = address.Runtime(pid=0, web="", otlp_http="", otlp_grpc="")
     with (folder / "state").open("w") as file, Children(folder, 1.0) as workers:
-        run = runner._Sweep(plan, folder / "s.duckdb", nowhere, runner._State(file, plan))
+        run = runner._Sweep(plan, folder / "s.duckdb", "", runner._State(file, plan))
         with pytest.raises(runner.Failed) as failed:
             run._send("b", [0.0], 1, workers)
     return str(failed.value)

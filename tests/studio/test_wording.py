@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bulkscope_studio.cli import capacity, compare
-from bulkscope_studio.sources import resolve
+from bulkscope_studio.cli import capacity, compare, running
+from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.sweep import runner
 from bulkscope_studio.text import wording
@@ -75,11 +75,11 @@ def test_every_number_ends_in_a_digit() -> None:
 def test_no_escape_reaches_the_terminal() -> None:
     assert printable(HOSTILE) == CLEAN
     assert printable("résumé – 批 [x]") == "résumé – 批 [x]"
-    assert resolve.known([{"id": HOSTILE}, {"id": "b"}]) == f"Last bulks: {CLEAN}, b"
-    assert resolve.nearest([HOSTILE, "b"]) == f"Nearest: {CLEAN}, b"
-    assert resolve.nearest([]) == resolve.known([])
+    assert running.known([{"id": HOSTILE}, {"id": "b"}]) == f"Last bulks: {CLEAN}, b"
+    assert running.nearest(NotFound("x", [HOSTILE, "b"])) == f"Nearest: {CLEAN}, b"
+    assert running.nearest(NotFound("x", [])) == running.known([]) == running.NO_BULK
     # A worker's log keeps its lines.
-    assert str(resolve.Trouble("one\x1b[31m\ntwo")) == str(runner.Failed("one\x1b[31m\ntwo")) == "one\ufffd[31m\ntwo"
+    assert str(runner.Failed("one\x1b[31m\ntwo")) == "one\ufffd[31m\ntwo"
 
 
 @pytest.mark.parametrize("command", [capacity.command, compare.command])

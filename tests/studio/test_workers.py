@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.rendering import capacity
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.storage import sql, summaries, workers
 from bulkscope_studio.storage.store import Store
 from tests.studio.containers import CONTAINERS, MIB, NAMES, Sent, lost, ns
@@ -41,7 +42,7 @@ def test_a_worker_of_which_little_is_known() -> None:
 
 
 def both(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    report, explanation = reports.bulk_report(store, "b"), reports.bulk_explanation(store, "b")
+    report, explanation = reports.bulk_report(store, "b"), explanations.bulk_explanation(store, "b")
     assert report is not None
     assert explanation is not None
     return report, explanation
@@ -70,7 +71,7 @@ def test_three_containers_are_three_workers_in_report_and_explanation(three: Sto
 
 
 def test_three_containers_are_three_workers_in_capacity_each_with_a_limit_of_its_own(three: Store) -> None:
-    (pool,) = capacities.system_capacity(three, ["b"])["pools"]
+    (pool,) = capacities.system_capacity(three, Question(["b"]))["pools"]
     assert (pool["workers"], pool["places"]) == (3, 3)
     assert pool["models"][0]["now"]["rate_per_s"]["value"] == pytest.approx(1.5, rel=0.1)
     memory = pool["memory"]

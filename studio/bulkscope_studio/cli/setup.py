@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from bulkscope_studio.elastic import environment
-from bulkscope_studio.elastic.client import Client, Trouble, basic
 from bulkscope_studio.rendering.output import say
-from bulkscope_studio.setup import elasticsearch, kibana, plan
-from bulkscope_studio.setup.apply import CHANGING, Outcome, Session, lines, run
+from bulkscope_studio.setup import elasticsearch, kibana, plan, session
+from bulkscope_studio.setup.apply import CHANGING, Outcome, lines, run
 
 EPILOG = """environment:
   ELASTICSEARCH_URL       default http://127.0.0.1:9200
@@ -25,10 +22,6 @@ Each secret may be in a file that its name with _FILE names. Secrets are never a
 
 exit codes: 0 done, or nothing to do; 1 failed, or one dashboard was refused, the message says what to do;
 2 wrong usage"""
-
-
-class Usage(Exception):
-    """The command line is wrong, or what it needs is not set (exit code 2)."""
 
 
 def _parser(variables: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -74,69 +67,6 @@ def _parser(variables: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def session(options: argparse.Namespace, variables: Mapping[str, str]) -> Session:
-    """Return what the steps need; raises ``Usage``, ``BadEnvironment`` or ``BadPlan``."""
-    credentials = environment.credentials(variables)
-    if credentials is None:
-        raise Usage("set ELASTIC_PASSWORD or ELASTICSEARCH_API_KEY in the environment")
-    tls = None
-    if options.ca is not None:
-        try:
-            tls = ssl.create_default_context(cafile=str(options.ca))
-        except (OSError, ssl.SSLError) as error:
-            raise Usage(f"--ca {options.ca} cannot be used ({error})") from error
-    servers = [
-        Client(name, environment.address(variables, variable, default), credentials, variable, tls)
-        for name, variable, default in (
-            ("Elasticsearch", "ELASTICSEARCH_URL", environment.ELASTICSEARCH),
-            ("Kibana", "KIBANA_URL", environment.KIBANA),
-        )
-    ]
-    retention = {signal: getattr(options, f"{signal}_retention") for signal in plan.SIGNALS}
-    retention = {signal: value for signal, value in retention.items() if value is not None}
-    for value in retention.values():
-        plan.seconds(value)
-    if not 0 <= options.wait <= 3600:
-        raise Usage("--wait takes 0 to 3600 seconds")
-    try:
-        kibana_sources = plan.folder("kibana", options.files)
-    except plan.BadPlan:
-        kibana_sources = None
-    password = environment.secret(variables, "KIBANA_SYSTEM_PASSWORD")
-    files = {
-        "bulkscope_collector": options.collector_key_file,
-        "bulkscope_reader": options.reader_key_file,
-        "bulkscope_publisher": options.publisher_key_file,
-    }
-    found = Session(
-        elasticsearch=servers[0],
-        kibana=servers[1],
-        sources=plan.folder("elasticsearch", options.files),
-        kibana_sources=kibana_sources,
-        retention=retention,
-        exporter=options.exporter,
-        dry_run=options.dry_run,
-        wait_s=options.wait,
-        kibana_password=basic("kibana_system", password, "KIBANA_SYSTEM_PASSWORD") if password else None,
-        kibana_secret=password,
-        key_files={role: path for role, path in files.items() if path is not None},
-        rotate_keys=options.rotate_keys,
-        print_keys=options.print_keys,
-        shorten_retention=options.shorten_retention,
-        rollover=options.rollover,
-        force_dashboards=options.force_dashboards,
-        ndjson=options.ndjson,
-        say=say,
-    )
-    # All files are read before the first change: a mistake in the last must not be found half-way.
-    plan.component_templates(found.sources, found.retention)
-    plan.index_templates(found.sources)
-    plan.roles(found.sources)
-    if found.kibana_sources is not None:
-        plan.dashboards(found.kibana_sources)
-    return found
-
-
 def command(argv: list[str]) -> int:
     """Run ``bulkscope setup``; 0 done or unchanged, 1 failed, 2 wrong usage."""
     variables = os.environ
@@ -147,8 +77,8 @@ def command(argv: list[str]) -> int:
         None: (*elasticsearch.STEPS, *kibana.STEPS),
     }[options.only]
     try:
-        made = session(options, variables)
-    except (Usage, environment.BadEnvironment, plan.BadPlan) as error:
+        made = session.made(options, variables, say)
+    except (session.Usage, session.BadEnvironment, plan.BadPlan) as error:
         say(f"bulkscope setup: {error}", error=True)
         return 2
 
@@ -158,7 +88,7 @@ def command(argv: list[str]) -> int:
 
     try:
         done = run(made, steps, report)
-    except (Trouble, plan.BadPlan) as error:
+    except (session.Trouble, plan.BadPlan) as error:
         say(f"bulkscope setup: {error}", error=True)
         return 1
     say(summary(done, made.dry_run))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.client
 import ipaddress
 import json
 import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import httpx
 
 from bulkscope_studio.elastic import shape
 
@@ -81,13 +79,6 @@ class Answer:
         return self.body
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the password to wherever it points; it is an error instead."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
-
-
 def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -106,16 +97,30 @@ class Client:
     tls: ssl.SSLContext | None = None
     timeout: float = TIMEOUT_S
     sleep: Callable[[float], None] = time.sleep
-    _opener: urllib.request.OpenerDirector = field(init=False, repr=False)
+    _http: httpx.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        """Raise ``Trouble`` for a proxy of the environment that cannot be used."""
         self.url = self.url.rstrip("/")
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-        if self.tls is not None:
-            handlers.append(urllib.request.HTTPSHandler(context=self.tls))
-        if _loopback(urllib.parse.urlsplit(self.url).hostname or ""):
-            handlers.append(urllib.request.ProxyHandler({}))  # what is on this machine is asked by no proxy
-        self._opener = urllib.request.build_opener(*handlers)
+        parts = urllib.parse.urlsplit(self.url)
+        tls = self.tls
+        if tls is None and parts.scheme == "https":
+            tls = ssl.create_default_context()  # the authorities of this machine, not those that httpx brings
+        try:
+            self._http = httpx.Client(
+                timeout=self.timeout,
+                verify=False if tls is None else tls,
+                trust_env=not _loopback(parts.hostname or ""),  # what is on this machine is asked by no proxy
+                # It would carry the password to wherever it points.
+                follow_redirects=False,
+                # One that the server has closed meanwhile looks like a request that may have been done.
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
+        except (ImportError, ValueError) as error:
+            raise Trouble(
+                f"the proxy that the environment names cannot be used for {self.name} ({error}); name {parts.hostname} "
+                "in NO_PROXY, or another proxy"
+            ) from error
 
     def get(self, path: str, **options: Any) -> Answer:
         return self.request("GET", path, **options)
@@ -158,16 +163,11 @@ class Client:
             headers["kbn-xsrf"] = "bulkscope"
         if credentials is not None:
             headers["Authorization"] = credentials.header
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         what = f"{method} {path.partition('?')[0]}"
         try:
-            try:
-                with self._opener.open(request, timeout=self.timeout) as answer:
-                    status, text = answer.status, _read(answer)
-            except urllib.error.HTTPError as error:
-                with contextlib.closing(error):
-                    status, text = error.code, _read(error)
-        except (OSError, http.client.HTTPException) as error:
+            with self._http.stream(method, self.url + path, content=data, headers=headers) as answer:
+                status, text = answer.status_code, _read(answer.iter_bytes())
+        except (httpx.HTTPError, httpx.InvalidURL, _Unreadable) as error:
             raise self._unreachable(what, error) from error
         parsed = _parse(text)
         if status in PASSING and status not in allowed:
@@ -181,7 +181,7 @@ class Client:
         raise kind(self._refusal(status, what, parsed, text, credentials))
 
     def _unreachable(self, what: str, error: Exception) -> Trouble:
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        cause = _cause(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Trouble(
                 f"the certificate of {self.name} at {self.url} cannot be verified ({cause.verify_message}); "
@@ -192,7 +192,7 @@ class Client:
                 f"{self.name} at {self.url} does not speak TLS as expected ({cause}); is it http, not https?"
             )
         return NotReady(
-            f"{self.name} cannot be reached at {self.url} ({what}: {str(cause) or type(cause).__name__}); "
+            f"{self.name} cannot be reached at {self.url} ({what}: {str(error) or type(error).__name__}); "
             f"is it running, and is {self.variable or 'the address'} right?"
         )
 
@@ -225,20 +225,29 @@ class _Declined(NotReady):
     """The server has answered that it did not do it (429, 502, 503, 504)."""
 
 
-def _read(answer: Any) -> str:
+class _Unreadable(Exception):
+    """An answer that is not read to its end."""
+
+
+def _read(chunks: Iterator[bytes]) -> str:
     deadline = time.monotonic() + ANSWER_S
     parts: list[bytes] = []
     size = 0
-    while part := answer.read1(65536):
+    for part in chunks:
         parts.append(part)
         size += len(part)
         if size > MOST_BYTES:
-            raise http.client.HTTPException(f"the answer is larger than {MOST_BYTES} bytes")
+            raise _Unreadable(f"the answer is larger than {MOST_BYTES} bytes")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the answer took longer than {ANSWER_S:.0f} s")
-    if answer.length:  # read1 ends without a word when the connection does
-        raise http.client.IncompleteRead(b"", answer.length)
+            raise _Unreadable(f"the answer took longer than {ANSWER_S:.0f} s")
     return b"".join(parts).decode("utf-8", "replace")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what is at the bottom of an error of httpx, such as one of TLS."""
+    while (below := error.__cause__ or error.__context__) is not None:  # httpcore takes the cause away
+        error = below
+    return error
 
 
 def _parse(text: str) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Mapping
-from pathlib import Path
 
 from bulkscope_studio.elastic.client import Credentials, Trouble, api_key, basic
+from bulkscope_studio.text import secrets
 
 ELASTICSEARCH = "http://127.0.0.1:9200"
 KIBANA = "http://127.0.0.1:5601"
@@ -17,22 +17,11 @@ class BadEnvironment(Trouble):
 
 
 def secret(environment: Mapping[str, str], name: str) -> str | None:
-    """Return the value of ``name``, or what the file that ``name``_FILE names holds; None where neither is set.
-
-    Line ends at the end of a file are not part of it. Raises ``BadEnvironment``.
-    """
-    if value := environment.get(name):
-        return value
-    path = environment.get(f"{name}_FILE")
-    if not path:
-        return None
+    """Return ``secrets.secret``; raises ``BadEnvironment``."""
     try:
-        found = Path(path).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadEnvironment(f"{name}_FILE={path} cannot be read ({error})") from error
-    if not found:
-        raise BadEnvironment(f"{name}_FILE={path} is empty")
-    return found
+        return secrets.secret(environment, name)
+    except secrets.BadSecret as error:
+        raise BadEnvironment(str(error)) from error
 
 
 def address(environment: Mapping[str, str], name: str, default: str) -> str:

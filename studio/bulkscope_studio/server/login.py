@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from bulkscope_studio.elastic import environment
 from bulkscope_studio.server import loopback
+from bulkscope_studio.text.secrets import BadSecret, secret
 
 VARIABLE = "BULKSCOPE_STUDIO_PASSWORD"
 # Whoever can reach the studio may guess: eight times a second from one address, see below.
@@ -143,8 +143,8 @@ def of(host: str, variables: Mapping[str, str]) -> Login | None:
     except ValueError as error:
         raise NoLogin(f"--host {host} is no address: write one of this machine, or 0.0.0.0 for all") from error
     try:
-        password = environment.secret(variables, VARIABLE)
-    except environment.BadEnvironment as error:
+        password = secret(variables, VARIABLE)
+    except BadSecret as error:
         raise NoLogin(str(error)) from error
     if password is None:
         if address.is_loopback:

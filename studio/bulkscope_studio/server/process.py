@@ -1,8 +1,7 @@
-"""``bulkscope studio``: one process that receives, stores, samples the host and shows."""
+"""The running studio: one process that receives, stores, samples the host and shows."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import ipaddress
@@ -13,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +28,11 @@ from bulkscope_studio.rendering.output import say
 from bulkscope_studio.server import login, loopback
 from bulkscope_studio.storage import address as runtime
 from bulkscope_studio.storage import retention, storefile, summaries
-from bulkscope_studio.storage.paths import default_db
 from bulkscope_studio.storage.store import Store, StoreLocked
+from bulkscope_studio.text import parse
 
 HOST = "127.0.0.1"
+PASSWORD_VARIABLE = login.VARIABLE
 # After SIGTERM: for what was taken to be committed and answered. A second signal ends it at once.
 CLOSE_SECONDS = 10.0
 # The size is looked at once a minute: at 20,000 spans/s 100 MB come in that time.
@@ -39,24 +40,18 @@ RETENTION_SECONDS = 60.0
 logger = logging.getLogger("bulkscope.studio")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bulkscope studio",
-        description="Receive OpenTelemetry data, keep it in one file and show it on a web page.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--db", type=Path, default=default_db(), help="the file to keep the data in")
-    parser.add_argument(
-        "--host", default=HOST, metavar="ADDRESS",
-        help=f"address to listen on; any but this machine's own loopback wants a password, in {login.VARIABLE}",
-    )  # fmt: skip
-    parser.add_argument("--port", type=int, default=8080, help="port of the web page; 0 takes a free one")
-    parser.add_argument("--otlp-http-port", type=int, default=4318, help="port for OTLP over HTTP; 0 takes a free one")
-    parser.add_argument("--otlp-grpc-port", type=int, default=4317, help="port for OTLP over gRPC; 0 takes a free one")
-    parser.add_argument("--retention", default="7d", help="how long data is kept")
-    parser.add_argument("--max-size", default="2GB", help="how much data is kept")
-    parser.add_argument("--no-host", action="store_true", help="do not sample this host's CPU and memory")
-    return parser
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a studio is started with, as the user writes it: the times and sizes are ``7d`` and ``2GB``."""
+
+    db: Path
+    host: str
+    port: int
+    otlp_http_port: int
+    otlp_grpc_port: int
+    retention: str
+    max_size: str
+    sample_host: bool
 
 
 def _listen(address: str, port: int, option: str) -> socket.socket:
@@ -67,7 +62,7 @@ def _listen(address: str, port: int, option: str) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         where = f"port {port}" if address == HOST else f"port {port} at {address}"
-        raise SystemExit2(f"{where} cannot be used ({error}); choose another with {option}, or 0") from error
+        raise CannotStart(f"{where} cannot be used ({error}); choose another with {option}, or 0") from error
     return listener
 
 
@@ -79,8 +74,8 @@ def _url(address: str, port: int) -> str:
     return f"http://[{found}]:{port}" if found.version == 6 else f"http://{found}:{port}"
 
 
-class SystemExit2(Exception):
-    """The command line asks for what cannot be had; the message says what to do (exit code 2)."""
+class CannotStart(Exception):
+    """The settings ask for what cannot be had; the message says what to do."""
 
 
 class _Server(uvicorn.Server):
@@ -116,9 +111,11 @@ def _server(app: Any, lifespan: Literal["on", "off"], grace: float, most: int) -
     return server
 
 
-def command(argv: list[str]) -> int:
-    """Run the studio until it is told to end; 2 when it cannot start."""
-    options = _parser().parse_args(argv)
+def run(settings: Settings) -> bool:
+    """Run the studio until it is told to end; False when a server could not be started, or ended by itself.
+
+    Raises ``CannotStart``.
+    """
     to_terminal = logging.StreamHandler()
     to_terminal.addFilter(connections.Seldom())
     logging.basicConfig(
@@ -126,43 +123,35 @@ def command(argv: list[str]) -> int:
     )
     os.umask(0o077)  # logs of every service come in: file, log and runs are this user's alone
     try:
-        keep, limit = retention.duration(options.retention), retention.size(options.max_size)
-        asked = login.of(options.host, os.environ)
-        web_socket = _listen(options.host, options.port, "--port")
-        http_socket = _listen(options.host, options.otlp_http_port, "--otlp-http-port")
-        db = options.db.expanduser().absolute()
-        try:
-            store = Store(db)
-        except StoreLocked as locked:
-            running = runtime.read(db)
-            where = f", a studio at {running.web}" if running else ""
-            raise SystemExit2(f"{db} is held by {locked.holder}{where}; end it, or choose another --db") from locked
-        except (OSError, duckdb.Error, storefile.Unfit) as error:
-            raise SystemExit2(f"{db} cannot be opened as a store ({error}); choose another --db") from error
-        with store.writing() as connection:
-            summaries.ensure(connection)
-        ingest = Ingest(store)
-        intake = Intake(ingest)
-        try:
-            most = connections.most(connections.descriptors())
-            grpc_server = otlp_grpc.Server(intake, options.otlp_grpc_port, most, host=options.host)
-        except OSError as error:
-            store.close()
-            raise SystemExit2(
-                f"port {options.otlp_grpc_port} cannot be used ({error}); choose another with --otlp-grpc-port, or 0"
-            ) from error
-    except (SystemExit2, ValueError) as error:
-        say(f"bulkscope studio: {error}", error=True)
-        return 2
+        keep, limit = parse.duration(settings.retention), parse.size(settings.max_size)
+        asked = login.of(settings.host, os.environ)
+    except ValueError as error:
+        raise CannotStart(str(error)) from error
+    web_socket = _listen(settings.host, settings.port, "--port")
+    http_socket = _listen(settings.host, settings.otlp_http_port, "--otlp-http-port")
+    db = settings.db.expanduser().absolute()
+    store = _store(db)
+    with store.writing() as connection:
+        summaries.ensure(connection)
+    ingest = Ingest(store)
+    intake = Intake(ingest)
+    try:
+        most = connections.most(connections.descriptors())
+        grpc_server = otlp_grpc.Server(intake, settings.otlp_grpc_port, most, host=settings.host)
+    except OSError as error:
+        store.close()
+        raise CannotStart(
+            f"port {settings.otlp_grpc_port} cannot be used ({error}); choose another with --otlp-grpc-port, or 0"
+        ) from error
     note = runtime.Runtime(
         pid=os.getpid(),
-        web=_url(options.host, web_socket.getsockname()[1]),
-        otlp_http=_url(options.host, http_socket.getsockname()[1]),
-        otlp_grpc=_url(options.host, grpc_server.port),
+        web=_url(settings.host, web_socket.getsockname()[1]),
+        otlp_http=_url(settings.host, http_socket.getsockname()[1]),
+        otlp_grpc=_url(settings.host, grpc_server.port),
         token=asked.token if asked else "",
     )
     stops: list[Callable[[], Any]] = []
-    if not options.no_host:
+    if settings.sample_host:
 
         def sampled(tables: dict[str, pa.Table]) -> None:
             with contextlib.suppress(Busy):  # the next second's sample comes
@@ -188,9 +177,18 @@ def command(argv: list[str]) -> int:
             )
             os._exit(1)
         store.close()
-    if not served:
-        say("bulkscope studio: a server could not be started, or ended by itself; the log above says why", error=True)
-    return 0 if served else 1
+    return served
+
+
+def _store(db: Path) -> Store:
+    try:
+        return Store(db)
+    except StoreLocked as locked:
+        running = runtime.read(db)
+        where = f", a studio at {running.web}" if running else ""
+        raise CannotStart(f"{db} is held by {locked.holder}{where}; end it, or choose another --db") from locked
+    except (OSError, duckdb.Error, storefile.Unfit) as error:
+        raise CannotStart(f"{db} cannot be opened as a store ({error}); choose another --db") from error
 
 
 async def _serve(

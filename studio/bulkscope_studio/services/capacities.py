@@ -1,116 +1,145 @@
-"""Reads what ``analysis.capacity`` needs from a store, and answers ``/api/capacity``."""
+"""What a system sustains: reads what ``analysis.capacity`` needs from a store."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse
 
 from bulkscope_studio.analysis.capacity import capacity as analysis
-from bulkscope_studio.analysis.capacity.capacity import Asked
 from bulkscope_studio.analysis.timeline import facts
-from bulkscope_studio.services import reports
-from bulkscope_studio.services.reports import Unknown, Wrong
-from bulkscope_studio.storage import retention, sql, summaries
+from bulkscope_studio.services import bulks
+from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.services.times import AFTER_NS, SILENT_NS, heard, host_bin_ns
+from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import parse
 
 LAST = "1h"
+QUANTILE = 0.95
+MOST_WORKERS = 1000
+Window = tuple[int, int]
 
 
-def asked(rate: float | None, slo: str | None, quantile: float, model: str | None, workers: int | None) -> Asked:
-    """Return what to predict; ``Wrong`` for numbers that mean nothing."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the capacity is asked of (``bulks``, or the ``last`` time as in ``30m``) and for, as a user writes it.
+
+    ``rate`` in jobs/s, ``slo`` a time such as ``30s``, ``quantile`` of the jobs between 0 and 1. None is the default.
+    """
+
+    bulks: Sequence[str] = ()
+    last: str | None = None
+    rate: float | None = None
+    slo: str | None = None
+    quantile: float | None = None
+    model: str | None = None
+    workers: int | None = None
+
+
+def asked(question: Question) -> analysis.Asked:
+    """Return what to predict; raises ``InvalidQuery`` for what means nothing."""
+    rate, workers = question.rate, question.workers
+    quantile = QUANTILE if question.quantile is None else question.quantile
+    if question.bulks and question.last is not None:
+        raise InvalidQuery("give bulks or a time, not both")
     if rate is not None and not (math.isfinite(rate) and rate > 0):
-        raise Wrong(f"the arrival rate must be jobs per second above 0, such as 1.5, not {rate}")
+        raise InvalidQuery(f"the arrival rate must be jobs per second above 0, such as 1.5, not {rate}")
     if not 0 < quantile < 1:
-        raise Wrong(f"the quantile must be between 0 and 1, such as 0.95, not {quantile}")
-    if workers is not None and not 1 <= workers <= 1000:
-        raise Wrong(f"the number of workers must be from 1 to 1000, not {workers}")
-    return Asked(rate, None if slo is None else seconds(slo), quantile, model, workers)
+        raise InvalidQuery(f"the quantile must be between 0 and 1, such as {QUANTILE}, not {quantile}")
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise InvalidQuery(f"the number of workers must be from 1 to {MOST_WORKERS}, not {workers}")
+    return analysis.Asked(
+        rate, None if question.slo is None else seconds(question.slo), quantile, question.model, workers
+    )  # fmt: skip
 
 
 def seconds(text: str) -> float:
-    """Read a time as in ``--retention``: ``30s``, ``5m``, ``1h``, ``7d``; ``Wrong`` for anything else or too long."""
+    """Read a time as in ``--retention``: ``30s``, ``5m``, ``1h``, ``7d``; raises ``InvalidQuery`` for anything else."""
     try:
-        return retention.duration(text)
+        return parse.duration(text)
     except ValueError as error:
-        raise Wrong(str(error)) from error
+        raise InvalidQuery(str(error)) from error
 
 
-def system_capacity(
-    store: Store, bulks: Sequence[str] = (), last: str | None = None, asked: Asked | None = None,
-    before: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return what the system sustained while ``bulks`` had jobs, else in the ``last`` time of what was recorded.
+def system_capacity(store: Store, question: Question = Question()) -> dict[str, Any]:
+    """Return what the system sustained while bulks had jobs, else in the last time of what was recorded.
 
-    ``Unknown`` for a bulk that is not there, ``Wrong`` where there is nothing to answer from. ``before`` is called with
-    the time, in ns, of which other records are read, before they are.
+    Raises ``NotFound`` for a bulk that is not there, ``InvalidQuery`` where there is nothing to answer from.
     """
-    if bulks and last is not None:
-        raise Wrong("give bulks or a time, not both")
-    bulks = [reports.latest(store) if bulk == "latest" else bulk for bulk in bulks]
-    windows = _of_bulks(store, bulks) if bulks else _of_time(store, LAST if last is None else last)
-    first, until = min(window[0] for window in windows), max(window[1] for window in windows)
-    if before is not None:
-        before(first, until)
+    asked(question)  # what means nothing is said before anything is read
+    named = [bulks.latest(store) if bulk == "latest" else bulk for bulk in question.bulks]
+    question = replace(question, bulks=named)
+    return capacity_of(store, windows(store, question), question)
+
+
+def windows(store: Store, question: Question) -> list[Window]:
+    """Return the times that are looked at, in ns, the earliest first; raises as ``system_capacity``."""
+    if question.bulks:
+        return _of_bulks(store, question.bulks)
+    return _of_time(store, LAST if question.last is None else question.last)
+
+
+def capacity_of(store: Store, looked_at: Sequence[Window], question: Question) -> dict[str, Any]:
+    """Return what the system sustained in these times; the store has what others did in them too."""
     try:
-        found = analysis.capacity(_seen(store, windows, bulks), asked or Asked())
+        found = analysis.capacity(_seen(store, looked_at, question.bulks), asked(question))
     except analysis.UnknownModel as unknown:
-        raise Wrong(str(unknown)) from unknown
-    return analysis.to_json(found, first)
+        raise InvalidQuery(str(unknown)) from unknown
+    return analysis.to_json(found, looked_at[0][0])
 
 
-def _of_bulks(store: Store, bulks: list[str]) -> list[tuple[int, int]]:
-    known = [found for bulk in bulks if (found := summaries.extent(store, bulk)) is not None]
+def _of_bulks(store: Store, named: Sequence[str]) -> list[Window]:
+    known = [extent for bulk in named if (extent := summaries.extent(store, bulk)) is not None]
     bounds = summaries.Extent.around(known).bounds if known else summaries.EVER
-    rows = store.query(sql.load("capacity_windows"), {"bulks": bulks, **bounds}).to_pylist()
+    rows = store.query(sql.load("capacity_windows"), {"bulks": list(named), **bounds}).to_pylist()
     there = {row["bulk"] for row in rows}
-    for name in bulks:
+    for name in named:
         if name not in there:
-            raise reports.unknown(store, name)
+            raise bulks.not_found(store, name)
     # Bulks that ran at the same time are one window: what arrived in both counts once.
-    windows: list[tuple[int, int]] = []
+    found: list[Window] = []
     for row in rows:
-        if windows and row["first_ns"] <= windows[-1][1]:
-            windows[-1] = (windows[-1][0], max(windows[-1][1], row["last_ns"]))
+        if found and row["first_ns"] <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], row["last_ns"]))
         else:
-            windows.append((row["first_ns"], row["last_ns"]))
-    return windows
+            found.append((row["first_ns"], row["last_ns"]))
+    return found
 
 
-def _of_time(store: Store, last: str) -> list[tuple[int, int]]:
-    _, heard = reports.heard(store, time.time_ns())
-    if heard is None:
-        raise Wrong("the store is empty: run a service with 'bulkscope run <command>' and send it a bulk")
-    return [(heard - round(seconds(last) * 1e9), heard)]
+def _of_time(store: Store, last: str) -> list[Window]:
+    _, newest = heard(store, time.time_ns())
+    if newest is None:
+        raise InvalidQuery("the store is empty: run a service with 'bulkscope run <command>' and send it a bulk")
+    return [(newest - round(seconds(last) * 1e9), newest)]
 
 
-def _seen(store: Store, windows: list[tuple[int, int]], bulks: Sequence[str]) -> analysis.Seen:
-    first, last = windows[0][0], max(window[1] for window in windows)
-    listed = {"firsts": [window[0] for window in windows], "lasts": [window[1] for window in windows]}
+def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> analysis.Seen:
+    first, last = looked_at[0][0], max(window[1] for window in looked_at)
+    listed = {"firsts": [window[0] for window in looked_at], "lasts": [window[1] for window in looked_at]}
     attempts = store.query(sql.load("capacity_attempts"), listed)
     if not pc.any(pc.is_valid(attempts["end_ns"])).as_py():
         newest = summaries.newest_done(store)
         hint = "send a bulk first" if newest is None else f"the newest bulk with jobs is {newest!r}"
-        raise Wrong(f"no job ended in that time; {hint}")
-    silent_ns = last - reports.SILENT_NS
+        raise InvalidQuery(f"no job ended in that time; {hint}")
+    silent_ns = last - SILENT_NS
     open_ = pc.and_(pc.is_valid(attempts["start_ns"]), pc.is_null(attempts["end_ns"]))
     silent = attempts.filter(pc.and_(open_, pc.less(attempts["seen_ns"], silent_ns)))["span_id"].to_pylist()
     reader = facts.Reader(first)
-    times = {"first": first, "last": last + reports.AFTER_NS}
+    times = {"first": first, "last": last + AFTER_NS}
     empty = attempts.slice(0, 0)
 
     def rows(name: str, **given: object) -> pa.Table:
         return store.query(sql.load(f"explain_{name}"), times | given)
 
     queue, queue_names = _codes(attempts["queue"], None)
-    bulk, bulk_names = _codes(attempts["bulk_id"], list(dict.fromkeys(bulks)))
+    bulk, bulk_names = _codes(attempts["bulk_id"], list(dict.fromkeys(named)))
     found = facts.Facts(
         id="",
         origin_ns=first,
@@ -121,14 +150,14 @@ def _seen(store: Store, windows: list[tuple[int, int]], bulks: Sequence[str]) ->
         inferences=reader.inferences(store.query(sql.load("capacity_inferences"), listed)),
         requests=reader.requests(store.query(sql.load("report_requests"), {"bulk": "", **summaries.EVER})),
         workers=reader.workers(store.query(sql.load("capacity_workers"), listed)),
-        hosts=reader.hosts(rows("hosts", bin_ns=max(10**9, (last - first) // reports.MOST_SAMPLES))),
+        hosts=reader.hosts(rows("hosts", bin_ns=host_bin_ns(first, last))),
         drops=None,
         lost=(),
         **reader.names(),
     )
     return analysis.Seen(
         found, queue, queue_names, bulk, bulk_names,
-        tuple(((begin - first) / 1e9, (end - first) / 1e9) for begin, end in windows),
+        tuple(((begin - first) / 1e9, (end - first) / 1e9) for begin, end in looked_at),
     )  # fmt: skip
 
 
@@ -137,30 +166,6 @@ def _codes(column: pa.ChunkedArray, names: list[str] | None) -> tuple[facts.Code
     known = pc.drop_null(pc.unique(column)) if names is None else pa.array(names, pa.string())
     index = pc.fill_null(pc.index_in(pc.cast(column, pa.string()), value_set=known, skip_nulls=True), -1)
     return index.to_numpy().astype(np.int64), tuple(known.to_pylist())
-
-
-def capacity_routes(store: Store) -> APIRouter:
-    """Return ``/capacity``, to be included under ``/api``."""
-    routes = APIRouter()
-
-    def answer(
-        bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,
-        slo: str | None = None, quantile: float = 0.95, model: str | None = None, workers: int | None = None,
-    ) -> JSONResponse:  # fmt: skip
-        try:
-            wanted = asked(rate, slo, quantile, model, workers)
-            return JSONResponse(system_capacity(store, bulk or (), last, wanted))
-        except Unknown as unknown:
-            return JSONResponse(unknown.answer, 404)
-        except Wrong as wrong:
-            return JSONResponse({"error": str(wrong)}, 400)
-
-    def progress(bulk: str) -> JSONResponse:
-        return JSONResponse(bulk_progress(store, bulk))
-
-    routes.add_api_route("/capacity", answer)
-    routes.add_api_route("/capacity/progress", progress)
-    return routes
 
 
 def bulk_progress(store: Store, bulk: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkscope import conventions as c
+from bulkscope_studio.elastic.streams import VERDICTS
 from bulkscope_studio.setup import links
 
 Json = dict[str, Any]
@@ -51,7 +52,6 @@ RESOURCE_TYPES: dict[str, str] = {attribute.name: attribute.type for attribute i
 
 OURS = "bulkscope"  # prefix of everything that we name
 BULK_DASHBOARD = f"{OURS}-bulk"
-VERDICTS = f"{OURS}-verdicts"  # the data stream that `bulkscope explain --publish` writes to
 _DURATION = re.compile(r"(\d+)(nanos|micros|ms|s|m|h|d)")
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DASHBOARD_ID = re.compile(rf"{OURS}-[a-z0-9][a-z0-9-]*")

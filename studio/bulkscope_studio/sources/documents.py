@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from bulkscope import conventions as c
 from bulkscope_studio.elastic.esql import Columns
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.storage import credible, tables, workers
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.values import dump
 
 MILLISECOND_NS = 10**6
 
@@ -48,7 +48,7 @@ SPAN = {
     **_RESOURCE, _TOLD_PID: f"attributes.{c.PROCESS_PID}", **{name: f"attributes.{name}" for name in _QUEUES},
     **{
         column: f"attributes.{name}"
-        for name, column in otlp_decode.SPAN_ATTRIBUTES.items()
+        for name, column in tables.SPAN_ATTRIBUTES.items()
         if column not in SHOWN_ONLY
     },
 }  # fmt: skip
@@ -165,7 +165,7 @@ def _resources(page: Columns, columns: Mapping[str, str], told: list[Any], found
 
 def resource_of(said: Row) -> Row:
     """Return the row of ``resources`` of attributes: whatever else was said, what agrees in these has the same id."""
-    text = otlp_decode.dump(said)
+    text = dump(said)
     # 12 digits, which DuckDB keeps in the column itself.
     return {"resource_id": hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), "attributes": text}
 
@@ -205,7 +205,7 @@ def proofs(page: Columns) -> Iterator[Row]:
     """Yield rows of ``logs`` for when each job first and last said a count of kills for memory."""
     for row in _rows(page, dict(zip(page, page, strict=True))):
         _name(row)
-        said = {"event_name": c.EVENT_JOB_HEARTBEAT, "attributes": otlp_decode.dump({c.OOM_KILLS: row["kills"]})}
+        said = {"event_name": c.EVENT_JOB_HEARTBEAT, "attributes": dump({c.OOM_KILLS: row["kills"]})}
         for time_ns in {row["first_ns"], row["seen_ns"]}:
             yield row | said | {"time_ns": time_ns}
 
@@ -224,7 +224,7 @@ def sample(row: Row, name: str, attribute: str) -> Row:
     """Return a sample of a host (time_ms, host_name, state, value) as a row of ``points``."""
     return row | {
         "time_ns": row["time_ms"] * MILLISECOND_NS, "name": name, "type": "gauge",
-        "attributes": otlp_decode.dump({attribute: row["state"]}),
+        "attributes": dump({attribute: row["state"]}),
     }  # fmt: skip
 
 

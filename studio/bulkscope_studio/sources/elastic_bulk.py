@@ -11,16 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from bulkscope import conventions as c
-from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.elastic import esql
 from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.elastic.streams import HOSTS, LOGS, TRACES
 from bulkscope_studio.sources import documents
 from bulkscope_studio.sources.documents import MILLISECOND_NS, Row
 from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text import wording
 
-TRACES, LOGS, HOSTS = "traces-*.otel-*", "logs-*.otel-*", "metrics-hostmetricsreceiver.otel-*"
 MINUTE_MS = 60_000
 SAMPLED_EVERY_MS = 10_000  # collector-config.yaml
 # A span is found by its start: one that is longer than this and began before a window is not seen in it.
@@ -204,11 +203,11 @@ class Loader:
             ]
         documents.insert(self._store, "points", rows)
 
-    def add_beside(self, first_ns: int, last_ns: int) -> None:
-        """Add what ``api.bulk_explanation`` reads beside the bulk, from ``first_ns`` to ``last_ns``."""
+    def add_beside(self, first_ns: int, last_ns: int, begin_ns: int) -> None:
+        """Add what others did from ``first_ns`` to ``last_ns``, and of the bulk's hosts from ``begin_ns`` on."""
         self._add_other_events(first_ns, last_ns)
         self._add_other_spans(first_ns, last_ns)
-        first, last = (first_ns + facts.HISTORY_NS) // MILLISECOND_NS, last_ns // MILLISECOND_NS
+        first, last = begin_ns // MILLISECOND_NS, last_ns // MILLISECOND_NS
         for metric in (*_SHARES, *_AMOUNTS):
             documents.insert(self._store, "points", self._samples(metric, first, last))
         # By their times alone: silence tells of nothing before the first record of all, or after the last.

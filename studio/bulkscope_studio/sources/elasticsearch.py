@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from bulkscope import conventions as c
+from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
-from bulkscope_studio.elastic.client import Client, Trouble
-from bulkscope_studio.services import reports
-from bulkscope_studio.sources.elastic_bulk import TRACES, Loader, notes
+from bulkscope_studio.elastic.client import Client
+from bulkscope_studio.elastic.streams import TRACES
+from bulkscope_studio.services import bulks, capacities, comparisons, explanations, reports, sides
+from bulkscope_studio.sources.elastic_bulk import Loader, notes
+from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
 from bulkscope_studio.storage.store import Store
 
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
@@ -32,38 +37,100 @@ _BULKS = {
 
 
 def client() -> Client:
-    """Return a client of ELASTICSEARCH_URL with what ``setup.environment.credentials`` finds, which may be nothing."""
+    """Return a client of ELASTICSEARCH_URL with what ``environment.credentials`` finds, which may be nothing."""
     url = environment.address(os.environ, "ELASTICSEARCH_URL", environment.ELASTICSEARCH)
     return Client("Elasticsearch", url, environment.credentials(os.environ), "ELASTICSEARCH_URL")
 
 
-class Elastic:
-    """Reads the data streams that the Collector writes. Raises ``Trouble`` when Elasticsearch cannot be asked."""
+@contextmanager
+def told() -> Iterator[None]:
+    """Raise what is wrong with Elasticsearch as the trouble of a source."""
+    try:
+        yield
+    except http.Trouble as error:
+        raise Trouble(str(error)) from error
+
+
+class ElasticsearchSource:
+    """Reads the data streams that the Collector writes. Of kept runs there are none."""
 
     def __init__(self, asked: Client) -> None:
-        self._client = asked
+        self.client = asked
 
-    def bulks(self) -> list[dict[str, Any]]:
-        """Return every bulk (the newest 10,000), newest first, as ``api.list_bulks``."""
-        known = esql.fields(self._client, TRACES)
-        if f"attributes.{c.BULK_ID}" not in known:
-            return []
-        absent = [(path, kind) for path, kind in _BULKS.items() if path not in known]
-        found = esql.query(self._client, "bulks", {}, absent, rows=esql.ROWS)
-        rows = []
-        for row in pa.table(found).to_pylist():
-            models = row["models"] if isinstance(row["models"], list) else [row["models"]]
-            start_ns = row["start_ms"] * 10**6
-            row["end_ns"] = max(row["end_ns"] or start_ns, start_ns)  # a duration beyond 64 bits makes none
-            rows.append(
-                {
-                    "id": row["bulk"], "start_ns": start_ns, "end_ns": row["end_ns"], "jobs": row["jobs"],
-                    "done": row["done"], "failed": row["failed"],
-                    "models": sorted(model for model in models if model is not None),
-                    "duration_s": (row["end_ns"] - start_ns) / 1e9,
-                }
-            )  # fmt: skip
-        return rows
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[ElasticsearchSource]:
+        """Give the source that the environment names; raises ``Trouble``."""
+        with told():
+            yield cls(client())
+
+    @property
+    def place(self) -> str:
+        return self.client.url
+
+    def bulks(self) -> list[Answer]:
+        """Return the newest 10,000 bulks, newest first."""
+        with told():
+            known = esql.fields(self.client, TRACES)
+            if f"attributes.{c.BULK_ID}" not in known:
+                return []
+            absent = [(path, kind) for path, kind in _BULKS.items() if path not in known]
+            found = esql.query(self.client, "bulks", {}, absent, rows=esql.ROWS)
+        return [_listed(row) for row in pa.table(found).to_pylist()]
+
+    def report(self, bulk: str) -> Answer:
+        with self._answering(bulk) as (bulk_id, store, more):
+            own = bulks.own(store, bulk_id)
+            more.add_shares(*own.window)
+            return _noted(reports.report_of(store, own), more)
+
+    def explanation(self, bulk: str) -> Answer:
+        """Return why a bulk took as long as it did; what was dropped on the way is not known here."""
+        with self._answering(bulk) as (bulk_id, store, more):
+            beside = explanations.beside(store, bulk_id)
+            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            return _noted(explanations.explanation_of(store, beside, drops_known=False), more)
+
+    def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
+        among = _Sides(self)
+        with told():
+            found = comparisons.compare(among, a, b, models)
+        return found | {"notes": notes(sum(among.repeated.values(), Counter()))}
+
+    def capacity(self, question: Question) -> Answer:
+        """Return what the system sustained while one bulk had jobs."""
+        capacities.asked(question)  # what means nothing is said before anything is read
+        if len(question.bulks) != 1:
+            raise Unnamed("from Elasticsearch one bulk at a time is read: name one")
+        with self._answering(question.bulks[0]) as (bulk_id, store, more):
+            asked = replace(question, bulks=[bulk_id])
+            windows = capacities.windows(store, asked)
+            first, last = windows[0][0], max(window[1] for window in windows)
+            more.add_beside(first, last, first)
+            found = capacities.capacity_of(store, windows, asked)
+        for pool in found["pools"][:1]:
+            pool["notes"] += more.notes()
+        return found
+
+    def runs(self) -> list[Answer]:
+        return []
+
+    def run(self, name: str) -> Answer:
+        raise NotFound(name, [], "run")
+
+    def keep(self, name: str, bulks: Sequence[str], replace: bool = False) -> Answer:
+        raise InvalidQuery("runs are kept beside the studio's file, from what is in it: leave --source out")
+
+    def drop(self, name: str) -> Answer:
+        raise NotFound(name, [], "run")
+
+    def named(self, bulk: str) -> str:
+        """Return the id of the bulk that is named, by an id or as ``latest``."""
+        return bulks.newest(self.bulks()) if bulk == "latest" else bulk
+
+    def not_found(self, bulk: str) -> NotFound:
+        """Return what says that there is no such bulk."""
+        return NotFound(bulk, bulks.nearest(bulk, [row["id"] for row in self.bulks()]))
 
     @contextmanager
     def loaded(self, bulk_id: str) -> Iterator[tuple[Store, Loader]]:
@@ -76,39 +143,54 @@ class Elastic:
             store = Store(Path(":memory:"))
             try:
                 store.connection().execute("SET GLOBAL temp_directory = ?", [folder])
-                yield store, Loader(self._client, store, bulk_id)
+                yield store, Loader(self.client, store, bulk_id)
             finally:
                 store.close()
 
-    def report(self, bulk_id: str) -> dict[str, Any] | None:
-        """Return the report of one bulk as ``api.bulk_report`` makes it; None when Elasticsearch has none of it."""
-        with self.loaded(bulk_id) as (store, more):
-            return _noted(reports.bulk_report(store, bulk_id, more.add_shares), more)
-
-    def explanation(self, bulk_id: str) -> dict[str, Any] | None:
-        """Return why one bulk took as long as it did, as ``api.bulk_explanation`` does; None when there is none of it.
-
-        What was dropped on the way is not known here.
-        """
-        with self.loaded(bulk_id) as (store, more):
-            return _noted(reports.bulk_explanation(store, bulk_id, before=more.add_beside, drops_known=False), more)
+    @contextmanager
+    def _answering(self, bulk: str) -> Iterator[tuple[str, Store, Loader]]:
+        bulk_id = self.named(bulk)
+        try:
+            with told(), self.loaded(bulk_id) as (store, more):
+                yield bulk_id, store, more
+        except NotFound as error:  # the store knows no other bulk
+            raise self.not_found(bulk_id) from error
 
 
-def _noted(answer: dict[str, Any] | None, more: Loader) -> dict[str, Any] | None:
-    if answer is not None:
-        answer["notes"] = [*answer["notes"], *more.notes()]
+class _Sides:
+    """What is compared. ``repeated`` counts what came more than once, by bulk: one may be read for both sides."""
+
+    def __init__(self, source: ElasticsearchSource) -> None:
+        self._source = source
+        self.repeated: dict[str, Counter[str]] = {}
+
+    def bulk(self, name: str) -> sides.Tables | None:
+        with self._source.loaded(name) as (store, more):
+            self.repeated[name] = more.repeated
+            return sides.tables(store, name)
+
+    def run(self, name: str) -> None:
+        return None
+
+    def latest(self) -> str:
+        return self._source.named("latest")
+
+    def names(self) -> list[str]:
+        return [row["id"] for row in self._source.bulks()]
+
+
+def _listed(row: dict[str, Any]) -> Answer:
+    """Return a row of ``bulks.esql`` as ``bulks.list_bulks`` does."""
+    models = row["models"] if isinstance(row["models"], list) else [row["models"]]
+    start_ns = row["start_ms"] * 10**6
+    end_ns = max(row["end_ns"] or start_ns, start_ns)  # a duration beyond 64 bits makes none
+    return {
+        "id": row["bulk"], "start_ns": start_ns, "end_ns": end_ns, "jobs": row["jobs"], "done": row["done"],
+        "failed": row["failed"], "models": sorted(model for model in models if model is not None),
+        "duration_s": (end_ns - start_ns) / 1e9,
+    }  # fmt: skip
+
+
+def _noted(answer: Answer, more: Loader) -> Answer:
+    answer["notes"] = [*answer["notes"], *more.notes()]
     return answer
-
-
-def of_bulk(
-    asked: Client, bulk_id: str, read: Callable[[Elastic, str], dict[str, Any] | None]
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return what ``read`` makes of a bulk (``latest``: the newest with jobs), or None and ids that look like it."""
-    source = Elastic(asked)
-    if bulk_id == "latest":
-        bulk_id = reports.newest(source.bulks())
-    found = read(source, bulk_id)
-    return found, [] if found is not None else reports.nearest(bulk_id, [row["id"] for row in source.bulks()])
-
-
-__all__ = ["Elastic", "Trouble", "client", "notes", "of_bulk"]

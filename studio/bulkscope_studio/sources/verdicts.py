@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 from bulkscope_studio.elastic import esql
 from bulkscope_studio.elastic.client import Client, Trouble
-from bulkscope_studio.services import reports
-from bulkscope_studio.setup.plan import VERDICTS
-from bulkscope_studio.sources import elasticsearch
+from bulkscope_studio.elastic.streams import VERDICTS
+from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource, told
+from bulkscope_studio.sources.source import InvalidQuery, NotFound
 
 SCHEMA = "bulkscope.verdict/1"
+STREAM = VERDICTS
 LOOKS = 5  # of several runs at once one gets on each time
 PAUSE_S = 0.5  # a document is found a second after it was written at the latest; writers wait for that
 _HITS = {"hits": {"hits": [{"_index": str, "_source": dict, "_seq_no": int, "_primary_term": int}]}}
@@ -88,12 +90,16 @@ def identity(bulk: str) -> str:
     return hashlib.sha256(bulk.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def judged(source: elasticsearch.Elastic, bulk: str) -> Document | None:
+def judged(source: ElasticsearchSource, bulk: str) -> Document | None:
     """Return the document of a bulk as Elasticsearch has it now; None where there is nothing of it to judge."""
-    with source.loaded(bulk) as (store, more):
-        report = reports.bulk_report(store, bulk)
-        explanation = reports.bulk_explanation(store, bulk, before=more.add_beside, drops_known=False)
-    return None if report is None or explanation is None else document(report, explanation)
+    try:
+        with source.loaded(bulk) as (store, more):
+            beside = explanations.beside(store, bulk)
+            report = reports.report_of(store, beside.bulk)
+            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            return document(report, explanations.explanation_of(store, beside, drops_known=False))
+    except NotFound:
+        return None
 
 
 def publish(client: Client, found: Document, now_s: float) -> State:
@@ -105,7 +111,7 @@ def publish(client: Client, found: Document, now_s: float) -> State:
             client.sleep(PAUSE_S)
         there = _there(client, name)
         if there is None:
-            path = f"/{VERDICTS}/_create/{name}?refresh=wait_for&require_data_stream=true"
+            path = f"/{STREAM}/_create/{name}?refresh=wait_for&require_data_stream=true"
         elif _says(there["_source"]) == _says(body):
             return "unchanged"
         else:
@@ -123,7 +129,7 @@ def publish(client: Client, found: Document, now_s: float) -> State:
 
 def _there(client: Client, name: str) -> Document | None:
     query = {"query": {"ids": {"values": [name]}}, "seq_no_primary_term": True, "sort": [{"published": "desc"}]}
-    answer = client.request("POST", f"/{VERDICTS}/_search", query, allowed=(404,))
+    answer = client.request("POST", f"/{STREAM}/_search", query, allowed=(404,))
     if answer.status == 404:
         raise _missing(client)
     hits: list[Document] = answer.like(_HITS)["hits"]["hits"]
@@ -136,15 +142,30 @@ def _says(document: Document) -> Document:
 
 
 def _missing(client: Client) -> Trouble:
-    return Trouble(
-        f"there is no data stream {VERDICTS} at {client.url}; 'bulkscope setup --only elasticsearch' makes it"
-    )
+    return Trouble(f"there is no data stream {STREAM} at {client.url}; 'bulkscope setup --only elasticsearch' makes it")
 
 
-def publish_all(client: Client, bulks: list[str]) -> Iterator[Published]:
-    """Judge and publish each of ``bulks``, one after the other."""
-    source = elasticsearch.Elastic(client)
+def named(source: ElasticsearchSource, bulk: str) -> list[str]:
+    """Return the id of one bulk, as a list of what is to publish; raises ``NotFound``."""
+    bulk_id = source.named(bulk)
+    if bulk_id not in (row["id"] for row in source.bulks()):
+        raise source.not_found(bulk_id)
+    return [bulk_id]
+
+
+def ended(source: ElasticsearchSource, last: str) -> list[str]:
+    """Return the ids of the bulks that ended in the ``last`` time, as in ``30m``, the oldest first."""
+    try:
+        since_ns = time.time_ns() - int(capacities.seconds(last) * 1e9)
+    except InvalidQuery as error:
+        raise InvalidQuery(f"--last: {error}") from error
+    return [row["id"] for row in reversed(source.bulks()) if row["end_ns"] >= since_ns]
+
+
+def publish_all(source: ElasticsearchSource, bulks: list[str]) -> Iterator[Published]:
+    """Judge and publish each of ``bulks``, one after the other; raises the ``Trouble`` of a source."""
     for bulk in bulks:
-        found = judged(source, bulk)
-        state: State = "nothing to judge" if found is None else publish(client, found, time.time())
+        with told():
+            found = judged(source, bulk)
+            state: State = "nothing to judge" if found is None else publish(source.client, found, time.time())
         yield Published(bulk, state, None if found is None else found["verdict"]["title"])

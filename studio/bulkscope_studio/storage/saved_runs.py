@@ -48,6 +48,10 @@ class Exists(Trouble):
     """There is a run of that name already."""
 
 
+class Unwritable(Trouble):
+    """The run cannot be written, through no fault of who asked."""
+
+
 class Unknown(Trouble):
     """There is no run of that name."""
 
@@ -116,7 +120,7 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
             else:
                 _link(partial, path)
     except OSError as error:
-        raise Trouble(f"the run {name!r} cannot be written to {path.parent}: {error}") from error
+        raise Unwritable(f"the run {name!r} cannot be written to {path.parent}: {error}") from error
     return _run(path)
 
 

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from bulkscope_studio.storage import retention
+from bulkscope_studio.text import parse
 
 HERE = ("127.0.0.1", "localhost", "::1")
 MOST_STEPS = 200
@@ -57,7 +57,7 @@ def _allowed(words: str) -> Any:
 
 
 def _seconds(found: object) -> float | None:
-    return retention.duration(found) if isinstance(found, str) else float("nan")
+    return parse.duration(found) if isinstance(found, str) else float("nan")
 
 
 def _sorted(found: list[Any]) -> list[Any]:

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import httpx
 import numpy as np
 
 from bulkscope_studio.rendering.capacity import enough, interval
 from bulkscope_studio.rendering.output import lines, say
 from bulkscope_studio.sources import resolve
-from bulkscope_studio.storage import address
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.sources.source import InvalidQuery, Question, Trouble
+from bulkscope_studio.sources.studio import StudioSource
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep.children import Children, Ended, Stopped
 from bulkscope_studio.sweep.plan import Plan, Step
@@ -43,7 +41,7 @@ MOST_OPEN = 100
 # Of a step's requests; a few refusals are news, many leave no step to measure.
 MOST_REFUSED = 0.1
 POLL_S = 1.0
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+MOST_SAID = 300  # bytes of a refusal
 
 __all__ = ["SCHEMA", "Failed", "Stopped", "run"]
 
@@ -59,20 +57,22 @@ def run(
     path: Path, db: Path, *, restart: bool = False, model: str | None = None, slo: float | None = None,
     quantile: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run what is left of the plan and return what was found; ``source.Trouble`` for a plan that cannot be run.
+    """Run what is left of the plan and return what was found.
 
+    Raises ``InvalidQuery`` for a plan that cannot be run, ``Trouble`` where no studio runs,
     ``Failed`` when the system under test does not do its part, ``Stopped`` after a signal: in both cases every process
     that was started has ended.
     """
     try:
         plan = sweep_plan.read(path)
     except sweep_plan.Bad as bad:
-        raise resolve.Trouble(f"{path}: {bad}") from bad
-    studio = address.read(db)
-    if studio is None:
-        raise resolve.Trouble(f"no studio runs on {db}: start 'bulkscope studio --db {db}' in another terminal")
+        raise InvalidQuery(f"{path}: {bad}") from bad
+    with resolve.running(db, _warn) as studio:
+        if studio is None:
+            raise Trouble(f"no studio runs on {db}: start 'bulkscope studio --db {db}' in another terminal")
+        receiver = studio.receiver
     with _State.of(path, plan, restart) as state:
-        sweep = _Sweep(plan, db, studio, state)
+        sweep = _Sweep(plan, db, receiver, state)
         sweep.run()
         return _result(
             plan, sweep, model or plan.model, plan.slo if slo is None else slo, quantile or plan.quantile
@@ -96,7 +96,7 @@ class _State:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise resolve.Trouble(f"another sweep of this plan is running: {place} is locked") from error
+                raise Trouble(f"another sweep of this plan is running: {place} is locked") from error
             state = cls(file, plan)
             state._read(place, restart)
             yield state
@@ -121,7 +121,7 @@ class _State:
             except (ValueError, KeyError, TypeError):
                 continue
         if digest is not None and digest != self.plan.digest and not restart:
-            raise resolve.Trouble(
+            raise Trouble(
                 f"the plan or its prompts have changed since the steps in {place} were done; --restart repeats them"
             )
         if restart or digest is None:
@@ -165,9 +165,14 @@ class _Sent:
 class _Sweep:
     """The steps that are left, one after the other."""
 
-    def __init__(self, plan: Plan, db: Path, studio: address.Runtime, state: _State) -> None:
-        self.plan, self.db, self.studio, self.state = plan, db, studio, state
+    def __init__(self, plan: Plan, db: Path, receiver: str, state: _State) -> None:
+        self.plan, self.db, self.receiver, self.state = plan, db, receiver, state
         self.notes: list[str] = []
+        # No proxy: it is the service that is measured. Each request has a connection of its own, as clients' have.
+        self._client = httpx.Client(
+            timeout=REQUEST_S, trust_env=False, follow_redirects=True,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )  # fmt: skip
         self._deadline = time.monotonic() + plan.limit
 
     def run(self) -> None:
@@ -243,13 +248,13 @@ class _Sweep:
         )  # fmt: skip
 
     def _sustained(self, bulk: str, workers: int) -> float | None:
-        level = _now(_ask(self.db, [bulk], {"workers": workers}), self.plan.model)
+        level = _now(_ask(self.db, Question([bulk], workers=workers)), self.plan.model)
         return None if level is None or level["rate_per_s"] is None else float(level["rate_per_s"]["value"])
 
     def _join(self, wanted: int, workers: Children) -> None:
         plan = self.plan
         env = dict(os.environ) | dict(plan.workers.environment)
-        env.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", self.studio.otlp_http)
+        env.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", self.receiver)
         # How long a worker was there is known to one export.
         env.setdefault("OTEL_METRIC_EXPORT_INTERVAL", "1000")
         env.setdefault("PYTHONUNBUFFERED", "1")
@@ -307,7 +312,7 @@ class _Sweep:
     def _request(self, bulk: str, n: int, prompts: list[str], sent: _Sent) -> None:
         problem = "it could not be sent"
         try:
-            problem = _problem(self._made(bulk, n, prompts))
+            problem = self._problem(bulk, n, prompts)
         finally:
             # Whatever happened: the step waits until none is open.
             with sent.lock:
@@ -318,20 +323,21 @@ class _Sweep:
                 else:
                     sent.accepted += len(prompts)
 
-    def _made(self, bulk: str, n: int, prompts: list[str]) -> urllib.request.Request:
+    def _problem(self, bulk: str, n: int, prompts: list[str]) -> str:
+        """Send a request; return what went wrong, or nothing."""
         plan = self.plan
         fields = {"bulk_id": bulk, "request_id": f"{bulk}-{n + 1}", "prompts": prompts, "prompt": prompts[0]}
         quoted = {name: urllib.parse.quote(str(fields[name]), safe="") for name in ("bulk_id", "request_id")}
         # The id travels in W3C baggage too: a service may refuse one body id twice, or make its own.
-        headers = {
-            "Content-Type": "application/json",
-            "baggage": f"bulk.id={quoted['bulk_id']}",
-            **plan.request.headers,
-        }
-        body = json.dumps(sweep_plan.fill(plan.request.body, fields)).encode()
-        return urllib.request.Request(
-            sweep_plan.fill(plan.request.url, quoted), body, headers, method=plan.request.method
-        )
+        request = plan.request
+        headers = {"Content-Type": "application/json", "baggage": f"bulk.id={quoted['bulk_id']}", **request.headers}
+        body = json.dumps(sweep_plan.fill(request.body, fields)).encode()
+        url = sweep_plan.fill(request.url, quoted)
+        try:
+            with self._client.stream(request.method, url, content=body, headers=headers) as answer:
+                return _refusal(answer) if answer.is_error else _read(answer)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
 
     def _drain(self, bulk: str, jobs: int, workers: Children) -> None:
         """Wait until the store has the end of all jobs."""
@@ -342,34 +348,43 @@ class _Sweep:
                 raise Failed(
                     f"after {seconds(self.plan.drain)} {part(ended, jobs, 'job')} of {bulk} have ended in the store; "
                     "if they take longer, raise drain; else check that API and workers run under 'bulkscope run', that "
-                    f"one prompt makes one job, and that they send to {self.studio.otlp_http}"
+                    f"one prompt makes one job, and that they send to {self.receiver}"
                 )
             time.sleep(POLL_S)
 
     def _progress(self, bulk: str) -> dict[str, int]:
-        path = "/api/capacity/progress?" + urllib.parse.urlencode({"bulk": bulk})
-        return dict(resolve.studio(self.db, path, _gone))
+        with _studio(self.db) as studio:
+            return studio.progress(bulk)
 
 
-def _problem(request: urllib.request.Request) -> str:
-    """Send it; return what went wrong, or nothing."""
-    try:
-        with _OPENER.open(request, timeout=REQUEST_S) as answer:
-            answer.read()
-    except urllib.error.HTTPError as error:
-        try:
-            return f"{error.code}: {error.read(300).decode(errors='replace')}"
-        except (OSError, http.client.HTTPException):  # the status came, and not all of the body
-            return str(error)
-    except http.client.HTTPException as error:  # such as another protocol's answer; neither of the two below
-        return repr(error)
-    except (OSError, ValueError) as error:
-        return str(error) or repr(error)
+def _read(answer: httpx.Response) -> str:
+    for _ in answer.iter_raw():  # to its end: an answer that breaks off is none
+        pass
     return ""
 
 
-def _gone(_: Store) -> Any:
-    raise Failed("the studio has ended; start it again, and the same command continues")
+def _refusal(answer: httpx.Response) -> str:
+    """Return the status of a refusal and how its body begins, as far as that came."""
+    said = b""
+    with contextlib.suppress(httpx.HTTPError):
+        for part_of_it in answer.iter_bytes():
+            said += part_of_it
+            if len(said) >= MOST_SAID:
+                break
+    return f"{answer.status_code}: {said[:MOST_SAID].decode(errors='replace') or answer.reason_phrase}"
+
+
+@contextlib.contextmanager
+def _studio(db: Path) -> Iterator[StudioSource]:
+    """Give the studio that runs now: it may have been started again since the sweep began."""
+    with resolve.running(db, _warn) as studio:
+        if studio is None:
+            raise Failed("the studio has ended; start it again, and the same command continues")
+        yield studio
+
+
+def _warn(message: str) -> None:
+    _tell(message)
 
 
 def _prompts(plan: Plan, bulk: str, jobs: int) -> list[str]:
@@ -402,10 +417,9 @@ def _tell(line: str) -> None:
     say(f"sweep: {line}", error=True)
 
 
-def _ask(db: Path, bulks: Sequence[str], given: dict[str, object]) -> dict[str, Any]:
-    asked = [("bulk", bulk) for bulk in bulks]
-    asked += [(name, str(value)) for name, value in given.items() if value is not None]
-    return dict(resolve.studio(db, "/api/capacity?" + urllib.parse.urlencode(asked), _gone))
+def _ask(db: Path, question: Question) -> dict[str, Any]:
+    with _studio(db) as studio:
+        return studio.capacity(question)
 
 
 def _now(found: dict[str, Any], model: str | None) -> dict[str, Any] | None:
@@ -424,7 +438,7 @@ def _result(plan: Plan, sweep: _Sweep, model: str | None, slo: float | None, qua
     _tell("fitting")
     steps = [step for step in plan.steps if step.key in sweep.state.done]
     bulks = {step.key: str(sweep.state.done[step.key]["bulk"]) for step in steps}
-    capacity = _ask(sweep.db, list(bulks.values()), {"model": model, "quantile": quantile})
+    capacity = _ask(sweep.db, Question(list(bulks.values()), model=model, quantile=quantile))
     measured = {bulk["id"]: bulk for pool in capacity["pools"] for bulk in pool["bulks"]}
     notes = list(sweep.notes)
     rows = []
@@ -443,9 +457,8 @@ def _result(plan: Plan, sweep: _Sweep, model: str | None, slo: float | None, qua
         if step.rate is not None and bulk["rate_per_s"] is not None:
             # From the jobs at once where there are some: then the waits measured here are not what they are held to.
             closed = bulks.get(Step(step.workers, None, 0).key, bulks[step.key])
-            forecast = _ask(
-                sweep.db, [closed], {"rate": bulk["rate_per_s"], "workers": bulk["places"], "model": model}
-            )["pools"][0]["forecast"]
+            question = Question([closed], rate=bulk["rate_per_s"], workers=bulk["places"], model=model)
+            forecast = _ask(sweep.db, question)["pools"][0]["forecast"]
             expected = None if forecast["wait"] is None else forecast["wait"]["p95_s"]
         rows.append(
             {
@@ -485,7 +498,7 @@ def _recommendation(
     if slo is None:
         return found, words + ". Give slo to get the arrival rate that keeps a queue wait."
     there = [row["bulk"] for row in rows if row["places"] == places]
-    asked = _ask(db, there, {"slo": f"{slo:.9f}s", "quantile": quantile, "workers": places, "model": model})
+    asked = _ask(db, Question(there, slo=f"{slo:.9f}s", quantile=quantile, workers=places, model=model))
     highest = asked["pools"][0]["highest_rate"]
     found["highest"] = highest
     goal = f"{percent(quantile)} of the queue waits under {seconds(slo)}"

@@ -39,17 +39,13 @@ def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login
     with _without("redis", "valkey"):
         from nicegui import ui
 
-    from bulkscope_studio.server import drops, unwell
+    from bulkscope_studio.server import api
     from bulkscope_studio.server.anyid import let_mounts_through
     from bulkscope_studio.server.pages import bulks, capacity, compare, explain, inference, logs, overview, trace
     from bulkscope_studio.server.pages.data import Data
-    from bulkscope_studio.services import reports
 
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None)
-    app.include_router(reports.router(store))
-    app.add_exception_handler(Exception, reports.failed)
-    unwell.install(app, store)
-    drops.install(app, store, status)
+    api.install(app, store, status)
     data = Data(store, status)
     for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)

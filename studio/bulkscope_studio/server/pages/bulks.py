@@ -15,7 +15,7 @@ from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services import figures
 from bulkscope_studio.services.figures import Distribution, Figures, Inferences
-from bulkscope_studio.services.reports import SILENT_NS
+from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage.summaries import Extent
 from bulkscope_studio.text import wording
 

@@ -12,7 +12,8 @@ from nicegui import ui
 from bulkscope_studio.rendering import capacity
 from bulkscope_studio.server.pages import charts, fmt, layout
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.services import capacities
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.text import wording
 
 FIELDS = {
@@ -36,13 +37,11 @@ def register(data: Data) -> None:
             _form({"bulk": ",".join(bulks)} | given)
             try:
                 found = await layout.computed(lambda: _ask(data, bulks, given))
-            except reports.Unknown as unknown:
+            except NotFound as unknown:
                 with layout.card("No such bulk"):
-                    near = unknown.answer["nearest"]
-                    ui.label(str(unknown)).classes("bs-wrap")
-                    ui.label("Nearest: " + ", ".join(near) if near else "The store holds no bulk yet.")
+                    layout.nearest(unknown)
                 return
-            except reports.Wrong as wrong:
+            except InvalidQuery as wrong:
                 with layout.card("No answer").mark("problem"):
                     ui.label(str(wrong)).classes("bs-wrap bs-error")
                 return
@@ -53,14 +52,15 @@ def register(data: Data) -> None:
 def _ask(data: Data, bulks: Sequence[str], given: Mapping[str, str]) -> dict[str, Any]:
     try:
         rate = float(given["rate"]) if given["rate"] else None
-        quantile = float(given["quantile"]) if given["quantile"] else 0.95
+        quantile = float(given["quantile"]) if given["quantile"] else None
         workers = int(given["workers"]) if given["workers"] else None
     except ValueError as error:
-        raise reports.Wrong(
+        raise InvalidQuery(
             f"arrival rate and share are numbers, concurrency slots are a whole number: {error}"
         ) from error
-    asked = capacities.asked(rate, given["slo"] or None, quantile, given["model"] or None, workers)
-    return capacities.system_capacity(data.store, bulks, given["last"] or None, asked)
+    last, slo, model = (given[name] or None for name in ("last", "slo", "model"))
+    question = capacities.Question(bulks, last, rate, slo, quantile, model, workers)
+    return capacities.system_capacity(data.store, question)
 
 
 def _form(values: Mapping[str, str]) -> None:

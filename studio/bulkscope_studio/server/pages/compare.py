@@ -12,8 +12,10 @@ from nicegui import ui
 from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.services import comparisons, reports
-from bulkscope_studio.storage import saved_runs
+from bulkscope_studio.services import bulks as bulk_list
+from bulkscope_studio.services import comparisons, runs
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.text import wording
 
 # Names to choose from; older bulks can be typed.
@@ -29,7 +31,7 @@ def register(data: Data) -> None:
     async def page(a: str = "", b: str = "") -> None:
         with layout.frame(data, "Compare", "/compare"):
             bulks, kept = await asyncio.to_thread(
-                lambda: (reports.list_bulks(data.store, CHOICES), comparisons.every(data.store))
+                lambda: (bulk_list.list_bulks(data.store, CHOICES), runs.every(data.store))
             )
             if not bulks and not kept:
                 layout.hint(data)
@@ -72,19 +74,17 @@ def _form(a: str, b: str, known: list[str]) -> None:
                 field.on("keydown.enter", go)
             ui.button("compare", on_click=go).props("dense flat no-caps")
         if known and not (a and b):
-            ui.label("Available: " + ", ".join(known[: reports.NEAREST])).classes("bs-wrap bs-mute")
+            ui.label("Available: " + ", ".join(known[: bulk_list.NEAREST])).classes("bs-wrap bs-mute")
 
 
 async def _result(data: Data, a: str, b: str) -> None:
     try:
-        found = await layout.computed(lambda: comparisons.compare(comparisons.of_store(data.store), a, b))
-    except reports.Unknown as unknown:
-        near = unknown.answer["nearest"]
+        found = await layout.computed(lambda: comparisons.compare(StoredSides(data.store), a, b))
+    except NotFound as unknown:
         with layout.card("No such side"):
-            ui.label(str(unknown)).classes("bs-wrap")
-            ui.label("Nearest: " + ", ".join(near) if near else "The store holds no bulk yet.").classes("bs-wrap")
+            layout.nearest(unknown)
         return
-    except (reports.Wrong, saved_runs.Trouble) as trouble:
+    except InvalidQuery as trouble:
         with layout.card("This cannot be compared"):
             ui.label(str(trouble)).classes("bs-wrap bs-error")
         return

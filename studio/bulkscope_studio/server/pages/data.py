@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from bulkscope_studio.services.reports import CLOCKS_NS
+from bulkscope_studio.services.times import CLOCKS_NS
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.sql import sampled
 from bulkscope_studio.storage.store import Store

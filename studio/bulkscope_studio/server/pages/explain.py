@@ -12,7 +12,8 @@ from bulkscope_studio.rendering import explanation
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data
-from bulkscope_studio.services import reports
+from bulkscope_studio.services import explanations
+from bulkscope_studio.services.errors import NotFound
 
 # A running bulk is explained again after so many seconds: 100,000 jobs cost 0.7 CPU-s.
 EVERY_S = 10.0
@@ -21,7 +22,11 @@ LOOKED_AT, FIRST = "Findings, in the order in which they are looked at", "The fi
 
 
 async def _ask(data: Data, bulk_id: str) -> dict[str, Any] | None:
-    return await asyncio.to_thread(reports.bulk_explanation, data.store, bulk_id)
+    """Return the explanation; None when the bulk is not there, or there no longer."""
+    try:
+        return await asyncio.to_thread(explanations.bulk_explanation, data.store, bulk_id)
+    except NotFound:
+        return None
 
 
 def card(data: Data, bulk_id: str) -> None:
@@ -52,8 +57,9 @@ def register(data: Data) -> None:
     @ui.page(f"/explain/{any_id('bulk_id')}")
     async def explain(bulk_id: str) -> None:
         with layout.frame(data, "Explanation", ""):
-            first = await layout.computed(lambda: reports.bulk_explanation(data.store, bulk_id))
-            if first is None:
+            try:
+                first = await layout.computed(lambda: explanations.bulk_explanation(data.store, bulk_id))
+            except NotFound:
                 with layout.card("No such bulk"):
                     ui.label(bulk_id).classes("bs-wrap")
                     ui.link("All bulks", "/bulks")

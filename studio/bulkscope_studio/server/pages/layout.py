@@ -13,6 +13,7 @@ from weakref import WeakSet
 from nicegui import Client, ui
 
 from bulkscope_studio.server.pages.data import SPENT, Data
+from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.text import wording
 
 T = TypeVar("T")
@@ -137,6 +138,13 @@ async def computed(work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
     finally:
         waiting.delete()
+
+
+def nearest(unknown: NotFound) -> None:
+    """Say what is not there, and which names are near."""
+    ui.label(str(unknown)).classes("bs-wrap")
+    near = "Nearest: " + ", ".join(unknown.nearest) if unknown.nearest else "The store holds no bulk yet."
+    ui.label(near).classes("bs-wrap")
 
 
 def live(show: Callable[[], Awaitable[None]], place: ui.element, every: float | None) -> None:

@@ -1,0 +1,90 @@
+"""What all commands do: open a source, ask it, print the answer, and tell what went wrong in one place."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from bulkscope_studio.rendering.output import as_json, say
+from bulkscope_studio.sources import resolve
+from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Source, Trouble, Unnamed
+from bulkscope_studio.text.wording import printable
+
+MOST_NAMED = 5
+NO_BULK = (
+    "The store holds no bulk yet: keep 'bulkscope studio' running, start the services with 'bulkscope run <command>' "
+    "and send a bulk."
+)
+NO_RUN = "No run is kept yet: bulkscope runs keep NAME BULK"
+ERRORS = (Trouble, NotFound, InvalidQuery, Conflict)
+
+
+def run(
+    command: str,
+    options: argparse.Namespace,
+    ask: Callable[[Source], Any],
+    text: Callable[[Any], None],
+    markdown: Callable[[Any], str] | None = None,
+) -> int:
+    """Print what ``ask`` has from the source as ``options.format`` says; 0, or 2 when there is no answer."""
+    try:
+        with resolve.open(options, warn) as source:
+            try:
+                found = ask(source)
+            except (NotFound, Unnamed) as error:
+                raise Trouble(_helpful(error, source)) from error
+    except ERRORS as error:
+        return failed(command, error)
+    printed(options, found, text, markdown)
+    return 0
+
+
+def printed(
+    options: argparse.Namespace,
+    found: Any,
+    text: Callable[[Any], None],
+    markdown: Callable[[Any], str] | None = None,
+) -> None:
+    """Print an answer as ``options.format`` says."""
+    if options.format == "json":
+        say(as_json(found))
+    elif options.format == "md" and markdown is not None:
+        say(markdown(found), end="")
+    else:
+        text(found)
+
+
+def failed(command: str, error: Exception) -> int:
+    """Say why a command has no answer; return its exit code."""
+    say(f"bulkscope {command}: {error}", error=True)
+    return 2
+
+
+def warn(message: str) -> None:
+    """Say what an answer does not."""
+    say(f"bulkscope: {message}", error=True)
+
+
+def _helpful(error: NotFound | Unnamed, source: Source) -> str:
+    if isinstance(error, NotFound):
+        return f"no {error.what} {error.name!r} in {source.place}. {nearest(error)}"
+    kept = [run["name"] for run in source.runs()] if error.runs else []
+    return f"{error}. {known(source.bulks())}" + (f". Kept runs: {names(kept)}" if kept else "")
+
+
+def known(rows: Sequence[Answer]) -> str:
+    """Say which bulks there are, or how to get one."""
+    return "Last bulks: " + names(row["id"] for row in rows[:MOST_NAMED]) if rows else NO_BULK
+
+
+def nearest(error: NotFound) -> str:
+    """Say which names are near to one that nothing has, or how to get one."""
+    if error.nearest:
+        return "Nearest: " + names(error.nearest)
+    return NO_RUN if error.what == "run" else NO_BULK
+
+
+def names(found: Iterable[str]) -> str:
+    """Return names in a row, without what a terminal would take for commands."""
+    return ", ".join(map(printable, found))

@@ -1,0 +1,64 @@
+"""Where an answer comes from, whichever it is: the studio's file, a running studio, or Elasticsearch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
+
+__all__ = ["Answer", "Conflict", "InvalidQuery", "NotFound", "Question", "Source", "Trouble", "Unnamed"]
+
+Answer = dict[str, Any]
+
+
+class Trouble(Exception):
+    """The source cannot be asked, or cannot answer; the message says why and what to do about it."""
+
+
+class Unnamed(InvalidQuery):
+    """A bulk, or with ``runs`` a kept run, has to be named; the message says so, and which ones there are helps."""
+
+    def __init__(self, message: str, runs: bool = False) -> None:
+        super().__init__(message)
+        self.runs = runs
+
+
+class Source(Protocol):
+    """Answers as the JSON of the API, the same from each source as far as it knows.
+
+    Each method raises ``NotFound`` for a name that nothing has, ``InvalidQuery`` for what makes no sense, ``Conflict``
+    for a run that would be replaced, and ``Trouble``. A bulk may be named ``latest``: the newest one with jobs.
+    """
+
+    @property
+    def place(self) -> str:
+        """Say where it reads: a file, or an address."""
+
+    def bulks(self) -> list[Answer]:
+        """Return every bulk, newest first."""
+
+    def report(self, bulk: str) -> Answer:
+        """Return the numbers of a bulk."""
+
+    def explanation(self, bulk: str) -> Answer:
+        """Return why a bulk took as long as it did."""
+
+    def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
+        """Compare two bulks or kept runs, or with ``models`` the two models of ``a``."""
+
+    def capacity(self, question: Question) -> Answer:
+        """Return what the system sustains."""
+
+    def runs(self) -> list[Answer]:
+        """Return the kept runs, the one kept last first."""
+
+    def run(self, name: str) -> Answer:
+        """Return one kept run."""
+
+    def keep(self, name: str, bulks: Sequence[str], replace: bool = False) -> Answer:
+        """Keep bulks under a name; return the run."""
+
+    def drop(self, name: str) -> Answer:
+        """Delete a kept run."""

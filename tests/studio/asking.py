@@ -1,0 +1,103 @@
+"""What every source has to answer, whichever it is: held against the file, a running studio, and Elasticsearch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Question, Source
+
+Ask = Callable[[Source, str], Any]
+OF_ONE: dict[str, Ask] = {
+    "report": lambda source, bulk: source.report(bulk),
+    "explanation": lambda source, bulk: source.explanation(bulk),
+    "comparison": lambda source, bulk: source.comparison(bulk, bulk),
+    "capacity": lambda source, bulk: source.capacity(Question([bulk])),
+}
+# What a path, a query or a shell could take for something else.
+ODD = ("..", ".", "a/b", "a%2Fb", "a b?c#d", "ä\n\x1b[2J", "'; DROP TABLE spans; --", "x" * 5000)
+
+
+def bulks(source: Source, one: str, other: str, jobs: int) -> None:
+    """Two bulks are there, ``one`` with so many jobs: they are listed, reported, explained, compared."""
+    rows = {row["id"]: row for row in source.bulks()}
+    assert {one, other} <= rows.keys()
+    assert rows[one]["jobs"] == jobs
+    assert rows[one]["duration_s"] == (rows[one]["end_ns"] - rows[one]["start_ns"]) / 1e9
+    report = source.report(one)
+    assert (report["schema"], report["id"]) == ("bulkscope.report/1", one)
+    assert report["progress"]["sent"] == jobs
+    newest = next(row["id"] for row in source.bulks() if row["jobs"])
+    assert source.report("latest")["id"] == newest
+    explanation = source.explanation(one)
+    assert explanation["id"] == one
+    assert explanation["progress"]["sent"] == jobs
+    compared = source.comparison(one, other)
+    assert (compared["a"]["bulks"], compared["b"]["bulks"]) == ([one], [other])
+    assert compared["a"]["sent"] == jobs
+    assert [bulk["id"] for pool in source.capacity(Question([one]))["pools"] for bulk in pool["bulks"]] == [one]
+
+
+def unknown(source: Source, known: list[str]) -> None:
+    """What is not there is said of each question in the same way, whatever its name, with names that there are."""
+    for what, ask in OF_ONE.items():
+        for name in ODD:
+            with pytest.raises(NotFound) as raised:
+                ask(source, name)
+            assert (raised.value.name, raised.value.what.split()[0]) == (name, "bulk"), what
+            assert set(raised.value.nearest) <= set(known), what
+            assert bool(raised.value.nearest) == bool(known), what
+        if known:
+            with pytest.raises(NotFound) as raised:
+                ask(source, f"{known[0]}y")
+            assert raised.value.nearest[0] == known[0], what
+
+
+def senseless(source: Source, bulk: str) -> None:
+    """What makes no sense is the user's to put right, and says how."""
+    for question, says in (
+        (Question([bulk], rate=-1.0), "arrival rate"),
+        (Question([bulk], quantile=1.0), "quantile"),
+        (Question([bulk], workers=0), "number of workers"),
+        (Question([bulk], slo="soon"), "not a duration"),
+        (Question([bulk], last="1h"), "bulks or a time, not both"),
+    ):
+        with pytest.raises(InvalidQuery, match=says):
+            source.capacity(question)
+    with pytest.raises(InvalidQuery, match="two sides"):
+        source.comparison(bulk, None)
+    with pytest.raises(InvalidQuery, match=r"no model|not two models"):
+        source.comparison(bulk, None, models=True)
+
+
+def runs(source: Source, one: str, other: str) -> None:
+    """A run is kept, shown, compared with, replaced on demand alone, and dropped."""
+    assert source.runs() == []
+    for ask in (source.run, source.drop):
+        with pytest.raises(NotFound, match="no run 'week'"):
+            ask("week")
+    kept = source.keep("week", [one])
+    assert (kept["name"], list(kept["bulks"])) == ("week", [one])
+    assert plain(source.run("week")) == plain(kept)
+    assert plain(source.runs()) == [plain(kept)]
+    with pytest.raises(Conflict, match="--replace"):
+        source.keep("week", [other])
+    assert list(source.keep("week", [one, other], replace=True)["bulks"]) == [one, other]
+    assert source.comparison("week", one)["a"]["bulks"] == [one, other]
+    with pytest.raises(NotFound) as raised:
+        source.run("weak")
+    assert (raised.value.what, raised.value.nearest) == ("run", ["week"])
+    with pytest.raises(NotFound, match="no bulk 'nobody'"):
+        source.keep("more", ["nobody"])
+    with pytest.raises(InvalidQuery, match="cannot name a run"):
+        source.keep("a/b", [one])
+    assert source.drop("week") == {"dropped": "week"}
+    assert source.runs() == []
+
+
+def plain(found: Answer | list[Answer]) -> Any:
+    """Return an answer as JSON has it."""
+    return json.loads(json.dumps(found))
