@@ -15,6 +15,7 @@ from bulkscope_studio.rendering import report as rendering
 from bulkscope_studio.server.pages import overview
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.storage import sql, summaries, views
 from bulkscope_studio.storage.store import Store
 from tests.rows import BEGIN_NS
@@ -89,7 +90,7 @@ def test_every_answer_counts_the_same_failed_attempts() -> None:
         bins = page(store, "jobs", bin_ns=10**9, from_ns=BEGIN_NS, to_ns=ns(100))
         report = reports.bulk_report(store, "bulk")
         explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(100))
-        capacity = capacities.system_capacity(store, ["bulk"])
+        capacity = capacities.system_capacity(store, Question(["bulk"]))
     assert report is not None
     assert explained is not None
     total = overview.totals([], bins, [])
