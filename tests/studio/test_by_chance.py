@@ -84,6 +84,7 @@ def test_of_a_perfect_queue_all_answers_are_without_a_silly_word(queue: tuple[li
 @draws(60, phases=PHASES)
 @given(messes())
 @example([Job("again", None, 1.0, 1.0), Job("again", None, 1.0)])
+@example([Job("again", None, 1.0, attempt=3), Job("again", None, 1.0, 1.0)])
 @example([Job("again", None, 1.0), Job("again", None, 1.0, 1.0, columns={"outcome": "internal_error"})])
 # The second attempt is the last, also where it began with the first, and it has not ended.
 @example([

@@ -693,8 +693,8 @@ def headroom(view: View) -> Finding:
         text = _beside(view)
     elif cores.holds is False:
         text = (
-            f"Workers and cores were both nearly full: {places} {were} busy {wording.percent(load.busy)} of the time, "
-            f"the cores {wording.percent(view.cpu.busy)}. More workers need more cores{_more(view)}."
+            f"The cores are close to their limit: they were busy {wording.percent(view.cpu.busy)} of the time, "
+            f"{places} {wording.percent(load.busy)}. More workers need more cores{_more(view)}."
         )
     else:
         text = (
