@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from bulkscope import conventions as c
-from bulkscope_studio.services import reports
+from bulkscope_studio.services import explanations, reports
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import sql, summaries
 from tests.studio.explaining import Job, Tables, alive, explain, insert, ns, silly, stored, sums, table, written
@@ -128,7 +128,7 @@ def test_a_process_that_began_another_job_since_was_not_lost_with_the_first() ->
     jobs = [Job("x", 0.0, 5.0, None, 2, seen=6.0), Job("y", 0.0, 8.0, 9.0, 2), Job("z", 0.0, 5.0, None, 3, seen=6.0)]
     assert {row["job_id"]: row["without_end"] for row in rows("page_lost", jobs, **LOST)} == {"x": True, "z": False}
     with stored(written([*jobs, Job("later", 9e3, 9e3, 9e3 + 1, bulk="after")])) as store:
-        explained = reports.bulk_explanation(store, "bulk", now_ns=ns(1e4))
+        explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(1e4))
         report = reports.bulk_report(store, "bulk")
     assert explained is not None
     assert report is not None

@@ -14,7 +14,8 @@ import pytest
 from bulkscope_studio.rendering import report as rendering
 from bulkscope_studio.server.pages import overview
 from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.storage import sql, summaries, views
 from bulkscope_studio.storage.store import Store
 from tests.rows import BEGIN_NS
@@ -36,7 +37,7 @@ def counts(store: Store) -> dict[str, tuple[int, int, int]]:
     (shown,) = (row for row in page(store, "bulks") if row["bulk_id"] == "bulk")
     (bar,) = page(store, "bulk_progress", bulk_id="bulk")
     report = reports.bulk_report(store, "bulk")
-    explained = reports.bulk_explanation(store, "bulk", now_ns=ns(NOW))
+    explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(NOW))
     polled = capacities.bulk_progress(store, "bulk")
     assert report is not None
     assert explained is not None
@@ -88,8 +89,8 @@ def test_every_answer_counts_the_same_failed_attempts() -> None:
         table = page(store, "bulk_worst", failed=True, **ever)
         bins = page(store, "jobs", bin_ns=10**9, from_ns=BEGIN_NS, to_ns=ns(100))
         report = reports.bulk_report(store, "bulk")
-        explained = reports.bulk_explanation(store, "bulk", now_ns=ns(100))
-        capacity = capacities.system_capacity(store, ["bulk"])
+        explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(100))
+        capacity = capacities.system_capacity(store, Question(["bulk"]))
     assert report is not None
     assert explained is not None
     total = overview.totals([], bins, [])

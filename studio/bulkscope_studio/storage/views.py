@@ -42,7 +42,7 @@ def decided(attempts: pa.Table) -> pa.Table:
     with storefile.connect(Path(storefile.MEMORY), read_only=False, config={"threads": 1}) as connection:
         connection.execute(f"ATTACH ':memory:' AS rules; {MACROS}")
         connection.register("kept", attempts.append_column("row", pa.array(range(len(attempts)), pa.int64())))
-        found = connection.execute(
+        found = connection.sql(
             "WITH placed AS (SELECT *, rules.attempt_place(attempt, coalesce(start_ns, 0), CASE WHEN end_ns IS NULL"
             " THEN NULL WHEN retried THEN 'retried' WHEN ok THEN 'done' ELSE 'failed' END) AS place FROM kept)"
             ", last AS (SELECT arg_max(row, place) AS row FROM placed"
