@@ -225,7 +225,7 @@ METRICS: tuple[Metric, ...] = (
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BULK_ID, "str", "", "Id of the bulk; on every span and log record of its jobs, never on a metric.", "all"),
     Attribute(BULK_ID_SOURCE, "str", "", "Where the id came from: baggage, body, path, query, header, payload, trace.", "all"),
-    Attribute(BULK_SIZE, "int", "{job}", "Jobs published under the request so far.", "3"),
+    Attribute(BULK_SIZE, "int", "{job}", "Jobs of this bulk that the request published; those of other bulks are left out.", "3"),
     Attribute(BULK_OUTCOME, "str", "", "ok, client_error, overload or internal_error; of a job's attempt also retry (failed, will be tried again).", "2"),
     Attribute(BULK_ENQUEUE_DURATION, "float", "s", "Sum over the request's jobs of the time to hand each to the broker.", "3"),
     Attribute(BULK_FAILURE_DOMAIN, "str", "", "input, model, resource, infra, timeout or code.", "5"),

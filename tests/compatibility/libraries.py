@@ -77,8 +77,8 @@ ENGINES = [
     Engine("llama-cpp-python", "newest", "engine_llama_cpp", ("llama-cpp-python", "gguf"), OWN),
     Engine("openai", "oldest", "engine_openai", ("openai==1.30.*", "httpx<0.28", "xllamacpp", "gguf"), OWN),
     Engine("openai", "newest", "engine_openai", ("openai", "xllamacpp", "gguf"), OWN),
-    Engine("requests", "oldest", "engine_requests", ("requests==2.28.*", "urllib3==1.26.*", "xllamacpp", "gguf"), OWN),
-    Engine("requests", "newest", "engine_requests", ("requests", "xllamacpp", "gguf"), OWN),
+    Engine("urllib3", "oldest", "engine_urllib3", ("requests==2.28.*", "urllib3==1.26.*", "xllamacpp", "gguf"), OWN),
+    Engine("urllib3", "newest", "engine_urllib3", ("requests", "xllamacpp", "gguf"), OWN),
     Engine("aiohttp", "oldest", "engine_aiohttp", ("aiohttp==3.8.*", "xllamacpp", "gguf"), OWN),
     Engine("aiohttp", "newest", "engine_aiohttp", ("aiohttp", "xllamacpp", "gguf"), OWN),
 ]  # fmt: skip

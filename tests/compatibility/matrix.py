@@ -30,7 +30,7 @@ KINDS = {
     ),
     "engine": (
         ("7", "8", "9", "10", "11", "12"),
-        ("xllamacpp", "llama-cpp-python", "transformers", "openai", "requests", "aiohttp"),
+        ("xllamacpp", "llama-cpp-python", "transformers", "openai", "urllib3", "aiohttp"),
     ),
 }
 
@@ -43,7 +43,7 @@ NOTES = {
     "`anthropic`, `httpx` or `httpx2`. The engine is another process: CPU and RAM are measured where it runs on this "
     "machine under the same user, outside of a container of its own, and are absent elsewhere. "
     "A stream has tokens when the server says them (`stream_options`, or llama.cpp's timings).",
-    "requests": "As openai, through `urllib3` 1.26 and later.",
+    "urllib3": "As openai, also through `requests`.",
     "aiohttp": "As openai; `litellm` sends by `httpx` over it, and is seen once.",
     "bullmq": "A job that is tried again has no queue wait: the broker puts it back and does not say when. "
     "The depth of the queue is not reported.",

@@ -123,12 +123,14 @@ def test_ids_are_made_and_bulks_are_inherited(telemetry: Telemetry) -> None:
 
 
 def test_jobs_of_several_bulks_from_one_caller(telemetry: Telemetry) -> None:
-    token = otel_context.attach(bulks.bind(Bulk()))
-    for name in ("a", "b"):
+    request = Bulk()
+    token = otel_context.attach(bulks.bind(request))
+    for name in ("a", "a", "b"):
         with bulkscope.enqueue("prompts", bulk_id=name):
             pass
     otel_context.detach(token)
-    assert [span.attributes["bulk.id"] for span in telemetry.spans()] == ["a", "b"]
+    assert [span.attributes["bulk.id"] for span in telemetry.spans()] == ["a", "a", "b"]
+    assert (request.id, request.size, request.jobs) == ("a", 2, 3), "the request's size is that of its own bulk"
 
 
 def test_a_failure_passes_unchanged(telemetry: Telemetry) -> None:

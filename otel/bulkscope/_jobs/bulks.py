@@ -40,7 +40,8 @@ KEYS = tuple(
 class Bulk:
     """What is known of the bulk in one request (``job_id`` is None) or one job.
 
-    ``size`` counts the jobs published under it so far, ``enqueue_seconds`` the time that took;
+    ``jobs`` counts the jobs published by it so far, ``size`` those of them that are of this bulk,
+    ``enqueue_seconds`` is the time that took;
     ``logged`` says that an access log line of this request was recorded; ``inference_failure`` is the
     failure domain of the job's last inference, None when that went well; ``inference_model`` the
     model that is being asked right now; ``attempt`` is the job's, and
@@ -50,6 +51,7 @@ class Bulk:
     id: str | None = None
     source: str | None = None
     job_id: str | None = None
+    jobs: int = 0
     size: int = 0
     enqueue_seconds: float = 0.0
     overload: bool = False

@@ -106,10 +106,10 @@ class Send:
         if caller.job_id is not None and caller.job_id == job.id:
             # A job that enqueues itself again is retried.
             caller.resent, attempt = True, max(attempt, caller.attempt + 1)
-        bulk = _bulk_of(job, caller)
+        self._bulk = bulk = _bulk_of(job, caller)
         parent = trace.get_current_span(here).get_span_context()
         links = None
-        if parent.is_valid and caller.size >= JOBS_PER_TRACE:
+        if parent.is_valid and caller.jobs >= JOBS_PER_TRACE:
             links = [Link(parent)]
             here = trace.set_span_in_context(trace.INVALID_SPAN, here)
         self._context = here
@@ -175,7 +175,8 @@ class Send:
         """Tell the caller and the span how it went, and ``labels`` what the metrics need of it."""
         self._caller.enqueue_seconds += seconds / self._share
         if error is None:
-            self._caller.size += 1
+            self._caller.jobs += 1
+            self._caller.size += self._bulk.id == self._caller.id
             return
         labels[c.ERROR_TYPE] = error_type(error)
         self._caller.overload = self._caller.overload or is_overload(error)

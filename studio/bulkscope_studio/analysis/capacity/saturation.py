@@ -54,7 +54,8 @@ class Jobs:
     """Attempts that ended, by row: when, where, of which model (-1: none known), and what came of them.
 
     ``free`` is when its slot ended the job before (NaN: not known), ``given`` are the input tokens that were
-    not cached, ``tokens`` the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded).
+    not cached, ``tokens`` the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded). One that
+    will be tried again is neither ``ok`` nor ``failed``.
     """
 
     start: Floats
@@ -67,6 +68,7 @@ class Jobs:
     tokens: Floats
     cpu: Floats
     ok: Flags
+    failed: Flags
 
 
 @dataclass(frozen=True, slots=True)
