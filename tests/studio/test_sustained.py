@@ -22,7 +22,7 @@ ROUNDING = 1e-9
 def checked(draws: list[loads.Played], truth: float) -> tuple[float, int, int]:
     """Return the bias of the mean, how many intervals hold the truth, and how many draws have an answer."""
     told = [rate for rate in (loads.sustained(draw).rate for draw in draws) if rate is not None]
-    bias = float(np.mean([rate.value for rate in told])) / truth - 1
+    bias = float(np.mean([rate.value for rate in told])) / truth - 1 if told else np.nan
     hits = sum(rate.low <= truth * (1 + ROUNDING) and truth <= rate.high * (1 + ROUNDING) for rate in told)
     return bias, hits, len(told)
 
