@@ -22,9 +22,10 @@ from types import ModuleType
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
+from bulkscope import _instruments
 from bulkscope import conventions as c
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import bulks
@@ -133,16 +134,23 @@ def _mark(record: Any) -> Bulk | None:
 
 
 def _exported_by_the_sdk() -> bool:
-    """Tell whether the SDK's own handler stands at the root logger and exports every record already."""
+    """Tell whether the SDK's own handler stands at the root logger and exports every record to our provider already.
+
+    One that an application has set up with a provider of its own sends elsewhere.
+    """
+    ours = _instruments.provider("logs")
     return any(
-        type(handler).__name__ == "LoggingHandler" and type(handler).__module__.startswith("opentelemetry")
+        type(handler).__name__ == "LoggingHandler"
+        and type(handler).__module__.startswith("opentelemetry")
+        and getattr(handler, "_logger_provider", ours) is ours
         for handler in logging.root.handlers
     )
 
 
 @lru_cache(maxsize=1024)
 def _logger(name: str) -> Logger:
-    return get_logger(name)
+    found: Logger = _instruments.provider("logs").get_logger(name)
+    return found
 
 
 def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:

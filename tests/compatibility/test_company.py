@@ -23,12 +23,14 @@ with bulkscope.dequeue("q", headers=job.headers), bulkscope.inference(model="m")
 print(sorted(job.headers))
 """
 LOGFIRE = """
+import logging
 import bulkscope, logfire
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
 own = ConsoleSpanExporter(formatter=lambda span: f"logfire: {span.name} {span.attributes.get('bulk.id')}\\n")
 logfire.configure(send_to_logfire=False, console=False, additional_span_processors=[SimpleSpanProcessor(own)])
+logging.getLogger("shop").warning("a record of logging")
 """
 SENTRY = """
 import bulkscope, sentry_sdk
@@ -80,9 +82,10 @@ def run(python: Path, folder: Path, code: str, **variables: str) -> tuple[str, S
 
 
 def test_logfire(python: Path, tmp_path: Path) -> None:
-    output, _ = run(python, tmp_path, LOGFIRE)
+    output, sink = run(python, tmp_path, LOGFIRE)
     said = sorted(line for line in output.splitlines() if line.startswith("logfire: "))
     assert said == ["logfire: chat m b", "logfire: mine None", "logfire: process q b", "logfire: send q b"]
+    assert [log["body"] for log in sink.logs if log["scope"] == "shop"] == ["a record of logging"]
 
 
 def test_sentry(python: Path, tmp_path: Path) -> None:
