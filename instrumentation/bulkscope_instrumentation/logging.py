@@ -1,11 +1,12 @@
 """Standard logging: every record with the ids of its bulk, job, trace and span, exported as OTLP.
 
-Seen by a last filter of every logger, so that loggers which do not propagate (uvicorn's, Celery's) are seen too,
-and so that nothing of ours is in the stack when filters and handlers of the application are called. The ids are also set on the record itself, for the formats of the application:
-``%(bulk_id)s``, ``%(bulk_job_id)s``, ``%(otelTraceID)s``, ``%(otelSpanID)s``.
+Seen by a last filter of every logger: loggers that do not propagate (uvicorn's, Celery's) are seen too, and nothing
+of ours is in the stack when filters and handlers of the application are called. The ids are also set on the record
+itself, for the formats of the application: ``%(bulk_id)s``, ``%(bulk_job_id)s``, ``%(otelTraceID)s``,
+``%(otelSpanID)s``.
 
-``BULKSCOPE_LOGS=0`` leaves logging alone: no export, no ids; ``BULKSCOPE_LOG_LEVEL`` exports from that level on (default: all that
-the application's loggers let through).
+``BULKSCOPE_LOGS=0`` leaves logging alone: no export, no ids. ``BULKSCOPE_LOG_LEVEL`` exports from that level on
+(default: all that the application's loggers let through).
 """
 
 from __future__ import annotations

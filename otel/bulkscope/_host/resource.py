@@ -11,7 +11,6 @@ from urllib.parse import unquote
 from bulkscope import conventions as c
 from bulkscope._host.proc import Proc
 
-
 # The process that bears an instance id which the user gave, as it is; inherited by forks and by processes it starts.
 _BEARER = "BULKSCOPE_INSTANCE_PID"
 

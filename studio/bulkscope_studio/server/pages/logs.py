@@ -74,7 +74,8 @@ def register(data: Data) -> None:
                 nonlocal reach, more
                 found, reach = await search(
                     data, begun[-1], text=text.value or None, severity=level.value or None,
-                    bulk_id=bulk_in.value or None, service=service.value or None, heartbeats=heartbeats.value, offset=offset,
+                    bulk_id=bulk_in.value or None, service=service.value or None, offset=offset,
+                    heartbeats=heartbeats.value,
                 )  # fmt: skip
                 table.rows = [_row(n, row) for n, row in enumerate(found[:PAGE])]
                 table.update()
