@@ -309,10 +309,11 @@ def job(
     attributes = {
         "bulk.id": bulk, "bulk.job.id": name, "bulk.job.attempt": attempt, "bulk.outcome": outcome,
         "bulk.job.delay": 0.0, "gen_ai.latency.time_in_queue": 2.0,
-    } | {key: value for key, value in more.items() if key not in ("host", "status")}  # fmt: skip
+    } | {key: value for key, value in more.items() if key not in ("host", "status", "span_id")}  # fmt: skip
     return shape(
         "traces", at, kind="Consumer", name="process q", duration=int(seconds * 1e9), trace_id=f"trace-{name}",
-        span_id=f"{name}-{attempt}", attributes=attributes, status={"code": more.get("status", "Ok")},
+        span_id=more.get("span_id", f"{name}-{attempt}"), attributes=attributes,
+        status={"code": more.get("status", "Ok")},
         resource={"attributes": {"host.name": more.get("host", "one"), "process.pid": 7}},
     )  # fmt: skip
 
@@ -352,6 +353,19 @@ def test_doubled_retried_failed_and_negative(empty: str) -> None:
     ]  # fmt: skip
     choices = panel(empty, "bulkscope-bulk", "Bulk (* for all)", WINDOW)
     assert [row["bulk"] for row in choices] == ["*", "c", "b"]
+
+
+def test_the_last_attempt_decides_a_job_that_was_delivered_twice(empty: str) -> None:
+    """One that was good and failed when it came again, one the other way round, and one whose number goes first."""
+    bad = {"outcome": "internal_error", "status": "Error"}
+    put(empty, [
+        job("worse", BEGIN + 10_000), job("worse", BEGIN + 20_000, span_id="w2", **bad),
+        job("better", BEGIN + 10_000, **bad), job("better", BEGIN + 20_000, span_id="b2"),
+        job("numbered", BEGIN + 30_000), job("numbered", BEGIN + 20_000, attempt=2, **bad),
+    ])  # fmt: skip
+    assert panel(empty, "bulkscope-bulk", "Jobs", WINDOW, "b") == [{"done": 1, "failed": 2}]
+    (bulk,) = panel(empty, "bulkscope-overview", "Newest bulks", WINDOW)
+    assert (bulk["done"], bulk["failed"], bulk["attempts"]) == (1, 2, 6)
 
 
 def test_a_killed_workers_job_is_its_own_and_not_its_parents(empty: str) -> None:
@@ -432,6 +446,20 @@ def test_requests_by_outcome_and_absent_measurements(empty: str) -> None:
     assert (model["cpu_exact"], model["peak"], model["decode_rate"]) == (0.0, None, None)
     (exact,) = panel(empty, "bulkscope-inference", "Measured exactly, or estimated", WINDOW, "b")
     assert (exact["cpu_exact"], exact["cpu_estimated"], exact["memory_exact"]) == (0, 1, None)
+
+
+def test_a_request_of_another_instrumentation_ends_as_its_status_says(empty: str) -> None:
+    # Another instrumentation's have no outcome, and their status decides; without one it is not known.
+    foreign = [
+        shape("traces", BEGIN + 300_000 + number, kind="Server", name="POST /", duration=10**8, trace_id="f",
+              span_id=f"f{number}", attributes={} if status is None else {"http.response.status_code": status})
+        for number, status in enumerate((200, 404, 429, 503, 500, None))
+    ]  # fmt: skip
+    put(empty, foreign)
+    late = panel(empty, "bulkscope-overview", "API requests by outcome", (BEGIN + 200_000, WINDOW[1]))
+    assert {row["outcome"]: row["requests"] for row in late} == {
+        "ok": 1, "client_error": 1, "overload": 2, "internal_error": 1, "unknown": 1,
+    }  # fmt: skip
 
 
 def sample(host: str, at: int, shares: dict[str, float], of: str = "cpu") -> list[bridge.Document]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bulkscope_studio.analysis.compare.sides import Tables
+from bulkscope_studio.storage import views
+from bulkscope_studio.storage.saved_runs import Tables
 from tests.rows import BEGIN_NS, MIB, SECOND
 
 ATTEMPTS = {
@@ -108,4 +109,4 @@ def bulk(
             }
         )  # fmt: skip
     requests = [{"bulk_id": name, "start_ns": at_ns, "end_ns": at_ns + jobs * 500_000, "bulk_size": jobs}]
-    return Tables(table(ATTEMPTS, attempts), table(INFERENCES, inferences), table(REQUESTS, requests))
+    return Tables(views.decided(table(ATTEMPTS, attempts)), table(INFERENCES, inferences), table(REQUESTS, requests))

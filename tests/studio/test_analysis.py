@@ -15,7 +15,7 @@ JOB = {
     "job_id": pa.string(), "attempt": pa.int32(), "enqueue_ns": pa.int64(), "start_ns": pa.int64(),
     "end_ns": pa.int64(), "seen_ns": pa.int64(), "wait": pa.float64(), "delay": pa.float64(),
     "retried": pa.bool_(), "ok": pa.bool_(), "failure_domain": pa.string(), "error_type": pa.string(),
-    "worker": pa.string(), "span_id": pa.string(),
+    "worker": pa.string(), "span_id": pa.string(), "decides": pa.bool_(),
 }  # fmt: skip
 FLOATS = (
     "seconds", "ttft", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time",
@@ -35,6 +35,7 @@ LOST = {
     "span_id": pa.string(), "job_id": pa.string(), "attempt": pa.int64(), "worker": pa.string(), "model": pa.string(),
     "elapsed": pa.float64(), "memory": pa.int64(), "memory_limit": pa.int64(), "domain": pa.string(),
     "likely": pa.bool_(), "model_likely": pa.bool_(),
+    "without_end": pa.bool_(),
 }  # fmt: skip
 HOST = {"host_name": pa.string(), "name": pa.string(), "mean": pa.float64(), "max": pa.float64()}
 
@@ -62,6 +63,9 @@ def report(
     requests: list[dict[str, Any]] | None = None,
     lost: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
+    # The last row of a job decides, in the order in which a test names them.
+    last = {row["job_id"]: number for number, row in enumerate(jobs)}
+    jobs = [row | {"decides": last[row["job_id"]] == number} for number, row in enumerate(jobs)]
     tables = (
         table(JOB, jobs),
         table(INFERENCE, inferences or []),

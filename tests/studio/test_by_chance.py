@@ -84,7 +84,13 @@ def test_of_a_perfect_queue_all_answers_are_without_a_silly_word(queue: tuple[li
 @draws(60, phases=PHASES)
 @given(messes())
 @example([Job("again", None, 1.0, 1.0), Job("again", None, 1.0)])
+@example([Job("again", None, 1.0, attempt=3), Job("again", None, 1.0, 1.0)])
 @example([Job("again", None, 1.0), Job("again", None, 1.0, 1.0, columns={"outcome": "internal_error"})])
+# The second attempt is the last, also where it began with the first, and it has not ended.
+@example([
+    Job("j0", 0.0), Job("j1", 0.0), Job("j2", None, 1.0), Job("j3", None, 1.0),
+    Job("again", None, 1.0, attempt=2), Job("again", None, 1.0, 1.0),
+])  # fmt: skip
 def test_list_report_and_explanation_count_the_same_jobs(jobs: list[Job]) -> None:
     with stored(written([*jobs, SENT, LATER])) as store:
         counts = progress(store, 1e6)

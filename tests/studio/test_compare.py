@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 
 from bulkscope_studio.analysis.compare import effects
 from bulkscope_studio.analysis.compare.compare import NO_DIFFERENCE, SAME, UNKNOWN, Comparison, Row, compare, to_json
-from bulkscope_studio.analysis.compare.sides import Tables, side
+from bulkscope_studio.analysis.compare.sides import side
 from bulkscope_studio.cli import compare as commands
 from bulkscope_studio.server import api
 from bulkscope_studio.services import comparisons
 from bulkscope_studio.services.sides import StoredSides
+from bulkscope_studio.storage import views
+from bulkscope_studio.storage.saved_runs import Tables
 from bulkscope_studio.storage.store import Store
 from tests.chance import draws
 from tests.rows import BEGIN_NS, SECOND
@@ -229,7 +231,8 @@ def test_a_retried_job_counts_by_its_last_attempt() -> None:
     slow = inference | {"start_ns": tried["start_ns"] + 1, "seconds": 4.0, "span_id": "again", "input_tokens": 9999}
     attempts = [tried, *plain.attempts.to_pylist()]
     attempts[1] = attempts[1] | {"attempt": 2, "enqueue_ns": tried["end_ns"]}
-    tables = Tables(table(ATTEMPTS, attempts), table(INFERENCES, [slow, *plain.inferences.to_pylist()]), plain.requests)
+    inferences = table(INFERENCES, [slow, *plain.inferences.to_pylist()])
+    tables = Tables(views.decided(table(ATTEMPTS, attempts)), inferences, plain.requests)
     wanted, found = side("a", plain), side("a", tables)
     assert found.facts.sent == 10
     assert found.facts.failed == 0

@@ -35,7 +35,8 @@ INTS = {c.HTTP_RESPONSE_STATUS_CODE: "int"}
 @pytest.mark.parametrize(
     ("attribute", "value"),
     [
-        (c.GEN_AI_INPUT_TOKENS, "many"), (c.GEN_AI_INPUT_TOKENS, 1.5), (c.BULK_ID, 7), (c.CPU_EXACT, "yes"),
+        (c.GEN_AI_INPUT_TOKENS, "many"), (c.GEN_AI_INPUT_TOKENS, 1.5), (c.BULK_ID, 1.5), (c.BULK_ID, True),
+        (c.CPU_EXACT, "yes"),
         (c.HTTP_RESPONSE_STATUS_CODE, 2**31), (c.HTTP_RESPONSE_STATUS_CODE, -(2**40)), (c.TIME_IN_QUEUE, True),
     ],
 )  # fmt: skip
@@ -43,6 +44,18 @@ def test_a_value_that_its_column_cannot_hold_stays_an_attribute(attribute: str, 
     (row,) = rows(otlp_decode.traces(traces({attribute: value})), "spans")
     assert row[otlp_decode.SPAN_ATTRIBUTES[attribute]] is None
     assert json.loads(row["attributes"]) == {attribute: value}
+
+
+@pytest.mark.parametrize("number", [7, 0, -(2**63), 2**63 - 1])
+def test_an_id_that_is_a_number_is_its_digits(number: int) -> None:
+    (span,) = rows(otlp_decode.traces(traces({c.BULK_ID: number, c.JOB_ID: number, "other": number})), "spans")
+    request = logs("text", observed_time_unix_nano=time.time_ns())
+    record = request.resource_logs[0].scope_logs[0].log_records[0]
+    record.attributes.add(key=c.BULK_ID).value.int_value = number
+    record.attributes.add(key=c.JOB_ID).value.int_value = number
+    (log,) = rows(otlp_decode.logs(request), "logs")
+    assert (span["bulk_id"], span["job_id"], log["bulk_id"], log["job_id"]) == (str(number),) * 4
+    assert (json.loads(span["attributes"]), log["attributes"]) == ({"other": number}, None)
 
 
 def test_a_whole_number_is_welcome_where_a_float_is_expected() -> None:

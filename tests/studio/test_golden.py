@@ -22,12 +22,13 @@ from bulkscope_studio.rendering import capacity, comparison, explanation, report
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.services import capacities, comparisons, reports
 from bulkscope_studio.services.bulks import list_bulks
+from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 from tests.simulator.scenarios import scenarios
 from tests.studio.explaining import Job, alive, explain, simulated, stored, written
 from tests.studio.made import Made, at_once
-from tests.studio.sample import START_NS, fill
+from tests.studio.sample import fill
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDTH = 160
@@ -53,7 +54,7 @@ def sample(*statements: str) -> Iterator[Store]:
     store = Store(Path(":memory:"))
     try:
         connection = store.connection()
-        fill(connection, jobs=24, start_ns=START_NS)
+        fill(connection)
         for statement in statements:
             connection.execute(statement)
         connection.close()
@@ -110,16 +111,16 @@ def of_capacities() -> Cases:
         bulks.append(f"w{workers}")
         at = made.run([at] * 150, list(services), workers, bulk=f"w{workers}", first_pid=100 * n + 1) + 30.0
     store = made.store()
-    found: Cases = {"numbers of workers": capacities.system_capacity(store, bulks, None, _asked(rate=1.0, slo="5s"))}
-    found["too high a rate"] = capacities.system_capacity(store, bulks[-1:], None, _asked(rate=5.0, slo="0.01s"))
-    found["workers not seen"] = capacities.system_capacity(store, bulks[-1:], None, _asked(rate=1.0, workers=8))
+    found: Cases = {"numbers of workers": capacities.system_capacity(store, Question(bulks, rate=1.0, slo="5s"))}
+    found["too high a rate"] = capacities.system_capacity(store, Question(bulks[-1:], rate=5.0, slo="0.01s"))
+    found["workers not seen"] = capacities.system_capacity(store, Question(bulks[-1:], rate=1.0, workers=8))
     random = np.random.default_rng(5)
     stream = Made()
     stream.run(
         list(np.cumsum(random.exponential(1.0, 400))), list(random.exponential(1.4, 400)), 2, failed=range(0, 400, 9)
     )
-    found["a stream"] = capacities.system_capacity(stream.store(), ["b"], None, _asked(slo="10s"))
-    found["few jobs"] = capacities.system_capacity(at_once(4, 2).store(), ["b"], None, _asked())
+    found["a stream"] = capacities.system_capacity(stream.store(), Question(["b"], slo="10s"))
+    found["few jobs"] = capacities.system_capacity(at_once(4, 2).store(), Question(["b"]))
     steps = [
         {"bulk": bulk["id"], "workers": bulk["places"], "rate_per_s": bulk["rate_per_s"], "jobs": bulk["jobs"],
          "wait": bulk["wait"], "expected_p95_s": None}
@@ -130,12 +131,6 @@ def of_capacities() -> Cases:
         "capacity": found["few jobs"],
     }  # fmt: skip
     return found
-
-
-def _asked(
-    rate: float | None = None, slo: str | None = None, workers: int | None = None, quantile: float = 0.95
-) -> Any:
-    return capacities.asked(rate, slo, quantile, None, workers)
 
 
 @cache

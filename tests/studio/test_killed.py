@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from bulkscope import conventions as c
 from bulkscope_studio.services import reports
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import sql, summaries
-from tests.studio.explaining import Job, alive, explain, insert, ns, silly, stored, sums, table, written
+from tests.studio.explaining import Job, Tables, alive, explain, insert, ns, silly, stored, sums, table, written
 
 WORKER_LOST, TIME_LIMIT = (f"billiard.exceptions.{name}" for name in ("WorkerLostError", "TimeLimitExceeded"))
 
@@ -41,14 +42,21 @@ def item(found: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def rows(query: str, jobs: list[Job], **given: Any) -> list[dict[str, Any]]:
-    with stored(written(jobs)) as store:
+    return asked(query, written(jobs), **given)
+
+
+def asked(query: str, tables: Tables, **given: Any) -> list[dict[str, Any]]:
+    with stored(tables) as store:
         found: list[dict[str, Any]] = store.query(sql.load(query), given).to_pylist()
         return found
 
 
+LOST: dict[str, Any] = {"bulk": "bulk", "silent_ns": ns(1e4), **summaries.EVER}
+
+
 def lost(jobs: list[Job]) -> list[bool]:
     """Return of each attempt that was lost whether the worker's parent told of it."""
-    return [each["told"] for each in rows("page_lost", jobs, bulk="bulk", silent_ns=ns(1e4), **summaries.EVER)]
+    return [each["told"] for each in rows("page_lost", jobs, **LOST)]
 
 
 def test_one_of_five_hundred_is_an_internal_failure() -> None:
@@ -107,7 +115,25 @@ def test_one_that_was_lost_with_its_parent_is_lost_though_another_was_told_of(wo
 def test_another_process_of_that_number_is_another() -> None:
     """The same pid began the job an hour before: of that nobody has told."""
     jobs = [Job("x", 0.0, 5.0, None, 2, seen=6.0), killed("x", 0.0, 3600.0, 3601.0, 2)]
-    assert lost(jobs) == [False, True]
+    tables = written(jobs)
+    logs, at = tables["logs"], tables["logs"].column_names.index("service_instance_id")
+    before = [value if at_ns > ns(3000) else "before" for value, at_ns in zip(
+        logs["service_instance_id"].to_pylist(), logs["time_ns"].to_pylist(), strict=True)]  # fmt: skip
+    tables["logs"] = logs.set_column(at, "service_instance_id", pa.array(before))
+    assert [each["told"] for each in asked("page_lost", tables, **LOST)] == [False, True]
+
+
+def test_a_process_that_began_another_job_since_was_not_lost_with_the_first() -> None:
+    """The studio was restarted in between: the first job's end was not recorded. One that began nothing since was."""
+    jobs = [Job("x", 0.0, 5.0, None, 2, seen=6.0), Job("y", 0.0, 8.0, 9.0, 2), Job("z", 0.0, 5.0, None, 3, seen=6.0)]
+    assert {row["job_id"]: row["without_end"] for row in rows("page_lost", jobs, **LOST)} == {"x": True, "z": False}
+    with stored(written([*jobs, Job("later", 9e3, 9e3, 9e3 + 1, bulk="after")])) as store:
+        explained = reports.bulk_explanation(store, "bulk", now_ns=ns(1e4))
+        report = reports.bulk_report(store, "bulk")
+    assert explained is not None
+    assert report is not None
+    assert (explained["progress"]["lost"], explained["progress"]["without_end"]) == (1, 1)
+    assert (report["progress"]["lost"], report["progress"]["unknown"]) == (1, 1)
 
 
 def test_the_next_attempt_in_the_same_process_is_at_work() -> None:

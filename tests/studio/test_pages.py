@@ -96,7 +96,7 @@ def test_bulks_lead_to_a_bulk_with_its_thirteen_numbers(page: Page, filled: Fill
     page.goto(filled.web + "/bulks")
     page.get_by_role("link", name="sample-001", exact=True).click()
     expect(page.get_by_text("The thirteen numbers")).to_be_visible()
-    for name in ("API requests", "queue wait", "CPU", "peak RAM", "output tokens", "wait / total latency"):
+    for name in ("API requests", "queue wait", "CPU time", "peak RAM", "output tokens", "queue wait / total time"):
         expect(page.get_by_role("cell", name=name, exact=True)).to_be_visible()
     expect(page.locator("canvas")).to_have_count(1)
     expect(page.get_by_role("cell", name="model EngineError").first).to_be_visible()

@@ -182,8 +182,12 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
         assert (of["cpu_exact_share"], of["memory_exact_share"], of["memory_peak_bytes"]) == (0.75, 0.5, 300), where
     (counted,) = odd.page(store, "model_counts", {})
     assert counted == {"model": "m", "n": 5, "failed": 1, "output_tokens": 61, "peak": 300}
+    (waits,), (done,) = (odd.page(store, f"bulk_{name}", {"bulk_id": "b"}) for name in ("numbers", "progress"))
+    said = {row["n"]: row["value"] for row in bulks.thirteen(waits | done, page)}
+    assert said[12] == "6.1 of inference time, 19 in decode"
+    assert (said[7], said[8], said[9]) == ("p50 3 s, p95 4.8 s", "~4 s, – of its cores", "~300 B")
     shown = bulks.model_row("m", page.total)
-    assert (shown["rate"], shown["decode"], shown["cpu"], shown["peak"]) == ("6.1", "19", "~0.0588 s", "~300 B")
+    assert (shown["rate"], shown["decode"], shown["cpu"], shown["peak"]) == ("6.1", "19", "~58.8 ms", "~300 B")
     store.close()
 
 

@@ -112,7 +112,7 @@ def test_a_fault_of_ours_is_no_mistake_of_the_users(
 
 def test_what_makes_no_sense_is_still_said_to_be_so(served: TestClient) -> None:
     for asked, said in (
-        ("rate=-1", "arrival rate must be"), ("last=soon", "write for example 7d"), ("model=none", "there are: "),
+        ("rate=-1", "arrival rate must be"), ("last=soon", "write for example 7d"), ("model=none", "known models: "),
         ("bulk=sample-001&last=1h", "not both"),
     ):  # fmt: skip
         query = asked if "bulk" in asked or "last" in asked else f"bulk=sample-001&{asked}"

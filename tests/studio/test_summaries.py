@@ -27,18 +27,28 @@ from tests.studio.explaining import Job, ns, table, written
 COLUMNS = ("id", "start_ns", "end_ns", "jobs", "done", "failed", "models")
 # By hand, as the rules are written: `bulk_summary.sql` is not asked what is right.
 RULE = """
-WITH jobs AS (
-    SELECT bulk_id, first(outcome ORDER BY coalesce(attempt, 1) DESC, start_ns DESC, good DESC) AS outcome,
-           first(good ORDER BY coalesce(attempt, 1) DESC, start_ns DESC, good DESC) AS good
-    FROM (SELECT *, status IS DISTINCT FROM 'ERROR' AND failure_domain IS NULL
-                    AND coalesce(outcome, 'ok') = 'ok' AS good FROM spans)
-    WHERE kind = 'CONSUMER' GROUP BY bulk_id, coalesce(job_id, span_id)
+WITH attempts AS (
+    SELECT bulk_id, coalesce(job_id, span_id) AS job, coalesce(attempt, 1) AS attempt, start_ns, true AS ended,
+           coalesce(outcome, 'ok') = 'retry' AS again,
+           status IS DISTINCT FROM 'ERROR' AND failure_domain IS NULL AND coalesce(outcome, 'ok') = 'ok' AS good
+    FROM spans WHERE kind = 'CONSUMER'
+    UNION ALL
+    SELECT min(bulk_id), min(job_id), max(CAST(attributes ->> '$."bulk.job.attempt"' AS INTEGER)), min(time_ns), false,
+           false, false
+    FROM logs WHERE job_id IS NOT NULL AND span_id NOT IN (SELECT span_id FROM spans WHERE kind = 'CONSUMER')
+    GROUP BY span_id
+), jobs AS (
+    SELECT bulk_id, first(ended ORDER BY attempt DESC, start_ns DESC, ended DESC, again DESC, good DESC) AS ended,
+           first(again ORDER BY attempt DESC, start_ns DESC, ended DESC, again DESC, good DESC) AS again,
+           first(good ORDER BY attempt DESC, start_ns DESC, ended DESC, again DESC, good DESC) AS good
+    FROM attempts GROUP BY bulk_id, job
 )
 SELECT s.bulk_id AS id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
-       count(DISTINCT coalesce(job_id, CASE WHEN kind = 'CONSUMER' THEN span_id END)) AS jobs,
+       (SELECT count(DISTINCT job) FROM (
+            SELECT bulk_id, job FROM attempts
+            UNION ALL SELECT bulk_id, job_id FROM spans WHERE kind = 'PRODUCER') j WHERE j.bulk_id = s.bulk_id) AS jobs,
        (SELECT count(*) FROM jobs j WHERE j.bulk_id = s.bulk_id AND good) AS done,
-       (SELECT count(*) FROM jobs j
-        WHERE j.bulk_id = s.bulk_id AND NOT good AND coalesce(outcome, '') <> 'retry') AS failed,
+       (SELECT count(*) FROM jobs j WHERE j.bulk_id = s.bulk_id AND ended AND NOT again AND NOT good) AS failed,
        coalesce(list_sort(list(DISTINCT model) FILTER (model IS NOT NULL)), []) AS models
 FROM spans s WHERE s.bulk_id IS NOT NULL GROUP BY s.bulk_id ORDER BY min(start_ns) DESC, s.bulk_id
 """

@@ -72,7 +72,7 @@ def test_through_the_store_it_is_the_same() -> None:
     told, known = pool["models"][0]["now"], loads.sustained(drawn)
     assert known.rate is not None
     assert told["rate_per_s"] == pytest.approx(dataclasses.asdict(known.rate), rel=1e-6)
-    assert told["rate_per_s"]["value"] == pytest.approx(told["completions"] / told["saturated_s"])
+    assert told["rate_per_s"]["value"] == pytest.approx(told["completions"] / told["saturated_s"], rel=0.02)
 
 
 @pytest.mark.slow
@@ -110,8 +110,7 @@ def test_bulks_put_at_once(number: int, size: int, slots: int) -> None:
         draws = [loads.bulks(seed, number, size, slots, work) for seed in range(100)]
         bias, hits, told = checked(draws, slots)
         assert told >= 95
-        # Of k times that vary by cv, the mean of 1 / mean is too high by cv^2 / k.
-        assert -0.02 < bias < 0.02 + 2.5 / (number * size), work
+        assert abs(bias) < 0.04, work
         assert hits >= 0.90 * told, work
 
 
@@ -164,11 +163,18 @@ def test_slots_of_which_all_were_never_taken_give_a_bound() -> None:
     assert 6 < level.bound < 16
 
 
-def test_batches_have_the_rate_as_their_mean() -> None:
+def test_batches_have_what_was_done_in_the_time_as_their_mean() -> None:
     level = loads.sustained(loads.stream(2, 300, 1, 0.5, "exponential"))
-    assert level.rate is not None
     assert len(level.batches) == 20
-    assert np.mean(level.batches) == pytest.approx(level.rate.value)
+    assert np.mean(level.batches) == pytest.approx(level.completions / level.seconds)
+
+
+def test_of_few_jobs_the_rate_is_not_too_high() -> None:
+    """The mean of 30 exponential times is as often too long as too short, but its inverse is not."""
+    bias, hits, told = checked([loads.bulks(seed, 1, 30, 1, "exponential") for seed in range(200)], 1.0)
+    assert told >= 195
+    assert abs(bias) < 0.03  # without: 3.4 %, and what chance adds
+    assert hits >= 186
 
 
 def test_slots_that_slow_each_other_sustain_what_they_do_together() -> None:

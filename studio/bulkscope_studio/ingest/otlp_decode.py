@@ -29,6 +29,7 @@ from bulkscope_studio.ingest import spans
 from bulkscope_studio.ingest.envelope import Group, Malformed, batches, requests
 from bulkscope_studio.storage import workers
 from bulkscope_studio.storage.tables import (
+    IDS,
     JOB_PID,
     LOG_ATTRIBUTES,
     LOGS,
@@ -205,8 +206,11 @@ class _Part:
             values.truncated[MANY_ATTRIBUTES] += 1
             pairs = pairs[:MAX_ATTRIBUTES]
         for pair in pairs:
-            if pair.key in texts and pair.value.WhichOneof("value") == "string_value":
+            kind = pair.value.WhichOneof("value")
+            if pair.key in texts and kind == "string_value":
                 texts[pair.key] = values.text(pair.value.string_value)
+            elif pair.key in texts and pair.key in IDS and kind == "int_value":
+                texts[pair.key] = str(pair.value.int_value)
             else:
                 rest[values.text(pair.key)] = values.value(pair.value)
         return dump(rest) if rest else None

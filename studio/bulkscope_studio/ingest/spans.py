@@ -27,7 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bulkscope import conventions as c
 from bulkscope_studio.ingest.envelope import Malformed
-from bulkscope_studio.storage.tables import JOB_PID, OUT_OF_RANGE, SPAN_PLACES, Place
+from bulkscope_studio.storage.tables import IDS, JOB_PID, OUT_OF_RANGE, SPAN_PLACES, Place
 from bulkscope_studio.storage.values import (
     FIRST_NS,
     LONG_STRING,
@@ -400,6 +400,7 @@ class _Attributes:
 
     def columns(self) -> dict[str, pa.Array | None]:
         """Return the columns that the attributes have, and ``attributes``, JSON of those that have none."""
+        self._numbered()
         places = [JOB_PID if key == c.PROCESS_PID else SPAN_PLACES.get(key) for key in self.keys]
         made: dict[str, pa.Array | None] = {}
         rest = np.ones(len(self.key), np.bool_)
@@ -408,6 +409,14 @@ class _Attributes:
             made |= self._columns(chosen, kind, rest)
         made["attributes"] = self._json(np.flatnonzero(rest))
         return made
+
+    def _numbered(self) -> None:
+        """Make ids that are integers the strings of their digits."""
+        ids = [number for number, key in enumerate(self.keys) if key in IDS]
+        rows = np.flatnonzero(np.isin(self.key, ids) & (self.kind == _INT))
+        if len(rows):
+            self.kind[rows], self.string[rows] = _STRING, len(self.strings) + np.arange(len(rows))
+            self.strings = pa.concat_arrays([self.strings, pa.array(self.whole[rows]).cast(pa.string())])
 
     def _columns(self, places: list[Place | None], kind: str, rest: Mask) -> dict[str, pa.Array]:
         """Return all columns of one kind, and strike what is in them off the rest; ``places`` are those of the keys.

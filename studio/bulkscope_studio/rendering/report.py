@@ -81,7 +81,12 @@ def _foot(report: Mapping[str, Any]) -> str:
 
 
 def _state(report: Mapping[str, Any]) -> str:
-    return "complete" if report["complete"] else PARTIAL
+    if report["complete"]:
+        return "complete"
+    p = report["progress"]
+    if not p["sent"] or p["running"] or p["waiting"] or p["retrying"]:
+        return PARTIAL
+    return f"PARTIAL: no job is left at work; lost {p['lost']:,}, without a recorded end {p['unknown']:,}"
 
 
 def _quantiles(of: Mapping[str, Any] | None) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 from bulkscope_studio.analysis.compare import compare as analysis
 from bulkscope_studio.analysis.compare import sides
-from bulkscope_studio.analysis.compare.sides import Side, Tables
+from bulkscope_studio.analysis.compare.sides import Side
 from bulkscope_studio.services import bulks
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.sides import Sides
+from bulkscope_studio.storage.saved_runs import Tables
 
 
 def _named(among: Sides, name: str) -> Tables | None:

@@ -52,10 +52,10 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
     first_heard, last_heard = heard(store, asked)
     now = min(asked, max(last_heard or 0, window[1]))
     begun = pc.and_(pc.is_valid(bulk.attempts["start_ns"]), pc.is_null(bulk.attempts["end_ns"]))
-    lost: list[dict[str, Any]] = []
+    mute: list[dict[str, Any]] = []
     if pc.any(begun).as_py():
         gone = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": now - SILENT_NS}).to_pylist()
-        lost = [row for row in gone if not row["told"]]
+        mute = [row for row in gone if not row["told"]]
     reader = facts.Reader(window[0])
     times = {"first": looked_at.first_ns, "last": looked_at.last_ns}
 
@@ -63,21 +63,21 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
         return store.query(sql.load(f"explain_{name}"), times | given)
 
     others = rows("others", bulk=bulk.id)
-    mute = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
-    silent = {row["span_id"] for row in lost} | set(others.filter(mute)["span_id"].to_pylist())
+    beside = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
+    silent = {row["span_id"] for row in mute} | set(others.filter(beside)["span_id"].to_pylist())
     found = facts.Facts(
         id=bulk.id,
         origin_ns=window[0],
         now=(now - window[0]) / 1e9,
         unheard=(asked - now) / 1e9,
         heard_first=((first_heard or window[0]) - window[0]) / 1e9,
-        attempts=reader.attempts(bulk.attempts, others, silent),
+        attempts=reader.attempts(bulk.attempts, others, silent, [row["span_id"] for row in mute if row["without_end"]]),
         inferences=reader.inferences(rows("inferences", **bulk.named)),
         requests=reader.requests(bulk.requests),
         workers=reader.workers(rows("workers", begin=window[0])),
         hosts=reader.hosts(rows("hosts", first=window[0], bin_ns=host_bin_ns(*window))),
         drops=_drops(rows("drops", first=window[0])) if drops_known else None,
-        lost=tuple(lost),
+        lost=tuple(mute),
         **reader.names(),
     )
     return explain.to_json(explain.explain(found))

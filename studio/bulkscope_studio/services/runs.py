@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from bulkscope_studio.analysis.compare.sides import Tables
 from bulkscope_studio.services import bulks, sides
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.storage import saved_runs
+from bulkscope_studio.storage.saved_runs import Tables
 from bulkscope_studio.storage.store import Store, Unavailable
 
 

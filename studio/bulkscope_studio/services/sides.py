@@ -7,10 +7,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from bulkscope_studio.analysis.compare.sides import Tables
 from bulkscope_studio.services import bulks
 from bulkscope_studio.services.errors import InvalidQuery
 from bulkscope_studio.storage import saved_runs, sql, summaries
+from bulkscope_studio.storage.saved_runs import Tables
 from bulkscope_studio.storage.store import Store
 
 __all__ = ["Sides", "StoredSides", "Tables", "joined", "tables"]

@@ -68,10 +68,10 @@ _WORKER = "rules.worker_name(worker, host_name, pid, service_instance_id, servic
 
 
 def macros() -> str:
-    """Return SQL that makes ``rules.credible_COLUMN(x)`` for each number of a span: it where it is within bounds."""
+    """Return SQL that makes ``rules.credible_COLUMN(x)`` for each number of a span, and for the cores of a worker."""
     return "".join(
         f"CREATE OR REPLACE MACRO rules.credible_{name}(x) AS {_within('x', bounds)};\n"
-        for name, bounds in SPANS.items()
+        for name, bounds in (SPANS | {"cpus": CORES}).items()
     )
 
 
@@ -102,7 +102,7 @@ def reading(text: str) -> str:
     """
     named = set(re.findall(r"\w+", text))
     views = [
-        f"{table} AS NOT MATERIALIZED (SELECT *{columns} FROM main.{table})"
+        f"{table} AS NOT MATERIALIZED (SELECT *{columns} FROM rules.recorded_{table})"
         for table, columns in (("spans", _spans(named)), ("logs", _logs(named)), ("points", _points(named)))
         if table in named and columns
     ]
@@ -113,7 +113,7 @@ def reading(text: str) -> str:
     if SAMPLE in body and views[0].startswith(
         "spans "
     ):  # of the table's blocks, which a sample of the view would all read
-        body, views[0] = body.replace(SAMPLE, ""), views[0].replace("main.spans", f"main.spans {SAMPLE}")
+        body, views[0] = body.replace(SAMPLE, ""), views[0].replace("rules.recorded_spans", f"main.spans {SAMPLE}")
     rest = body.removeprefix("WITH ")
     return f"WITH {', '.join(views)}{',' if rest != body else ''}\n{rest}"
 

@@ -20,8 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bulkscope_studio.analysis.compare.sides import Tables
-from bulkscope_studio.storage import storefile
+from bulkscope_studio.storage import credible, storefile, views
 
 FORMAT = "bulkscope.run/1"
 _META = b"bulkscope.run"
@@ -30,6 +29,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TABLES = ("attempts", "inferences", "requests")
 # What the pages and the command line take for something else.
 _TAKEN = ("latest",)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What is read of one or several bulks to compare them: ``queries/report_*.sql``, and a column ``bulk_id``."""
+
+    attempts: pa.Table
+    inferences: pa.Table
+    requests: pa.Table
 
 
 class Trouble(Exception):
@@ -182,13 +190,15 @@ def load(db: Path, name: str) -> Tables:
         whole = pq.read_table(path)
         kinds = whole[_TABLE].to_pylist()
         parts = {
-            kind: whole.filter(pa.array([each == kind for each in kinds], pa.bool_())).select(columns[kind])
+            kind: credible.table(whole.filter(pa.array([each == kind for each in kinds])).select(columns[kind]))
             for kind in _TABLES
         }
     except FileNotFoundError as error:
         raise Unknown(f"there is no run {name!r}") from error
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _damaged(path, error) from error
+    if "decides" not in columns["attempts"]:  # kept by an older version
+        parts["attempts"] = views.decided(parts["attempts"])
     return Tables(**parts)
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from bulkscope_studio.storage import credible, sql
+from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
 
 TIMES = {"spans": ("start_ns", "end_ns"), "logs": ("time_ns", "time_ns")}
@@ -46,6 +46,17 @@ _THESE = """reach AS (
     SELECT * FROM spans
     WHERE start_ns BETWEEN (SELECT first_ns FROM reach) AND (SELECT last_ns FROM reach)
       AND bulk_id IN (SELECT bulk_id FROM changed)
+), begun AS (
+    SELECT bulk_id, job, failure_domain, place
+    FROM rules.begun_attempts(
+        (SELECT list(bulk_id) FROM changed), (SELECT first_ns FROM reach), (SELECT last_ns FROM reach))
+)"""
+# Where the table is not of what is stored.
+_ALL = """these AS NOT MATERIALIZED (
+    SELECT * FROM spans WHERE bulk_id IS NOT NULL
+), begun AS (
+    SELECT bulk_id, job, failure_domain, place
+    FROM rules.begun_attempts([], 0, 4611686018427387904, every_job := true) WHERE bulk_id IS NOT NULL
 )"""
 
 
@@ -132,7 +143,7 @@ def refresh(connection: duckdb.DuckDBPyConnection, limit: int = MOST_SPANS, rest
             changed = "changed AS (SELECT bulk_id FROM resting WHERE bulk_id IS NOT NULL)"
             none = "bulk_id IS NULL AND EXISTS (FROM resting WHERE bulk_id IS NULL)"
             same = f"bulk_id IN (SELECT bulk_id FROM resting) OR {none}"
-            summed = credible.reading(
+            summed = (
                 f"WITH {changed}, {_THESE}, {sql.part('bulk_summary')}"
                 f"SELECT r.*, {_SUMMARY} FROM resting r LEFT JOIN summary s USING (bulk_id) WHERE spans > 0 OR logs > 0"
             )
@@ -199,9 +210,8 @@ def query(store: Store, text: str, params: Mapping[str, object] | None = None) -
         rows += f" AND bulk_id NOT IN (SELECT bulk_id FROM changed) UNION ALL SELECT bulk_id, {_SUMMARY} FROM summary"
         parts = [_CHANGED, _THESE, sql.part("bulk_summary"), f"listed AS ({rows})"]
     else:
-        these = "these AS NOT MATERIALIZED (SELECT * FROM spans WHERE bulk_id IS NOT NULL)"
-        parts = [these, sql.part("bulk_summary"), f"listed AS (SELECT bulk_id, {_SUMMARY} FROM summary)"]
-    return store.query(credible.reading(f"WITH {', '.join(parts)} {text}"), params)
+        parts = [_ALL, sql.part("bulk_summary"), f"listed AS (SELECT bulk_id, {_SUMMARY} FROM summary)"]
+    return store.query(f"WITH {', '.join(parts)} {text}", params)
 
 
 class Extent(NamedTuple):

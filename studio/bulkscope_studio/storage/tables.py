@@ -64,6 +64,8 @@ SPAN_ATTRIBUTES = {
     c.DECODE_TOKENS_PER_SECOND: "decode_tokens_per_second",
 }  # fmt: skip
 LOG_ATTRIBUTES = {c.BULK_ID: "bulk_id", c.JOB_ID: "job_id"}
+# Services number their bulks, and their own spans say so: 7 is the bulk that our headers call "7".
+IDS = frozenset((c.BULK_ID, c.JOB_ID))
 
 _RANGES: dict[str, credible.Range] = {**credible.SPANS, "pid": (0, 2**32)}
 OUT_OF_RANGE = "number out of range"

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
-from bulkscope_studio.storage import credible, tables
+from bulkscope_studio.storage import credible, storefile, tables
 
 VIEWS = files("bulkscope_studio.storage").joinpath("views.sql").read_text(encoding="utf-8")
+# Those of its statements that read no table.
+MACROS = "".join(each for each in re.split(r"(?<=;)\n", VIEWS) if "MACRO" in each and "AS TABLE" not in each)
 
 _SQL_TYPES = {
     "s": "VARCHAR", "i": "BIGINT", "n": "INTEGER", "d": "DOUBLE", "b": "BOOLEAN", "D": "DOUBLE[]", "I": "BIGINT[]",
@@ -31,6 +35,21 @@ def apply(connection: duckdb.DuckDBPyConnection) -> None:
         text = re.sub(rf"\b(FROM|JOIN) {table}\b", rf"\1 (SELECT *, {added} FROM {table})", text)
     connection.execute("ATTACH IF NOT EXISTS ':memory:' AS rules (READ_WRITE)")
     connection.execute(f"{credible.macros()}{text}")
+
+
+def decided(attempts: pa.Table) -> pa.Table:
+    """Return attempts, which an older version read from a store, with ``decides``, as ``rules.attempts`` has it."""
+    with storefile.connect(Path(storefile.MEMORY), read_only=False, config={"threads": 1}) as connection:
+        connection.execute(f"ATTACH ':memory:' AS rules; {MACROS}")
+        connection.register("kept", attempts.append_column("row", pa.array(range(len(attempts)), pa.int64())))
+        found = connection.execute(
+            "WITH placed AS (SELECT *, rules.attempt_place(attempt, coalesce(start_ns, 0), CASE WHEN end_ns IS NULL"
+            " THEN NULL WHEN retried THEN 'retried' WHEN ok THEN 'done' ELSE 'failed' END) AS place FROM kept)"
+            ", last AS (SELECT arg_max(row, place) AS row FROM placed"
+            " GROUP BY bulk_id, coalesce(rules.job_key(job_id, span_id), row::VARCHAR))"
+            " SELECT row IN (FROM last) AS decides FROM placed ORDER BY row"
+        ).to_arrow_table()
+    return attempts.append_column("decides", found["decides"])
 
 
 def _missing(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:

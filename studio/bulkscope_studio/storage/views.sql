@@ -9,12 +9,127 @@
 CREATE OR REPLACE MACRO rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS
     coalesce(worker, host_name || ':' || pid, service_instance_id, service_name, 'worker');
 
--- An attempt that has ended is one of three: tried again later ('retried'), 'done', or 'failed'. One that its library
--- retries is not failed, whatever its status.
+-- A job of a sender that names none is one attempt.
+CREATE OR REPLACE MACRO rules.job_key(job_id, span_id) AS coalesce(job_id, span_id);
+
+-- An attempt that has ended is one of three: 'retried' (to be tried again, whatever its status), 'done' or 'failed'.
 CREATE OR REPLACE MACRO rules.attempt_state(status, failure_domain, outcome) AS
     CASE WHEN outcome = 'retry' THEN 'retried'
          WHEN status IS DISTINCT FROM 'ERROR' AND failure_domain IS NULL AND coalesce(outcome, 'ok') = 'ok' THEN 'done'
          ELSE 'failed' END;
+
+-- Which attempt decides a job: the one with the highest place. That is the
+-- highest number (one without is the first), of equal numbers (the broker gave the job to another worker) the latest
+-- start, and of those that began at once one that ended before one that did not, to be tried again before done before
+-- failed. So what is done stays done when an earlier attempt ends later, and an attempt that began last decides before it
+-- ends: then the job is neither done nor failed. One number, since comparing rows takes twice as long.
+CREATE OR REPLACE MACRO rules.attempt_place(attempt, start_ns, state) AS
+    CAST(coalesce(attempt, 1) AS HUGEINT) * 73786976294838206464 + CAST(start_ns AS HUGEINT) * 4
+    + CASE state WHEN 'retried' THEN 3 WHEN 'done' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END;
+-- The state of the attempt in a place: 0 not ended, 1 failed, 2 done, 3 retried.
+CREATE OR REPLACE MACRO rules.place_state(place) AS place & 3;
+
+-- What a parent tells of a killed process has that process' pid, and no instance.
+CREATE OR REPLACE MACRO rules.told_by_parent(service_instance_id, pid) AS service_instance_id IS NULL AND pid IS NOT NULL;
+-- Its span ends what the process began, up to 2 s before or after it by their accounts.
+CREATE OR REPLACE MACRO rules.ends(told_start_ns, told_end_ns, begun_ns) AS
+    begun_ns BETWEEN told_start_ns - 2000000000 AND told_end_ns + 2000000000;
+
+-- When a job was enqueued for an attempt, by what its worker says.
+CREATE OR REPLACE MACRO rules.enqueued_before(start_ns, wait, delay) AS
+    start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT);
+
+-- Whole rows as they were recorded; in a file of an older version with the columns that it lacks.
+CREATE OR REPLACE VIEW rules.recorded_spans AS SELECT * FROM spans;
+CREATE OR REPLACE VIEW rules.recorded_logs AS SELECT * FROM logs;
+CREATE OR REPLACE VIEW rules.recorded_points AS SELECT * FROM points;
+
+CREATE OR REPLACE VIEW rules.ended_attempts AS
+SELECT trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt) AS attempt, start_ns, end_ns,
+       rules.credible_wait(wait) AS wait, rules.credible_delay(delay) AS delay,
+       rules.credible_wait_ratio(wait_ratio) AS wait_ratio, rules.attempt_state(status, failure_domain, outcome) AS state,
+       failure_domain, error_type,
+       rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS worker,
+       coalesce(host_name, '') AS host_name, queue, service_instance_id AS instance, resource_id,
+       rules.told_by_parent(service_instance_id, pid) AS told
+FROM spans WHERE kind = 'CONSUMER';
+
+CREATE OR REPLACE VIEW rules.sent_jobs AS
+SELECT bulk_id, job_id, start_ns, queue FROM spans WHERE kind = 'PRODUCER' AND job_id IS NOT NULL;
+
+-- What a job's process says when it begins, and every few seconds.
+CREATE OR REPLACE VIEW rules.heartbeats AS
+SELECT trace_id, span_id, bulk_id, job_id, time_ns, attributes,
+       rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS worker,
+       host_name, service_name, service_instance_id AS instance, resource_id
+FROM logs WHERE event_name IN ('bulk.job.started', 'bulk.job.heartbeat');
+
+-- Attempts that began, in a time: those whose spans are there have ended, the others have been told of by their process
+-- alone. Those of a list of bulks, whose records are all in that time, or of `every_job`: what a process logged and its
+-- span are then looked for within an hour.
+CREATE OR REPLACE MACRO rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := false) AS TABLE
+WITH near AS (
+    SELECT * FROM rules.ended_attempts
+    WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks)))
+      AND end_ns >= from_ns - CASE WHEN every_job THEN 3600000000000 ELSE 0 END
+      AND start_ns <= to_ns + CASE WHEN every_job THEN 3600000000000 ELSE 0 END
+), open AS (
+    -- Of the few that have not ended: to parse the attributes of all would take longer than the rest.
+    SELECT span_id, min(h.trace_id) AS trace_id, min(h.bulk_id) AS bulk_id, min(h.job_id) AS job_id,
+           max(TRY_CAST(json_extract(h.attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
+           min(time_ns) AS start_ns, max(time_ns) AS seen_ns, min(h.worker) AS worker, coalesce(min(h.host_name), '') AS host_name,
+           min(h.instance) AS instance
+    FROM rules.heartbeats h ANTI JOIN near USING (span_id)
+    WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND time_ns BETWEEN from_ns AND to_ns
+      AND job_id IS NOT NULL AND span_id IS NOT NULL
+    GROUP BY span_id
+), begun AS (
+    SELECT trace_id, span_id, bulk_id, job_id, attempt, start_ns, end_ns, end_ns AS seen_ns, wait, delay, state,
+           failure_domain, error_type, worker, host_name, queue, instance, told
+    FROM near WHERE end_ns >= from_ns AND start_ns <= to_ns
+    UNION ALL
+    SELECT trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt), start_ns, NULL, seen_ns, NULL, NULL, NULL,
+           NULL, NULL, worker, host_name, NULL, instance, false
+    FROM open o
+         ANTI JOIN (SELECT * FROM near WHERE told) k
+         ON k.job_id = o.job_id AND k.worker = o.worker AND rules.ends(k.start_ns, k.end_ns, o.start_ns)
+)
+SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_place(attempt, start_ns, state) AS place FROM begun;
+
+-- All attempts, with when they were enqueued, and sent jobs that nobody has taken (start_ns is NULL), in a time as above.
+-- `decides`: the attempt tells how its job stands. `put_ns`: when the sender says that it enqueued a first attempt.
+CREATE OR REPLACE MACRO rules.attempts(of_bulks, from_ns, to_ns, every_job := false) AS TABLE
+WITH begun AS (
+    SELECT * FROM rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
+), last AS (
+    -- With a window over the rows it would take twice as long.
+    SELECT arg_max(span_id, place) AS span_id FROM begun GROUP BY bulk_id, job
+), sent AS (
+    SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue FROM rules.sent_jobs
+    WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns
+    GROUP BY job_id
+), taken AS (
+    -- A job may be taken long after that time, but not before it was sent, give or take two hosts' clocks.
+    SELECT job_id FROM rules.ended_attempts WHERE every_job AND end_ns >= from_ns - 3600000000000
+    UNION ALL
+    SELECT job_id FROM begun
+), firsts AS (
+    SELECT b.*, CASE WHEN coalesce(b.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns, s.queue AS sent_to,
+           l.span_id IS NOT NULL AS decides
+    FROM begun b LEFT JOIN sent s ON s.job_id = b.job_id LEFT JOIN last l ON l.span_id = b.span_id
+)
+SELECT bulk_id, job_id, attempt, span_id, trace_id,
+       -- The sender's start is the enqueue of a first attempt; a retry was enqueued later, so its wait tells.
+       coalesce(put_ns, rules.enqueued_before(start_ns, wait, delay)) AS enqueue_ns,
+       start_ns, end_ns, seen_ns,
+       CASE WHEN end_ns IS NOT NULL THEN coalesce(wait, (start_ns - put_ns) / 1e9 - coalesce(delay, 0)) END AS wait,
+       delay, state, state = 'retried' AS retried, state = 'done' AS ok, failure_domain, error_type, worker, host_name,
+       coalesce(sent_to, queue) AS queue, put_ns, instance, told, decides
+FROM firsts
+UNION ALL
+SELECT s.bulk_id, s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, s.queue, s.enqueue_ns, NULL, NULL, true
+FROM sent s ANTI JOIN taken t ON t.job_id = s.job_id;
 
 -- inferences and requests
 

@@ -314,6 +314,7 @@ def _jobs(facts: Facts, slots: timeline.Slots) -> tuple[Jobs, Codes]:
         tokens=tokens[rows],
         cpu=cpu[rows],
         ok=a.ok[rows] & ~a.retried[rows],
+        failed=a.failed[rows],
     ), rows
 
 
@@ -527,7 +528,7 @@ def _notes(
     seen: Seen, facts: Facts, jobs: Jobs, found: Saturation, places: int, asked: Asked, beside: int
 ) -> tuple[str, ...]:
     notes = []
-    failed = int(np.sum(~jobs.ok))
+    failed = int(np.sum(jobs.failed))
     if failed > thresholds.FAILED.value * len(jobs.ok):
         notes.append(
             f"{wording.part(failed, len(jobs.ok), 'attempt')} failed; "

@@ -54,7 +54,8 @@ class Jobs:
     """Attempts that ended, by row: when, where, of which model (-1: none known), and what came of them.
 
     ``free`` is when its slot ended the job before (NaN: not known), ``given`` are the input tokens that were
-    not cached, ``tokens`` the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded).
+    not cached, ``tokens`` the output tokens, ``cpu`` the CPU-seconds of the inferences (NaN: not recorded). One that
+    will be tried again is neither ``ok`` nor ``failed``.
     """
 
     start: Floats
@@ -67,6 +68,7 @@ class Jobs:
     tokens: Floats
     cpu: Floats
     ok: Flags
+    failed: Flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +313,8 @@ class _Full:
 
         One is of independent jobs, by the variance of a ratio of means (Cochran 1977, 6.4), of the logarithm of the
         rate, and longer where few long jobs weigh most (``_skewed``). The other is of the ratio of batch means (Law
-        2015, 9.5.3), which sees what changes slowly.
+        2015, 9.5.3), which sees what changes slowly. The value is less than the ratio by its relative variance: of few
+        jobs the mean of 1 / mean is too high by that (Tin 1965; of k exponential times by 1/k).
         """
         seconds = self.seconds
         if not seconds > 0:
@@ -326,7 +329,9 @@ class _Full:
             half = estimates.student(len(parts) - 1) * _error(parts)
             down, up = max(down, half), max(up, half)
         down, up = math.hypot(down, self.doubt[0]), math.hypot(up, self.doubt[1])
-        return Estimate(value, value * math.exp(-down), value * math.exp(up) if up < _OPEN else math.inf)
+        low, high = value * math.exp(-down), value * math.exp(up) if up < _OPEN else math.inf
+        error = _error(left)
+        return Estimate(max(low, value / (1 + error * error)) if error < math.inf else value, low, high)
 
     def batches(self) -> Floats:
         """Return the rates of batches of jobs in their order (batches,), linear in the times: their mean is the rate.

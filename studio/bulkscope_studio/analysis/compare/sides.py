@@ -10,14 +10,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bulkscope_studio.analysis.statistics import stats
-from bulkscope_studio.storage import credible
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -26,7 +25,7 @@ Flags = NDArray[np.bool_]
 _CLOCK_NS = 1_000_000
 _ATTEMPT = (
     "bulk_id", "job_id", "span_id", "attempt", "enqueue_ns", "start_ns", "end_ns", "retried", "ok", "worker",
-    "host_name",
+    "host_name", "decides",
 )  # fmt: skip
 _INFERENCE = (
     "bulk_id", "job_id", "span_id", "model", "worker", "host_name", "seconds", "ok", "decode", "input_tokens",
@@ -34,13 +33,15 @@ _INFERENCE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """What a comparison reads of one or several bulks."""
+class Tables(Protocol):
+    """What a comparison reads of one or several bulks; its numbers are credible."""
 
-    attempts: pa.Table
-    inferences: pa.Table
-    requests: pa.Table
+    @property
+    def attempts(self) -> pa.Table: ...
+    @property
+    def inferences(self) -> pa.Table: ...
+    @property
+    def requests(self) -> pa.Table: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,9 @@ def models(tables: Tables) -> list[str]:
 def side(label: str, tables: Tables, model: str | None = None) -> Side:
     """Make a side of all jobs, or of those that ``model`` worked on.
 
-    A job counts by its last attempt: the highest number, of equal ones the latest start. Where nothing was queued,
-    each inference counts as a job.
+    A job counts by the attempt that decides it (``storage/views.sql`` says which). Where nothing was queued, each
+    inference counts as a job.
     """
-    tables = Tables(*(credible.table(each) for each in (tables.attempts, tables.inferences, tables.requests)))
     inferences = tables.inferences
     if model is not None:
         inferences = inferences.filter(
@@ -145,16 +145,12 @@ def _jobs(attempts: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
         known = jobs.get(key)
         put = row["enqueue_ns"] if row["enqueue_ns"] is not None else row["start_ns"]
         before = None if known is None else known["put"]
-        if known is None or _rank(row) >= _rank(known):
+        if known is None or row["decides"]:
             jobs[key] = known = row | {"inferences": [], "tried": False}
         known["put"] = min((at for at in (before, put) if at is not None), default=None)
     for job in jobs.values():
         job["final"] = job["end_ns"] is not None and not job["retried"]
     return jobs
-
-
-def _rank(row: dict[str, Any]) -> tuple[int, int]:
-    return 1 if row["attempt"] is None else row["attempt"], row["start_ns"] or 0
 
 
 def _add(jobs: dict[tuple[str, str], dict[str, Any]], inferences: Iterator[dict[str, Any]]) -> int:

@@ -134,7 +134,7 @@ def internal_failure(view: View) -> Finding:
     """Jobs fail without overload, workers are lost, or workers are idle while jobs wait."""
     a, load = view.facts.attempts, view.load
     ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
-    failed = ended[~a.ok[ended]]
+    failed = ended[a.failed[ended]]
     domains = _domains(view.facts, failed)
     errors = a.error.take(failed).to_pylist()
     internal = [
@@ -426,7 +426,7 @@ def memory_limited(view: View) -> Finding:
     )
     a = view.facts.attempts
     ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
-    failed = ended[~a.ok[ended]]
+    failed = ended[a.failed[ended]]
     errors = a.error.take(failed).to_pylist()
     lacking = sum(
         domain == "resource" and _of_memory(error)
@@ -693,8 +693,8 @@ def headroom(view: View) -> Finding:
         text = _beside(view)
     elif cores.holds is False:
         text = (
-            f"Workers and cores were both nearly full: {places} {were} busy {wording.percent(load.busy)} of the time, "
-            f"the cores {wording.percent(view.cpu.busy)}. More workers need more cores{_more(view)}."
+            f"The cores are close to their limit: they were busy {wording.percent(view.cpu.busy)} of the time, "
+            f"{places} {wording.percent(load.busy)}. More workers need more cores{_more(view)}."
         )
     else:
         text = (

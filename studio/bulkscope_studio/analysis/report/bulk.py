@@ -21,9 +21,12 @@ def analyse(
     bulk_id: str, jobs: pa.Table, inferences: pa.Table, requests: pa.Table, hosts: pa.Table, lost: pa.Table
 ) -> BulkReport:
     """Compute the report; tables have the columns of ``queries/report_*.sql``."""
-    silent = {row["span_id"] for row in lost.to_pylist()}
-    rows: list[Row] = [row | {"lost": row["span_id"] in silent} for row in jobs.to_pylist()]
-    last = _last(rows)
+    gone = [row for row in lost.to_pylist() if not row["without_end"]]
+    silent, mute = ({row["span_id"] for row in some} for some in (gone, lost.to_pylist()))
+    rows: list[Row] = [
+        row | {"lost": row["span_id"] in silent, "mute": row["span_id"] in mute} for row in jobs.to_pylist()
+    ]
+    last = [row for row in rows if row["decides"]]
     progress = _progress(last, requests.to_pylist())
     complete = progress.sent > 0 and progress.done + progress.failed == progress.sent
     starts = [row["start_ns"] for row in requests.to_pylist()] + [row["enqueue_ns"] for row in rows]
@@ -50,45 +53,20 @@ def analyse(
                 *(row[name] for name in ("job_id", "attempt", "worker", "model", "elapsed", "memory", "domain")),
                 *(row[name] for name in ("memory_limit", "likely", "model_likely")),
             )
-            for row in lost.to_pylist()
+            for row in gone
         ),
         little=checked,
         notes=notes,
     )
 
 
-def _last(rows: Iterable[Row]) -> dict[str, Row]:
-    """The attempt that decides each job: one still open, else the highest attempt, else the latest start.
-
-    One that was lost with its worker counts by its start: the broker may have given the job to another.
-    """
-    last: dict[str, Row] = {}
-    for row in rows:
-        # Without an id each attempt is a job.
-        key = row["job_id"] if row["job_id"] is not None else row["span_id"]
-        other = last.get(key)
-        if other is None or _rank(row) >= _rank(other):
-            last[key] = row
-    return last
-
-
-def _rank(row: Row) -> tuple[bool, int, int, bool, bool, bool]:
-    began = row["start_ns"] is not None
-    # Without a number it is the first, as in `queries/bulk_summary.sql`.
-    attempt = 1 if row["attempt"] is None else row["attempt"]
-    ended = row["end_ns"] is not None
-    # Of those that began at once the outcome decides, as there; what is heard of no more says least.
-    equals = ended, bool(row["retried"]), bool(row["ok"])
-    return began and not ended and not row["lost"], attempt, row["start_ns"] or 0, *equals
-
-
-def _progress(last: Mapping[str, Row], requests: list[Row]) -> Progress:
+def _progress(last: list[Row], requests: list[Row]) -> Progress:
     states: Counter[str] = Counter()
-    for row in last.values():
+    for row in last:
         if row["end_ns"] is not None:
             states["retrying" if row["retried"] else "done" if row["ok"] else "failed"] += 1
         elif row["start_ns"] is not None:
-            states["lost" if row["lost"] else "running"] += 1
+            states["lost" if row["lost"] else "unknown" if row["mute"] else "running"] += 1
         else:
             states["waiting"] += 1
     # The request knows how many it sent even when a PRODUCER span was lost.
@@ -97,14 +75,14 @@ def _progress(last: Mapping[str, Row], requests: list[Row]) -> Progress:
     return Progress(
         sent=max(announced, len(last)), done=states["done"], failed=states["failed"],
         running=states["running"], retrying=states["retrying"], waiting=states["waiting"],
-        lost=states["lost"], unknown=missing,
+        lost=states["lost"], unknown=missing + states["unknown"],
     )  # fmt: skip
 
 
 def _groups(
     names: list[str],
     rows: list[Row],
-    last: Mapping[str, Row],
+    last: list[Row],
     table: pa.Table,
     column: str,
     belongs: Callable[[Row], object],
@@ -112,9 +90,9 @@ def _groups(
     mine: dict[object, list[Row]] = {name: [] for name in names}
     for row in rows:
         mine.get(belongs(row), []).append(row)
-    decided: dict[object, dict[str, Row]] = {name: {} for name in names}
-    for job_id, row in last.items():
-        decided.get(belongs(row), {})[job_id] = row
+    decided: dict[object, list[Row]] = {name: [] for name in names}
+    for row in last:
+        decided.get(belongs(row), []).append(row)
     # Rows of the table by name, in their order: to look through the table for each of 10,000 workers takes minutes.
     of: dict[object, list[int]] = {name: [] for name in names}
     for number, value in enumerate(table[column].to_pylist()):
@@ -126,9 +104,9 @@ def _groups(
     )
 
 
-def _jobs(rows: list[Row], last: Mapping[str, Row]) -> Jobs:
+def _jobs(rows: list[Row], last: list[Row]) -> Jobs:
     ended = [row for row in rows if row["end_ns"] is not None]
-    final = [row for row in last.values() if row["end_ns"] is not None and not row["retried"]]
+    final = [row for row in last if row["end_ns"] is not None and not row["retried"]]
     failed = [row for row in final if not row["ok"]]
     waits = [row["wait"] for row in ended if row["wait"] is not None]
     process = stats.distribution((row["end_ns"] - row["start_ns"]) / 1e9 for row in ended)
@@ -204,7 +182,7 @@ def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[
         left = progress.sent - progress.done - progress.failed
         notes.append(f"partial: {wording.unended(left, progress.sent)}")
     if progress.unknown:
-        notes.append(f"unknown jobs: {progress.unknown:,} that the API request counted and of which no span came")
+        notes.append(f"unknown jobs: {progress.unknown:,} of which no end was recorded and that are not at work")
     if progress.lost:
         notes.append(f"lost jobs: {progress.lost:,} that began and whose worker was not heard of since")
     if checked is not None and not checked.ok:

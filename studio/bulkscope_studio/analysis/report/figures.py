@@ -15,7 +15,7 @@ from bulkscope import conventions
 from bulkscope_studio.analysis.report.model import Inferences, Requests
 from bulkscope_studio.analysis.statistics import stats
 
-OUTCOMES = tuple(name for name in conventions.OUTCOMES if name != "retry")  # a request is not retried by us
+OUTCOMES = tuple(name for name in conventions.OUTCOMES if name != "retry")  # of jobs only
 
 
 def requests(table: pa.Table) -> Requests:

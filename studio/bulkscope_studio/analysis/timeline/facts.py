@@ -6,14 +6,13 @@ The tables have the columns of ``queries/report_attempts.sql``, ``report_request
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-
-from bulkscope_studio.storage import credible
 
 # As Celery's parent process names what its children have come to.
 _KILLED = r"WorkerLost|^billiard\.exceptions\.(TimeLimitExceeded|Terminated)$"
@@ -31,8 +30,10 @@ class Attempts:
     """Attempts at jobs, the bulk's own (``mine``) and others'; ``ended`` ones have ``start`` and ``end``.
 
     ``put`` is when the sender says that it put it (first attempts only), ``enqueue`` that or what the worker says.
-    ``silent``: begun, not ended, and not heard of for ``thresholds.QUIET_S``. ``ready`` is when it could be taken:
-    enqueue plus wanted delay. ``killed``: ended with their process, by the account of its parent, and of these
+    ``decides``: it tells how its job stands. ``silent``: begun, not ended, and not heard of for ``thresholds.QUIET_S``;
+    ``without_end`` are those of them whose process began another job since, so that the end was not recorded.
+    ``ready`` is when it could be taken: enqueue plus wanted delay. ``killed``: ended with their process, by the account
+    of its parent, and of these
     ``crashed``: not for a time limit, and not because somebody wanted it.
     """
 
@@ -51,13 +52,20 @@ class Attempts:
     queue: Codes
     retried: Flags
     ok: Flags
+    decides: Flags
     silent: Flags
+    without_end: Flags
     ended: Flags
     killed: Flags
     crashed: Flags
     trace: pa.ChunkedArray
     domain: pa.ChunkedArray
     error: pa.ChunkedArray
+
+    @property
+    def failed(self) -> Flags:
+        """Return which have failed: ended, not well, and not to be tried again."""
+        return np.asarray(self.ended & ~self.ok & ~self.retried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,14 +302,19 @@ class Reader:
         start, end = self._time(table["start_ns"]), self._time(table["end_ns"])
         return start, np.maximum(start, end)
 
-    def attempts(self, own: pa.Table, others: pa.Table, silent: set[str]) -> Attempts:
-        """Join the bulk's attempts and the others'."""
+    def attempts(
+        self, own: pa.Table, others: pa.Table, silent: Collection[str], without_end: Collection[str] = ()
+    ) -> Attempts:
+        """Join the bulk's attempts and the others'; ``silent`` and ``without_end`` are ids of spans."""
         table = pa.concat_tables([own.select(others.column_names), others], promote_options="permissive")
         start, end, delay = *self._span(table), amounts(table["delay"])
         enqueue = self._time(table["enqueue_ns"])
-        is_silent = np.zeros(len(table), np.bool_)
-        if silent:
-            is_silent = pc.is_in(table["span_id"], value_set=pa.array(sorted(silent), pa.string())).to_numpy()
+
+        def among(spans: Collection[str]) -> Flags:
+            if not spans:
+                return np.zeros(len(table), np.bool_)
+            return np.asarray(pc.is_in(table["span_id"], value_set=pa.array(sorted(spans), pa.string())).to_numpy())
+
         return Attempts(
             mine=np.arange(len(table)) < len(own),
             job=self._jobs.codes(table["job_id"]),
@@ -318,7 +331,9 @@ class Reader:
             queue=self._queues.codes(table["queue"]),
             retried=flags(table["retried"]),
             ok=flags(table["ok"]),
-            silent=is_silent,
+            decides=flags(table["decides"]),
+            silent=among(silent),
+            without_end=among(without_end),
             ended=np.isfinite(start) & np.isfinite(end),
             killed=flags(pc.match_substring_regex(pc.cast(table["error_type"], pa.string()), _KILLED)),
             crashed=flags(pc.match_substring(pc.cast(table["error_type"], pa.string()), "WorkerLost")),
@@ -370,8 +385,7 @@ class Reader:
         """Read ``explain_workers.sql``."""
         first, last = self._time(table["first_ns"]), self._time(table["last_ns"])
         hosts = self._hosts.codes(table["host_name"])
-        cpus = floats(credible.numbers(pc.cast(table["cpus"], pa.float64()), credible.CORES))
-        memory, codes = floats(table["memory_utilization"]), self._processes.codes(table)
+        cpus, memory, codes = floats(table["cpus"]), floats(table["memory_utilization"]), self._processes.codes(table)
         return tuple(
             Worker(
                 int(codes[number]), row["worker"], int(hosts[number]), float(first[number]), float(last[number]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bulkscope_studio.analysis.thresholds import QUIET_S
-from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags
+from bulkscope_studio.analysis.timeline.facts import Codes, Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,16 @@ class Progress:
 
 
 def progress(facts: Facts) -> Progress:
-    """Sort the bulk's jobs by their deciding attempt: an open one, else the highest attempt, else the latest start."""
+    """Sort the bulk's jobs by the attempt that decides each (``storage/views.sql`` says which)."""
     a = facts.attempts
     own = np.flatnonzero(a.mine)
     begun = np.isfinite(a.start)
     open_ = begun & ~a.ended & ~a.silent
-    # Of those that began at once the outcome decides, as in `queries/bulk_summary.sql`.
-    equals = (a.ok[own], a.retried[own], a.ended[own])
-    order = own[np.lexsort((*equals, np.nan_to_num(a.start[own]), a.attempt[own], open_[own], a.job[own]))]
-    final = np.append(a.job[order][1:] != a.job[order][:-1], True) if len(order) else np.zeros(0, np.bool_)
-    final |= a.job[order] < 0  # without an id each attempt is a job
-    last = order[final]
+    last = own[a.decides[own]]
     ended = last[a.ended[last]]
     settled = ended[~a.retried[ended]]
     silent = last[begun[last] & ~a.ended[last] & a.silent[last]]
-    gone = _went_on(facts, silent)
+    gone = a.without_end[silent]
     mute = own[begun[own] & ~a.ended[own] & a.silent[own]]
     waiting = last[~begun[last]]
     heard = np.concatenate([a.seen[own], a.enqueue[own]])
@@ -74,7 +69,7 @@ def progress(facts: Facts) -> Progress:
     running = len(working) > 0 or facts.now - quiet_since < QUIET_S.value
     retrying = ended[a.retried[ended]]
     overtaken = np.zeros(len(waiting), np.bool_)
-    died = mute[~_went_on(facts, mute)]
+    died = mute[~a.without_end[mute]]
     if not running and len(waiting) and not len(died):
         # The queue went on after these were put, and then fell silent: they were taken, or are no more. Where workers
         # died, one may have taken them with it before it could say so.
@@ -95,15 +90,3 @@ def progress(facts: Facts) -> Progress:
         unknown=max(0, announced - len(last)),
         running=running,
     )
-
-
-def _went_on(facts: Facts, rows: Codes) -> Flags:
-    """Tell of each silent attempt whether its worker began another one after it was last seen."""
-    a = facts.attempts
-    found = np.zeros(len(rows), np.bool_)
-    if len(rows):
-        latest = np.full(len(facts.worker_names) + 1, -np.inf)
-        begun = np.isfinite(a.start)
-        np.maximum.at(latest, a.worker[begun], a.start[begun])
-        found = latest[a.worker[rows]] > a.seen[rows]
-    return found

@@ -172,7 +172,7 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         numbers.rows = thirteen(total, counted)
         models.rows = [model_row(name, of) for name, of in counted.models.items()]
         slow.rows, bad.rows = [_job_row(r) for r in slowest], [_job_row(r) for r in failed]
-        gone.rows = [_lost_row(r) for r in lost]
+        gone.rows = [_lost_row(r) for r in lost if not r["without_end"]]
         for table in (numbers, models, slow, bad, gone):
             table.update()
 

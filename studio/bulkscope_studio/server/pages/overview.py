@@ -21,6 +21,8 @@ PANELS = [
     "busy workers",
     "host, %",
 ]
+# Gauges are exported every 60 s where nobody asks for another interval: what a reporter said before is not how it is.
+FRESH_NS = 60 * 10**9
 # A sample of so many attempts gives the quantiles of their waits in 150 bins to 1 %.
 MOST_WAITS = 500_000
 _C, _N = charts.COLOURS, charts.CYCLE
@@ -75,13 +77,13 @@ def register(data: Data) -> None:
                 requests, jobs, tokens, points = await asyncio.gather(
                     *(data.rows(n, **at) for n in ("requests", "jobs", "tokens", "points"))
                 )
-                ended = sum(row["done"] + row["failed"] for row in jobs)
+                ended = sum(row["done"] + row["failed"] + row["retried"] for row in jobs)
                 waits = await data.sampled("waits", MOST_WAITS / max(1, ended), **at)
                 chart.options["series"] = _series(requests, jobs, waits, tokens, points, bin_ns / 1e9)
                 for axis in chart.options["xAxis"]:
                     axis["min"], axis["max"] = from_ns // 10**6, to_ns // 10**6
                 chart.update()
-                _tiles(tiles, totals(requests, jobs, tokens), points, (to_ns - from_ns) / 1e9)
+                _tiles(tiles, totals(requests, jobs, tokens), latest(points, to_ns, bin_ns), (to_ns - from_ns) / 1e9)
 
             layout.live(show, box, 2.0)
             choice.on_value_change(show)
@@ -97,7 +99,7 @@ def totals(requests: list[Row], jobs: list[Row], tokens: list[Row]) -> Row:
     failed = sum(row["failed"] for row in jobs)
     return {
         "requests": sum(row["n"] for row in requests), "overload": by["overload"], "internal": by["internal_error"],
-        "attempts": sum(row["done"] for row in jobs) + failed, "failed": failed,
+        "attempts": sum(row["done"] + row["retried"] for row in jobs) + failed, "failed": failed,
         "tokens": sum(row["n"] for row in tokens) if tokens else None,
     }  # fmt: skip
 
@@ -138,8 +140,12 @@ def _series(
     return made
 
 
-def _tiles(place: ui.element, total: Row, points: list[Row], length: float) -> None:
-    last = {row["series"]: row["value"] for row in points}
+def latest(points: list[Row], to_ns: int, bin_ns: int) -> Row:
+    """Return each series' value at the end of the time; none where nothing was reported for ``FRESH_NS`` before it."""
+    return {row["series"]: row["value"] for row in points if row["t_ms"] * 10**6 + bin_ns >= to_ns - FRESH_NS}
+
+
+def _tiles(place: ui.element, total: Row, last: Row, length: float) -> None:
     rate = total["tokens"] / length if total["tokens"] is not None and length else None
     shown = (
         ("requests", wording.number(total["requests"])),

@@ -3,11 +3,9 @@
 WITH windows AS (
     SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
 ), each AS (
-    SELECT service_instance_id, any_value(resource_id) AS resource_id,
-           worker,
-           coalesce(host_name, '') AS host_name
-    FROM spans s
-    WHERE kind = 'CONSUMER' AND s.end_ns >= list_min($firsts) AND s.start_ns <= list_max($lasts)
+    SELECT instance AS service_instance_id, min(resource_id) AS resource_id, worker, host_name
+    FROM rules.ended_attempts s
+    WHERE s.end_ns >= list_min($firsts) AND s.start_ns <= list_max($lasts)
       AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
     GROUP BY ALL
 ), worked AS (
@@ -25,7 +23,7 @@ WITH windows AS (
     GROUP BY p.service_instance_id
 )
 SELECT w.worker, w.service_instance_id AS instance, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
-       TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE) AS cpus,
+       rules.credible_cpus(TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE)) AS cpus,
        json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
        json_extract_string(r.attributes, '$."container.id"') AS container_id
 FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id

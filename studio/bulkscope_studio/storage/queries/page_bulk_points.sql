@@ -1,6 +1,7 @@
 -- Host and per-worker CPU and memory while the bulk ran: mean by bin.
 WITH workers AS (
-    SELECT DISTINCT worker FROM spans WHERE bulk_id = $bulk_id AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER'
+    SELECT DISTINCT worker FROM rules.ended_attempts
+    WHERE bulk_id = $bulk_id AND start_ns BETWEEN $bulk_first AND $bulk_last
 )
 SELECT (time_ns // $bin_ns) * $bin_ns // 1000000 AS t_ms,
        CASE WHEN name LIKE 'system.%' THEN 'host' ELSE worker END AS who,

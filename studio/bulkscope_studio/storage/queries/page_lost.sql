@@ -1,5 +1,6 @@
 -- For the page and for the report: attempts of a bulk's jobs that were lost with their workers, by the account of the
 -- worker's parent process (told), or because they began, have not ended, and nothing has been heard since $silent_ns.
+-- Of one whose process began another job since, the end was not recorded (without_end): it was not lost.
 -- One row each, with what the last heartbeat said. The kernel killed the worker for its memory when its parent says so,
 -- or when its counter of such kills stands higher within a minute, by the account of a worker of the same service on the
 -- same host (their memory cgroup's counter) or by the host's own. A container that is killed whole takes its counter
@@ -7,11 +8,13 @@
 -- likely killed for memory, unless its process had been as near before the job began, and had lived on. One that grew by
 -- 20 MiB a second under 160 MiB said 0.90 at the last. Else it is not known why the worker went. Of one that was lost
 -- before its first inference the model is likely that of its process' last one, or the only one of the bulk.
-WITH begun AS (
+WITH ended AS (
+    SELECT * FROM rules.ended_attempts WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last
+), begun AS (
     -- Of those that did not end their own span: to parse the attributes of all would take longer than the rest.
     SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
            min(worker) AS worker, min(host_name) AS host_name, min(service_name) AS service_name,
-           min(service_instance_id) AS instance, min(resource_id) AS resource_id,
+           min(instance) AS instance, min(resource_id) AS resource_id,
            max(TRY_CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            -- Not straight to DOUBLE: that takes "nan" for a number.
            CAST(max(TRY_CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DECIMAL(18, 9))) AS DOUBLE) AS elapsed,
@@ -21,18 +24,25 @@ WITH begun AS (
            arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns, 2) AS resident,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
-    FROM logs ANTI JOIN (SELECT span_id FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER') ended USING (span_id)
-    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last
-      AND event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND job_id IS NOT NULL AND span_id IS NOT NULL
+    FROM rules.heartbeats ANTI JOIN ended USING (span_id)
+    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last AND job_id IS NOT NULL AND span_id IS NOT NULL
     GROUP BY span_id
 ), killed AS (
-    -- What a parent tells of a killed process has that process' pid, and no instance.
-    SELECT trace_id, span_id, job_id, attempt, start_ns, end_ns, worker, failure_domain, error_type
-    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND kind = 'CONSUMER' AND service_instance_id IS NULL AND pid IS NOT NULL
+    SELECT * FROM ended WHERE told
+), later AS (
+    -- When a process last began a job, of whichever bulk.
+    SELECT worker, instance, max(start_ns) AS start_ns FROM (
+        SELECT worker, instance, start_ns FROM rules.ended_attempts
+        WHERE start_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000
+        UNION ALL
+        SELECT worker, instance, min(time_ns) FROM rules.heartbeats
+        WHERE time_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000 GROUP BY worker, instance, span_id
+    ) GROUP BY worker, instance
 ), silent AS (
-    SELECT b.*
-    FROM begun b ANTI JOIN killed k ON k.job_id = b.job_id AND k.worker = b.worker
-         AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
+    SELECT b.*, coalesce(l.start_ns > b.seen_ns, false) AS without_end
+    FROM begun b ANTI JOIN killed k
+         ON k.job_id = b.job_id AND k.worker = b.worker AND rules.ends(k.start_ns, k.end_ns, b.start_ns)
+         LEFT JOIN later l ON l.worker = b.worker AND l.instance IS NOT DISTINCT FROM b.instance
     WHERE b.seen_ns < $silent_ns
 ), limits AS (
     SELECT resource_id, TRY_CAST(json_extract(attributes, '$."bulk.worker.memory.limit"') AS BIGINT) AS memory_limit
@@ -45,13 +55,11 @@ WITH begun AS (
            regexp_replace(s.worker, ':[0-9]+$', '') AS place
     FROM silent s LEFT JOIN limits i USING (resource_id)
 ), before AS (
-    SELECT g.service_instance_id AS instance, g.time_ns,
+    SELECT g.instance, g.time_ns,
            coalesce(CAST(TRY_CAST(json_extract(g.attributes, '$."bulk.worker.memory.utilization"') AS DECIMAL(18, 9)) AS DOUBLE),
                     TRY_CAST(json_extract(g.attributes, '$."process.memory.usage"') AS BIGINT) / nullif(i.memory_limit, 0)) AS share
-    FROM logs g LEFT JOIN limits i USING (resource_id)
-    WHERE g.bulk_id = $bulk AND g.time_ns BETWEEN $bulk_first AND $bulk_last
-      AND g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat')
-      AND g.service_instance_id IN (SELECT instance FROM lost)
+    FROM rules.heartbeats g LEFT JOIN limits i USING (resource_id)
+    WHERE g.bulk_id = $bulk AND g.time_ns BETWEEN $bulk_first AND $bulk_last AND g.instance IN (SELECT instance FROM lost)
 ), used AS (
     SELECT service_instance_id AS instance, start_ns, model
     FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
@@ -60,8 +68,8 @@ WITH begun AS (
 ), judged AS (
     SELECT l.*,
        EXISTS (
-           SELECT 1 FROM logs g
-           WHERE g.event_name IN ('bulk.job.started', 'bulk.job.heartbeat') AND g.host_name = l.host_name
+           SELECT 1 FROM rules.heartbeats g
+           WHERE g.host_name = l.host_name
              AND regexp_replace(g.worker, ':[0-9]+$', '') = l.place AND g.service_name IS NOT DISTINCT FROM l.service_name
              AND g.time_ns BETWEEN l.seen_ns + 1 AND l.seen_ns + 60000000000
              AND g.time_ns BETWEEN $bulk_first AND $bulk_last + 60000000000
@@ -83,14 +91,14 @@ WITH begun AS (
 ), found AS (
     SELECT trace_id, span_id, job_id, coalesce(attempt, 1) AS attempt, start_ns, seen_ns, worker, instance, model, elapsed,
            memory, memory_limit, share, CASE WHEN counted OR near THEN 'resource' ELSE 'infra' END AS domain,
-           near AND NOT counted AS likely, false AS told
+           near AND NOT counted AS likely, false AS told, without_end
     FROM judged
     UNION ALL
     SELECT k.trace_id, k.span_id, k.job_id, coalesce(k.attempt, 1), k.start_ns, k.end_ns, k.worker, b.instance, b.model,
            (k.end_ns - k.start_ns) / 1e9, b.memory, i.memory_limit,
-           coalesce(b.held[1], b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true
-    FROM killed k LEFT JOIN begun b ON k.job_id = b.job_id AND k.worker = b.worker
-         AND k.start_ns - 2000000000 <= b.start_ns AND k.end_ns + 2000000000 >= b.start_ns
+           coalesce(b.held[1], b.memory / nullif(i.memory_limit, 0)), k.failure_domain, false, true, false
+    FROM killed k
+         LEFT JOIN begun b ON k.job_id = b.job_id AND k.worker = b.worker AND rules.ends(k.start_ns, k.end_ns, b.start_ns)
          LEFT JOIN limits i ON i.resource_id = b.resource_id
     WHERE contains(k.error_type, 'WorkerLost')
 ), named AS (

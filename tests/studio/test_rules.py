@@ -1,0 +1,168 @@
+"""Jobs and attempts are counted once: every answer on one store has the same number, and it is the right one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from bulkscope_studio.rendering import report as rendering
+from bulkscope_studio.server.pages import overview
+from bulkscope_studio.server.pages.data import Data, Row
+from bulkscope_studio.services import capacities, reports
+from bulkscope_studio.storage import sql, summaries, views
+from bulkscope_studio.storage.store import Store
+from tests.rows import BEGIN_NS
+from tests.studio.explaining import Job, ns, stored, written
+
+NOW = 1e6
+# Something is heard long after: what is silent is lost, and time does not stand still.
+LATER = Job("later", 9e5, 9e5, 9e5 + 1, bulk="after")
+BAD = {"outcome": "internal_error", "status": "ERROR", "failure_domain": "code", "error_type": "ValueError"}
+AGAIN = {"outcome": "retry", "status": "UNSET", "failure_domain": "infra", "error_type": "ConnectionError"}
+
+
+def page(store: Store, name: str, **given: Any) -> list[Row]:
+    return asyncio.run(Data(store, dict).rows(name, **given))
+
+
+def counts(store: Store) -> dict[str, tuple[int, int, int]]:
+    """Return how many jobs were sent, done and failed, by who says so."""
+    (shown,) = (row for row in page(store, "bulks") if row["bulk_id"] == "bulk")
+    (bar,) = page(store, "bulk_progress", bulk_id="bulk")
+    report = reports.bulk_report(store, "bulk")
+    explained = reports.bulk_explanation(store, "bulk", now_ns=ns(NOW))
+    polled = capacities.bulk_progress(store, "bulk")
+    assert report is not None
+    assert explained is not None
+    assert polled == {"sent": bar["sent"], "ended": bar["done"] + bar["failed"]}
+    of = {"page": shown, "bar": bar, "report": report["progress"], "explain": explained["progress"]}
+    return {name: (row["sent"], row["done"], row["failed"]) for name, row in of.items()}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "requests", "right"),
+    [
+        # An attempt that will be tried again has done nothing yet.
+        ([Job("a", 0.0, 1.0, 2.0), Job("b", 0.0, 2.0, 3.0, columns=AGAIN)], [], (2, 1, 0)),
+        # Five jobs, of which one enqueues itself again: its second message makes no sixth job.
+        (
+            [*(Job(f"j{n}", 0.0, n + 1.0, n + 2.0) for n in range(4)), Job("self", 0.0, 5.0, 6.0, columns=AGAIN),
+             Job("self", 6.0), Job("self", None, 7.0, 8.0, attempt=2)],
+            [{"start_ns": ns(0.0), "end_ns": ns(0.1), "bulk_size": 5}], (5, 5, 0),
+        ),
+        # The broker gave the job of a worker that hung to another; the first was killed at last.
+        ([Job("j", 0.0, 1.0, 100.0, 1, columns=BAD), Job("j", None, 20.0, 40.0, 2)], [], (1, 1, 0)),
+        # It was done, and begun once more under the same number: it is not done until that ends.
+        ([Job("j", 0.0, 1.0, 2.0), Job("j", None, 20.0, None, 2)], [], (1, 0, 0)),
+        # The request announced more than was seen of.
+        ([Job("j", 0.0, 1.0, 2.0)], [{"start_ns": ns(0.0), "end_ns": ns(0.1), "bulk_size": 3}], (3, 1, 0)),
+        # Nothing but a worker's word that it began.
+        ([Job("a", 0.0, 1.0, 2.0), Job("b", None, 2.0)], [], (2, 1, 0)),
+    ],
+)  # fmt: skip
+def test_every_answer_counts_the_same_jobs(
+    jobs: list[Job], requests: list[dict[str, Any]], right: tuple[int, int, int]
+) -> None:
+    with stored(written([*jobs, LATER], requests)) as store:
+        assert counts(store) == dict.fromkeys(("page", "bar", "report", "explain"), right)
+
+
+def test_every_answer_counts_the_same_failed_attempts() -> None:
+    """One that will be tried again is none of them, whatever its status."""
+    retried = [AGAIN, AGAIN | {"status": "ERROR"}]
+    jobs = [Job(f"g{n}", 0.0, float(n), n + 1.0) for n in range(20)]
+    jobs += [Job(f"b{n}", 0.0, 20.0 + n, 21.0 + n, columns=BAD) for n in range(5)]
+    # Others than ours say so by the outcome alone.
+    jobs += [Job(f"o{n}", 0.0, 25.0 + n, 26.0 + n, columns={"outcome": "internal_error"}) for n in range(2)]
+    for n, columns in enumerate(retried):
+        jobs += [Job(f"r{n}", 0.0, 30.0 + n, 31.0 + n, columns=columns), Job(f"r{n}", None, 40 + n, 41 + n, attempt=2)]
+    ever = {"bulk_id": "bulk", **summaries.EVER}
+    with stored(written(jobs)) as store:
+        drawn = page(store, "bulk_jobs", limit=3000, **ever)
+        table = page(store, "bulk_worst", failed=True, **ever)
+        bins = page(store, "jobs", bin_ns=10**9, from_ns=BEGIN_NS, to_ns=ns(100))
+        report = reports.bulk_report(store, "bulk")
+        explained = reports.bulk_explanation(store, "bulk", now_ns=ns(100))
+        capacity = capacities.system_capacity(store, ["bulk"])
+    assert report is not None
+    assert explained is not None
+    total = overview.totals([], bins, [])
+    assert (total["attempts"], total["failed"]) == (31, 7)
+    assert sum(row["failed"] for row in drawn) == len(table) == 7
+    (failure,) = (each for each in explained["findings"] if each["code"] == "internal_failure")
+    line = next(each for each in failure["evidence"] if each["name"] == "failed_jobs")
+    assert line["value"] == pytest.approx(7 / 31)
+    assert "7 of 31 attempts failed" in json.dumps(capacity)
+    assert (report["total"]["jobs"]["failed"], report["total"]["jobs"]["retries"]) == (7, 2)
+
+
+def test_jobs_per_second_are_jobs_that_were_done() -> None:
+    """A failed job has no inference, so it is in no model's column: the total is of the same jobs as the columns."""
+    jobs = [Job(f"g{n}", 0.0, float(n), n + 1.0) for n in range(7)] + [
+        Job("b", 0.0, 7.0, 8.0, columns=BAD, inference=None)
+    ]
+    with stored(written(jobs)) as store:
+        report = reports.bulk_report(store, "bulk")
+    assert report is not None
+    assert report["total"]["jobs"]["rate_per_s"] == pytest.approx(7 / 8)
+    assert [each["jobs"]["done"] for each in report["models"]] == [7]
+
+
+def test_a_bulk_whose_last_jobs_are_lost_does_not_wait_for_them() -> None:
+    lost = [Job("x", 0.0, 5.0, None, 2, seen=6.0), Job("y", 0.0, 5.0, None, 3, seen=6.0)]
+    with stored(written([Job("a", 0.0, 1.0, 2.0), *lost, LATER])) as store:
+        report = reports.bulk_report(store, "bulk")
+    assert report is not None
+    assert (report["progress"]["lost"], report["progress"]["running"], report["complete"]) == (2, 0, False)
+    assert "lost 2" in rendering._state(report)
+
+
+def test_what_a_reporter_said_that_is_long_dead_is_not_how_it_is() -> None:
+    def depth(at: float, series: str = "depth") -> Row:
+        return {"t_ms": ns(at) // 10**6, "series": series, "value": 0.0}
+
+    points = [depth(10.0), depth(500.0, "cpu")]
+    assert overview.latest(points, ns(500.0), 10**9) == {"cpu": 0.0}
+    assert overview.latest(points, ns(60.0), 10**9) == {"depth": 0.0, "cpu": 0.0}
+
+
+def test_a_file_of_an_older_version_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    with stored(written([Job("a", 0.0, 1.0, 2.0), Job("b", 0.0, 2.0, 3.0, columns=BAD), LATER]), path) as store:
+        right = counts(store)
+        workers = {row["worker"] for row in store.query("SELECT worker FROM rules.ended_attempts").to_pylist()}
+    with duckdb.connect(str(path)) as old:
+        for table in ("spans", "logs", "points"):
+            old.execute(f"ALTER TABLE {table} DROP COLUMN worker")
+        old.execute("ALTER TABLE spans DROP COLUMN cpu_wait")
+    reader = Store(path, read_only=True)
+    assert counts(reader) == right
+    found = reader.query("SELECT worker FROM rules.ended_attempts").to_pylist()
+    assert {row["worker"] for row in found} == workers
+    assert reader.query(f"SELECT count(*) AS n FROM ({sql.load('report_inferences')})", {
+        "bulk": "bulk", **summaries.EVER}).to_pylist() == [{"n": 2}]  # fmt: skip
+    reader.close()
+
+
+def test_no_rule_is_kept_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    Store(path).close()
+    with duckdb.connect(str(path)) as file:
+        assert file.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall() == []
+
+
+def test_of_a_run_that_an_older_version_kept_the_same_attempts_decide() -> None:
+    jobs = [
+        Job("j", 0.0, 1.0, 100.0, 1, columns=BAD), Job("j", None, 20.0, 40.0, 2), Job("k", 0.0, 1.0, 2.0),
+        Job("k", None, 3.0, 4.0, attempt=2), Job(None, 0.0, 3.0, 4.0), Job(None, 0.0, 3.0, 5.0), Job("w", 0.0),
+    ]  # fmt: skip
+    with stored(written(jobs)) as store:
+        table = store.query(sql.load("report_attempts"), {"bulk": "bulk", **summaries.EVER})
+    kept = table.append_column("bulk_id", pa.array(["bulk"] * len(table)))
+    assert views.decided(kept.drop_columns("decides"))["decides"].to_pylist() == table["decides"].to_pylist()
