@@ -1,11 +1,12 @@
 """Standard logging: every record with the ids of its bulk, job, trace and span, exported as OTLP.
 
-Seen where a logger hands a record to its handlers, so that loggers which do not propagate (uvicorn's,
-Celery's) are seen too. The ids are also set on the record itself, for the formats of the application:
-``%(bulk_id)s``, ``%(bulk_job_id)s``, ``%(otelTraceID)s``, ``%(otelSpanID)s``.
+Seen by a last filter of every logger: loggers that do not propagate (uvicorn's, Celery's) are seen too, and nothing
+of ours is in the stack when filters and handlers of the application are called. The ids are also set on the record
+itself, for the formats of the application: ``%(bulk_id)s``, ``%(bulk_job_id)s``, ``%(otelTraceID)s``,
+``%(otelSpanID)s``.
 
-``BULKSCOPE_LOGS=0`` exports nothing; ``BULKSCOPE_LOG_LEVEL`` exports from that level on (default: all that
-the application's loggers let through).
+``BULKSCOPE_LOGS=0`` leaves logging alone: no export, no ids. ``BULKSCOPE_LOG_LEVEL`` exports from that level on
+(default: all that the application's loggers let through).
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
+from bulkscope import _instruments
 from bulkscope import conventions as c
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import bulks
@@ -66,11 +68,11 @@ class LoggingInstrumentor(Instrumentor):
     module = "logging"
 
     def patch(self, module: ModuleType) -> None:
-        """Wrap the place where every record passes on its way to the handlers."""
-        export = os.environ.get("BULKSCOPE_LOGS", "1").strip().lower() not in ("0", "false")
+        """Be the last filter of every logger: what passes it goes to the handlers."""
+        if os.environ.get("BULKSCOPE_LOGS", "1").strip().lower() in ("0", "false"):
+            return
         level = _level(os.environ.get("BULKSCOPE_LOG_LEVEL", ""))
-        original = module.Logger.callHandlers
-        self.replace(module.Logger, "callHandlers", _call_handlers(original, level if export else None))
+        self.replace(module.Logger, "filter", LastFilter(module.Logger.filter, _recording(level)))
 
 
 def _level(text: str) -> int:
@@ -86,15 +88,42 @@ def _level(text: str) -> int:
     return level
 
 
-def _call_handlers(original: Callable[..., None], level: int | None) -> Callable[[logging.Logger, Any], None]:
+class _Asked:
+    """What a logger's filters are asked through: they, and ours as the last one."""
+
+    def __init__(self, logger: logging.Logger, last: Callable[[Any], bool]) -> None:
+        self._logger, self.filters = logger, [*logger.filters, last]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+
+class LastFilter:
+    """In place of ``Logger.filter``: logging's own function, which finds one filter more than the logger has.
+
+    A function of ours around ``Logger.filter`` or ``Logger.callHandlers`` would stand in the stack of every filter or
+    handler of the application, and those that look up it for the caller (loguru's ``InterceptHandler``) would find us.
+    """
+
+    def __init__(self, original: Callable[[Any, Any], Any], last: Callable[[Any], bool]) -> None:
+        self._original, self._last = original, last
+
+    def __get__(self, logger: logging.Logger | None, kind: type | None = None) -> Any:
+        return self if logger is None else MethodType(self._original, _Asked(logger, self._last))
+
+    def __call__(self, logger: logging.Logger, record: logging.LogRecord) -> Any:
+        """For whoever wraps ``Logger.filter`` after us."""
+        return self.__get__(logger)(record)
+
+
+def _recording(level: int) -> Callable[[logging.LogRecord], bool]:
     busy = threading.local()
 
-    def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:
+    def recording(record: logging.LogRecord) -> bool:
         try:
             bulk = _mark(record)
             if (
-                level is not None
-                and record.levelno >= level
+                record.levelno >= level
                 # Exporters log too: a record of theirs that was exported would bring forth the next.
                 and not record.name.startswith(("opentelemetry", "bulkscope"))
                 and not getattr(busy, "now", False)
@@ -108,9 +137,9 @@ def _call_handlers(original: Callable[..., None], level: int | None) -> Callable
                     busy.now = False
         except Exception:
             report("a log record")
-        original(self, record)
+        return True
 
-    return callHandlers
+    return recording
 
 
 def _mark(record: Any) -> Bulk | None:
@@ -133,16 +162,23 @@ def _mark(record: Any) -> Bulk | None:
 
 
 def _exported_by_the_sdk() -> bool:
-    """Tell whether the SDK's own handler stands at the root logger and exports every record already."""
+    """Tell whether the SDK's own handler stands at the root logger and exports every record to our provider already.
+
+    One that an application has set up with a provider of its own sends elsewhere.
+    """
+    ours = _instruments.provider("logs")
     return any(
-        type(handler).__name__ == "LoggingHandler" and type(handler).__module__.startswith("opentelemetry")
+        type(handler).__name__ == "LoggingHandler"
+        and type(handler).__module__.startswith("opentelemetry")
+        and getattr(handler, "_logger_provider", ours) is ours
         for handler in logging.root.handlers
     )
 
 
 @lru_cache(maxsize=1024)
 def _logger(name: str) -> Logger:
-    return get_logger(name)
+    found: Logger = _instruments.provider("logs").get_logger(name)
+    return found
 
 
 def _emit(record: logging.LogRecord, bulk: Bulk | None) -> None:

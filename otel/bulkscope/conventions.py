@@ -321,7 +321,7 @@ def markdown() -> str:
         "## Log events",
         "",
         f"- `{EVENT_JOB_STARTED}`: a job begins; carries the ids of the span to come.",
-        f"- `{EVENT_JOB_HEARTBEAT}`: every second while it runs, with elapsed time, CPU and memory so far.",
+        f"- `{EVENT_JOB_HEARTBEAT}`: every second while it runs, at severity DEBUG, with elapsed time, CPU and memory so far.",
         f"- `{EVENT_REQUEST}`: an API hit, where the server wrote no access log line of its own.",
         "",
         "## Span events",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -201,13 +203,105 @@ def test_level_that_is_none(
     assert [record.body for record in records(telemetry)] == ["all"]
 
 
-def test_switched_off_the_ids_are_still_there(
+def test_switched_off_logging_is_left_alone(
     telemetry: Telemetry, instrument: Callable[..., None], bulk: Bulk, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = dict(vars(logging.Logger)), dict(vars(logging.Filterer)), dict(vars(logging))
     instrument(BULKSCOPE_LOGS="0")
+    assert (dict(vars(logging.Logger)), dict(vars(logging.Filterer)), dict(vars(logging))) == before
     logger.info("not sent")
     assert records(telemetry) == []
-    assert caplog.records[0].bulk_id == "the-bulk"  # type: ignore[attr-defined]
+    assert vars(caplog.records[0]).keys() - {"message"} == vars(logging.makeLogRecord({})).keys() - {"message"}
+
+
+class Walker(logging.Handler):
+    """Writes down the stack it is called from, as handler, filter of a logger or filter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[tuple[str, str, int]]] = []
+        self.addFilter(self.look)
+
+    def look(self, record: logging.LogRecord) -> bool:
+        self.seen.append([(frame.filename, frame.name, frame.lineno or 0) for frame in traceback.extract_stack()])
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.look(record)
+
+
+def test_nothing_of_ours_stands_in_the_stack_of_handlers_and_filters(
+    telemetry: Telemetry, instrument: Callable[..., None]
+) -> None:
+    walker = Walker()
+    logger.addHandler(walker)
+    logger.addFilter(walker.look)
+    try:
+        stacks = []
+        for start in (lambda: None, instrument):
+            start()
+            walker.seen = []
+            logger.info("who called?")
+            stacks.append(walker.seen)
+    finally:
+        logger.removeHandler(walker)
+        logger.removeFilter(walker.look)
+    plain, beside_us = stacks
+    assert len(plain) == 3, "the logger's filter, the handler's, the handler"
+    assert beside_us == plain
+    assert [record.body for record in records(telemetry)] == ["who called?"]
+
+
+def test_what_filters_drop_is_not_stored_and_what_they_change_is(
+    telemetry: Telemetry, instrumented: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shorter(record: logging.LogRecord) -> bool:
+        record.msg = str(record.msg)[:4]
+        return "secret" not in str(record.args)
+
+    logger.addFilter(shorter)
+    try:
+        logger.info("a password: %s", "secret")
+        logger.info("long text")
+    finally:
+        logger.removeFilter(shorter)
+    assert [record.body for record in records(telemetry)] == caplog.messages == ["long"]
+    assert logger.filters == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before, a filter cannot put another record in its place")
+def test_a_record_that_a_filter_puts_in_place_is_stored(
+    telemetry: Telemetry, instrumented: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def other(record: logging.LogRecord) -> Any:
+        return logging.makeLogRecord({**vars(record), "msg": "another"})
+
+    logger.addFilter(other)
+    try:
+        logger.info("one")
+    finally:
+        logger.removeFilter(other)
+    assert [record.body for record in records(telemetry)] == caplog.messages == ["another"]
+
+
+def test_a_logger_class_and_a_patch_on_top(
+    telemetry: Telemetry, instrumented: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loud(logging.Logger):
+        def filter(self, record: logging.LogRecord) -> Any:
+            record.msg = str(record.msg).upper()
+            return super().filter(record)
+
+    Loud("tests.loud").warning("own class")
+    before = logging.Logger.filter
+
+    def patched(self: logging.Logger, record: logging.LogRecord) -> Any:
+        return before(self, record)
+
+    with monkeypatch.context() as patch:  # undone before we are
+        patch.setattr(logging.Logger, "filter", patched)
+        logger.warning("patched")
+    assert [record.body for record in records(telemetry)] == ["OWN CLASS", "patched"]
 
 
 def test_our_own_and_the_exporters_records_are_not_exported(telemetry: Telemetry, instrumented: None) -> None:
@@ -266,9 +360,9 @@ def test_what_is_too_long_is_cut_and_counted(telemetry: Telemetry, instrumented:
 
 
 def test_uninstrumented(telemetry: Telemetry) -> None:
-    plain = logging.Logger.callHandlers
+    before = dict(vars(logging.Logger))
     instrumentor = LoggingInstrumentor()
     instrumentor.instrument()
-    assert logging.Logger.callHandlers is not plain
+    assert dict(vars(logging.Logger)) != before
     instrumentor.uninstrument()
-    assert logging.Logger.callHandlers is plain
+    assert dict(vars(logging.Logger)) == before

@@ -125,3 +125,35 @@ def test_the_applications_sampler(sink: Sink, spawn: Spawn, tmp_path: Path, resp
     assert theirs == [], "its sampler decides what its exporter gets"
     jobs = [span["name"] for span in sink.spans if span["attributes"]["bulk.id"] == "child"]
     assert sorted(jobs) == ([] if respect else ["chat m", "process q", "send q"])
+
+
+LOGGING = """
+import logging, warnings
+import bulkscope
+from opentelemetry import _logs
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, SimpleLogRecordProcessor
+
+warnings.simplefilter("ignore", DeprecationWarning)
+logging.getLogger("shop.early").warning("early")
+provider = LoggerProvider()
+own = ConsoleLogRecordExporter(formatter=lambda record: f"own: {record.log_record.body}\\n")
+provider.add_log_record_processor(SimpleLogRecordProcessor(own))
+_logs.set_logger_provider(provider)
+assert _logs.get_logger_provider() is provider
+logging.getLogger().addHandler(LoggingHandler(logger_provider=provider))
+with bulkscope.enqueue("q", bulk_id="b") as job:
+    pass
+with bulkscope.dequeue("q", headers=job.headers):
+    logging.getLogger("shop.early").warning("then")
+    logging.getLogger("shop.late").warning("late")
+"""
+
+
+def test_records_of_logging_go_to_both_logger_providers(spawn: Spawn, sink: Sink, tmp_path: Path) -> None:
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", LOGGING, env=environment(sink.url))
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert [line for line in output.splitlines() if line.startswith("own: ")] == ["own: then", "own: late"], output
+    stored = [(log["body"], log["attributes"].get("bulk.id")) for log in sink.logs if log["scope"].startswith("shop.")]
+    assert stored == [("early", None), ("then", "b"), ("late", "b")]

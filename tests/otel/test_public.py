@@ -537,3 +537,15 @@ sys.exit("the child waits for the import of a thread that it does not have")
 def test_without_set_up_a_child_forked_in_another_threads_first_look_up_goes_on() -> None:
     done = subprocess.run([sys.executable, "-c", FORKED_WHILE_IMPORTING], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_heartbeat_is_of_severity_debug(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bulkscope.dequeue("q"):
+        (running,) = heartbeat._running
+        monkeypatch.setattr(running, "clock", running.clock - 2)
+        heartbeat._report(running)
+    told = {
+        log.log_record.event_name: (log.log_record.severity_text, log.log_record.severity_number.value)
+        for log in telemetry.logs()
+    }
+    assert told == {"bulk.job.started": ("INFO", 9), "bulk.job.heartbeat": ("DEBUG", 5)}

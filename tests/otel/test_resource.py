@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from bulkscope._host import resource
+from tests.processes import BIN, environment
+from tests.sink import Sink
 
 
 def test_host_and_process_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +27,49 @@ def test_a_host_that_the_user_names_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     found = resource.attributes()
     assert "host.name" not in found
     assert "process.pid" in found
+
+
+# A fork, the fork's own fork, and a process that is started anew; each names itself in a log record.
+FAMILY = """
+import logging, multiprocessing, os
+
+def name(which):
+    logging.getLogger("family").warning(which)
+
+def child():
+    name("fork")
+    run(name, "fork", "fork of a fork")
+
+def run(function, method, *words):
+    process = multiprocessing.get_context(method).Process(target=function, args=words)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+if __name__ == "__main__":
+    name("first")
+    run(child, "fork")
+    run(name, "spawn", "spawned")
+"""
+
+
+@pytest.mark.parametrize("given", ["pod-7", ""])
+def test_the_users_instance_id_wins(spawn: Callable[..., Any], sink: Sink, tmp_path: Any, given: str) -> None:
+    (tmp_path / "family.py").write_text(FAMILY)
+    variables = {"OTEL_RESOURCE_ATTRIBUTES": f"team=blue, service.instance.id={given.replace('-', '%2D')}"}
+    process = spawn(
+        str(BIN / "bulkscope"),
+        "run",
+        sys.executable,
+        "family.py",
+        env=environment(sink.url, **variables if given else {}),
+    )
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    found = {log["body"]: log["resource"] for log in sink.logs if log["scope"] == "family"}
+    assert found.keys() == {"first", "fork", "fork of a fork", "spawned"}
+    ids = {body: said["service.instance.id"] for body, said in found.items()}
+    assert len(set(ids.values())) == len(found), "each process is an instance"
+    if given:
+        rest = {body: f"pod-7-{said['process.pid']}" for body, said in found.items() if body != "first"}
+        assert ids == {"first": "pod-7", **rest}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from bulkscope._export import scrape
 from tests.processes import BIN, environment, free_port, get, wait_for_line
@@ -94,7 +95,7 @@ def test_a_taken_range_is_said(
 
     monkeypatch.setattr(scrape, "start_http_server", taken)
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "9000")
-    scrape._Page().start()
+    scrape._Page(CollectorRegistry()).start()
     assert "9000 to 9099" in caplog.text
 
 
@@ -103,3 +104,29 @@ def test_a_port_that_is_none_is_said(text: str, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", text)
     assert scrape._port() == 9464
     assert text in caplog.text
+
+
+SHOP = """
+import json, sys, time
+import prometheus_client
+from opentelemetry import metrics
+
+metrics.get_meter("shop").create_counter("shop.seen").add(1)
+prometheus_client.Counter("shop_orders", "Orders.").inc()
+page = prometheus_client.generate_latest().decode().splitlines()
+print(json.dumps([line if line[0] == "#" else line.rpartition(" ")[0] for line in page]), flush=True)
+time.sleep(60 if "stay" in sys.argv else 0)
+"""
+
+
+def test_the_applications_own_page_does_not_change_by_a_line(spawn: Spawn, tmp_path: Path) -> None:
+    folder = tmp_path / "targets"
+    plain = subprocess.run([sys.executable, "-c", SHOP], capture_output=True, text=True, check=True).stdout
+    assert '"shop_orders_total"' in plain
+    process = spawn(str(BIN / "bulkscope"), "run", sys.executable, "-c", SHOP, "stay", env=scraping(folder))
+    assert wait_for_line(process, "shop_orders").splitlines()[-1] == plain.rstrip()
+    (target,) = targets(folder).values()
+    ours = get(f"http://{target['targets'][0]}/metrics").decode()
+    assert "shop_seen_total" in ours
+    assert "target_info" in ours
+    assert "shop_orders" not in ours

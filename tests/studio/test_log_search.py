@@ -78,3 +78,22 @@ async def test_without_a_text_all_logs_are_looked_through(tmp_path: Path, monkey
     found, reach = await logs.search(data, **nothing)
     store.close()
     assert (len(found), reach["older"]) == (9, 0)
+
+
+async def test_heartbeats_are_shown_only_if_they_are_wanted(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    made = [
+        {"time_ns": BEGIN_NS + n, "body": event or "line", "event_name": event}
+        for n, event in enumerate((None, "bulk.job.started", "bulk.job.heartbeat", "other"))
+    ]
+    connection = store.connection()
+    rows.insert(connection, {"logs": rows.table("logs", made)})
+    connection.close()
+    data = Data(store, dict)
+    nothing = {"severity": None, "bulk_id": None, "service": None, "offset": 0}
+    for text in (None, "e"):
+        hidden, _ = await logs.search(data, text=text, **nothing)
+        shown, _ = await logs.search(data, text=text, heartbeats=True, **nothing)
+        assert [row["body"] for row in hidden] == ["other", "bulk.job.started", "line"]
+        assert [row["body"] for row in shown] == ["other", "bulk.job.heartbeat", "bulk.job.started", "line"]
+    store.close()

@@ -45,6 +45,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         " LIMIT 1"
     ).to_pylist()
     (logs,) = store.query("SELECT count(*) AS n FROM logs WHERE bulk_id = 'sample-001'").to_pylist()
+    store.connection().execute(
+        "INSERT INTO logs BY NAME SELECT * REPLACE ('bulk.job.heartbeat' AS event_name, 'a heartbeat' AS body)"
+        " FROM logs WHERE bulk_id = 'sample-001' LIMIT 1"
+    )
     store.close()
     with studio(db, "--no-host") as running:
         yield Filled(running.web, running.otlp_http, failed, logs["n"])
@@ -128,6 +132,10 @@ def test_logs_are_searched_and_kept_to_a_bulk(page: Page, filled: Filled) -> Non
     page.goto(filled.web + "/logs?bulk=sample-001")
     expect(page.get_by_text(f"1 to {min(100, filled.logged)}")).to_be_visible()
     expect(page.get_by_role("cell", name="sample-002")).to_have_count(0)
+    page.get_by_label("text").first.fill("a heartbeat")
+    expect(page.get_by_text("No log matches.")).to_be_visible()
+    page.get_by_role("switch", name="heartbeats").click()
+    expect(page.get_by_role("cell", name="a heartbeat")).to_be_visible()
     page.get_by_label("text").first.fill("nowhere to be found")
     expect(page.get_by_text("No log matches.")).to_be_visible()
     quiet(page)

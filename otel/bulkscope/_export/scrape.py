@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from bulkscope import _lifecycle
 from bulkscope._safe import guarded
@@ -32,18 +32,23 @@ _CHILD_SECONDS = 1.0
 
 
 class ScrapeReader(PrometheusMetricReader):
-    """A metric reader that serves its own page; made by the SDK, once a process."""
+    """A metric reader that serves its own page; made by the SDK, once a process.
+
+    Of a registry of its own: a page that the application serves, from the default one, stays as it is.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._page = _Page()
+        registry = CollectorRegistry()
+        super().__init__(registry=registry)
+        self._page = _Page(registry)
         self._page.start()
 
 
 class _Page:
     """The page of this process. A fault of it is reported, and the process goes on without."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self._server: Any = None
         self._file: Path | None = None
         _lifecycle.at_end(self._forget)
@@ -56,7 +61,7 @@ class _Page:
         first = _port()
         for port in range(first, first + _PORTS):
             try:
-                self._server = start_http_server(port, host)[0]
+                self._server = start_http_server(port, host, self._registry)[0]
             except OSError:
                 continue
             # Listening on every address is none that could be asked.

@@ -6,14 +6,36 @@ import os
 import socket
 import uuid
 from typing import Any
+from urllib.parse import unquote
 
 from bulkscope import conventions as c
 from bulkscope._host.proc import Proc
 
+# The process that bears an instance id which the user gave, as it is; inherited by forks and by processes it starts.
+_BEARER = "BULKSCOPE_INSTANCE_PID"
+
+
+def _given() -> dict[str, str]:
+    """Return the resource attributes that the user set, as the SDK reads them."""
+    pairs = (pair.partition("=") for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+
+
+def _instance_id() -> str:
+    """Return an id that no other process has: a fresh one each call, or the user's.
+
+    Forks, and workers that a server starts, inherit the user's: theirs end in their process id.
+    """
+    given = _given().get(c.SERVICE_INSTANCE_ID)
+    if not given:
+        return str(uuid.uuid4())
+    pid = str(os.getpid())
+    return given if os.environ.setdefault(_BEARER, pid) == pid else f"{given}-{pid}"
+
 
 def process_attributes() -> dict[str, Any]:
-    """Return what differs between a process and its forks: instance id (fresh each call) and pid."""
-    return {c.SERVICE_INSTANCE_ID: str(uuid.uuid4()), c.PROCESS_PID: os.getpid()}
+    """Return what differs between a process and its forks: instance id and pid."""
+    return {c.SERVICE_INSTANCE_ID: _instance_id(), c.PROCESS_PID: os.getpid()}
 
 
 def attributes(proc: Proc | None = None) -> dict[str, Any]:
@@ -31,7 +53,7 @@ def attributes(proc: Proc | None = None) -> dict[str, Any]:
         c.WORKER_MEMORY_LIMIT: proc.memory_limit(),
     }
     # In a container the user may know better than the kernel: the host's name there is the container's id.
-    given = {pair.partition("=")[0].strip() for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")}
+    given = _given()
     return process_attributes() | {
         name: value for name, value in found.items() if value is not None and name not in given
     }

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from opentelemetry._logs import SeverityNumber
+
 from bulkscope import conventions as c
 from bulkscope._export.soon import Soon
 from bulkscope._safe import guarded
@@ -23,7 +25,9 @@ class Running(Protocol):
 
     def elapsed(self) -> dict[str, float | int]: ...
 
-    def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None: ...
+    def event(
+        self, name: str, attributes: Mapping[str, Any] | None = None, severity: SeverityNumber = SeverityNumber.INFO
+    ) -> None: ...
 
 
 class Heartbeat:
@@ -86,7 +90,7 @@ class Heartbeat:
         elapsed = work.elapsed()
         # A job younger than a beat has just said that it started.
         if elapsed[c.JOB_ELAPSED] >= INTERVAL_S:
-            work.event(c.EVENT_JOB_HEARTBEAT, elapsed)
+            work.event(c.EVENT_JOB_HEARTBEAT, elapsed, SeverityNumber.DEBUG)
 
 
 heartbeat = Heartbeat()

@@ -118,7 +118,12 @@ class Work:
             self.event(c.EVENT_JOB_STARTED, kernel.beside_a_job())
             heartbeat.add(self)
 
-    def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
+    def event(
+        self,
+        name: str,
+        attributes: Mapping[str, Any] | None = None,
+        severity: SeverityNumber = SeverityNumber.INFO,
+    ) -> None:
         """Emit a log event with the ids of this job and of its span."""
         values: dict[str, Any] = {
             c.JOB_ID: str(self.bulk.job_id),
@@ -134,8 +139,8 @@ class Work:
             LogRecord(
                 timestamp=time.time_ns(),
                 context=self.context,
-                severity_number=SeverityNumber.INFO,
-                severity_text="INFO",
+                severity_number=severity,
+                severity_text=severity.name,
                 body=f"{name} {self.bulk.job_id}",
                 attributes=values,
                 event_name=name,

@@ -18,16 +18,19 @@ NEWEST_NS = 2**63 - 1  # later than any log
 
 
 async def search(
-    data: Data, before_ns: int = NEWEST_NS, *, text: str | None = None, **given: object
+    data: Data, before_ns: int = NEWEST_NS, *, text: str | None = None, heartbeats: bool = False, **given: object
 ) -> tuple[list[Row], Row]:
     """Return the logs before a time that match, newest first, and how far back was looked: ``from_ns``, ``older``.
 
+    Heartbeats are one a second of every running job: left out, unless wanted.
     ``older`` logs are not among those that were looked through; they are where a text is searched in very many.
     """
     reach: Row = {"from_ns": 0, "older": 0}
     if text is not None:
         reach = await data.row("logs_reach", before_ns=before_ns, most=SEARCHED)
-    found = await data.rows("logs", from_ns=reach["from_ns"], before_ns=before_ns, text=text, **given)
+    found = await data.rows(
+        "logs", from_ns=reach["from_ns"], before_ns=before_ns, text=text, heartbeats=heartbeats, **given
+    )
     return found, reach
 
 
@@ -50,6 +53,7 @@ def register(data: Data) -> None:
                 level = ui.select(LEVELS, value=0, label="severity").props("dense").style("min-width:140px")
                 bulk_in = ui.input("bulk", value=bulk).props("dense clearable")
                 service = ui.input("service").props("dense clearable")
+                heartbeats = ui.switch("heartbeats").props("dense")
             box = layout.card("Logs, newest first")
             with box:
                 note = ui.label().classes("bs-mute")
@@ -71,6 +75,7 @@ def register(data: Data) -> None:
                 found, reach = await search(
                     data, begun[-1], text=text.value or None, severity=level.value or None,
                     bulk_id=bulk_in.value or None, service=service.value or None, offset=offset,
+                    heartbeats=heartbeats.value,
                 )  # fmt: skip
                 table.rows = [_row(n, row) for n, row in enumerate(found[:PAGE])]
                 table.update()
@@ -112,7 +117,7 @@ def register(data: Data) -> None:
 
             newer.on_click(back)
             older.on_click(forth)
-            for field in (text, level, bulk_in, service):
+            for field in (text, level, bulk_in, service, heartbeats):
                 field.on_value_change(again)
             layout.live(show, box, None)
 
