@@ -134,11 +134,11 @@ def test_expected_waits_cover() -> None:
 
 def test_saturation_is_refused_and_says_by_how_much() -> None:
     with pytest.raises(
-        queueing.Saturated, match=r"1\.5 times what 4 server.*grows by 1 jobs/s.*at least 7 serv"
+        queueing.Saturated, match=r"1\.5 times as much as 4 .*grows by 1 jobs/s.*at least 7 slots"
     ) as found:
         queueing.expected_waits(3.0, [1.0, 3.0], 4)
     assert (found.value.utilization, found.value.growth) == (1.5, 1.0)
-    with pytest.raises(queueing.Saturated, match=r"below 2 jobs/s or give at least 5 servers"):
+    with pytest.raises(queueing.Saturated, match=r"below 2 jobs/s, or use at least 5 slots"):
         queueing.expected_waits(2.0, [2.0, 2.0], 4)
 
 

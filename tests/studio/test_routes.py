@@ -130,9 +130,9 @@ def test_the_command_does_not_hide_it_either(db: Path, monkeypatch: pytest.Monke
 
 
 def test_a_fault_is_logged_once_with_its_traceback_and_pages_go_on(tmp_path: Path, db: Path) -> None:
-    """In a real studio, whose store has lost a column that reports need."""
+    """In a real studio, in whose store a column that reports need holds something else."""
     with duckdb.connect(str(db)) as connection:
-        connection.execute("ALTER TABLE spans DROP COLUMN queue")
+        connection.execute("ALTER TABLE spans ALTER COLUMN http_status TYPE STRUCT(code INTEGER) USING {'code': 1}")
     log = tmp_path / "log"
     words = [str(BIN / "bulkscope"), "studio", "--db", str(db), "--no-host", "--retention", "9999d"]
     words += ["--port", "0", "--otlp-http-port", "0", "--otlp-grpc-port", "0"]

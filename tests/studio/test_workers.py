@@ -78,7 +78,7 @@ def test_three_containers_are_three_workers_in_capacity_each_with_a_limit_of_its
     assert (memory["workers_seen"], memory["limits"], memory["limit_bytes"]) == (3, 3, 1024 * MIB)
     # 90 % of 1024 MiB less 100 MiB of weights, over 200 MiB; how much the host has is not known.
     assert (memory["workers_per_limit"], memory["workers_that_fit"]) == (4, None)
-    assert "4 workers fit into each of 3 limits of 1 GiB" in capacity._memory(memory)
+    assert "4 workers fit into each of 3 memory limits of 1 GiB" in capacity._memory(memory)
 
 
 def test_three_containers_are_three_lanes_and_three_lines_on_the_page(three: Store) -> None:

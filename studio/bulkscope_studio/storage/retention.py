@@ -90,7 +90,9 @@ class Retention:
 def used_bytes(store: Store) -> int:
     """Return the bytes of the file that hold data, its log of uncommitted blocks included."""
     with store.writing() as connection:
-        row = connection.execute("SELECT used_blocks * block_size FROM pragma_database_size()").fetchone()
+        row = connection.execute(
+            "SELECT used_blocks * block_size FROM pragma_database_size() WHERE database_name = current_database()"
+        ).fetchone()
     wal = store.path.with_name(store.path.name + ".wal")
     return int(row[0] if row else 0) + (wal.stat().st_size if wal.exists() else 0)
 

@@ -130,6 +130,17 @@ def _missing(p: Progress) -> str:
     return ", ".join(parts)
 
 
+def _idle(load: Load, total: float, link: str) -> Evidence:
+    """Tell of workers that were idle beside jobs; gaps as short as a hand-over, and little in all, say nothing."""
+    share = load.dispatch / total
+    short = not load.idle and share >= thresholds.IDLE_SHARE.value
+    told = measured(
+        "workers' time idle while jobs waited", share, ">=", thresholds.IDLE_SHARE, link=link,
+        detail="in gaps no longer than handing a job over takes, or too little in all" if short else "",
+    )  # fmt: skip
+    return dataclasses.replace(told, holds=False) if short else told
+
+
 def internal_failure(view: View) -> Finding:
     """Jobs fail without overload, workers are lost, or workers are idle while jobs wait."""
     a, load = view.facts.attempts, view.load
@@ -172,9 +183,7 @@ def internal_failure(view: View) -> Finding:
         "workers' time lost to long stalls while jobs waited", load.stalled / total if load.stalls else 0.0, ">=",
         thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
     )  # fmt: skip
-    idle = measured(
-        "workers' time idle while jobs waited", load.idle / total, ">=", thresholds.IDLE_SHARE, link=view.bulk
-    )
+    idle = _idle(load, total, view.bulk)
     hung = measured(
         "workers' time in jobs that hung outside the inference", load.hung / total if load.hangs else 0.0, ">=",
         thresholds.STALL_SHARE, link=view.bulk,
@@ -195,7 +204,7 @@ def internal_failure(view: View) -> Finding:
                 [
                     _failed_text(view, internal, ended) if share.holds else "",
                     gone.text if gone.holds else "",
-                    f"workers were idle while jobs waited for {wording.percent(load.idle / total)} of their time"
+                    f"workers were idle while jobs waited for {wording.percent(load.dispatch / total)} of their time"
                     f"{f' ({_stalls(view)})' if load.stalls else ''}"
                     if stalled.holds or idle.holds
                     else "",
