@@ -13,6 +13,7 @@ import pytest
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.services import reports
 from bulkscope_studio.sources import verdicts
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage.store import Store
 from kibana import build
 from tests import sink
@@ -78,7 +79,7 @@ def traffic(stack: Stack, sent: sink.Sink) -> tuple[str, tuple[int, int]]:
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
     templates.verdicts(stack.elasticsearch)
     client = Client("Elasticsearch", stack.elasticsearch)
-    assert [one.bulk for one in verdicts.publish_all(client, ["tiny"])] == ["tiny"]
+    assert [one.bulk for one in verdicts.publish_all(ElasticsearchSource(client), ["tiny"])] == ["tiny"]
     times = [time_ms(document) for document in documents(stack, "traces-*")]
     first = min(times)
     window = (first - 5_000, max(times) + 10_000)

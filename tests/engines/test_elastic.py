@@ -249,7 +249,7 @@ def test_the_proof_of_a_kill_among_many_heartbeats_of_others(url: str, source: E
         url,
         [
             event("lost", 7001, START, "started", "one", 0),
-            event("lost", 7002, later, "started", "two", 0),
+            event("lost", 7002, later, "started", "two", 0, pid=9),
             event("other", 7003, later + 5000, "heartbeat", "o", 1, pid=8),
             *(
                 event("other", 8000 + n % 8, START + 70_000 + n * 100, "heartbeat", "o", 0, pid=8)
@@ -274,7 +274,7 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
             document
             for n in range(30)
             for document in (
-                event("silent", 11_000 + n, begin + n * minute, "started", f"s{n:02d}", n // 3),
+                event("silent", 11_000 + n, begin + n * minute, "started", f"s{n:02d}", n // 3, pid=100 + n),
                 *(
                     event(
                         "beside", 12_000, begin + n * minute + after, "heartbeat", "b", n // 3 + (after > late), pid=8

@@ -25,7 +25,7 @@ from tests.engines import bridge, homes, servers, templates
 BEGIN = 1_700_000_000 * 10**9 + 123_456_789  # ns, no whole millisecond
 SECOND, MILLI = 10**9, 10**6
 DAY = 86_400 * SECOND
-SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
+INTERNAL, SERVER, PRODUCER, CONSUMER = 1, 2, 4, 5
 HOST_SCOPE = "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/hostmetricsreceiver"
 
 
@@ -138,7 +138,7 @@ class Told:
             "bulk__inference__memory__peak": 500 * 2**20, "bulk__inference__memory__file": 300 * 2**20,
             "bulk__inference__memory__limit": 8 * 2**30,
         }  # fmt: skip
-        self.span(worker, CLIENT, at + MILLI // 4, seconds * 0.9, **named, **numbers)
+        self.span(worker, INTERNAL, at + MILLI // 4, seconds * 0.9, **named, **numbers)
 
     def sample(self, host: str, at: int, name: str, kind: str, counter: bool = False, **states: float) -> None:
         """Add a sample of a host, a point for each state."""
@@ -340,7 +340,7 @@ def test_what_a_system_sustains_is_the_same(
     theirs = json.loads(capsys.readouterr().out)
     ours = capacities.system_capacity(told.store, Question([bulk], rate=0.9, slo="20s"))
     (pool,) = ours["pools"]
-    assert (pool["places"], pool["models"][0]["now"]["reached"]) == (2, bulk == "line")
+    assert (pool["places"], pool["models"][0]["now"]["reached"]) == (2, True)
     assert pool["forecast"]["wait"]["p95_s"]["value"] > 0.1
     times = [
         window[end] for answer in (ours, theirs) for window in answer["windows"] for end in ("first_ns", "last_ns")

@@ -11,6 +11,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from tests.parts import demand
 from tests.studio.serving import studio
 
+# A page is refreshed every two seconds, and takes a few more where all tests share two cores.
+expect.set_options(timeout=30_000)
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

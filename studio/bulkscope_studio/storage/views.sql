@@ -12,6 +12,9 @@ CREATE OR REPLACE MACRO rules.worker_name(worker, host_name, pid, service_instan
 -- A job of a sender that names none is one attempt.
 CREATE OR REPLACE MACRO rules.job_key(job_id, span_id) AS coalesce(job_id, span_id);
 
+-- A span's id is unique in its trace alone.
+CREATE OR REPLACE MACRO rules.span_key(trace_id, span_id) AS coalesce(trace_id, '') || span_id;
+
 -- An attempt that has ended is one of three: 'retried' (to be tried again, whatever its status), 'done' or 'failed'.
 CREATE OR REPLACE MACRO rules.attempt_state(status, failure_domain, outcome) AS
     CASE WHEN outcome = 'retry' THEN 'retried'
@@ -103,7 +106,7 @@ WITH begun AS (
     SELECT * FROM rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 ), last AS (
     -- With a window over the rows it would take twice as long.
-    SELECT arg_max(span_id, place) AS span_id FROM begun GROUP BY bulk_id, job
+    SELECT arg_max(rules.span_key(trace_id, span_id), place) AS key FROM begun GROUP BY bulk_id, job
 ), sent AS (
     SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue FROM rules.sent_jobs
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns
@@ -115,8 +118,9 @@ WITH begun AS (
     SELECT job_id FROM begun
 ), firsts AS (
     SELECT b.*, CASE WHEN coalesce(b.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns, s.queue AS sent_to,
-           l.span_id IS NOT NULL AS decides
-    FROM begun b LEFT JOIN sent s ON s.job_id = b.job_id LEFT JOIN last l ON l.span_id = b.span_id
+           l.key IS NOT NULL AS decides
+    FROM begun b LEFT JOIN sent s ON s.job_id = b.job_id
+         LEFT JOIN last l ON l.key = rules.span_key(b.trace_id, b.span_id)
 )
 SELECT bulk_id, job_id, attempt, span_id, trace_id,
        -- The sender's start is the enqueue of a first attempt; a retry was enqueued later, so its wait tells.
