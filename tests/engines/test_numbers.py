@@ -104,10 +104,15 @@ def near(values: Sequence[float], q: float) -> tuple[float, float]:
     return ordered[max(0, math.floor(at) - 1)], ordered[min(len(ordered) - 1, math.ceil(at))]
 
 
+LATER_S = 0.02
+
+
 def bucket(values: Sequence[float], q: float, metric: str) -> tuple[float, float]:
     """Return between which bounds a histogram's quantile lies: it is known to within the bucket of such a value."""
     (bounds,) = [each.buckets for each in c.METRICS if each.name == metric]
     low, high = near(values, q)
+    # A histogram's duration is of a second reading of the clock, which a process that lost its core takes later.
+    high += LATER_S
     return max((bound for bound in bounds if bound <= low), default=0.0), min(b for b in (*bounds, 1e99) if b >= high)
 
 

@@ -76,7 +76,7 @@ def pages(bulk_id: str, trace_id: str, span_id: str, first_ns: int, last_ns: int
     """Return what every page asks, by the name of its query."""
     given: Row = {
         "bulk_id": bulk_id, "bulk": bulk_id, "limit": 3000, "failed": False, "silent_ns": last_ns, "offset": 0,
-        "text": None, "severity": None, "service": None, "trace_id": trace_id, "span_id": span_id,
+        "text": None, "heartbeats": False, "severity": None, "service": None, "trace_id": trace_id, "span_id": span_id,
         "from_ns": first_ns, "to_ns": last_ns, "before_ns": last_ns, "most": 100,
         "bin_ns": SECOND, "credible_ns": last_ns,
     }  # fmt: skip
