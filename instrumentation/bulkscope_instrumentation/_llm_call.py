@@ -6,6 +6,7 @@ read of an answer, whole or in parts, is here.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,11 @@ _OPERATIONS = (
     ("/completion", "text_completion"), ("/api/embed", "embeddings"), ("/responses", "chat"), ("/api/chat", "chat"),
     ("/embedding", "embeddings"),
 )  # fmt: skip
+_OLLAMA = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
+# Nothing else has these.
+_SURE = ("/completions", "/v1/messages")
+# What a request to a model holds, one of them at least.
+_ASKED = ("model", "messages", "prompt", "input", "content")
 # A longer body is sent as it is, and the model is not looked for in it; a longer answer is not read.
 _MAX_BODY = 16 * 1024**2
 _PORTS = {"http": 80, "https": 443}
@@ -32,8 +38,7 @@ _sending: ContextVar[bool] = ContextVar("bulkscope-llm-call", default=False)
 class Call:
     """A request that has begun: what it asks for, and what is learnt from its answer."""
 
-    def __init__(self, operation: str, url: str, content: bytes | Mapping[str, Any]) -> None:
-        body = answers.mapping(content) if not isinstance(content, bytes) or len(content) <= _MAX_BODY else {}
+    def __init__(self, operation: str, url: str, body: Mapping[str, Any]) -> None:
         options = body.get("options")
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
         limit = limit or body.get("n_predict") or (options.get("num_predict") if isinstance(options, dict) else None)
@@ -47,7 +52,7 @@ class Call:
             remote=True,
             endpoint=(asked.hostname, port) if asked.hostname and port else None,
         )
-        self._rest = b""
+        self._rest = bytearray()
         self._whole = False
         self._readable = False
         self.ended = False
@@ -92,12 +97,14 @@ class Call:
         if not self._readable:
             return
         self._rest += data
-        if self._whole:
-            self._readable = len(self._rest) <= _MAX_BODY
-            return
-        *lines, self._rest = self._rest.split(b"\n")
-        for line in lines:
-            self._read(line)
+        if len(self._rest) > _MAX_BODY:
+            self._readable = False
+            self._rest.clear()
+        elif not self._whole and b"\n" in data:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+            for line in lines:
+                self._read(line)
 
     def _read(self, line: bytes) -> None:
         chunk = _event(line)
@@ -130,7 +137,7 @@ class Call:
     @guarded
     def _last(self) -> None:
         if self._readable:
-            self._read(self._rest)  # without a line's end
+            self._read(bytes(self._rest))  # without a line's end
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the span, once."""
@@ -139,6 +146,15 @@ class Call:
             if error is not None:
                 _sending.set(False)
             self.inference.finish(error)
+
+    def close_with(self, owner: object) -> None:
+        """End the span when nobody has ``owner`` any more, whom nobody has closed."""
+        weakref.finalize(owner, self.closed).atexit = False
+
+    def unread(self) -> None:
+        """End the span of an answer that cannot be looked at."""
+        self.sent()
+        self.finish()
 
     def closed(self) -> None:
         """End the span of a stream that is closed, whether it came to its end or not."""
@@ -166,11 +182,15 @@ def begin(method: str, url: str, content: object) -> Call | None:
         operation = next((found for end, found in _OPERATIONS if path.endswith(end)), None)
         if operation is None or not isinstance(content, bytes | str | Mapping):
             return None
-        return Call(operation, url, content.encode() if isinstance(content, str) else content)
+        whole = isinstance(content, Mapping) or len(content) <= _MAX_BODY
+        body = answers.mapping(content) if whole else {}
+        if not path.endswith(_SURE) and body.keys().isdisjoint(_ASKED):
+            return None  # a form, say, of a service that has such a path too
+        return Call(operation, url, body)
     except Exception:
         report("a request to a language model")
         return None
 
 
 def _provider(path: str) -> str:
-    return "ollama" if "/api/" in path else "anthropic" if path.endswith("/v1/messages") else "openai"
+    return "ollama" if path.endswith(_OLLAMA) else "anthropic" if path.endswith("/v1/messages") else "openai"

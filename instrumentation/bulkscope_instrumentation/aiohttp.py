@@ -12,7 +12,7 @@ from typing import Any
 import wrapt
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import guarded
+from bulkscope._safe import guarded, report
 from bulkscope_instrumentation import _llm_call
 from bulkscope_instrumentation._llm_call import Call
 
@@ -49,12 +49,17 @@ def _call(session: Any, method: str, url: Any, *args: Any, **kwargs: Any) -> Cal
     return _llm_call.begin(method, str(session._build_url(url)), kwargs.get("data") if sent is None else sent)
 
 
-@guarded
 def _answered(call: Call, response: Any) -> None:
-    call.sent()
-    # aiohttp unpacks what it hands out, unless the session says otherwise.
-    call.begun(response.status, response.headers, packed=getattr(response._session, "auto_decompress", True) is False)
-    response.content = _Body(response.content, call)
+    try:
+        call.sent()
+        # aiohttp unpacks what it hands out, unless the session says otherwise.
+        packed = getattr(response._session, "auto_decompress", True) is False
+        call.begun(response.status, response.headers, packed=packed)
+        response.content = _Body(response.content, call)
+        call.close_with(response)  # at its end aiohttp lets go of a response without a word
+    except Exception:
+        report("the answer of a language model")
+        call.unread()
 
 
 def _leaving(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import guarded
+from bulkscope._safe import guarded, report
 from bulkscope_instrumentation import _llm_call
 from bulkscope_instrumentation._llm_call import Call
 
@@ -38,13 +38,18 @@ def _call(request: Any) -> Call | None:
 
 
 def _answered(call: Call, response: Any, stream: bool, tap: Callable[..., Any]) -> None:
-    call.sent()
-    if not stream:
-        call.whole(response.status_code, response.headers, response.content)
-        call.finish()
-    else:
-        call.begun(response.status_code, response.headers)
-        response.stream = tap(response.stream, call)
+    try:
+        call.sent()
+        if not stream:
+            call.whole(response.status_code, response.headers, response.content)
+            call.finish()
+        else:
+            call.begun(response.status_code, response.headers)
+            response.stream = tap(response.stream, call)
+            call.close_with(response.stream)
+    except Exception:
+        report("the answer of a language model")
+        call.unread()
 
 
 def _sending(tap: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +62,7 @@ def _sending(tap: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             call.finish(error)
             raise
-        guarded(_answered)(call, response, bool(kwargs.get("stream")), tap)
+        _answered(call, response, bool(kwargs.get("stream")), tap)
         return response
 
     return wrapper
@@ -73,7 +78,7 @@ def _sending_async(tap: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             call.finish(error)
             raise
-        guarded(_answered)(call, response, bool(kwargs.get("stream")), tap)
+        _answered(call, response, bool(kwargs.get("stream")), tap)
         return response
 
     return wrapper

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import guarded
+from bulkscope._safe import guarded, report
 from bulkscope_instrumentation import _llm_call
 from bulkscope_instrumentation._llm_call import Call
 
@@ -48,28 +48,42 @@ def _call(pool: Any, method: str, url: str, body: Any = None, *args: Any, **kwar
     return _llm_call.begin(method, whole, body)
 
 
-@guarded
 def _answered(call: Call, response: Any, preloaded: bool) -> None:
-    call.sent()
-    if preloaded:
-        call.whole(response.status, response.headers, response.data)
-        call.finish()
-        return
-    call.begun(response.status, response.headers, packed=False)
-    response._bulkscope_call = call
-    kind: Any = type(response)
-    response.__class__ = _tapped(kind)
+    try:
+        call.sent()
+        if preloaded:
+            call.whole(response.status, response.headers, response.data)
+            call.finish()
+            return
+        call.begun(response.status, response.headers, packed=False)
+        kind: Any = type(response)
+        response._bulkscope_call = call
+        response.__class__ = _tapped(kind)
+    except Exception:
+        report("the answer of a language model")
+        call.unread()
 
 
 @cache
 def _tapped(base: Any) -> type:
     """Return a class of responses that look at what is read of them."""
 
-    def seen(response: Any, data: bytes, decode: bool | None) -> bytes:
+    @guarded
+    def look(response: Any, data: bytes, decode: bool | None) -> None:
         decoded = response.decode_content if decode is None else decode
         if decoded or response.headers.get("content-encoding", "identity") == "identity":
             response._bulkscope_call.part(data)
+
+    def seen(response: Any, data: bytes, decode: bool | None) -> bytes:
+        look(response, data, decode)
         return data
+
+    @guarded
+    def left(response: Any) -> None:
+        if response.length_remaining == 0:  # who knows its length need not read on to hear that it has ended
+            response._bulkscope_call.complete()
+        else:
+            response._bulkscope_call.closed()
 
     class Tapped(base):  # type: ignore[misc]
         _bulkscope_call: Call
@@ -85,6 +99,9 @@ def _tapped(base: Any) -> type:
                 self._bulkscope_call.complete()
             return data
 
+        def read1(self, amt: int | None = None, decode_content: bool | None = None) -> Any:
+            return seen(self, super().read1(amt, decode_content), decode_content)
+
         def read_chunked(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
             with self._bulkscope_call.reading():
                 for data in super().read_chunked(amt, decode_content):
@@ -95,10 +112,7 @@ def _tapped(base: Any) -> type:
                 yield from super().stream(amt, decode_content)
 
         def close(self) -> None:
-            if self.length_remaining == 0:  # who knows its length need not read on to hear that it has ended
-                self._bulkscope_call.complete()
-            else:
-                self._bulkscope_call.closed()
+            left(self)
             super().close()
 
     Tapped.__name__, Tapped.__qualname__, Tapped.__module__ = base.__name__, base.__qualname__, base.__module__

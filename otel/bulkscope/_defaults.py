@@ -53,8 +53,12 @@ def superseded_names() -> set[str]:
     return _taken(entry_points(group=_GROUP))
 
 
+# Ours see calls of models alone: who traces all requests of these clients goes on to do so.
+_BESIDE = frozenset(("urllib3", "aiohttp"))
+
+
 def _taken(points: EntryPoints) -> set[str]:
-    ours = {point.name.removeprefix(_OURS) for point in points if point.name.startswith(_OURS)}
+    ours = {point.name.removeprefix(_OURS) for point in points if point.name.startswith(_OURS)} - _BESIDE
     return {name for name in ours if not left_to_others(name)}
 
 

@@ -235,6 +235,27 @@ def test_streams_that_are_left_early(telemetry: Telemetry, url: str) -> None:
     assert [span.attributes["gen_ai.response.finish_reasons"] for span in spans] == [("cancelled",)] * 3
 
 
+def test_an_answer_that_aiohttp_is_left_with_ends_its_span(telemetry: Telemetry, said: Callable[..., str]) -> None:
+    base = said([b"{}"], 503, content_type="application/json")
+
+    async def run() -> None:
+        async with aiohttp.ClientSession() as session:
+            response = await session.post(base + PATH, json=CHAT)
+            assert response.status == 503
+            await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+    gc.collect()
+    assert only(telemetry).attributes["error.type"] == "503"
+
+
+def test_a_form_on_such_a_path_is_no_inference(telemetry: Telemetry, said: Callable[..., str]) -> None:
+    base = said([b"fine"])
+    assert requests.post(base + "/v1/responses", data={"answer": "1"}, timeout=5).content == b"fine"
+    assert requests.post(base + "/embedding", json={"other": 1}, timeout=5).content == b"fine"
+    assert telemetry.spans() == []
+
+
 def test_no_server(telemetry: Telemetry) -> None:
     with pytest.raises(requests.ConnectionError):
         requests.post("http://127.0.0.1:9" + PATH, json=CHAT, timeout=5)

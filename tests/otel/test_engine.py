@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -222,8 +223,8 @@ def test_a_killed_process_has_no_call_under_way(served: Served, engine: Engine, 
     process = other(served, tmp_path / "ledgers")
     process.kill()
     process.wait()
-    engine.begin()  # the turn that hears of it
-    call = engine.begin()
+    heard, call = engine.begin(), engine.begin()
+    assert heard is not None
     assert call is not None
     page = json.loads((tmp_path / "ledgers" / engine.name).read_text())
     assert page["calls"] == {processes.name(PROC, os.getpid()): 2}
@@ -308,8 +309,8 @@ def test_a_file_that_holds_something_else_begins_anew(tmp_path: Path, content: b
     name = me
     (tmp_path / name).write_bytes(content)
     book = ledger.Ledger(name, me, tmp_path)
-    assert book.turn(1, 5.0, [1]) == ledger.Page(5.0, 0.0, 0.0, [1], {me: 1})
-    assert book.turn(-1, 7.0, [1]) == ledger.Page(7.0, 2.0, 0.0, [1], {})
+    assert book.turn(1, {1: 5.0}) == ledger.Page({"1": 5.0}, 0.0, 0.0, {me: 1})
+    assert book.turn(-1, {1: 7.0}) == ledger.Page({"1": 7.0}, 2.0, 0.0, {})
 
 
 def test_files_of_engines_that_have_ended_go(tmp_path: Path) -> None:
@@ -320,14 +321,102 @@ def test_files_of_engines_that_have_ended_go(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_others_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_BASES", (tmp_path,))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/dev/shm" and access(path, mode))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "elsewhere").mkdir(mode=0o700)
-    (tmp_path / f"bulkscope-{os.geteuid()}").symlink_to(tmp_path / "elsewhere")
+    space = os.stat("/proc/self/ns/pid").st_ino
+    (tmp_path / f"bulkscope-{os.geteuid()}-{space}").symlink_to(tmp_path / "elsewhere")
     me = processes.name(PROC, os.getpid())
     book = ledger.Ledger(me, me)
     assert not book.shared
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert book.turn(1, 1.0, [1]) == ledger.Page(1.0, 0.0, 0.0, [1], {me: 1}), "this process still counts its own"
+    assert book.turn(1, {1: 1.0}) == ledger.Page({"1": 1.0}, 0.0, 0.0, {me: 1}), "this process still counts its own"
+
+
+def test_without_any_folder_for_files_the_calls_of_this_process_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container with a root that is read-only, and nothing mounted: tempfile raises FileNotFoundError."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    me = processes.name(PROC, os.getpid())
+    book = ledger.Ledger(me, me)
+    assert not book.shared
+    assert book.turn(1, {1: 1.0}) is not None
+
+
+def test_a_clock_that_was_read_earlier_is_not_counted_again(tmp_path: Path) -> None:
+    me = processes.name(PROC, os.getpid())
+    book = ledger.Ledger(me, me, tmp_path)
+    book.turn(1, {1: 1.0})
+    book.turn(0, {1: 2.0})
+    book.turn(0, {1: 1.5})
+    page = book.turn(-1, {1: 2.0})
+    assert page is not None
+    assert page.share == 1.0
+
+
+def test_a_process_that_only_one_reader_knows_of_counts_once(tmp_path: Path) -> None:
+    me, child = processes.name(PROC, os.getpid()), os.getppid()  # which lives
+    book = ledger.Ledger(me, me, tmp_path)
+    book.turn(1, {1: 1.0})
+    for clocks in ({1: 1.0, child: 5.0}, {1: 1.0}, {1: 1.0, child: 5.0}):
+        page = book.turn(0, clocks)
+        assert page is not None
+        assert page.share == 5.0
+    assert page.mixed == 5.0, "and is no exact number"
+
+
+def test_a_finaliser_inside_of_a_turn_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = processes.name(PROC, os.getpid())
+    book = ledger.Ledger(me, me, tmp_path)
+    inside: list[object] = []
+    lives = processes.lives
+
+    def collected(root: Path, who: str) -> bool:
+        if not inside:
+            inside.append(book.turn(-1, {1: 1.0}))
+        return lives(root, who)
+
+    book.turn(2, {1: 1.0})
+    (tmp_path / me).write_text(json.dumps({"used": {}, "share": 0, "mixed": 0, "calls": {"1-1": 1}}))
+    monkeypatch.setattr(processes, "lives", collected)
+    assert book.turn(0, {1: 1.0}) is not None
+    assert inside == [None]
+    page = book.turn(0, {1: 1.0})
+    assert page is not None
+    assert page.calls == {me: 1}
+
+
+def test_a_full_disk_costs_the_numbers_of_a_call_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    me = processes.name(PROC, os.getpid())
+    book = ledger.Ledger(me, me, tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(ledger, "_write", full)
+        assert book.turn(1, {1: 1.0}) is None
+        book.forget(1)
+    page = book.turn(0, {1: 1.0})
+    assert page is not None
+    assert page.calls == {}
+
+
+def test_a_call_that_nobody_ends_is_not_under_way(served: Served, engine: Engine) -> None:
+    lost = engine.begin()
+    assert lost is not None
+    del lost
+    call = engine.begin()
+    assert call is not None
+    served.ask(cpu=0.1)
+    usage = engine.end(call)
+    assert usage is not None
+    assert usage.cpu_exact
+    assert usage.cpu >= 0.1
+    assert engine.end(call) is None, "and each is ended once"
 
 
 def test_threads_do_not_lose_each_others_calls(tmp_path: Path) -> None:
@@ -336,15 +425,15 @@ def test_threads_do_not_lose_each_others_calls(tmp_path: Path) -> None:
 
     def turns() -> None:
         for _ in range(50):
-            book.turn(1, 1.0, [1])
-            book.turn(-1, 1.0, [1])
+            book.turn(1, {1: 1.0})
+            book.turn(-1, {1: 1.0})
 
     threads = [threading.Thread(target=turns) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    page = book.turn(0, 1.0, [1])
+    page = book.turn(0, {1: 1.0})
     assert page is not None
     assert page.calls == {}
 

@@ -14,11 +14,11 @@ import pytest
 from bulkscope_studio.rendering import report as rendering
 from bulkscope_studio.server.pages import overview
 from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.services import bulks, capacities, explanations, reports
 from bulkscope_studio.services.capacities import Question
-from bulkscope_studio.storage import sql, summaries, views
+from bulkscope_studio.storage import sql, storefile, summaries, views
 from bulkscope_studio.storage.store import Store
-from tests.rows import BEGIN_NS
+from tests.rows import BEGIN_NS, SECOND, add
 from tests.studio.explaining import Job, ns, stored, written
 
 NOW = 1e6
@@ -167,3 +167,37 @@ def test_of_a_run_that_an_older_version_kept_the_same_attempts_decide() -> None:
         table = store.query(sql.load("report_attempts"), {"bulk": "bulk", **summaries.EVER})
     kept = table.append_column("bulk_id", pa.array(["bulk"] * len(table)))
     assert views.decided(kept.drop_columns("decides"))["decides"].to_pylist() == table["decides"].to_pylist()
+
+
+def test_a_span_that_is_stored_twice_is_one_attempt_that_decides(tmp_path: Path) -> None:
+    """One that is sent again after millions of others is not known to have come."""
+    store = Store(tmp_path / "s.duckdb")
+    row = {
+        "trace_id": "t", "span_id": "c", "kind": "CONSUMER", "status": "UNSET", "bulk_id": "b", "job_id": "j",
+        "attempt": 1, "start_ns": BEGIN_NS, "end_ns": BEGIN_NS + SECOND, "outcome": "ok",
+    }  # fmt: skip
+    add(store.connection(), "spans", [row, row])
+    (listed,) = bulks.list_bulks(store)
+    found = reports.bulk_report(store, "b")["progress"]
+    assert (listed["jobs"], listed["done"]) == (found["sent"], found["done"]) == (1, 1)
+    store.close()
+
+
+def test_the_attempt_that_decides_tells_the_domain_though_it_has_none(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    row = {"trace_id": "t", "kind": "CONSUMER", "status": "ERROR", "bulk_id": "b", "job_id": "j"}
+    add(store.connection(), "spans", [
+        {**row, "span_id": f"c{n}", "attempt": n, "start_ns": BEGIN_NS + n * SECOND,
+         "end_ns": BEGIN_NS + n * SECOND + 1, "outcome": outcome, "failure_domain": domain}
+        for n, outcome, domain in ((1, "retry", "resource"), (2, None, None))
+    ])  # fmt: skip
+    (shown,) = page(store, "bulk_progress", bulk_id="b")
+    assert shown["domains"] == "unknown 1"
+    assert reports.bulk_report(store, "b")["total"]["jobs"]["failures_by_domain"] == {"unknown": 1}
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["rules.duckdb", "RULES.db"])
+def test_a_file_of_the_name_of_the_rules_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(storefile.Unfit, match="rename it"):
+        Store(tmp_path / name)

@@ -9,8 +9,10 @@ so that a peak below an earlier one is sampled, and marked as an estimate.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ SAMPLE_SECONDS = 0.05
 SEARCH_SECONDS = 0.05
 # What was not found may have been started since; asked for each call it would be felt.
 AGAIN_SECONDS = 10.0
+# Another machine stays one.
+ELSEWHERE_SECONDS = 600.0
 # A server's children (Ollama's runners) come and go, seldom; to list them reads a file a thread.
 FAMILY_SECONDS = 1.0
 _ROOT = Path("/proc")
@@ -31,21 +35,26 @@ _ROOT = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    cpu: float
-    family: list[int]
+    used: dict[int, float]  # CPU seconds of each process
     rss: int | None
     hwm: int | None  # of one process; where there are several, their peaks need not have been at one time
 
 
 class Call:
-    """A call that has begun; made by ``Engine.begin``."""
+    """A call that has begun; made by ``Engine.begin``. One that is never ended is forgotten when nobody has it."""
 
-    __slots__ = ("delay", "hwm", "mixed", "peak", "pressure", "share", "start", "started", "throttled")
+    __slots__ = (
+        "__weakref__", "delay", "hwm", "mixed", "over", "peak", "pressure", "process", "share", "start", "started",
+        "throttled",
+    )  # fmt: skip
 
-    def __init__(self, share: float, mixed: float, reading: _Reading) -> None:
+    def __init__(self, share: float, mixed: float, reading: _Reading, ledger: Ledger) -> None:
         self.share, self.mixed = share, mixed
         self.start = self.peak = reading.rss
         self.hwm = reading.hwm
+        self.process = os.getpid()
+        self.over = weakref.finalize(self, ledger.forget, 1)
+        self.over.atexit = False
         self.started = time.perf_counter()
         self.pressure: float | None = None
         self.throttled: float | None = None
@@ -63,10 +72,11 @@ class Engine:
         self.cores = self._proc.allowed_cores() or os.cpu_count() or 1
         self.memory_limit = self._proc.memory_limit()
         self._ledger = Ledger(self.name, processes.name(root, os.getpid()), folder)
-        self._lock = threading.Lock()
+        # A finaliser of a response that nobody closed may end its call inside of what another call does here.
+        self._lock = threading.RLock()
         self._family: list[int] = []
         self._listed = 0.0
-        self._open: list[Call] = []
+        self._open: weakref.WeakSet[Call] = weakref.WeakSet()
         self._sampling = False
 
     def lives(self) -> bool:
@@ -78,36 +88,38 @@ class Engine:
         reading = self._read()
         if reading is None:
             return None
-        page = self._ledger.turn(1, reading.cpu, reading.family)
+        page = self._ledger.turn(1, reading.used)
         if page is None:
             self._ledger.forget(1)
             return None
-        call = Call(page.share, page.mixed, reading)
+        call = Call(page.share, page.mixed, reading, self._ledger)
         call.pressure, call.throttled = self._proc.pressure(), self._proc.throttled()
         call.delay = self._proc.run_delay() if sum(page.calls.values()) == 1 else None
         with self._lock:
-            self._open.append(call)
+            self._open.add(call)
         self._sample()
         return call
 
     def end(self, call: Call) -> Usage | None:
-        """End a call, from any thread; None where the engine has ended meanwhile."""
+        """End a call, from any thread; None where the engine has ended meanwhile, and after a fork."""
         wall = time.perf_counter() - call.started
+        if call.process != os.getpid() or call.over.detach() is None:
+            return None
         with self._lock:
-            if call in self._open:
-                self._open.remove(call)
+            self._open.discard(call)
         reading = self._read()
         if reading is None:
             self._ledger.forget(1)
             return None
-        page = self._ledger.turn(-1, reading.cpu, reading.family)
-        if page is None:
+        page = self._ledger.turn(-1, reading.used)
+        if page is None or page.share < call.share:  # it was written anew meanwhile
             return None
-        cpu = max(0.0, page.share - call.share)
+        cpu = page.share - call.share
         exact = self._ledger.shared and page.mixed == call.mixed
         pressure, throttled = self._proc.pressure(), self._proc.throttled()
         peak, peak_exact = _peak(call, reading)
         status = self._proc.status()
+        one = len(reading.used) == 1
         return Usage(
             wall=wall,
             cpu=cpu,
@@ -118,8 +130,8 @@ class Engine:
             cpu_wait=grown(call.delay, self._proc.run_delay()) if exact and call.delay is not None else None,
             memory_start=call.start,
             memory_peak=peak,
-            memory_file=None if len(reading.family) > 1 or status.file is None else status.file + (status.shmem or 0),
-            memory_anon=None if len(reading.family) > 1 else status.anon,
+            memory_file=status.file + (status.shmem or 0) if one and status.file is not None else None,
+            memory_anon=status.anon if one else None,
             memory_exact=peak_exact,
         )
 
@@ -130,18 +142,13 @@ class Engine:
             if now - self._listed > FAMILY_SECONDS:
                 self._family, self._listed = processes.family(self._root, self.pid), now
             family = self._family
-        used = {pid: processes.cpu_seconds(self._root, pid) for pid in family}
-        if used.get(self.pid) is None:
+        clocks = {pid: processes.cpu_seconds(pid) for pid in family}
+        used = {pid: cpu for pid, cpu in clocks.items() if cpu is not None}
+        if self.pid not in used:
             return None
-        living = [pid for pid, cpu in used.items() if cpu is not None]
-        held = [self._status(pid) for pid in living]
+        held = [self._status(pid) for pid in used]
         rss = [status.rss for status in held if status.rss is not None]
-        return _Reading(
-            cpu=sum(cpu for cpu in used.values() if cpu is not None),
-            family=living,
-            rss=sum(rss) if rss else None,
-            hwm=held[0].hwm if len(held) == 1 else None,
-        )
+        return _Reading(used, sum(rss) if rss else None, held[0].hwm if len(held) == 1 else None)
 
     def _status(self, pid: int) -> Status:
         return (self._proc if pid == self.pid else Proc(self._root, who=str(pid))).status()
@@ -158,26 +165,33 @@ class Engine:
             self._sampling = False
 
     def _look(self) -> None:
-        while True:
-            time.sleep(SAMPLE_SECONDS)
-            with self._lock:
-                if not self._open:
-                    self._sampling = False
+        try:
+            while True:
+                time.sleep(SAMPLE_SECONDS)
+                with self._lock:
+                    calls = list(self._open)
+                if not calls and not self._ledger.untold:
                     return
-                calls = list(self._open)
-            reading = self._read()
-            if reading is not None and reading.rss is not None:
+                reading = self._read()
+                if reading is None:
+                    return
+                if self._ledger.untold:  # of a call whose end found no place in the file
+                    self._ledger.turn(0, reading.used)
                 for call in calls:
-                    call.peak = max(call.peak or 0, reading.rss)
+                    call.peak = max(call.peak or 0, reading.rss or 0) or None
+                del calls
+        finally:
+            self._sampling = False
 
 
 def _peak(call: Call, reading: _Reading) -> tuple[int | None, bool]:
     """Return the highest resident set during a call, and whether the kernel says so.
 
-    It does where the process's peak has grown meanwhile, and where it was at its peak when the call began or ended.
+    It does where the process's peak has grown meanwhile, and where it was at its peak when the call began or ended. An
+    engine that carries Bulkscope itself sets its peak back.
     """
     seen = max((held for held in (call.peak, reading.rss) if held is not None), default=None)
-    if seen is None or call.hwm is None or reading.hwm is None:
+    if seen is None or call.hwm is None or reading.hwm is None or reading.hwm < call.hwm:
         return seen, False
     if reading.hwm > call.hwm or seen >= reading.hwm:
         return reading.hwm, True
@@ -191,6 +205,7 @@ class _Place:
     engine: Engine | None
     reason: str
     looked: float
+    again: float = AGAIN_SECONDS
 
 
 class Engines:
@@ -204,44 +219,57 @@ class Engines:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._places: dict[tuple[str, int], _Place] = {}
+        self._known: dict[int, Engine] = {}
 
     def at(self, host: str, port: int) -> Engine | None:
         """Return the engine that answers at an address; None where it cannot be measured, or is still looked for."""
         place = self._places.get((host, port))
         if place is None or (place.engine is not None and not place.engine.lives()):
-            return self._search(host, port)
-        if place.engine is None and time.monotonic() - place.looked > AGAIN_SECONDS:
-            return self._search(host, port)
+            return self._search(host, port, wait=place is None)
+        if place.engine is None and time.monotonic() - place.looked > place.again:
+            return self._search(host, port, wait=False)
         return place.engine
 
-    def _search(self, host: str, port: int) -> Engine | None:
+    def _search(self, host: str, port: int, wait: bool) -> Engine | None:
         with self._lock:
             self._places[(host, port)] = _Place(None, "it is looked for", time.monotonic())
         done = threading.Event()
 
         def search() -> None:
+            again = AGAIN_SECONDS
             try:
                 engine, reason = self._engine(sockets.listener(host, port)), ""
+            except sockets.Elsewhere as error:
+                engine, reason, again = None, str(error), ELSEWHERE_SECONDS
             except sockets.Unseen as error:
                 engine, reason = None, str(error)
             except Exception as error:
                 engine, reason = None, f"{type(error).__name__}: {error}"
             with self._lock:
-                self._places[(host, port)] = _Place(engine, reason, time.monotonic())
+                self._places[(host, port)] = _Place(engine, reason, time.monotonic(), again)
             done.set()
 
         try:
             threading.Thread(target=search, name="bulkscope-engine", daemon=True).start()
         except RuntimeError:  # no more threads here, or Python is ending
             return None
-        done.wait(SEARCH_SECONDS)
+        if wait and not _in_a_loop():
+            done.wait(SEARCH_SECONDS)
         return self._places[(host, port)].engine
 
     def _engine(self, pid: int) -> Engine:
         """Return the one engine of a process: its calls by several names of the host are counted together."""
         with self._lock:
-            known = [place.engine for place in self._places.values() if place.engine is not None]
-        return next((engine for engine in known if engine.pid == pid and engine.lives()), None) or Engine(pid)
+            found = self._known.get(pid)
+            if found is None or not found.lives():
+                found = self._known[pid] = Engine(pid)
+            return found
+
+
+def _in_a_loop() -> bool:
+    """Return whether this thread runs an event loop, for which others wait too."""
+    loops = sys.modules.get("asyncio.events")  # who runs one has imported it
+    return loops is not None and loops._get_running_loop() is not None
 
 
 _engines: Engines | None = None

@@ -7,7 +7,6 @@ to the calls under way; a call's CPU is what its share has grown by, and it is e
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat as modes
@@ -15,6 +14,8 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,49 +23,57 @@ from typing import Any
 
 from bulkscope._host import processes
 
+with suppress(ImportError):  # on Windows, where no engine is found either
+    import fcntl
+
 # Another process holds the file for 0.1 ms; one that was stopped meanwhile must not stop this one too.
 PATIENCE_SECONDS = 0.02
 _PAUSE_SECONDS = 0.0005
 _PROC = Path("/proc")
-_BASES = (Path("/dev/shm"), Path(tempfile.gettempdir()))
 
 
 @dataclass
 class Page:
     """What stands in the file. CPU in seconds of the engine.
 
-    ``cpu`` the engine's clock at the last boundary; ``share`` what a call that was under way all the time has been
-    given; ``mixed`` what was used while several were under way, or the engine's processes changed; ``family`` the ids
-    of its processes; ``calls`` by process (id and when it began) how many of its calls are under way.
+    ``used`` the clocks of the engine's processes at the last boundary, by id; ``share`` what a call that was under way
+    all the time has been given; ``mixed`` what was used while several were under way, or the engine's processes
+    changed; ``calls`` by process (id and when it began) how many of its calls are under way.
     """
 
-    cpu: float = 0.0
+    used: dict[str, float] = field(default_factory=dict)
     share: float = 0.0
     mixed: float = 0.0
-    family: list[int] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
 
-    def settle(self, cpu: float, family: list[int]) -> None:
-        """Divide what the engine used since the last boundary among the calls under way."""
+    def settle(self, now: Mapping[int, float]) -> None:
+        """Divide what the engine used since the last boundary among the calls under way.
+
+        Who read the clocks earlier may come later, and know of fewer processes: nothing is counted twice.
+        """
         under_way = sum(self.calls.values())
-        used = max(0.0, cpu - self.cpu)
+        clocks = {str(pid): max(cpu, self.used.get(str(pid), 0.0)) for pid, cpu in now.items()}
+        spent = sum(cpu - self.used.get(pid, 0.0) for pid, cpu in clocks.items())
+        others = {pid: cpu for pid, cpu in self.used.items() if pid not in clocks and processes.began(_PROC, int(pid))}
+        changed = bool(others) or clocks.keys() != self.used.keys()
         if under_way:
-            self.share += used / under_way
-            if under_way > 1 or family != self.family:
-                self.mixed += used
-        self.cpu, self.family = cpu, family
+            self.share += spent / under_way
+            if under_way > 1 or changed:
+                self.mixed += spent
+        self.used = others | clocks
 
 
 class Ledger:
     """The file of one engine; ``name`` and ``me`` are what ``processes.name`` calls the engine and this process.
 
-    ``shared`` is False where there is no place for a file. Safe from several threads. After a fork the child needs one
-    of its own.
+    ``shared`` is False where there is no place for a file. Safe from several threads, and from a finaliser that runs
+    inside of it. After a fork the child needs one of its own.
     """
 
     def __init__(self, name: str, me: str, folder: Path | None = None) -> None:
         self._me = me
         self._lock = threading.Lock()
+        self._changes: deque[int] = deque()  # of the calls of this process, not yet told to the others
         self._calls = 0
         self._page = Page()
         self._file: int | None = None
@@ -75,44 +84,62 @@ class Ledger:
             weakref.finalize(self, os.close, self._file)
         self.shared = self._file is not None
 
-    def turn(self, change: int, cpu: float, family: list[int]) -> Page | None:
-        """Settle at the engine's clock ``cpu``, count ``change`` calls of this process, and return what holds now.
+    @property
+    def untold(self) -> bool:
+        """Whether calls have begun or ended of which the others have not heard."""
+        return bool(self._changes)
 
-        None where another process does not let go of the file; the calls are counted with the next turn.
+    def turn(self, change: int, now: Mapping[int, float]) -> Page | None:
+        """Settle at the clocks of the engine's processes, count ``change`` calls of this process, return what holds.
+
+        None where the file cannot be had or written at once; the calls are counted with the next turn.
         """
-        with self._lock:
-            self._calls += change
+        if change:
+            self._changes.append(change)
+        # A finaliser may run inside of this, in the same thread: it is not to wait for ever.
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+            return None
+        try:
             if self._file is None:
-                return self._turned(self._page, cpu, family)
+                return self._turned(self._page, now)
             if not _locked(self._file):
                 return None
             try:
-                page = self._turned(_read(self._file), cpu, family)
+                page = self._turned(_read(self._file), now)
                 _write(self._file, page)
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
             return page
+        except OSError:  # no space left, say
+            return None
+        finally:
+            self._lock.release()
 
     def forget(self, calls: int) -> None:
-        """Leave off calls that were counted and will not be measured; the file hears of it with the next turn."""
-        with self._lock:
-            self._calls -= calls
+        """Leave off calls that were counted and will not be measured; the others hear of it with the next turn."""
+        self._changes.append(-calls)
 
-    def _turned(self, page: Page, cpu: float, family: list[int]) -> Page:
-        page.settle(cpu, family)
+    def _turned(self, page: Page, now: Mapping[int, float]) -> Page:
+        while self._changes:
+            self._calls += self._changes.popleft()
+        page.settle(now)
         page.calls = {
             who: number for who, number in page.calls.items() if who != self._me and processes.lives(_PROC, who)
         }
         if self._calls > 0:
             page.calls[self._me] = self._calls
         self._page = page
-        return Page(page.cpu, page.share, page.mixed, list(page.family), dict(page.calls))
+        return Page(dict(page.used), page.share, page.mixed, dict(page.calls))
 
 
 def _folder() -> Path:
-    """Return a folder that is this user's alone; raises OSError where there is none."""
-    base = next((one for one in _BASES if os.access(one, os.W_OK)), _BASES[-1])
-    folder = base / f"bulkscope-{os.geteuid()}"
+    """Return a folder that is this user's alone; raises OSError where there is none.
+
+    Containers may share it and count their processes from 1 each: those of another namespace have a folder of theirs.
+    """
+    bases = (Path("/dev/shm"), Path(tempfile.gettempdir()))
+    base = next((one for one in bases if os.access(one, os.W_OK)), bases[-1])
+    folder = base / f"bulkscope-{os.geteuid()}-{os.stat('/proc/self/ns/pid').st_ino}"
     with suppress(FileExistsError):
         folder.mkdir(0o700)
     found = folder.lstat()
@@ -147,8 +174,8 @@ def _read(file: int) -> Page:
     try:
         found: Any = json.loads(os.pread(file, 1 << 16, 0) or b"null")
         return Page(
-            float(found["cpu"]), float(found["share"]), float(found["mixed"]), list(map(int, found["family"])),
-            {str(who): int(number) for who, number in found["calls"].items()},
+            {str(int(pid)): float(cpu) for pid, cpu in found["used"].items()}, float(found["share"]),
+            float(found["mixed"]), {str(who): int(number) for who, number in found["calls"].items()},
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError):
         return Page()

@@ -248,6 +248,8 @@ class Proc:
                 continue
             # A container without a cgroup namespace sees the host's path, but only its own folder is mounted.
             folder = top / path.lstrip("/")
+            if ".." in path and self._self.name != "self":
+                continue  # another process, outside of what is mounted here: the top would be ours, and not its
             for kind in kinds:
                 self._tops[kind] = top
                 yield kind, folder if folder.is_dir() and ".." not in path else top

@@ -64,15 +64,13 @@ def family(root: Path, pid: int) -> list[int]:
     return sorted(found)
 
 
-def cpu_seconds(root: Path, pid: int) -> float | None:
-    """Return the CPU seconds of a process, and of its children that have ended; None for one that has ended itself.
+def cpu_seconds(pid: int) -> float | None:
+    """Return the CPU seconds of a process, of its ended threads too; None for one that has ended.
 
-    The process's own from its clock, to the nanosecond: its id is what ``clock_getcpuclockid`` computes on Linux. Its
-    children's from ``stat``, in clock ticks of 10 ms.
+    From its clock, to the nanosecond: the clock's id is what ``clock_getcpuclockid`` computes on Linux. What its
+    children used is theirs, as long as they live.
     """
-    fields = stat(root, pid)
     try:
-        own = time.clock_gettime((~pid << 3) | 2)
+        return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return None
-    return own + (sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK") if len(fields) > 14 else 0.0)

@@ -19,12 +19,16 @@ _LISTEN = "0A"
 # They hand a request on, so that their CPU and memory say nothing of the engine behind them.
 PROXIES = frozenset((
     "docker-proxy", "rootlesskit", "slirp4netns", "pasta", "passt", "nginx", "haproxy", "envoy", "traefik", "caddy",
-    "kubectl", "ssh", "sshd", "socat", "gvproxy", "httpd", "apache2",
+    "systemd", "kubectl", "ssh", "sshd", "socat", "gvproxy", "httpd", "apache2",
 ))  # fmt: skip
 
 
 class Unseen(Exception):
     """Why the process behind an address cannot be measured; the message says it to a person."""
+
+
+class Elsewhere(Unseen):
+    """The address is no other process's of this machine, and will not become one."""
 
 
 def listener(host: str, port: int, root: Path = Path("/proc")) -> int:
@@ -34,19 +38,22 @@ def listener(host: str, port: int, root: Path = Path("/proc")) -> int:
     """
     found = {address for address in _addresses(host, port) if _is_ours(address)}
     if not found:
-        raise Unseen(f"{host} is another machine")
+        raise Elsewhere(f"{host} is another machine")
     inodes = set(_inodes(root, found, port))
     if not inodes:
         raise Unseen(f"nothing in this network namespace listens on port {port}: it is away, or in a container")
     holders = set(_holders(root, inodes))
     if not holders:
         raise Unseen(f"the process that listens on port {port} is another user's")
-    first = next((pid for pid in sorted(holders) if processes.parent(root, pid) not in holders), min(holders))
+    roots = [pid for pid in sorted(holders) if processes.parent(root, pid) not in holders]
+    if len(roots) != 1:
+        raise Unseen(f"several processes listen on port {port}")
+    (first,) = roots
     name = processes.command(root, first)
     if name in PROXIES:
         raise Unseen(f"{name} listens on port {port}, and hands requests on")
-    if os.getpid() in holders:
-        raise Unseen(f"port {port} is this process's own")
+    if os.getpid() in processes.family(root, first):
+        raise Unseen(f"port {port} is this process's own, or that of a process that began it")
     return first
 
 
@@ -54,7 +61,7 @@ def _addresses(host: str, port: int) -> Iterator[_Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Unseen(f"{host} has no address") from error
+        raise Elsewhere(f"{host} has no address") from error
     for *_, address in found:
         yield ipaddress.ip_address(str(address[0]).partition("%")[0])
 

@@ -82,7 +82,7 @@ def nearest(error: NotFound) -> str:
     """Say which names are near to one that nothing has, or how to get one."""
     if error.nearest:
         return "Nearest: " + names(error.nearest)
-    return NO_RUN if error.what == "run" else NO_BULK
+    return NO_RUN if error.what == "run" else NO_BULK if error.what.startswith("bulk") else "It has none."
 
 
 def names(found: Iterable[str]) -> str:

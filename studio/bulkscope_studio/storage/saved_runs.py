@@ -203,11 +203,14 @@ def load(db: Path, name: str) -> Tables:
 
 
 def drop(db: Path, name: str) -> None:
-    """Delete a run; raises ``Unknown``."""
+    """Delete a run; raises ``Unknown``, and ``Unwritable`` where it cannot be."""
+    path = _path(db, name)
     try:
-        _path(db, name).unlink()
+        path.unlink()
     except FileNotFoundError as error:
         raise Unknown(f"there is no run {name!r}") from error
+    except OSError as error:
+        raise Unwritable(f"{path} cannot be deleted: {error.strerror}") from error
 
 
 def _meta(path: Path) -> dict[str, Any]:

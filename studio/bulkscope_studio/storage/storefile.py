@@ -10,6 +10,8 @@ from pathlib import Path
 
 import duckdb
 
+# DuckDB calls a file by its name without the ending, and the database of views beside it so (`views.py`).
+RULES = "rules"
 MEMORY = ":memory:"
 # Nothing leaves the machine and no code is loaded: without these a SQLite file lets DuckDB download an extension.
 _CLOSED: Mapping[str, str] = {
@@ -60,6 +62,8 @@ def connect(path: Path, *, read_only: bool, config: Mapping[str, object]) -> duc
         if not read_only and not path.is_symlink():  # where a link leads may be a disk that is not mounted
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = resolved(path)
+        if path.stem.lower() == RULES:
+            raise Unfit(f"a store cannot be called {path.name}: what is read beside it has that name; rename it")
         short = _look(path)
     if str(path) == MEMORY:
         return duckdb.connect(MEMORY, config={**config, **_CLOSED})
@@ -122,7 +126,10 @@ def _refuse_cut(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     A file that is shorter than its header counts may be whole: DuckDB cuts free blocks off after it has written it.
     """
     try:
-        sizes = connection.execute("SELECT block_size, total_blocks, free_blocks FROM pragma_database_size()")
+        sizes = connection.execute(
+            "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size()"
+            " WHERE database_name = current_database()"
+        )
         block_size, total, free = (int(size) for size in sizes.fetchall()[0])
         there = (path.stat().st_size - _BLOCKS_AT) // block_size
         last = max([-1, *_blocks(connection)])
@@ -150,7 +157,9 @@ def _blocks(connection: duckdb.DuckDBPyConnection) -> list[int]:
 def _tables(connection: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
     """Return the columns of each table and view."""
     tables: dict[str, set[str]] = {}
-    rows = connection.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+    rows = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND database_name = current_database()"
+    ).fetchall()
     for table, column in rows:
         tables.setdefault(table, set()).add(column)
     return tables

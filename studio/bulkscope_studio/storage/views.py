@@ -32,7 +32,7 @@ def apply(connection: duckdb.DuckDBPyConnection) -> None:
     """
     text = VIEWS
     for table, added in _missing(connection).items():
-        text = re.sub(rf"\b(FROM|JOIN) {table}\b", rf"\1 (SELECT *, {added} FROM {table})", text)
+        text = re.sub(rf"\b(FROM|JOIN) {table}\b", rf"\1 (SELECT *, rowid, {added} FROM {table})", text)
     connection.execute("ATTACH IF NOT EXISTS ':memory:' AS rules (READ_WRITE)")
     connection.execute(f"{credible.macros()}{text}")
 

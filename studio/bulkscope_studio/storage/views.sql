@@ -12,9 +12,6 @@ CREATE OR REPLACE MACRO rules.worker_name(worker, host_name, pid, service_instan
 -- A job of a sender that names none is one attempt.
 CREATE OR REPLACE MACRO rules.job_key(job_id, span_id) AS coalesce(job_id, span_id);
 
--- A span's id is unique in its trace alone.
-CREATE OR REPLACE MACRO rules.span_key(trace_id, span_id) AS coalesce(trace_id, '') || span_id;
-
 -- An attempt that has ended is one of three: 'retried' (to be tried again, whatever its status), 'done' or 'failed'.
 CREATE OR REPLACE MACRO rules.attempt_state(status, failure_domain, outcome) AS
     CASE WHEN outcome = 'retry' THEN 'retried'
@@ -48,7 +45,7 @@ CREATE OR REPLACE VIEW rules.recorded_logs AS SELECT * FROM logs;
 CREATE OR REPLACE VIEW rules.recorded_points AS SELECT * FROM points;
 
 CREATE OR REPLACE VIEW rules.ended_attempts AS
-SELECT trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt) AS attempt, start_ns, end_ns,
+SELECT rowid AS row, trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt) AS attempt, start_ns, end_ns,
        rules.credible_wait(wait) AS wait, rules.credible_delay(delay) AS delay,
        rules.credible_wait_ratio(wait_ratio) AS wait_ratio, rules.attempt_state(status, failure_domain, outcome) AS state,
        failure_domain, error_type,
@@ -78,7 +75,7 @@ WITH near AS (
       AND start_ns <= to_ns + CASE WHEN every_job THEN 3600000000000 ELSE 0 END
 ), open AS (
     -- Of the few that have not ended: to parse the attributes of all would take longer than the rest.
-    SELECT span_id, min(h.trace_id) AS trace_id, min(h.bulk_id) AS bulk_id, min(h.job_id) AS job_id,
+    SELECT -row_number() OVER () AS row, span_id, min(h.trace_id) AS trace_id, min(h.bulk_id) AS bulk_id, min(h.job_id) AS job_id,
            max(TRY_CAST(json_extract(h.attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            min(time_ns) AS start_ns, max(time_ns) AS seen_ns, min(h.worker) AS worker, coalesce(min(h.host_name), '') AS host_name,
            min(h.instance) AS instance
@@ -87,11 +84,11 @@ WITH near AS (
       AND job_id IS NOT NULL AND span_id IS NOT NULL
     GROUP BY span_id
 ), begun AS (
-    SELECT trace_id, span_id, bulk_id, job_id, attempt, start_ns, end_ns, end_ns AS seen_ns, wait, delay, state,
+    SELECT row, trace_id, span_id, bulk_id, job_id, attempt, start_ns, end_ns, end_ns AS seen_ns, wait, delay, state,
            failure_domain, error_type, worker, host_name, queue, instance, told
     FROM near WHERE end_ns >= from_ns AND start_ns <= to_ns
     UNION ALL
-    SELECT trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt), start_ns, NULL, seen_ns, NULL, NULL, NULL,
+    SELECT row, trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt), start_ns, NULL, seen_ns, NULL, NULL, NULL,
            NULL, NULL, worker, host_name, NULL, instance, false
     FROM open o
          ANTI JOIN (SELECT * FROM near WHERE told) k
@@ -106,7 +103,8 @@ WITH begun AS (
     SELECT * FROM rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 ), last AS (
     -- With a window over the rows it would take twice as long.
-    SELECT arg_max(rules.span_key(trace_id, span_id), place) AS key FROM begun GROUP BY bulk_id, job
+    -- By row: a span's id is unique in its trace alone, and one that came again after long is stored twice.
+    SELECT arg_max(row, place) AS row FROM begun GROUP BY bulk_id, job
 ), sent AS (
     SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue FROM rules.sent_jobs
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns
@@ -118,9 +116,8 @@ WITH begun AS (
     SELECT job_id FROM begun
 ), firsts AS (
     SELECT b.*, CASE WHEN coalesce(b.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns, s.queue AS sent_to,
-           l.key IS NOT NULL AS decides
-    FROM begun b LEFT JOIN sent s ON s.job_id = b.job_id
-         LEFT JOIN last l ON l.key = rules.span_key(b.trace_id, b.span_id)
+           l.row IS NOT NULL AS decides
+    FROM begun b LEFT JOIN sent s ON s.job_id = b.job_id LEFT JOIN last l ON l.row = b.row
 )
 SELECT bulk_id, job_id, attempt, span_id, trace_id,
        -- The sender's start is the enqueue of a first attempt; a retry was enqueued later, so its wait tells.

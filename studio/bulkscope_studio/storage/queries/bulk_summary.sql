@@ -1,13 +1,13 @@
 -- Tables of a WITH clause: `summary` has one row for each bulk of the spans in `these`; `begun` has their attempts, of
 -- rules.begun_attempts.
 decided AS (
-    SELECT bulk_id, rules.place_state(max(place)) AS state, arg_max(failure_domain, place) AS domain
+    SELECT bulk_id, rules.place_state(max(place)) AS state, arg_max(coalesce(failure_domain, 'unknown'), place) AS domain
     FROM begun GROUP BY bulk_id, job
 ), counted AS (
     SELECT bulk_id, count(*) FILTER (state = 2) AS done, count(*) FILTER (state = 1) AS failed FROM decided GROUP BY bulk_id
 ), blamed AS (
     SELECT bulk_id, string_agg(domain || ' ' || n, ', ' ORDER BY domain) AS domains
-    FROM (SELECT bulk_id, coalesce(domain, 'unknown') AS domain, count(*) AS n FROM decided WHERE state = 1 GROUP BY ALL)
+    FROM (SELECT bulk_id, domain, count(*) AS n FROM decided WHERE state = 1 GROUP BY ALL)
     GROUP BY bulk_id
 ), known AS (
     SELECT bulk_id, count(DISTINCT job) AS jobs
