@@ -25,7 +25,10 @@ def venv(name: str, requirements: list[str], base: Path = Path(sys.executable)) 
     """Return the Python of an environment with exactly ``requirements`` (made on first use, by ``base``)."""
     demand("compat")
     made_by = [] if base == Path(sys.executable) else [str(base)]
-    key = hashlib.sha256("\n".join([sys.version, *made_by, *requirements]).encode()).hexdigest()[:12]
+    # What a folder is installed from: its entry points and dependencies are written down as it is, and not read again.
+    folders = [Path(word, "pyproject.toml") for word in requirements if Path(word, "pyproject.toml").is_file()]
+    installed = [path.read_text() for path in folders]
+    key = hashlib.sha256("\n".join([sys.version, *made_by, *requirements, *installed]).encode()).hexdigest()[:12]
     root = cache_root() / f"{name}-{key}"
     python, complete = root / "bin" / "python", root / "complete"
     if complete.exists():
