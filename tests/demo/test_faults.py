@@ -200,7 +200,7 @@ def test_an_engine_that_is_broken(narrow: Demo) -> None:
     narrow.add_workers(1)
     narrow.send("broken", prompts(6), model="gone")
     narrow.wait_ended("broken", 6)
-    expect(narrow.explain("broken"), "internal_failure", "6 of 6 attempts failed", "domain model", "EngineError")
+    expect(narrow.explain("broken"), "internal_failure", "6 of 6 attempts failed", "model: demo.engine.EngineError")
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["not replaced", "replaced"])
