@@ -18,8 +18,9 @@ from pathlib import Path
 
 from bulkscope._host import processes, sockets
 from bulkscope._host.ledger import Ledger
-from bulkscope._host.meter import Usage, grown, share
+from bulkscope._host.meter import Usage, grown, highest, share, together
 from bulkscope._host.proc import Proc, Status
+from bulkscope._safe import report
 
 SAMPLE_SECONDS = 0.05
 # To look through all processes takes 5 ms beside 300 of them; with thousands the first call goes unmeasured.
@@ -37,7 +38,7 @@ _ROOT = Path("/proc")
 class _Reading:
     used: dict[int, float]  # CPU seconds of each process
     rss: int | None
-    hwm: int | None  # of one process; where there are several, their peaks need not have been at one time
+    alone: Status  # of the one process; of several nothing is said: their peaks need not have been at one time
 
 
 class Call:
@@ -51,7 +52,7 @@ class Call:
     def __init__(self, share: float, mixed: float, reading: _Reading, ledger: Ledger) -> None:
         self.share, self.mixed = share, mixed
         self.start = self.peak = reading.rss
-        self.hwm = reading.hwm
+        self.hwm = reading.alone.hwm
         self.process = os.getpid()
         self.over = weakref.finalize(self, ledger.forget, 1)
         self.over.atexit = False
@@ -118,8 +119,6 @@ class Engine:
         exact = self._ledger.shared and page.mixed == call.mixed
         pressure, throttled = self._proc.pressure(), self._proc.throttled()
         peak, peak_exact = _peak(call, reading)
-        status = self._proc.status()
-        one = len(reading.used) == 1
         return Usage(
             wall=wall,
             cpu=cpu,
@@ -130,8 +129,8 @@ class Engine:
             cpu_wait=grown(call.delay, self._proc.run_delay()) if exact and call.delay is not None else None,
             memory_start=call.start,
             memory_peak=peak,
-            memory_file=status.file + (status.shmem or 0) if one and status.file is not None else None,
-            memory_anon=status.anon if one else None,
+            memory_file=together(reading.alone.file, reading.alone.shmem),
+            memory_anon=reading.alone.anon,
             memory_exact=peak_exact,
         )
 
@@ -148,7 +147,7 @@ class Engine:
             return None
         held = [self._status(pid) for pid in used]
         rss = [status.rss for status in held if status.rss is not None]
-        return _Reading(used, sum(rss) if rss else None, held[0].hwm if len(held) == 1 else None)
+        return _Reading(used, sum(rss) if rss else None, held[0] if len(held) == 1 else Status())
 
     def _status(self, pid: int) -> Status:
         return (self._proc if pid == self.pid else Proc(self._root, who=str(pid))).status()
@@ -169,19 +168,22 @@ class Engine:
             while True:
                 time.sleep(SAMPLE_SECONDS)
                 with self._lock:
-                    calls = list(self._open)
-                if not calls and not self._ledger.untold:
-                    return
+                    if not self._open and not self._ledger.untold:
+                        self._sampling = False  # under the lock: who begins now starts a thread of its own
+                        return
                 reading = self._read()
                 if reading is None:
                     return
                 if self._ledger.untold:  # of a call whose end found no place in the file
                     self._ledger.turn(0, reading.used)
-                for call in calls:
-                    call.peak = max(call.peak or 0, reading.rss or 0) or None
-                del calls
+                with self._lock:
+                    self._see(reading)
         finally:
             self._sampling = False
+
+    def _see(self, reading: _Reading) -> None:
+        for call in self._open:  # by a name that ends with this function: nobody else may have it
+            call.peak = highest(call.peak, reading.rss)
 
 
 def _peak(call: Call, reading: _Reading) -> tuple[int | None, bool]:
@@ -190,20 +192,17 @@ def _peak(call: Call, reading: _Reading) -> tuple[int | None, bool]:
     It does where the process's peak has grown meanwhile, and where it was at its peak when the call began or ended. An
     engine that carries Bulkscope itself sets its peak back.
     """
-    seen = max((held for held in (call.peak, reading.rss) if held is not None), default=None)
-    if seen is None or call.hwm is None or reading.hwm is None or reading.hwm < call.hwm:
+    seen, hwm = highest(call.peak, reading.rss), reading.alone.hwm
+    if seen is None or call.hwm is None or hwm is None or hwm < call.hwm:
         return seen, False
-    if reading.hwm > call.hwm or seen >= reading.hwm:
-        return reading.hwm, True
-    return seen, False
+    return (hwm, True) if hwm > call.hwm or seen >= hwm else (seen, False)
 
 
 @dataclass(slots=True)
 class _Place:
-    """What is known of an address; ``reason`` says why there is no engine."""
+    """What is known of an address, since when, and after how many seconds to look again where there is no engine."""
 
     engine: Engine | None
-    reason: str
     looked: float
     again: float = AGAIN_SECONDS
 
@@ -232,21 +231,21 @@ class Engines:
 
     def _search(self, host: str, port: int, wait: bool) -> Engine | None:
         with self._lock:
-            self._places[(host, port)] = _Place(None, "it is looked for", time.monotonic())
+            self._places[(host, port)] = _Place(None, time.monotonic())
         done = threading.Event()
 
         def search() -> None:
-            again = AGAIN_SECONDS
+            engine, again = None, AGAIN_SECONDS
             try:
-                engine, reason = self._engine(sockets.listener(host, port)), ""
-            except sockets.Elsewhere as error:
-                engine, reason, again = None, str(error), ELSEWHERE_SECONDS
-            except sockets.Unseen as error:
-                engine, reason = None, str(error)
-            except Exception as error:
-                engine, reason = None, f"{type(error).__name__}: {error}"
+                engine = self._engine(sockets.listener(host, port))
+            except sockets.Elsewhere:
+                again = ELSEWHERE_SECONDS
+            except sockets.Unseen:
+                pass  # `bulkscope doctor --engine` says why
+            except Exception:
+                report("the search for an engine")
             with self._lock:
-                self._places[(host, port)] = _Place(engine, reason, time.monotonic(), again)
+                self._places[(host, port)] = _Place(engine, time.monotonic(), again)
             done.set()
 
         try:

@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._changes: deque[int] = deque()  # of the calls of this process, not yet told to the others
         self._calls = 0
-        self._page = Page()
+        self._page = Page()  # where there is no file
         self._file: int | None = None
         with suppress(OSError):
             folder = folder or _folder()
@@ -101,7 +101,8 @@ class Ledger:
             return None
         try:
             if self._file is None:
-                return self._turned(self._page, now)
+                self._page = self._turned(replace(self._page), now)
+                return self._page
             if not _locked(self._file):
                 return None
             try:
@@ -128,8 +129,7 @@ class Ledger:
         }
         if self._calls > 0:
             page.calls[self._me] = self._calls
-        self._page = page
-        return Page(dict(page.used), page.share, page.mixed, dict(page.calls))
+        return page
 
 
 def _folder() -> Path:

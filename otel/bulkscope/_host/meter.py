@@ -125,7 +125,7 @@ class Meter:
             # The kernel counts it by thread, and nothing says which threads are whose.
             window.delay = None if self._open else self._proc.run_delay()
             for other in self._open:
-                other.peak = _highest(other.peak, before.hwm)
+                other.peak = highest(other.peak, before.hwm)
                 other.cpu_exact = window.cpu_exact = False
                 other.delay = None
             resettable = self._proc.reset_peak()
@@ -155,8 +155,8 @@ class Meter:
                     window.cpu_exact = window.peak_exact = False
             after = self._proc.status()
             if window.peak_exact:
-                window.peak = _highest(window.peak, after.hwm)
-            window.peak = _highest(window.peak, after.rss)
+                window.peak = highest(window.peak, after.hwm)
+            window.peak = highest(window.peak, after.rss)
             pressure, throttled = self._proc.pressure(), self._proc.throttled()
             delay = None if window.delay is None else self._proc.run_delay()
         cpu = window.cpu_ns / 1e9
@@ -170,7 +170,7 @@ class Meter:
             cpu_wait=grown(window.delay, delay),
             memory_start=window.start,
             memory_peak=window.peak,
-            memory_file=_sum(after.file, after.shmem),
+            memory_file=together(after.file, after.shmem),
             memory_anon=after.anon,
             memory_exact=window.peak_exact and after.hwm is not None,
         )
@@ -227,7 +227,7 @@ class Meter:
                 rss = self._proc.status().rss
                 with self._lock:
                     for window in self._open:
-                        window.peak = _highest(window.peak, rss)
+                        window.peak = highest(window.peak, rss)
                     if not self._open:
                         self._sampling = False
                         return
@@ -239,11 +239,11 @@ class Meter:
             self._sampling = False
 
 
-def _highest(first: int | None, second: int | None) -> int | None:
+def highest(first: int | None, second: int | None) -> int | None:
     return first if second is None else second if first is None else max(first, second)
 
 
-def _sum(first: int | None, second: int | None) -> int | None:
+def together(first: int | None, second: int | None) -> int | None:
     return None if first is None else first + (second or 0)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulkscope._host import processes
+
 # cgroup v1 writes "no limit" as the largest page-aligned number; nothing real is above 2^60 bytes.
 _NO_LIMIT = 2**60
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -191,23 +193,9 @@ class Proc:
 
     def children_cpu(self) -> float:
         """Return the CPU seconds that the living descendants have used; a kernel's clock tick is 10 ms."""
-        return sum(self._family(self._self, set()))
-
-    def _family(self, parent: Path, seen: set[int]) -> Iterator[float]:
-        try:
-            tasks = os.listdir(parent / "task")
-        except OSError:
-            return
-        for task in tasks:
-            for word in (_bytes(parent / "task" / task / "children") or b"").split():
-                pid = _integer(word)
-                if pid is None or pid in seen:
-                    continue
-                seen.add(pid)
-                # After the name, which may hold anything: state is field 3, utime to cstime are 14 to 17.
-                fields = (_bytes(self._root / str(pid) / "stat") or b"").rpartition(b")")[2].split()[11:15]
-                yield sum(_integer(field) or 0 for field in fields) / _TICKS
-                yield from self._family(self._root / str(pid), seen)
+        spent = (processes.stat(self._root, pid)[11:15] for pid in processes.descendants(self._root, self._self.name))
+        # Fields 14 to 17 of proc(5): utime to cstime.
+        return sum(_integer(field) or 0 for fields in spent for field in fields) / _TICKS
 
     # --- who we are -----------------------------------------------------------------------------
 

@@ -47,10 +47,12 @@ def lives(root: Path, who: str) -> bool:
     return pid.isdecimal() and name(root, int(pid)) == who
 
 
-def family(root: Path, pid: int) -> list[int]:
-    """Return a process and all that descend from it, as far as they live, by id."""
-    found = [pid]
-    for one in found:  # which grows meanwhile
+def descendants(root: Path, who: int | str) -> list[int]:
+    """Return the ids of all that descend from a process (``self``: this one), as far as they live, in order."""
+    found: set[int] = set()
+    pending: list[int | str] = [who]
+    while pending:
+        one = pending.pop()
         try:
             tasks = os.listdir(f"{root}/{one}/task")
         except OSError:
@@ -58,10 +60,17 @@ def family(root: Path, pid: int) -> list[int]:
         for task in tasks:
             try:
                 with open(f"{root}/{one}/task/{task}/children", "rb") as file:
-                    found += [int(word) for word in file.read().split() if int(word) not in found]
+                    born = {int(word) for word in file.read().split() if word.isdigit()} - found
             except OSError:
                 continue
+            found |= born
+            pending += born
     return sorted(found)
+
+
+def family(root: Path, pid: int) -> list[int]:
+    """Return a process and its descendants by id, in order."""
+    return sorted({pid, *descendants(root, pid)})
 
 
 def cpu_seconds(pid: int) -> float | None:
