@@ -59,10 +59,28 @@ class Call:
         self.inference.start()
         _sending.set(True)
 
-    def sent(self) -> None:
-        """Say that the answer's head has come: what the caller does from here on is not the call's."""
-        _sending.set(False)
-        self.inference.release()
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Stand around the sending of the request: its failure is the span's."""
+        try:
+            yield
+        except BaseException as error:
+            self.finish(error)
+            raise
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Stand around what is done with the answer's head; a failure of that is ours, and ends the span.
+
+        What the caller does from here on is not the call's.
+        """
+        try:
+            _sending.set(False)
+            self.inference.release()
+            yield
+        except Exception:
+            report("the answer of a language model")
+            self.finish()
 
     @guarded
     def whole(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
@@ -150,11 +168,6 @@ class Call:
     def close_with(self, owner: object) -> None:
         """End the span when nobody has ``owner`` any more, whom nobody has closed."""
         weakref.finalize(owner, self.closed).atexit = False
-
-    def unread(self) -> None:
-        """End the span of an answer that cannot be looked at."""
-        self.sent()
-        self.finish()
 
     def closed(self) -> None:
         """End the span of a stream that is closed, whether it came to its end or not."""

@@ -12,7 +12,7 @@ from typing import Any
 import wrapt
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import guarded, report
+from bulkscope._safe import guarded
 from bulkscope_instrumentation import _llm_call
 from bulkscope_instrumentation._llm_call import Call
 
@@ -34,12 +34,14 @@ async def _sending(wrapped: Any, session: Any, args: Any, kwargs: Any) -> Any:
     call = _call(session, *args, **kwargs)
     if call is None:
         return await wrapped(*args, **kwargs)
-    try:
+    with call.asking():
         response = await wrapped(*args, **kwargs)
-    except BaseException as error:
-        call.finish(error)
-        raise
-    _answered(call, response)
+    with call.answered():
+        # aiohttp unpacks what it hands out, unless the session says otherwise.
+        packed = getattr(response._session, "auto_decompress", True) is False
+        call.begun(response.status, response.headers, packed=packed)
+        response.content = _Body(response.content, call)
+        call.close_with(response)  # at its end aiohttp lets go of a response without a word
     return response
 
 
@@ -47,19 +49,6 @@ async def _sending(wrapped: Any, session: Any, args: Any, kwargs: Any) -> Any:
 def _call(session: Any, method: str, url: Any, *args: Any, **kwargs: Any) -> Call | None:
     sent = kwargs.get("json")
     return _llm_call.begin(method, str(session._build_url(url)), kwargs.get("data") if sent is None else sent)
-
-
-def _answered(call: Call, response: Any) -> None:
-    try:
-        call.sent()
-        # aiohttp unpacks what it hands out, unless the session says otherwise.
-        packed = getattr(response._session, "auto_decompress", True) is False
-        call.begun(response.status, response.headers, packed=packed)
-        response.content = _Body(response.content, call)
-        call.close_with(response)  # at its end aiohttp lets go of a response without a word
-    except Exception:
-        report("the answer of a language model")
-        call.unread()
 
 
 def _leaving(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:

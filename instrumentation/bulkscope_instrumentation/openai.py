@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import guarded, report
+from bulkscope._safe import guarded
 from bulkscope_instrumentation import _llm_call
 from bulkscope_instrumentation._llm_call import Call
 
@@ -38,8 +38,7 @@ def _call(request: Any) -> Call | None:
 
 
 def _answered(call: Call, response: Any, stream: bool, tap: Callable[..., Any]) -> None:
-    try:
-        call.sent()
+    with call.answered():
         if not stream:
             call.whole(response.status_code, response.headers, response.content)
             call.finish()
@@ -47,9 +46,6 @@ def _answered(call: Call, response: Any, stream: bool, tap: Callable[..., Any]) 
             call.begun(response.status_code, response.headers)
             response.stream = tap(response.stream, call)
             call.close_with(response.stream)
-    except Exception:
-        report("the answer of a language model")
-        call.unread()
 
 
 def _sending(tap: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,11 +53,8 @@ def _sending(tap: Callable[..., Any]) -> Callable[..., Any]:
         call = _call(args[0] if args else kwargs.get("request"))
         if call is None:
             return wrapped(*args, **kwargs)
-        try:
+        with call.asking():
             response = wrapped(*args, **kwargs)
-        except BaseException as error:
-            call.finish(error)
-            raise
         _answered(call, response, bool(kwargs.get("stream")), tap)
         return response
 
@@ -73,11 +66,8 @@ def _sending_async(tap: Callable[..., Any]) -> Callable[..., Any]:
         call = _call(args[0] if args else kwargs.get("request"))
         if call is None:
             return await wrapped(*args, **kwargs)
-        try:
+        with call.asking():
             response = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            call.finish(error)
-            raise
         _answered(call, response, bool(kwargs.get("stream")), tap)
         return response
 

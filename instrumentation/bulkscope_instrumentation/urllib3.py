@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._safe import guarded, report
+from bulkscope._safe import guarded
 from bulkscope_instrumentation import _llm_call
 from bulkscope_instrumentation._llm_call import Call
 
@@ -32,12 +32,17 @@ def _sending(wrapped: Any, pool: Any, args: Any, kwargs: Any) -> Any:
     call = _call(pool, *args, **kwargs)
     if call is None:
         return wrapped(*args, **kwargs)
-    try:
+    with call.asking():
         response = wrapped(*args, **kwargs)
-    except BaseException as error:
-        call.finish(error)
-        raise
-    _answered(call, response, bool(kwargs.get("preload_content", True)))
+    with call.answered():
+        if kwargs.get("preload_content", True):
+            call.whole(response.status, response.headers, response.data)
+            call.finish()
+        else:
+            call.begun(response.status, response.headers, packed=False)
+            kind: Any = type(response)
+            response._bulkscope_call = call
+            response.__class__ = _tapped(kind)
     return response
 
 
@@ -46,22 +51,6 @@ def _call(pool: Any, method: str, url: str, body: Any = None, *args: Any, **kwar
     host = f"[{pool.host}]" if ":" in pool.host else pool.host
     whole = url if "://" in url else f"{pool.scheme}://{host}:{pool.port or ''}{url}"
     return _llm_call.begin(method, whole, body)
-
-
-def _answered(call: Call, response: Any, preloaded: bool) -> None:
-    try:
-        call.sent()
-        if preloaded:
-            call.whole(response.status, response.headers, response.data)
-            call.finish()
-            return
-        call.begun(response.status, response.headers, packed=False)
-        kind: Any = type(response)
-        response._bulkscope_call = call
-        response.__class__ = _tapped(kind)
-    except Exception:
-        report("the answer of a language model")
-        call.unread()
 
 
 @cache
