@@ -68,8 +68,11 @@ _WORKER = "rules.worker_name(worker, host_name, pid, service_instance_id, servic
 
 
 def macros() -> str:
-    """Return SQL that makes ``rules.credible_COLUMN(x)`` for each number of a span, and for the cores of a worker."""
-    return "".join(
+    """Return SQL of macros: ``rules.credible_COLUMN(x)`` for each number of a span and for the cores of a worker, and
+    ``rules.credible_point(name, value)``."""
+    shares = ", ".join(f"'{name}'" for name in SHARES)
+    point = f"CASE WHEN name IN ({shares}) THEN {_within('value', SHARE)} ELSE {_within('value', ANY)} END"
+    return f"CREATE OR REPLACE MACRO rules.credible_point(name, value) AS {point};\n" + "".join(
         f"CREATE OR REPLACE MACRO rules.credible_{name}(x) AS {_within('x', bounds)};\n"
         for name, bounds in (SPANS | {"cpus": CORES}).items()
     )
@@ -89,9 +92,7 @@ def _logs(named: set[str]) -> str:
 
 
 def _points(named: set[str]) -> str:
-    shares = ", ".join(f"'{name}'" for name in SHARES)
-    found = f"CASE WHEN name IN ({shares}) THEN {_within('value', SHARE)} ELSE {_within('value', ANY)} END"
-    return _replaced({"worker": _WORKER, "value": found}, named)
+    return _replaced({"worker": _WORKER, "value": "rules.credible_point(name, value)"}, named)
 
 
 def reading(text: str) -> str:

@@ -132,6 +132,38 @@ SELECT s.bulk_id, s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NU
        NULL, s.queue, s.enqueue_ns, NULL, NULL, true
 FROM sent s ANTI JOIN taken t ON t.job_id = s.job_id;
 
+-- Processes that worked on jobs in one of the windows (lists of ns), what each may use, and from when to when it is known
+-- to have lived, by what it said from `said_from` to `said_to`; how near its cgroup came to its limit counts from
+-- `held_from` on. Of one that was killed at its first job the parent's limits are told.
+CREATE OR REPLACE MACRO rules.workers(firsts, lasts, said_from, said_to, held_from) AS TABLE
+WITH windows AS (
+    SELECT unnest(firsts) AS first_ns, unnest(lasts) AS last_ns
+), each AS (
+    SELECT instance AS service_instance_id, min(resource_id) AS resource_id, worker, host_name
+    FROM rules.ended_attempts s
+    WHERE s.end_ns >= list_min(firsts) AND s.start_ns <= list_max(lasts)
+      AND EXISTS (SELECT 1 FROM windows w WHERE s.end_ns >= w.first_ns AND s.start_ns <= w.last_ns)
+    GROUP BY ALL
+), worked AS (
+    -- What a parent told of a killed process has no instance: it makes no second one of it.
+    SELECT * FROM each
+    QUALIFY service_instance_id IS NOT NULL OR count(service_instance_id) OVER (PARTITION BY worker, host_name) = 0
+), said AS (
+    SELECT p.service_instance_id, min(p.time_ns) AS first_ns, max(p.time_ns) AS last_ns,
+           max(rules.credible_point(p.name, p.value))
+               FILTER (p.name = 'bulk.worker.memory.utilization' AND p.time_ns >= held_from) AS memory_utilization
+    FROM points p
+    WHERE p.name IN ('process.memory.usage', 'bulk.worker.memory.utilization')
+      AND p.time_ns BETWEEN said_from AND said_to
+      AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
+    GROUP BY p.service_instance_id
+)
+SELECT w.worker, w.service_instance_id AS instance, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
+       rules.credible_cpus(TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE)) AS cpus,
+       json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
+       json_extract_string(r.attributes, '$."container.id"') AS container_id, w.resource_id
+FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id;
+
 -- inferences and requests
 
 -- A span is an inference where it names a model and is of the process that asked the engine; a model that a service names
@@ -178,7 +210,7 @@ CREATE OR REPLACE MACRO rules.request_outcome(outcome, http_status, status) AS
 CREATE OR REPLACE MACRO rules.request_sends(http_method, bulk_size) AS
     coalesce(http_method, '') NOT IN ('GET', 'HEAD', 'OPTIONS') OR coalesce(bulk_size, 0) > 0;
 
--- Wait over total latency of an attempt, by what its worker measured: wait, wanted delay and work. Absent where the wait
+-- Wait over total latency of an attempt, by what its worker measured: wait, scheduled delay and work. Absent where the wait
 -- is, or is negative.
 CREATE OR REPLACE MACRO rules.wait_ratio(wait, delay, start_ns, end_ns) AS
     CASE WHEN wait >= 0 THEN wait / nullif(wait + coalesce(delay, 0) + (end_ns - start_ns) / 1e9, 0) END;
