@@ -111,6 +111,9 @@ def test_a_bulk_is_listed_before_any_has_a_model_or_an_outcome(url: str, source:
         ([{"bulk__outcome": "retry", "error": True}], (1, 0, 0)),
         ([{"bulk__outcome": "retry"}, {"bulk__outcome": "ok"}], (1, 1, 0)),
         ([{"bulk__outcome": "ok"}, {"bulk__outcome": "internal_error", "error": True}], (1, 0, 1)),
+        # The broker gave a job to another worker: of attempts of one number the one that began last decides.
+        ([{"bulk__job__attempt": 1, "bulk__outcome": "ok"}, {"bulk__job__attempt": 1, "error": True}], (1, 0, 1)),
+        ([{"bulk__outcome": "ok", "bulk__failure__domain": "model"}], (1, 0, 1)),
     ],
 )
 def test_the_last_attempt_decides_in_the_list_as_in_the_report(
@@ -121,7 +124,11 @@ def test_the_last_attempt_decides_in_the_list_as_in_the_report(
         url,
         [
             span(
-                bulk, "Consumer", START + number * 5000, bulk__job__id="j", bulk__job__attempt=number + 1, **attributes
+                bulk,
+                "Consumer",
+                START + number * 5000,
+                bulk__job__id="j",
+                **{"bulk__job__attempt": number + 1, **attributes},
             )
             for number, attributes in enumerate(attempts)
         ],

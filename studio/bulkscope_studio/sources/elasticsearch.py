@@ -32,7 +32,7 @@ from bulkscope_studio.storage.store import Store
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
 _BULKS = {
     f"attributes.{c.JOB_ID}": "STRING", f"attributes.{c.BULK_OUTCOME}": "STRING", f"attributes.{c.JOB_ATTEMPT}": "LONG",
-    f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
+    f"attributes.{c.BULK_FAILURE_DOMAIN}": "STRING", f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
 }  # fmt: skip
 
 
