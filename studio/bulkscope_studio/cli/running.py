@@ -9,7 +9,7 @@ from typing import Any
 from bulkscope_studio.rendering.output import as_json, say
 from bulkscope_studio.sources import resolve
 from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Source, Trouble, Unnamed
-from bulkscope_studio.text.wording import printable
+from bulkscope_studio.text.wording import NO_MODEL, printable
 
 MOST_NAMED = 5
 NO_BULK = (
@@ -82,7 +82,9 @@ def nearest(error: NotFound) -> str:
     """Say which names are near to one that nothing has, or how to get one."""
     if error.nearest:
         return "Nearest: " + names(error.nearest)
-    return NO_RUN if error.what == "run" else NO_BULK if error.what.startswith("bulk") else "It has none."
+    if error.what == "run":
+        return NO_RUN
+    return NO_BULK if error.what.startswith("bulk") else NO_MODEL
 
 
 def names(found: Iterable[str]) -> str:

@@ -63,7 +63,7 @@ def connect(path: Path, *, read_only: bool, config: Mapping[str, object]) -> duc
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = resolved(path)
         if path.stem.lower() == RULES:
-            raise Unfit(f"a store cannot be called {path.name}: what is read beside it has that name; rename it")
+            raise Unfit(f"the name {path.stem} is taken by the rules that are read beside a store; rename it")
         short = _look(path)
     if str(path) == MEMORY:
         return duckdb.connect(MEMORY, config={**config, **_CLOSED})

@@ -13,6 +13,8 @@ ABSENT = "–"
 ESTIMATE = "~"
 PARTIAL = "PARTIAL"
 UNKNOWN = "unknown"  # for a name that is absent
+# Where there is no model at all to choose from.
+NO_MODEL = "No inference was recorded there."
 # Below every page and every table in which one of them can stand.
 LEGEND = f"{ABSENT}: not recorded. {ESTIMATE}: estimate."
 

@@ -38,7 +38,7 @@ class Arrivals:
 
     def rate(self, service: float) -> float | None:
         """Jobs/s; None where there is no steady one: they came in fewer than ``LEAST_BURSTS`` bursts, or within as many
-        times the ``service`` of one, as a bulk put at once does."""
+        times the ``service`` of one, as a bulk enqueued at once does."""
         total = float(np.sum(self.gaps))
         if len(self.gaps) < LEAST_JOBS or not total >= LEAST_BURSTS * service:
             return None

@@ -134,9 +134,10 @@ def _idle(load: Load, total: float, link: str) -> Evidence:
     """Tell of workers that were idle beside jobs; gaps as short as a hand-over, and little in all, say nothing."""
     share = load.dispatch / total
     short = not load.idle and share >= thresholds.IDLE_SHARE.value
+    least, all_of_them = (wording.seconds(each.value) for each in (thresholds.HAND_OUT_S, thresholds.IDLE_S))
     told = measured(
         "workers' time idle while jobs waited", share, ">=", thresholds.IDLE_SHARE, link=link,
-        detail="in gaps no longer than handing a job over takes, or too little in all" if short else "",
+        detail=f"the gaps of {least} and more are under {all_of_them} in all" if short else "",
     )  # fmt: skip
     return dataclasses.replace(told, holds=False) if short else told
 

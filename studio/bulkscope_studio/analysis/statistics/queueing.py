@@ -16,7 +16,7 @@ from bulkscope_studio.text.wording import count, number, seconds, times_as
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """N jobs put at once on c workers with equal service time S: the least that queueing alone costs."""
+    """N jobs enqueued at once on c slots with equal service time S: the least that queueing alone costs."""
 
     jobs: int
     workers: int

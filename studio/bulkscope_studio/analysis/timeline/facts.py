@@ -32,8 +32,8 @@ class Attempts:
     ``put`` is when the sender says that it put it (first attempts only), ``enqueue`` that or what the worker says.
     ``decides``: it tells how its job stands. ``silent``: begun, not ended, and not heard of for ``thresholds.QUIET_S``;
     ``without_end`` are those of them whose process began another job since, so that the end was not recorded.
-    ``ready`` is when it could be taken: enqueue plus wanted delay. ``killed``: ended with their process, by the account
-    of its parent, and of these
+    ``ready`` is when it could be taken: enqueue plus scheduled delay. ``killed``: ended with their process, by the
+    account of its parent, and of these
     ``crashed``: not for a time limit, and not because somebody wanted it.
     """
 

@@ -143,7 +143,7 @@ async def computed(work: Callable[[], T]) -> T:
 def nearest(unknown: NotFound) -> None:
     """Say what is not there, and which names are near."""
     ui.label(str(unknown)).classes("bs-wrap")
-    none = "The store holds no bulk yet." if unknown.what.startswith("bulk") else "There is none."
+    none = "The store holds no bulk yet." if unknown.what.startswith("bulk") else wording.NO_MODEL
     near = "Nearest: " + ", ".join(unknown.nearest) if unknown.nearest else none
     ui.label(near).classes("bs-wrap")
 
