@@ -57,7 +57,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     yield opened
     wide = opened.evaluate("document.documentElement.scrollWidth")
     context.close()
-    assert wrong == []
+    assert wrong == [], wrong
     assert wide <= width, "the page itself must not scroll sideways"
 
 

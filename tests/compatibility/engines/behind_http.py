@@ -1,17 +1,48 @@
-"""CPU and memory of llama.cpp's real server in another process, against what the kernel says of that process."""
+"""llama.cpp's real server behind HTTP: what tests of its clients share.
+
+``check`` holds CPU and memory of a server in another process against what the kernel says of that process.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from opentelemetry.trace import SpanKind
 
 from bulkscope._host.engine import engines
-from tests.telemetry import Telemetry
-from tests.tiny_server import apart
+from bulkscope._instrumentor import Instrumentor
+from tests.telemetry import Telemetry, telemetry
+from tests.tiny_server import LETTERS, apart
 
 TICKS = os.sysconf("SC_CLK_TCK")
+ASKED: dict[str, Any] = {
+    "model": "mine", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 5, "logit_bias": LETTERS,
+    "cache_prompt": False,
+}  # fmt: skip
+
+
+@contextmanager
+def recording(instrumentor: Instrumentor) -> Iterator[Telemetry]:
+    """Instrument, and give what is recorded."""
+    found = telemetry()
+    found.clear()
+    instrumentor.instrument()
+    yield found
+    instrumentor.uninstrument()
+
+
+def check_chat(recorded: Telemetry) -> None:
+    """Check the one span of a chat that was asked as ``ASKED`` says."""
+    (span,) = recorded.spans()
+    assert (span.name, span.kind) == ("chat mine", SpanKind.CLIENT)
+    found = span.attributes
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (4, 5)
+    assert found["gen_ai.response.finish_reasons"] == ("length",)
 
 
 def cpu(pid: int) -> float:

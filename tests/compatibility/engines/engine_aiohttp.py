@@ -9,17 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from opentelemetry.trace import SpanKind
 
 from bulkscope_instrumentation.aiohttp import AiohttpInstrumentor
 from tests.compatibility.engines import behind_http
-from tests.telemetry import Telemetry, telemetry
-from tests.tiny_server import LETTERS, serve
-
-ASKED: dict[str, Any] = {
-    "model": "mine", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 5, "logit_bias": LETTERS,
-    "cache_prompt": False,
-}  # fmt: skip
+from tests.compatibility.engines.behind_http import ASKED, check_chat
+from tests.telemetry import Telemetry
+from tests.tiny_server import serve
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +26,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def recorded() -> Iterator[Telemetry]:
-    found = telemetry()
-    found.clear()
-    instrumentor = AiohttpInstrumentor()
-    instrumentor.instrument()
-    yield found
-    instrumentor.uninstrument()
-
-
-def check(recorded: Telemetry) -> None:
-    (span,) = recorded.spans()
-    assert (span.name, span.kind) == ("chat mine", SpanKind.CLIENT)
-    found = span.attributes
-    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (4, 5)
-    assert found["gen_ai.response.finish_reasons"] == ("length",)
+    with behind_http.recording(AiohttpInstrumentor()) as found:
+        yield found
 
 
 async def asked(url: str, body: dict[str, Any]) -> list[bytes]:
@@ -54,12 +37,12 @@ async def asked(url: str, body: dict[str, Any]) -> list[bytes]:
 
 def test_a_chat(recorded: Telemetry, url: str) -> None:
     assert b'"completion_tokens":5' in b"".join(asyncio.run(asked(url, ASKED)))
-    check(recorded)
+    check_chat(recorded)
 
 
 def test_a_stream(recorded: Telemetry, url: str) -> None:
     assert b"data: [DONE]\n" in asyncio.run(asked(url, {**ASKED, "stream": True}))
-    check(recorded)
+    check_chat(recorded)
 
 
 def test_a_server_in_another_process(recorded: Telemetry, tmp_path: Path) -> None:
