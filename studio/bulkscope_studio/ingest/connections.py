@@ -88,8 +88,9 @@ class Bounded(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         others = [each for each in self.connections if isinstance(each, Bounded) and each is not self]
-        slowest = max(others, key=Bounded.waiting, default=self)
-        if slowest.waiting() > 0:
+        waited = [(seconds, each) for each in others if (seconds := each.waiting()) is not None]
+        if waited:
+            _, slowest = max(waited, key=lambda one: one[0])
             slowest.transport.abort()
             self.connections.discard(slowest)
         else:
@@ -112,24 +113,28 @@ class Bounded(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
-    def waiting(self) -> float:
-        """Return for how many seconds the client has been waited for; 0 while it waits for the server."""
+    def waiting(self) -> float | None:
+        """Return for how many seconds the client has been waited for; None while it waits for the server.
+
+        0 is a client that was heard in this turn of the loop, whose clock stands still meanwhile: hundreds are accepted
+        in one turn of a busy machine.
+        """
         now = self.loop.time()
         if self._stuck is not None:
             return now - self._stuck
         if self._in_head:  # however often another byte of it comes
             return now - self._since
         cycle = self.cycle
-        return now - self._heard if cycle.response_complete or cycle.more_body else 0.0
+        return now - self._heard if cycle.response_complete or cycle.more_body else None
 
     def look(self) -> None:
         """End what has been waited for too long."""
-        now = self.loop.time()
+        now, waiting = self.loop.time(), self.waiting()
         if self.transport.is_closing():  # and nobody reads what is still to be sent
             self._closing = now if self._closing is None else self._closing
             if now - self._closing > SILENT_S:
                 self.transport.abort()
-        elif self.waiting() > SILENT_S or (self.waiting() > 0 and now - self._since > REQUEST_S):
+        elif waiting is not None and (waiting > SILENT_S or now - self._since > REQUEST_S):
             if self._stuck is None and not self._answered():
                 self._end(_LATE)
             else:
