@@ -20,6 +20,7 @@ from uuid import uuid4
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import headers as travelled
 from bulkscope._jobs import queues
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
@@ -30,6 +31,16 @@ _KEY = "bulkscope"
 _LOOKED_AT = 1000
 _sent: ContextVar[dict[str, str] | None] = ContextVar("bulkscope-arq-sent", default=None)
 _received: ContextVar[dict[str, Any] | None] = ContextVar("bulkscope-arq-received", default=None)
+_taken: ContextVar[_Taken | None] = ContextVar("bulkscope-arq-taken", default=None)
+
+
+class _Taken:
+    """A job that the worker has taken from the queue: what was stored of it, and what it came to without a start."""
+
+    def __init__(self) -> None:
+        self.stored: Any = None
+        self.begun = False
+        self.result: Any = None
 
 
 class ArqInstrumentor(Instrumentor):
@@ -47,6 +58,8 @@ class ArqInstrumentor(Instrumentor):
         self.wrap(worker, "deserialize_job_raw", _deserialize)
         self.wrap(worker.Worker, "__init__", _made)
         self.wrap(worker.Worker, "main", _main)
+        self.wrap(worker.Worker, "run_job", _run_job)
+        self.wrap(worker, "serialize_result", _serialize_result)
 
 
 def _seconds(value: Any) -> float:
@@ -59,6 +72,11 @@ def _delay(options: dict[str, Any]) -> float:
         return _seconds(options.get("_defer_by"))
     # A naive moment is local time to arq.
     return max(0.0, _seconds(until.astimezone(UTC) - datetime.now(UTC)))
+
+
+def _expires(redis: Any, options: dict[str, Any]) -> float:
+    # Redis forgets the job then.
+    return _seconds(options.get("_expires")) or _delay(options) + float(redis.expires_extra_ms) / 1e3
 
 
 async def _enqueue(wrapped: Callable[..., Any], redis: Any, args: Any, kwargs: Any) -> Any:
@@ -77,14 +95,18 @@ async def _enqueue(wrapped: Callable[..., Any], redis: Any, args: Any, kwargs: A
             ),
             delay=_delay(options),
             attempt=int(options.get("_job_try") or 1),
+            expires=_expires(redis, options),
         )
 
     with sending(begin) as sent:
         token = _sent.set(sent.headers)
         try:
-            return await wrapped(*args, **options)
+            job = await wrapped(*args, **options)
         finally:
             _sent.reset(token)
+        if job is None:
+            sent.refused()
+        return job
 
 
 def _serialize(wrapped: Callable[..., bytes], instance: Any, args: Any, kwargs: Any) -> bytes:
@@ -104,7 +126,41 @@ def _deserialize(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: 
         _received.set(data.get(_KEY) if isinstance(data, dict) else None)
         return data
 
-    return wrapped(*args, **{**kwargs, "deserializer": read})
+    stored = wrapped(*args, **{**kwargs, "deserializer": read})
+    taken = _taken.get()
+    if taken is not None:
+        taken.stored = stored
+    return stored
+
+
+async def _run_job(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:
+    taken = _Taken()
+    _taken.set(taken)  # in a task of the job's own
+    try:
+        return await wrapped(*args, **kwargs)
+    finally:
+        if not taken.begun and taken.stored is not None:
+            _not_begun(worker, str(args[0] if args else kwargs["job_id"]), taken)
+
+
+def _serialize_result(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+    taken = _taken.get()
+    if taken is not None:
+        taken.result = kwargs["result"] if "result" in kwargs else args[6] if len(args) > 6 else None
+    return wrapped(*args, **kwargs)
+
+
+@guarded
+def _not_begun(worker: Any, job_id: str, taken: _Taken) -> None:
+    if taken.result is None:
+        return  # the worker has put it back, or is on its way out
+    task, args, kwargs = taken.stored[:3]
+    if isinstance(taken.result, asyncio.CancelledError):
+        reason = "aborted"
+    else:
+        reason = "retries" if task in worker.functions else "unregistered"
+    job = Job(system="redis", queue=worker.queue_name, id=job_id, task=task, args=args, payload=kwargs)
+    cancelled(job, _received.get() or {}, reason)
 
 
 def _made(wrapped: Callable[..., None], worker: Any, args: Any, kwargs: Any) -> None:
@@ -122,6 +178,9 @@ def _wrap_functions(worker: Any) -> None:
 def _working(worker: Any, function: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def coroutine(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        taken = _taken.get()
+        if taken is not None:
+            taken.begun = True
         attempt = int(ctx.get("job_try") or 1)
         began = time.monotonic()
         timeout = worker.job_timeout_s if function.timeout_s is None else function.timeout_s

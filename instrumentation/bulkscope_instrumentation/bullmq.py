@@ -15,12 +15,15 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import headers as travelled
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
-from bulkscope._safe import guarded
+from bulkscope._safe import guarded, report
 
 OPTION = "tm"
+# Options by which an application chooses what is one job.
+_CHOSEN = {"jobId", "deduplication", "debounce"}
 
 
 class BullmqInstrumentor(Instrumentor):
@@ -31,11 +34,14 @@ class BullmqInstrumentor(Instrumentor):
 
     def patch(self, module: ModuleType) -> None:
         """Wrap where jobs are added, and the worker's processor."""
-        from bullmq import Queue, Worker
+        from bullmq import Job, Queue, Worker
 
         self.wrap(Queue, "add", _add)
         self.wrap(Queue, "addBulk", _add_bulk)
         self.wrap(Worker, "__init__", _made)
+        self.wrap(Job, "remove", _remove)
+        if hasattr(Queue, "remove"):
+            self.wrap(Queue, "remove", _remove_by_id)
 
 
 def _send(queue: Any, name: Any, data: Any, options: dict[str, Any], share: int = 1) -> Send:
@@ -60,6 +66,8 @@ async def _add(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) 
             given["opts"] = {OPTION: json.dumps(sent.headers), **options}
         job = await wrapped(**given)
         sent.identify(str(job.id))
+        if sent.headers and _CHOSEN & options.keys() and await _is_other(queue, job):
+            sent.refused()
         return job
 
 
@@ -79,7 +87,58 @@ async def _add_bulk(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: 
         added = await wrapped(jobs)
         for sent, job in zip(sents, added, strict=False):
             sent.identify(str(job.id))
+            if sent.headers and _CHOSEN & job.opts.keys() and await _is_other(queue, job):
+                sent.refused()
         return added
+
+
+async def _is_other(queue: Any, job: Any) -> bool:
+    """Tell whether the broker keeps another job under this one's id, and has not taken this one.
+
+    It answers with the id in either case, so it is asked, and only where the application chooses ids.
+    """
+    try:
+        stored = await queue.client.hget(queue.toKey(str(job.id)), "opts")
+        return stored is not None and json.loads(stored).get(OPTION) != job.opts.get(OPTION)
+    except Exception:
+        report("asking the broker for a job that may be a duplicate")
+        return False
+
+
+async def _remove(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:
+    result = await wrapped(*args, **kwargs)
+    _removed(job.queue.name, job)
+    return result
+
+
+async def _remove_by_id(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    job = await _ask_for(queue, args[0] if args else kwargs["job_id"])
+    result = await wrapped(*args, **kwargs)
+    if result and job is not None:
+        _removed(queue.name, job)
+    return result
+
+
+async def _ask_for(queue: Any, job_id: str) -> Any:
+    """Return a job that is about to be removed: afterwards nobody knows its bulk. None where there is none."""
+    try:
+        from bullmq import Job
+
+        return await Job.fromId(queue, job_id)
+    except Exception:
+        report("asking the broker for a job that is removed")
+        return None
+
+
+@guarded
+def _removed(queue: str, job: Any) -> None:
+    if not getattr(job, "processedOn", None):
+        headers = json.loads(job.opts.get(OPTION) or "{}")
+        cancelled(_job(queue, job), headers, "removed")
+
+
+def _job(queue: str, job: Any) -> Job:
+    return Job(system="redis", queue=queue, id=str(job.id), task=str(job.name), payload=job.data)
 
 
 def _made(wrapped: Callable[..., None], worker: Any, args: Any, kwargs: Any) -> None:
@@ -99,16 +158,7 @@ def _wrap_processor(worker: Any) -> None:
             headers = json.loads(job.opts.get(OPTION) or "{}")
             if attempt > 1:
                 headers.pop(travelled.ENQUEUED, None)  # put back by the broker, which does not say when
-            return Work(
-                Job(
-                    system="redis",
-                    queue=worker.name,
-                    id=str(job.id),
-                    task=str(job.name),
-                    payload=job.data,
-                ),
-                headers,
-            )
+            return Work(_job(worker.name, job), headers)
 
         def retried(error: BaseException) -> bool:
             if type(error).__name__ in ("WaitingChildrenError", "DelayedError"):

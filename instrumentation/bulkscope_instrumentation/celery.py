@@ -18,6 +18,7 @@ from typing import Any
 from bulkscope import _lifecycle
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.headers import age
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
@@ -45,13 +46,13 @@ def _read_system(app: Any) -> str:
     return _SYSTEMS.get(scheme, scheme)
 
 
-def _delay(eta: object) -> float:
-    """Return the seconds from now to a Celery ETA (ISO 8601 text or datetime); 0 without one."""
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta)
-    if not isinstance(eta, datetime):
-        return 0.0
-    moment = eta if eta.tzinfo else eta.replace(tzinfo=UTC)
+def _until(moment: object) -> float | None:
+    """Return the seconds from now to a moment of Celery's (ISO 8601 text or datetime); None without one."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if not isinstance(moment, datetime):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
@@ -83,6 +84,8 @@ class CeleryInstrumentor(Instrumentor):
             (signals.task_postrun, self._postrun),
             (signals.task_failure, self._failed),
             (signals.task_retry, self._retried),
+            (signals.task_revoked, _revoked),
+            (signals.task_unknown, _unknown),
             (signals.worker_ready, _worker_ready),
             (signals.worker_ready, self._parent.kills_have_risen),
         ]
@@ -152,25 +155,55 @@ def _told_to_go() -> bool:
 
 
 def _work(task: Any, job_id: str, message: Mapping[str, Any], args: Sequence[object] | None, payload: object) -> Work:
-    """Return the job of a message; Celery lays out its headers among the fields of its own."""
+    return Work(_job(task, job_id, message, args, payload), _headers(message))
+
+
+def _job(task: Any, job_id: str, message: Mapping[str, Any], args: Sequence[object] | None, payload: object) -> Job:
     info = message.get("delivery_info") or {}
-    headers = {key: value for key, value in message.items() if isinstance(value, str)}
-    return Work(
-        Job(
-            system=_system(task.app),
-            queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
-            id=job_id,
-            task=task.name,
-            args=args or (),
-            payload=payload,
-            function=task.run,
-        ),
-        {**(message.get("headers") or {}), **headers},
+    return Job(
+        system=_system(task.app),
+        queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+        id=job_id,
+        task=task.name,
+        args=args or (),
+        payload=payload,
+        function=task.run,
     )
+
+
+def _headers(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of a message; Celery lays them out among the fields of its own."""
+    headers = {key: value for key, value in message.items() if isinstance(value, str)}
+    return {**(message.get("headers") or {}), **headers}
 
 
 def _work_of_request(request: Any) -> Work:
     return _work(request.task, request.id, request.request_dict, request.args, request.kwargs)
+
+
+@guarded
+def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+    # What is terminated was at work: its attempt says how it ended.
+    if not terminated:
+        message = vars(request)
+        job = _job(sender, request.id, message, request.args, request.kwargs)
+        cancelled(job, _headers(message), "expired" if expired else "revoked")
+
+
+@guarded
+def _unknown(sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
+    fields = message.headers or {}
+    body = message.payload
+    args, kwargs = body[:2] if isinstance(body, list | tuple) else (body.get("args"), body.get("kwargs"))
+    job = Job(
+        system=_system(sender.app),
+        queue=str(message.delivery_info.get("routing_key") or sender.app.conf.task_default_queue),
+        id=id,
+        task=name,
+        args=args or (),
+        payload=kwargs,
+    )
+    cancelled(job, fields if "id" in fields else body, "unregistered")
 
 
 def _create_task_sender(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
@@ -207,7 +240,8 @@ def _send(amqp: Any, name: str, message: Any, options: dict[str, Any]) -> Send:
             # Not `app.tasks`, which makes the app look for its tasks: one that only sends has none.
             function=getattr(vars(amqp.app).get("_tasks", {}).get(name), "run", None),
         ),
-        delay=_delay(fields.get("eta")),
+        delay=_until(fields.get("eta")) or 0.0,
+        expires=_until(fields.get("expires")),
         attempt=int(fields.get("retries") or 0) + 1,
     )
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
@@ -20,6 +22,7 @@ from bulkscope._safe import guarded
 
 OPTION = "bulkscope"
 _ERROR = "_bulkscope_error"
+_processing = threading.local()
 _SYSTEMS = {"RedisBroker": "redis", "RabbitmqBroker": "rabbitmq", "StubBroker": "in_memory", "SQSBroker": "aws_sqs"}
 
 
@@ -42,6 +45,7 @@ class DramatiqInstrumentor(Instrumentor):
         self._consumer: type = worker._ConsumerThread if hasattr(worker, "_ConsumerThread") else worker.ConsumerThread
         processing = worker._WorkerThread if hasattr(worker, "_WorkerThread") else worker.WorkerThread
         self.wrap(Broker, "__init__", self._made)
+        self.wrap(Broker, "emit_before", _emit_before)
         self.wrap(processing, "process_message", _process)
         self.wrap(MessageProxy, "stuff_exception", _stuff_exception)
         self.wrap(worker.Worker, "start", _start)
@@ -79,25 +83,69 @@ def _send(broker: Any, message: Any, delay: int | None) -> Send:
         delay=(delay or 0) / 1e3,
         attempt=int(options.get("retries") or 0) + 1,
         previous=options.get(OPTION),
+        expires=_expires(broker, message),
     )
+
+
+def _expires(broker: Any, message: Any) -> float | None:
+    """Return the seconds after which the middleware for it drops a message, None where it never does."""
+    limit = next((one for one in broker.middleware if type(one).__name__ == "AgeLimit"), None)
+    if limit is None:
+        return None
+    actor = broker.actors.get(message.actor_name)
+    of_actor = actor.options.get("max_age", limit.max_age) if actor is not None else limit.max_age
+    most = message.options.get("max_age") or of_actor
+    return float(most) / 1e3 if most else None
+
+
+class _Processing:
+    """A message in its thread: its work begins when every middleware has let it through."""
+
+    def __init__(self, broker: Any, message: Any) -> None:
+        self._broker, self._message = broker, message
+        self.stack = ExitStack()
+        self.work: Work | None = None
+
+    def begin(self) -> None:
+        self.work = self.stack.enter_context(
+            working(lambda: Work(_job(self._broker, self._message), self._message.options.get(OPTION) or {}))
+        )
+
+    @guarded
+    def skip(self) -> None:
+        reason = "expired" if self._message.failed else "skipped"
+        cancelled(_job(self._broker, self._message), self._message.options.get(OPTION) or {}, reason)
 
 
 def _process(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> Any:
     message = args[0] if args else kwargs["message"]
-
-    def begin() -> Work:
-        return Work(
-            _job(thread.broker, message),
-            message.options.get(OPTION) or {},
-        )
-
+    _processing.of = of = _Processing(thread.broker, message)
     # The thread keeps what an actor raises to itself, on the message; by then it has been enqueued again
     # if it is to be, from inside this job's context.
-    with working(begin) as work:
-        result = wrapped(*args, **kwargs)
-        if work is not None:
-            work.error = vars(message).pop(_ERROR, None)
+    with of.stack:
+        try:
+            result = wrapped(*args, **kwargs)
+        finally:
+            _processing.of = None
+        if of.work is not None:
+            of.work.error = vars(message).pop(_ERROR, None)
         return result
+
+
+def _emit_before(wrapped: Callable[..., Any], broker: Any, args: Any, kwargs: Any) -> Any:
+    of = getattr(_processing, "of", None) if args and args[0] == "process_message" else None
+    if of is None:
+        return wrapped(*args, **kwargs)
+    try:
+        result = wrapped(*args, **kwargs)
+    except BaseException as error:
+        if type(error).__name__ == "SkipMessage":
+            of.skip()
+        else:
+            of.begin()  # and fails
+        raise
+    of.begin()
+    return result
 
 
 def _stuff_exception(wrapped: Callable[..., Any], message: Any, args: Any, kwargs: Any) -> Any:

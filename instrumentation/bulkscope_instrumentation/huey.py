@@ -11,12 +11,13 @@ import json
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.headers import attempt_of
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
@@ -26,6 +27,7 @@ from bulkscope._safe import guarded
 _ATTRIBUTE = "_bulkscope_headers"
 _WORK = "_bulkscope_work"
 _FAILED = frozenset(("error", "timeout", "locked", "rate-limited", "canceled", "interrupted"))
+_NOT_BEGUN = frozenset(("revoked", "expired"))
 _MARK = b"\nbulkscope:"
 _passing = threading.local()
 
@@ -49,6 +51,7 @@ class HueyInstrumentor(Instrumentor):
         self.wrap(Serializer, "_deserialize", _deserialize)
         self.wrap(Huey, "_execute", _execute)
         self.wrap(Huey, "_emit", _emit)
+        self.wrap(Huey, "dequeue", _dequeue)
         self.wrap(Huey, "_requeue_task", _requeue)
         self.wrap(consumer.Consumer, "start", _start)
 
@@ -95,7 +98,18 @@ def _send(huey: Any, task: Any, delay: float) -> Send:
         delay=delay,
         attempt=attempt_of(previous) + 1,
         previous=previous,
+        expires=_expires(huey, task),
     )
+
+
+def _expires(huey: Any, task: Any) -> float | None:
+    """Return in how many seconds a task expires, None where it does not."""
+    given = getattr(task, "expires_resolved", None) or getattr(task, "expires", None)
+    if isinstance(given, datetime):
+        return _until(huey, given)
+    if isinstance(given, timedelta):
+        return given.total_seconds()
+    return float(given) if isinstance(given, int | float) else None
 
 
 def _enqueue(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
@@ -144,7 +158,30 @@ def _deserialize_task(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs:
 
 def _deserialize(wrapped: Callable[..., Any], serializer: Any, args: Any, kwargs: Any) -> Any:
     _find(args[0] if args else kwargs.get("data"))
-    return wrapped(*args, **kwargs)
+    _passing.message = message = wrapped(*args, **kwargs)
+    return message
+
+
+def _dequeue(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
+    _passing.message = _passing.found = None
+    try:
+        return wrapped(*args, **kwargs)
+    except Exception as error:
+        # The message has left the queue, and Huey knows no task of its name.
+        if type(error).__name__ == "HueyException":
+            _lost_name(huey)
+        raise
+
+
+@guarded
+def _lost_name(huey: Any) -> None:
+    message, headers = _passing.message, getattr(_passing, "found", None)
+    if message is not None and hasattr(message, "id"):
+        job = Job(
+            system=_system(huey), queue=huey.name, id=str(message.id), task=str(message.name),
+            args=message.args or (), payload=message.kwargs,
+        )  # fmt: skip
+        cancelled(job, headers or {}, "unregistered")
 
 
 @guarded
@@ -173,15 +210,17 @@ def _execute(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> 
 
 
 def _emit(wrapped: Callable[..., Any], huey: Any, args: Any, kwargs: Any) -> Any:
-    _note(*args)
+    _note(huey, *args)
     return wrapped(*args, **kwargs)
 
 
 @guarded
-def _note(signal: str, task: Any = None, *rest: Any) -> None:
+def _note(huey: Any, signal: str, task: Any = None, *rest: Any) -> None:
     """Learn from Huey's signals how a task ends: it keeps what a task raises to itself."""
     work = vars(task).get(_WORK) if task is not None else None
     if work is None:
+        if signal in _NOT_BEGUN and task is not None and not huey._immediate:
+            cancelled(_job(huey, task), vars(task).get(_ATTRIBUTE) or {}, signal)
         return
     if signal in _FAILED:
         # With a signal that does not bring it, the exception is the one being handled.

@@ -15,14 +15,17 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues as _queue
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.headers import age, attempt_of, origin
 from bulkscope._jobs.job import Job
-from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.send import Send, Unsent, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 
 FIELD = "bulkscope"
 _SCHEDULED = "_bulkscope_scheduled"
+# Of a job that no worker has begun.
+_WAITS = ("queued", "deferred", "scheduled")
 
 
 class RqInstrumentor(Instrumentor):
@@ -45,6 +48,8 @@ class RqInstrumentor(Instrumentor):
         self.wrap(Job, "to_dict", _to_dict)
         self.wrap(Job, "restore", _restore)
         self.wrap(Job, "perform", _perform)
+        self.wrap(Job, "cancel", _calling_off("cancelled"))
+        self.wrap(Job, "delete", _calling_off("removed"))
         self.wrap(getattr(worker, "BaseWorker", worker.Worker), "work", _work)
 
 
@@ -59,7 +64,16 @@ def _enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) ->
         return wrapped(*args, **kwargs)
     with sending(lambda: _send(queue, job)) as sent:
         job.__dict__[FIELD] = sent.headers
+        return _handed_over(sent, wrapped, args, kwargs)
+
+
+def _handed_over(sent: Send | Unsent, wrapped: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
         return wrapped(*args, **kwargs)
+    except Exception as error:
+        if type(error).__name__ == "DuplicateJobError":
+            sent.refused()
+        raise
 
 
 def _schedule(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
@@ -67,7 +81,7 @@ def _schedule(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -
     job, moment = given["job"], given["datetime"]
     with sending(lambda: _send(queue, job, moment)) as sent:
         job.__dict__[FIELD] = {**sent.headers, "scheduled": "1"}
-        return wrapped(*args, **kwargs)
+        return _handed_over(sent, wrapped, args, kwargs)
 
 
 def _defer(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
@@ -113,7 +127,35 @@ def _send(queue: Any, job: Any, moment: datetime | None = None) -> Send:
         # RQ keeps what is left of the tries, not how many there were.
         attempt=attempt_of(previous) + 1,
         previous=previous,
+        # Redis forgets the job then, and the worker that finds its id forgets that too. One that is scheduled begins
+        # its time in the queue when it is put there.
+        expires=delay + job.ttl if job.ttl else None,
     )
+
+
+def _calling_off(reason: str) -> Callable[..., Any]:
+    """Return a wrapper of what takes a job out of its queue."""
+
+    def call_off(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:
+        waited = _waits(job)
+        result = wrapped(*args, **kwargs)
+        if waited:
+            _called_off(job, reason)
+        return result
+
+    return call_off
+
+
+@guarded
+def _waits(job: Any) -> bool:
+    # As it was when the job was loaded: to ask again is not ours. Of one that has been begun since, its attempt counts.
+    status = job.get_status(refresh=False)
+    return getattr(status, "value", status) in _WAITS
+
+
+@guarded
+def _called_off(job: Any, reason: str) -> None:
+    cancelled(_job(job, job.origin), job.__dict__.get(FIELD) or {}, reason)
 
 
 def _to_dict(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
+from bulkscope._jobs.cancel import cancelled
+from bulkscope._jobs.failures import error_type
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
@@ -23,6 +25,8 @@ LABEL = "bulkscope"
 _REQUEUED = "X-Taskiq-requeue"
 _SYSTEMS = ("redis", "rabbitmq", "nats", "kafka", "sqs", "postgres", "zero_mq")
 _raised: ContextVar[list[BaseException] | None] = ContextVar("bulkscope-taskiq-raised", default=None)
+# Of the message that is being received: whether its task was run.
+_ran: ContextVar[list[bool] | None] = ContextVar("bulkscope-taskiq-ran", default=None)
 # The stack that the sending of the task being kicked is left by.
 _kicking: ContextVar[ExitStack | None] = ContextVar("bulkscope-taskiq-kicking", default=None)
 
@@ -41,6 +45,7 @@ class TaskiqInstrumentor(Instrumentor):
         self.wrap(AsyncKicker, "kiq", _kiq)
         self.wrap(AsyncKicker, "_prepare_message", _prepare_message)
         self.wrap(Receiver, "__init__", _made)
+        self.wrap(Receiver, "callback", _callback)
         self.wrap(Receiver, "run_task", _run_task)
         self.wrap(Receiver, "listen", _listen)
 
@@ -105,7 +110,33 @@ def _headers(labels: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+async def _callback(wrapped: Callable[..., Any], receiver: Any, args: Any, kwargs: Any) -> Any:
+    ran: list[bool] = []
+    token = _ran.set(ran)
+    reason = "unregistered"
+    try:
+        return await wrapped(*args, **kwargs)
+    except Exception as error:
+        reason = error_type(error)
+        raise
+    finally:
+        _ran.reset(token)
+        if not ran:
+            _not_run(receiver.broker, args[0] if args else kwargs["message"], reason)
+
+
+@guarded
+def _not_run(broker: Any, message: Any, reason: str) -> None:
+    """Tell of a message whose task the worker does not know, or that a middleware has refused."""
+    loaded = broker.formatter.loads(message=getattr(message, "data", message))
+    loaded.parse_labels()
+    cancelled(_job(broker, loaded), _headers(loaded.labels), reason)
+
+
 async def _run_task(wrapped: Callable[..., Any], receiver: Any, args: Any, kwargs: Any) -> Any:
+    ran = _ran.get()
+    if ran is not None:
+        ran.append(True)
     message = kwargs["message"] if "message" in kwargs else args[1]
     broker = receiver.broker
 

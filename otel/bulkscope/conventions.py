@@ -18,9 +18,11 @@ BULK_SIZE = "bulk.size"
 BULK_OUTCOME = "bulk.outcome"
 BULK_ENQUEUE_DURATION = "bulk.enqueue.duration"
 BULK_FAILURE_DOMAIN = "bulk.failure.domain"
+BULK_PARENT_ID = "bulk.parent.id"
 JOB_ID = "bulk.job.id"
 JOB_ATTEMPT = "bulk.job.attempt"
 JOB_DELAY = "bulk.job.delay"
+JOB_EXPIRES = "bulk.job.expires"
 JOB_WAIT_RATIO = "bulk.job.wait_ratio"
 JOB_WAIT_NEGATIVE = "bulk.job.wait_negative"
 LOG_TRUNCATED = "bulk.log.truncated"
@@ -103,6 +105,7 @@ M_CLIENT_OPERATION_DURATION = "messaging.client.operation.duration"
 M_PROCESS_DURATION = "messaging.process.duration"
 M_SENT_MESSAGES = "messaging.client.sent.messages"
 M_CONSUMED_MESSAGES = "messaging.client.consumed.messages"
+M_CANCELLED_JOBS = "bulk.job.cancelled"
 M_QUEUE_WAIT = JOB_QUEUE_WAIT
 M_WAIT_RATIO = JOB_WAIT_RATIO
 M_INFERENCE_DURATION = "gen_ai.client.operation.duration"
@@ -132,6 +135,9 @@ M_SYSTEM_OOM_KILLS = "bulk.system.oom_kills"
 # --- closed sets ---------------------------------------------------------------------------
 # `retry` is an attempt of a job that failed and will be made again: no failure of the job.
 OUTCOMES = ("ok", "client_error", "overload", "internal_error", "retry")
+# Of jobs that no worker has begun: the broker did not take one, or it had one of this id already; or it took it, and the
+# job was called off (expired, revoked, removed ...). `error.type` says why.
+UNBEGUN = ("not_sent", "duplicate", "cancelled")
 FAILURE_DOMAINS = ("input", "model", "resource", "infra", "timeout", "code")
 
 # --- bucket boundaries ---------------------------------------------------------------------
@@ -203,8 +209,9 @@ METRICS: tuple[Metric, ...] = (
     Metric(M_HTTP_SERVER_DURATION, "histogram", "s", "Duration of HTTP server requests, by route, status and bulk.outcome.", "1,2,3", _REQUEST_SECONDS),
     Metric(M_CLIENT_OPERATION_DURATION, "histogram", "s", "Time to hand one job to the broker.", "3", _REQUEST_SECONDS),
     Metric(M_PROCESS_DURATION, "histogram", "s", "Time one job was worked on, by outcome and bulk.failure.domain.", "4,5,6", _INFERENCE_SECONDS),
-    Metric(M_SENT_MESSAGES, "counter", "{message}", "Jobs handed to the broker.", "4"),
+    Metric(M_SENT_MESSAGES, "counter", "{message}", "Jobs that were to be handed to the broker; those that it did not take have `error.type` and `bulk.outcome`: not_sent, or duplicate.", "4"),
     Metric(M_CONSUMED_MESSAGES, "counter", "{message}", "Jobs taken from the broker.", "4"),
+    Metric(M_CANCELLED_JOBS, "counter", "{job}", "Jobs that ended before a worker began them, by what called them off (`error.type`: expired, revoked, cancelled, aborted, removed, skipped, unregistered). Of one that expires while no worker looks nobody tells here: its sender's span has its `bulk.job.expires`.", "4"),
     Metric(M_QUEUE_WAIT, "histogram", "s", "Queue wait of a job: start of work - enqueue - scheduled delay. Negative waits (clock skew) are left out.", "6", _WAIT_SECONDS),
     Metric(M_INFERENCE_DURATION, "histogram", "s", "Duration of one inference.", "7", _INFERENCE_SECONDS),
     Metric(M_INFERENCE_CPU_TIME, "histogram", "s", "CPU seconds of one inference.", "8", _INFERENCE_SECONDS),
@@ -226,12 +233,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BULK_ID, "str", "", "Id of the bulk; on every span and log record of its jobs, never on a metric.", "all"),
     Attribute(BULK_ID_SOURCE, "str", "", "Where the id came from: baggage, body, path, query, header, payload, trace.", "all"),
     Attribute(BULK_SIZE, "int", "{job}", "Jobs of this bulk that the request published; those of other bulks are left out.", "3"),
-    Attribute(BULK_OUTCOME, "str", "", "ok, client_error, overload or internal_error; of a job's attempt also retry (failed, will be tried again).", "2"),
+    Attribute(BULK_OUTCOME, "str", "", "ok, client_error, overload or internal_error; of a job's attempt also retry (failed, will be tried again). On the span of a send not_sent (the broker did not take the job) or duplicate (it has one of this id), on that of a settlement cancelled: no worker had begun the job; `error.type` says why.", "2,4"),
+    Attribute(BULK_PARENT_ID, "str", "", "On the span of a send: the bulk of the job that sends, where it is another than that of the job which is sent.", "all"),
     Attribute(BULK_ENQUEUE_DURATION, "float", "s", "Sum over the request's jobs of the time to hand each to the broker.", "3"),
     Attribute(BULK_FAILURE_DOMAIN, "str", "", "input, model, resource, infra, timeout or code.", "5"),
     Attribute(JOB_ID, "str", "", "Id of the job, as its queue knows it.", "4"),
     Attribute(JOB_ATTEMPT, "int", "", "1 for the first try.", "6"),
     Attribute(JOB_DELAY, "float", "s", "Scheduled delay (ETA, countdown, retry back-off); not part of the queue wait.", "6"),
+    Attribute(JOB_EXPIRES, "float", "s", "On the span of a send: from its start to when no worker takes the job any more; absent where it waits for ever.", "4"),
     Attribute(TIME_IN_QUEUE, "float", "s", "Queue wait, raw and signed.", "6"),
     Attribute(JOB_WAIT_NEGATIVE, "bool", "", "True when the wait came out negative (clock skew).", "6"),
     Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency (wait, delay and work), 0..1; absent when the wait is negative.", "13"),

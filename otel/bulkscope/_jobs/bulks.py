@@ -45,7 +45,7 @@ class Bulk:
     ``logged`` says that an access log line of this request was recorded; ``inference_failure`` is the
     failure domain of the job's last inference, None when that went well; ``inference_model`` the
     model that is being asked right now; ``attempt`` is the job's, and
-    ``resent`` says that it has enqueued itself again.
+    ``resent`` says that it has enqueued itself again; ``named`` is the id that the job itself was called with.
     """
 
     id: str | None = None
@@ -60,6 +60,7 @@ class Bulk:
     inference_model: str | None = None
     attempt: int = 1
     resent: bool = False
+    named: str | None = None
 
     def learn(self, bulk_id: str | None, source: str) -> bool:
         """Take ``bulk_id`` unless an id from a source that goes before is known. True if taken."""

@@ -35,6 +35,9 @@ class Unsent:
     def identify(self, job_id: str) -> None:
         """Do nothing."""
 
+    def refused(self) -> None:
+        """Do nothing."""
+
     def __enter__(self) -> Unsent:
         return self
 
@@ -67,8 +70,15 @@ def _caller(here: Context, before: headers.Origin | None) -> Bulk:
 
 
 def _bulk_of(job: Job, caller: Bulk) -> Bulk:
-    """Return the bulk of ``job``; ``caller`` learns an id that the job names."""
+    """Return the bulk of ``job``; a ``caller`` that is no job learns an id that the job names."""
     bulk, own = Bulk(job_id=job.id), job.named_bulk()
+    if caller.job_id is not None:
+        # A job that sends jobs stays where it is: an id that they name is theirs, but for one that it was given itself
+        # and hands on, or that it is tried again with.
+        if own is None or own == caller.named or job.id == caller.job_id:
+            bulk.id, bulk.source = caller.id, caller.source
+        bulk.learn(own, "payload")
+        return bulk
     if caller.source == "payload":
         # That was another job's, published by the same caller: this one's own goes before it.
         bulk.learn(own, "payload")
@@ -83,8 +93,8 @@ class Send:
 
     Args: ``delay`` the scheduled delay in seconds; ``attempt`` 1 for the first; ``previous`` the headers of the
     attempt before, whose trace goes on when nothing else is current; ``share`` how many jobs the one call hands over,
-    each with a ``Send`` of its own. A job without an id yet (None) gets it by ``identify``. ``headers`` (string to
-    string) must reach the worker with the job.
+    each with a ``Send`` of its own; ``expires`` in how many seconds no worker takes it any more (None: never). A job
+    without an id yet (None) gets it by ``identify``. ``headers`` (string to string) must reach the worker with the job.
     """
 
     def __init__(
@@ -95,8 +105,9 @@ class Send:
         attempt: int = 1,
         previous: Mapping[str, Any] | None = None,
         share: int = 1,
+        expires: float | None = None,
     ) -> None:
-        self._job, self._share = job, share
+        self._job, self._share, self._refused = job, share, False
         self.headers: dict[str, str] = {}
         here, before = otel_context.get_current(), None
         if previous and not trace.get_current_span(here).get_span_context().is_valid:
@@ -113,19 +124,26 @@ class Send:
             links = [Link(parent)]
             here = trace.set_span_in_context(trace.INVALID_SPAN, here)
         self._context = here
-        self._span = self._start(bulks.bind(bulk, here), links, attempt, delay)
+        self._span = self._start(bulks.bind(bulk, here), links, attempt, delay, expires)
         try:
             self._fill(bulk, parent, delay, attempt)
         except BaseException:  # a time limit of the library, which is not ours to keep
             self._span.end()
             raise
 
-    def _start(self, context: Context, links: list[Link] | None, attempt: int, delay: float) -> Span:
+    def _start(
+        self, context: Context, links: list[Link] | None, attempt: int, delay: float, expires: float | None
+    ) -> Span:
         job = self._job
         attributes = job.labels("send")
         attributes[c.MESSAGING_OPERATION_TYPE] = "send"
         attributes[c.JOB_ATTEMPT] = attempt
         attributes[c.JOB_DELAY] = delay
+        if expires is not None:
+            attributes[c.JOB_EXPIRES] = expires
+        caller = self._caller
+        if caller.job_id is not None and caller.id not in (None, self._bulk.id) and caller.source != "trace":
+            attributes[c.BULK_PARENT_ID] = str(caller.id)
         if job.id is not None:
             attributes[c.MESSAGING_MESSAGE_ID] = job.id
         return _instruments.tracer().start_span(
@@ -140,8 +158,11 @@ class Send:
             # The trace that enqueues it is its id, and is marked as such.
             span_context = parent if parent.is_valid else self._span.get_span_context()
             if span_context.is_valid:  # not so without an SDK
-                self._caller.learn(trace.format_trace_id(span_context.trace_id), "trace")
-                bulk.learn(self._caller.id, "trace")
+                made = trace.format_trace_id(span_context.trace_id)
+                if self._caller.job_id is None:
+                    self._caller.learn(made, "trace")
+                    made = str(self._caller.id)
+                bulk.learn(made, "trace")
                 self._span.set_attributes({c.BULK_ID: str(bulk.id), c.BULK_ID_SOURCE: "trace"})
         self._context = trace.set_span_in_context(self._span, bulks.bind(bulk, self._context))
         headers.write_origin(self.headers, self._context, bulk)
@@ -150,6 +171,10 @@ class Send:
     def identify(self, job_id: str) -> None:
         """Set the id that the broker has given the job."""
         self._span.set_attributes({c.MESSAGING_MESSAGE_ID: job_id, c.JOB_ID: job_id})
+
+    def refused(self) -> None:
+        """Say that the broker has a job of this id already, and has not taken this one."""
+        self._refused = True
 
     def __enter__(self) -> Send:
         self._token = current.enter(self._context)
@@ -174,11 +199,15 @@ class Send:
     def _describe(self, labels: _instruments.AttributeValues, seconds: float, error: BaseException | None) -> None:
         """Tell the caller and the span how it went, and ``labels`` what the metrics need of it."""
         self._caller.enqueue_seconds += seconds / self._share
+        if self._refused:
+            labels[c.ERROR_TYPE], labels[c.BULK_OUTCOME] = "duplicate", "duplicate"
+            self._span.set_attributes({c.ERROR_TYPE: "duplicate", c.BULK_OUTCOME: "duplicate"})
+            return
         if error is None:
             self._caller.jobs += 1
             self._caller.size += self._bulk.id == self._caller.id
             return
-        labels[c.ERROR_TYPE] = error_type(error)
+        labels[c.ERROR_TYPE], labels[c.BULK_OUTCOME] = error_type(error), "not_sent"
         self._caller.overload = self._caller.overload or is_overload(error)
-        self._span.set_attributes({c.ERROR_TYPE: error_type(error), c.BULK_FAILURE_DOMAIN: "infra"})
+        self._span.set_attributes({**labels, c.BULK_FAILURE_DOMAIN: "infra"})
         self._span.set_status(StatusCode.ERROR)

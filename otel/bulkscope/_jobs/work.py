@@ -58,6 +58,16 @@ def working(
         work.finish(work.error, retry=work.retry)
 
 
+def received(job: Job, headers: Mapping[str, Any]) -> tuple[Bulk, Context]:
+    """Return the bulk of a job that came with these headers, and the context that it goes on in."""
+    context, carried, source = travelled.read_origin(headers)
+    # Who sends may not have the function at hand, and has then given the job another id.
+    bulk = Bulk(job_id=job.id, named=job.named_bulk(by_position=carried is None))
+    bulk.learn(carried, source)
+    bulk.learn(bulk.named, "payload")
+    return bulk, bulks.bind(bulk, context)
+
+
 class Work:
     """Doing one job, from ``start`` to ``finish``, both in the thread that does it; or ``tell`` of another process'."""
 
@@ -66,12 +76,7 @@ class Work:
         self._queue = job.queue
         self.error: BaseException | None = None
         self.retry = self.sent = False  # sent: that it began has left
-        context, carried, source = travelled.read_origin(headers)
-        self.bulk = Bulk(job_id=job.id)
-        self.bulk.learn(carried, source)
-        # Who sends may not have the function at hand, and has then given the job another id.
-        self.bulk.learn(job.named_bulk(by_position=carried is None), "payload")
-        self._parent = bulks.bind(self.bulk, context)
+        self.bulk, self._parent = received(job, headers)
         self._headers = headers
         self._delay = travelled.delay_of(headers)
         self._attempt = travelled.attempt_of(headers) or 1

@@ -98,6 +98,8 @@ def _head(report: Mapping[str, Any]) -> list[str]:
     outcomes = ", ".join(f"{n:,} {name}" for name, n in requests["outcomes"].items()) or "none"
     lines = [
         f"Recorded {moment(report['start_ns'])} to {moment(report['end_ns'])} UTC",
+        *(f"Part of bulk {bulk}" for bulk in report["part_of"]),
+        *([f"Nested bulks: {', '.join(report['nested'])}"] if report["nested"] else []),
         "Jobs: " + ", ".join(_progress(report["progress"])),
         f"1 API requests: {number(requests['count'])}" + _per_second(requests["rate_per_s"]),
         f"2 API outcomes: {outcomes}",
@@ -122,7 +124,7 @@ def _progress(progress: Mapping[str, int]) -> Iterator[str]:
     """Yield how many jobs are in which state; of the rarer states only those that there are."""
     for name, jobs in progress.items():
         if jobs or name in ("sent", "done", "failed"):
-            yield f"{jobs:,} {name}"
+            yield f"{jobs:,} {name.replace('_', ' ')}"
 
 
 def _per_second(rate: float | None) -> str:

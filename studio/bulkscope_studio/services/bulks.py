@@ -60,7 +60,8 @@ def not_found(store: Store, bulk_id: str) -> NotFound:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a store has of one bulk: its attempts and requests, and the first and last time of these, in ns.
+    """What a store has of one bulk: its attempts, requests and sends that came to nothing (``queries/report_*.sql``),
+    and the first and last time of these, in ns.
 
     ``named`` are the parameters of queries for more of it.
     """
@@ -69,6 +70,7 @@ class Own:
     named: Mapping[str, object]
     attempts: pa.Table
     requests: pa.Table
+    sends: pa.Table
     window: tuple[int, int]
 
 
@@ -80,18 +82,19 @@ def own(store: Store, bulk_id: str) -> Own:
     if known is None:
         raise not_found(store, bulk_id)
     named = {"bulk": bulk_id, **known.bounds}
-    attempts, requests = (store.query(sql.load(f"report_{name}"), named) for name in ("attempts", "requests"))
-    window = _window(attempts, requests)
+    found = [store.query(sql.load(f"report_{name}"), named) for name in ("attempts", "requests", "sends")]
+    window = _window(found)
     if window is None:
         raise not_found(store, bulk_id)
-    return Own(bulk_id, named, attempts, requests, window)
+    attempts, requests, sends = found
+    return Own(bulk_id, named, attempts, requests, sends, window)
 
 
-def _window(attempts: pa.Table, requests: pa.Table) -> tuple[int, int] | None:
+def _window(tables: Sequence[pa.Table]) -> tuple[int, int] | None:
     """Return the first and the last time of a bulk, in ns; None when nothing is known of it."""
     found = [
         pc.min_max(table[column])
-        for table in (attempts, requests)
+        for table in tables
         for column in ("enqueue_ns", "start_ns", "seen_ns", "end_ns")
         if column in table.column_names
     ]

@@ -153,6 +153,8 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
         hosts=reader.hosts(rows("hosts", bin_ns=host_bin_ns(first, last))),
         drops=None,
         lost=(),
+        repeated=0,
+        refused=0,
         **reader.names(),
     )
     return analysis.Seen(

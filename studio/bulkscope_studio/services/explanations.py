@@ -37,10 +37,16 @@ def beside(store: Store, bulk_id: str, now_ns: int | None = None) -> Beside:
     bulk = own(store, bulk_id)
     asked = time.time_ns() if now_ns is None else now_ns
     first, last = bulk.window[0] - facts.HISTORY_NS, bulk.window[1] + AFTER_NS
-    if pc.any(pc.is_null(bulk.attempts["end_ns"])).as_py():
+    if pc.any(pc.is_null(_handed_out(bulk)["end_ns"])).as_py():
         # What has not ended may wait for others, of which more was heard since than of the bulk.
         last = max(last, min(asked, bulk.window[1] + facts.HISTORY_NS))
     return Beside(bulk, asked, first, last)
+
+
+def _handed_out(bulk: Own) -> pa.Table:
+    """Return the bulk's attempts, without jobs that were called off before anybody began them: none of them waits."""
+    a = bulk.attempts
+    return a.filter(pc.or_(pc.is_valid(a["start_ns"]), pc.is_null(a["called_off"])))
 
 
 def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) -> dict[str, Any]:
@@ -51,7 +57,8 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
     bulk, window, asked = looked_at.bulk, looked_at.bulk.window, looked_at.asked_ns
     first_heard, last_heard = heard(store, asked)
     now = min(asked, max(last_heard or 0, window[1]))
-    begun = pc.and_(pc.is_valid(bulk.attempts["start_ns"]), pc.is_null(bulk.attempts["end_ns"]))
+    attempts, (sends,) = _handed_out(bulk), bulk.sends.to_pylist()
+    begun = pc.and_(pc.is_valid(attempts["start_ns"]), pc.is_null(attempts["end_ns"]))
     mute: list[dict[str, Any]] = []
     if pc.any(begun).as_py():
         gone = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": now - SILENT_NS}).to_pylist()
@@ -71,13 +78,17 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
         now=(now - window[0]) / 1e9,
         unheard=(asked - now) / 1e9,
         heard_first=((first_heard or window[0]) - window[0]) / 1e9,
-        attempts=reader.attempts(bulk.attempts, others, silent, [row["span_id"] for row in mute if row["without_end"]]),
+        attempts=reader.attempts(attempts, others, silent, [row["span_id"] for row in mute if row["without_end"]]),
         inferences=reader.inferences(rows("inferences", **bulk.named)),
         requests=reader.requests(bulk.requests),
         workers=reader.workers(rows("workers", begin=window[0])),
         hosts=reader.hosts(rows("hosts", first=window[0], bin_ns=host_bin_ns(*window))),
         drops=_drops(rows("drops", first=window[0])) if drops_known else None,
         lost=tuple(mute),
+        called_off=tuple(reason for reason in bulk.attempts["called_off"].to_pylist() if reason is not None),
+        repeated=sum(bulk.attempts["repeated"].to_pylist()),
+        not_sent=tuple(sends["reasons"] or ()),
+        refused=sends["refused"],
         **reader.names(),
     )
     return explain.to_json(explain.explain(found))

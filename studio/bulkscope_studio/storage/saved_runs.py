@@ -199,6 +199,9 @@ def load(db: Path, name: str) -> Tables:
         raise _damaged(path, error) from error
     if "decides" not in columns["attempts"]:  # kept by an older version
         parts["attempts"] = views.decided(parts["attempts"])
+    for name, kind in (("called_off", pa.string()), ("repeated", pa.int64())):
+        if name not in columns["attempts"]:  # so did it these
+            parts["attempts"] = parts["attempts"].append_column(name, pa.nulls(len(parts["attempts"]), kind))
     return Tables(**parts)
 
 

@@ -29,11 +29,15 @@ CREATE TABLE IF NOT EXISTS spans (
     events VARCHAR, links VARCHAR,                -- JSON arrays; NULL when empty
     dropped BIGINT,                               -- attributes + events + links the sender dropped; NULL when 0
     cpu_wait DOUBLE,                              -- s, threads that could have run and had no CPU
-    worker VARCHAR                                -- name of the process (workers.py); of a job's span, of who did it
+    worker VARCHAR,                               -- name of the process (workers.py); of a job's span, of who did it
+    expires DOUBLE,                               -- s from the start of a send: no worker takes the job after that
+    parent_bulk_id VARCHAR                        -- of a send: the bulk of the job that sends, where it is another
 );
 -- Stores of before it was recorded: rows are inserted by position, so new columns come last.
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS cpu_wait DOUBLE;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS worker VARCHAR;
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS expires DOUBLE;
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS parent_bulk_id VARCHAR;
 
 CREATE TABLE IF NOT EXISTS logs (
     time_ns BIGINT NOT NULL, observed_ns BIGINT, trace_id VARCHAR, span_id VARCHAR,
@@ -72,8 +76,13 @@ CREATE TABLE IF NOT EXISTS bulks (
     bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT,   -- of its spans and log records
     spans BIGINT, logs BIGINT,                          -- records that are stored
     start_ns BIGINT, end_ns BIGINT, sent BIGINT, jobs BIGINT, done BIGINT, failed BIGINT, domains VARCHAR,
-    models VARCHAR[], tokens BIGINT, wait DOUBLE        -- columns of queries/bulk_summary.sql
+    models VARCHAR[], tokens BIGINT, wait DOUBLE,       -- columns of queries/bulk_summary.sql
+    cancelled BIGINT, not_sent BIGINT, duplicate BIGINT, expires_ns BIGINT   -- when the next waiting job expires
 );
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS cancelled BIGINT;
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS not_sent BIGINT;
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS duplicate BIGINT;
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS expires_ns BIGINT;
 CREATE TABLE IF NOT EXISTS bulk_changes (
     bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT, spans BIGINT, logs BIGINT,   -- that came; below 0: that went
     noted_ns BIGINT NOT NULL

@@ -33,10 +33,14 @@ MOST_CHANGES = 10_000
 FEW = 8
 
 _CHANGES = ("bulk_id", "first_ns", "last_ns", "spans", "logs", "noted_ns")
-_SUMMARY = "start_ns, end_ns, sent, jobs, done, failed, domains, models, tokens, wait"
+_SUMMARY = (
+    "start_ns, end_ns, sent, jobs, done, failed, domains, models, tokens, wait, cancelled, not_sent, duplicate, "
+    "expires_ns"
+)
 # `reach` is bounds of time: DuckDB reads the row groups of that time alone.
-_CHANGED = """changed AS (
-    SELECT DISTINCT bulk_id FROM bulk_changes WHERE bulk_id IS NOT NULL
+_EXPIRED = "SELECT bulk_id FROM bulks WHERE expires_ns < rules.now_ns()"
+_CHANGED = f"""changed AS (
+    SELECT bulk_id FROM bulk_changes WHERE bulk_id IS NOT NULL UNION {_EXPIRED}
 )"""
 _THESE = """reach AS (
     SELECT min(first_ns) AS first_ns, max(last_ns) AS last_ns
@@ -47,7 +51,7 @@ _THESE = """reach AS (
     WHERE start_ns BETWEEN (SELECT first_ns FROM reach) AND (SELECT last_ns FROM reach)
       AND bulk_id IN (SELECT bulk_id FROM changed)
 ), begun AS (
-    SELECT bulk_id, job, failure_domain, place
+    SELECT bulk_id, job, failure_domain, place, start_ns, seen_ns, state AS attempt_state
     FROM rules.begun_attempts(
         (SELECT list(bulk_id) FROM changed), (SELECT first_ns FROM reach), (SELECT last_ns FROM reach))
 )"""
@@ -55,7 +59,7 @@ _THESE = """reach AS (
 _ALL = """these AS NOT MATERIALIZED (
     SELECT * FROM spans WHERE bulk_id IS NOT NULL
 ), begun AS (
-    SELECT bulk_id, job, failure_domain, place
+    SELECT bulk_id, job, failure_domain, place, start_ns, seen_ns, state AS attempt_state
     FROM rules.begun_attempts([], 0, 4611686018427387904, every_job := true) WHERE bulk_id IS NOT NULL
 )"""
 
@@ -125,6 +129,10 @@ def refresh(connection: duckdb.DuckDBPyConnection, limit: int = MOST_SPANS, rest
     """
     connection.execute("BEGIN")
     try:
+        # A waiting job of theirs has expired: nothing came, and yet they have changed.
+        connection.execute(
+            "INSERT INTO bulk_changes SELECT bulk_id, NULL, NULL, 0, 0, 0 FROM bulks WHERE expires_ns < rules.now_ns()"
+        )
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE resting AS "
             "WITH noted AS (SELECT bulk_id, min(first_ns) AS first_ns, max(last_ns) AS last_ns, sum(spans) AS spans,"
@@ -175,7 +183,9 @@ def _add_up(connection: duckdb.DuckDBPyConnection) -> None:
 def waits(store: Store) -> bool:
     """Whether a bulk that has come to rest waits for ``refresh``."""
     since = time.time_ns() - int(REST_S * 1e9)
-    text = "SELECT bulk_id FROM bulk_changes GROUP BY bulk_id HAVING max(noted_ns) <= $since LIMIT 1"
+    text = (
+        f"{_EXPIRED} UNION ALL SELECT bulk_id FROM bulk_changes GROUP BY bulk_id HAVING max(noted_ns) <= $since LIMIT 1"
+    )
     return len(store.query(text, {"since": since})) > 0
 
 
@@ -183,7 +193,9 @@ def waits(store: Store) -> bool:
 _COVERS = """SELECT (SELECT count(*) FROM spans) =
         coalesce((SELECT sum(spans) FROM bulks), 0) + coalesce((SELECT sum(spans) FROM bulk_changes), 0)
     AND (SELECT count(*) FROM logs) =
-        coalesce((SELECT sum(logs) FROM bulks), 0) + coalesce((SELECT sum(logs) FROM bulk_changes), 0) AS covers"""
+        coalesce((SELECT sum(logs) FROM bulks), 0) + coalesce((SELECT sum(logs) FROM bulk_changes), 0)
+    -- An older version's rows do not count what was never begun.
+    AND NOT EXISTS (FROM bulks WHERE start_ns IS NOT NULL AND cancelled IS NULL) AS covers"""
 
 
 def _covers(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -194,9 +206,11 @@ def _covers(connection: duckdb.DuckDBPyConnection) -> bool:
 def _read(store: Store) -> tuple[bool, bool]:
     """Return whether the table tells of all that is stored, and whether a bulk has changed."""
     try:
-        (row,) = store.query(f"{_COVERS}, (SELECT count(bulk_id) > 0 FROM bulk_changes) AS changed").to_pylist()
+        (row,) = store.query(
+            f"{_COVERS}, (SELECT count(bulk_id) > 0 FROM bulk_changes) OR EXISTS ({_EXPIRED}) AS changed"
+        ).to_pylist()
         return row["covers"], row["changed"]
-    except duckdb.CatalogException:  # an older version's file, opened for reading
+    except (duckdb.CatalogException, duckdb.BinderException):  # an older version's file, opened for reading
         return False, False
 
 

@@ -31,7 +31,7 @@ SPANS = _columns(
     "output_tokens:i cached_tokens:i ttft:d prefill:d decode:d cpu_time:d cpu_utilization:d cpu_exact:b "
     "cpu_pressure:d cpu_throttled:d memory_start:i memory_peak:i memory_growth:i memory_file:i memory_anon:i "
     "memory_limit:i memory_exact:b tokens_per_second:d decode_tokens_per_second:d attributes:s events:s links:s "
-    "dropped:i cpu_wait:d worker:s"
+    "dropped:i cpu_wait:d worker:s expires:d parent_bulk_id:s"
 )
 LOGS = _columns(
     "time_ns:i observed_ns:i trace_id:s span_id:s severity_number:n severity:s event_name:s body:s scope:s "
@@ -53,6 +53,7 @@ SPAN_ATTRIBUTES = {
     c.BULK_ENQUEUE_DURATION: "enqueue_duration", c.HTTP_ROUTE: "http_route", c.HTTP_REQUEST_METHOD: "http_method",
     c.HTTP_RESPONSE_STATUS_CODE: "http_status", c.MESSAGING_DESTINATION: "queue", c.TASK_NAME: "task",
     c.TIME_IN_QUEUE: "wait", c.JOB_DELAY: "delay", c.JOB_ATTEMPT: "attempt", c.JOB_WAIT_RATIO: "wait_ratio",
+    c.JOB_EXPIRES: "expires", c.BULK_PARENT_ID: "parent_bulk_id",
     c.GEN_AI_MODEL: "model", c.GEN_AI_PROVIDER: "provider", c.GEN_AI_INPUT_TOKENS: "input_tokens",
     c.GEN_AI_OUTPUT_TOKENS: "output_tokens", c.GEN_AI_CACHED_TOKENS: "cached_tokens", c.GEN_AI_TTFT: "ttft",
     c.GEN_AI_PREFILL: "prefill", c.GEN_AI_DECODE: "decode", c.CPU_TIME: "cpu_time",
@@ -65,7 +66,7 @@ SPAN_ATTRIBUTES = {
 }  # fmt: skip
 LOG_ATTRIBUTES = {c.BULK_ID: "bulk_id", c.JOB_ID: "job_id"}
 # Services number their bulks, and their own spans say so: 7 is the bulk that our headers call "7".
-IDS = frozenset((c.BULK_ID, c.JOB_ID))
+IDS = frozenset((c.BULK_ID, c.JOB_ID, c.BULK_PARENT_ID))
 
 _RANGES: dict[str, credible.Range] = {**credible.SPANS, "pid": (0, 2**32)}
 OUT_OF_RANGE = "number out of range"

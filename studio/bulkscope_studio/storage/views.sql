@@ -54,8 +54,37 @@ SELECT rowid AS row, trace_id, span_id, bulk_id, job_id, rules.credible_attempt(
        rules.told_by_parent(service_instance_id, pid) AS told
 FROM spans WHERE kind = 'CONSUMER';
 
+-- What became of a send: 'sent', 'not_sent' (the broker did not take the job) or 'duplicate' (it refused the job, as it
+-- has one of this id).
+CREATE OR REPLACE MACRO rules.send_state(status, outcome) AS
+    CASE WHEN outcome = 'duplicate' THEN 'duplicate' WHEN status = 'ERROR' THEN 'not_sent' ELSE 'sent' END;
+-- When no worker takes a job any more; NULL where it waits for ever.
+CREATE OR REPLACE MACRO rules.expires_at(start_ns, expires) AS
+    start_ns + CAST(round(expires * 1e9) AS BIGINT);
+-- Of a job that was sent N times by those who enqueue it, N - 1 are duplicates. A retry is another attempt's.
+CREATE OR REPLACE MACRO rules.is_first_send(attempt) AS coalesce(attempt, 1) <= 1;
+
 CREATE OR REPLACE VIEW rules.sent_jobs AS
-SELECT bulk_id, job_id, start_ns, queue FROM spans WHERE kind = 'PRODUCER' AND job_id IS NOT NULL;
+SELECT bulk_id, job_id, start_ns, queue, attempt, rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns FROM spans
+WHERE kind = 'PRODUCER' AND job_id IS NOT NULL AND rules.send_state(status, outcome) = 'sent';
+
+-- What says that a job ended before a worker began it.
+CREATE OR REPLACE MACRO rules.is_cancellation(kind, outcome) AS outcome = 'cancelled' AND kind NOT IN ('CONSUMER', 'SERVER');
+
+CREATE OR REPLACE VIEW rules.cancellations AS
+SELECT bulk_id, job_id, start_ns AS said_ns, coalesce(error_type, 'cancelled') AS reason FROM spans
+WHERE rules.is_cancellation(kind, outcome) AND job_id IS NOT NULL;
+
+CREATE OR REPLACE MACRO rules.now_ns() AS epoch_us(now()) * 1000;
+
+-- Why a job is cancelled, NULL where it is not. `start_ns`, `seen_ns` and `state` are of the attempt that decides it, if
+-- one began; `put_ns` is when it was last sent. What was said before that, or before it was last heard of at work, counts
+-- no more; two hosts' clocks may differ by 2 s. A job that is to be tried again may be called off, or expire, as well as
+-- one that was never begun.
+CREATE OR REPLACE MACRO rules.called_off(said_ns, reason, put_ns, expires_ns, start_ns, seen_ns, state) AS
+    CASE WHEN start_ns IS NOT NULL AND state IN ('done', 'failed') THEN NULL
+         WHEN said_ns + 2000000000 >= coalesce(put_ns, said_ns) AND said_ns > coalesce(seen_ns, 0) THEN reason
+         WHEN (start_ns IS NULL OR state = 'retried') AND expires_ns < rules.now_ns() THEN 'expired' END;
 
 -- What a job's process says when it begins, and every few seconds.
 CREATE OR REPLACE VIEW rules.heartbeats AS
@@ -97,7 +126,9 @@ WITH near AS (
 SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_place(attempt, start_ns, state) AS place FROM begun;
 
 -- All attempts, with when they were enqueued, and sent jobs that nobody has taken (start_ns is NULL), in a time as above.
--- `decides`: the attempt tells how its job stands. `put_ns`: when the sender says that it enqueued a first attempt.
+-- `decides`: the attempt tells how its job stands, but for one that was `called_off` after it, or that nobody took.
+-- `put_ns`: when the sender says that it enqueued a first attempt. `repeated`: how often the job was sent once more under
+-- the same id, in the row that decides it.
 CREATE OR REPLACE MACRO rules.attempts(of_bulks, from_ns, to_ns, every_job := false) AS TABLE
 WITH begun AS (
     SELECT * FROM rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
@@ -106,8 +137,16 @@ WITH begun AS (
     -- By row: a span's id is unique in its trace alone, and one that came again after long is stored twice.
     SELECT arg_max(row, place) AS row FROM begun GROUP BY bulk_id, job
 ), sent AS (
-    SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue FROM rules.sent_jobs
+    SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue, max(start_ns) AS last_ns,
+           arg_max(expires_ns, start_ns) AS expires_ns,
+           greatest(count(*) FILTER (rules.is_first_send(attempt)) - 1, 0) AS repeated
+    FROM rules.sent_jobs
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns
+    GROUP BY job_id
+), called AS (
+    SELECT job_id, max(said_ns) AS said_ns, arg_max(reason, said_ns) AS reason FROM rules.cancellations
+    WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks)))
+      AND said_ns BETWEEN from_ns AND to_ns + CASE WHEN every_job THEN 3600000000000 ELSE 0 END
     GROUP BY job_id
 ), taken AS (
     -- A job may be taken long after that time, but not before it was sent, give or take two hosts' clocks.
@@ -116,8 +155,13 @@ WITH begun AS (
     SELECT job_id FROM begun
 ), firsts AS (
     SELECT b.*, CASE WHEN coalesce(b.attempt, 1) = 1 THEN s.enqueue_ns END AS put_ns, s.queue AS sent_to,
-           l.row IS NOT NULL AS decides
+           l.row IS NOT NULL AS decides,
+           CASE WHEN l.row IS NOT NULL
+                THEN rules.called_off(c.said_ns, c.reason, s.last_ns, s.expires_ns, b.start_ns, b.seen_ns, b.state)
+           END AS called_off,
+           CASE WHEN l.row IS NOT NULL THEN coalesce(s.repeated, 0) ELSE 0 END AS repeated
     FROM begun b LEFT JOIN sent s ON s.job_id = b.job_id LEFT JOIN last l ON l.row = b.row
+         LEFT JOIN called c ON c.job_id = b.job_id
 )
 SELECT bulk_id, job_id, attempt, span_id, trace_id,
        -- The sender's start is the enqueue of a first attempt; a retry was enqueued later, so its wait tells.
@@ -125,12 +169,13 @@ SELECT bulk_id, job_id, attempt, span_id, trace_id,
        start_ns, end_ns, seen_ns,
        CASE WHEN end_ns IS NOT NULL THEN coalesce(wait, (start_ns - put_ns) / 1e9 - coalesce(delay, 0)) END AS wait,
        delay, state, state = 'retried' AS retried, state = 'done' AS ok, failure_domain, error_type, worker, host_name,
-       coalesce(sent_to, queue) AS queue, put_ns, instance, told, decides
+       coalesce(sent_to, queue) AS queue, put_ns, instance, told, decides, called_off, repeated
 FROM firsts
 UNION ALL
 SELECT s.bulk_id, s.job_id, NULL, NULL, NULL, s.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, s.queue, s.enqueue_ns, NULL, NULL, true
-FROM sent s ANTI JOIN taken t ON t.job_id = s.job_id;
+       NULL, s.queue, s.enqueue_ns, NULL, NULL, true,
+       rules.called_off(c.said_ns, c.reason, s.last_ns, s.expires_ns, NULL, NULL, NULL), s.repeated
+FROM sent s LEFT JOIN called c ON c.job_id = s.job_id ANTI JOIN taken t ON t.job_id = s.job_id;
 
 -- Processes that worked on jobs in one of the windows (lists of ns), what each may use, and from when to when it is known
 -- to have lived, by what it said from `said_from` to `said_to`; how near its cgroup came to its limit counts from

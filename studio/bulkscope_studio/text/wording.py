@@ -5,9 +5,10 @@ before it."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 ABSENT = "–"
 ESTIMATE = "~"
@@ -129,6 +130,35 @@ def unended(left: int, sent: int) -> str:
     if sent == 1:
         return "its only job has not ended"
     return f"{part(left, sent, 'job')} {agree(left, 'has', 'have')} not ended"
+
+
+class Unbegun(Protocol):
+    """How many jobs came to nothing before anybody began them, or once more under the id of another."""
+
+    @property
+    def cancelled(self) -> int: ...
+    @property
+    def not_sent(self) -> int: ...
+    @property
+    def duplicate(self) -> int: ...
+
+
+def unbegun(of: Unbegun, called_off: Iterable[str], not_sent: Iterable[str]) -> list[str]:
+    """Say what jobs came to nothing, and why: ``3 jobs were cancelled (2 expired, 1 revoked)``.
+
+    ``called_off`` and ``not_sent`` have a reason for each of these jobs.
+    """
+    said = []
+    for number, what, why in ((of.cancelled, "cancelled", called_off), (of.not_sent, "not sent", not_sent)):
+        if number:
+            reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(Counter(why).items()))
+            said.append(f"{count(number, 'job')} {agree(number, 'was', 'were')} {what} ({reasons})")
+    if of.duplicate:
+        said.append(
+            f"{count(of.duplicate, 'job')} {agree(of.duplicate, 'is a duplicate', 'are duplicates')}: one of the same "
+            "id had been sent, and counts"
+        )
+    return said
 
 
 def printable(text: str) -> str:

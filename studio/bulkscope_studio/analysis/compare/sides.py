@@ -25,7 +25,7 @@ Flags = NDArray[np.bool_]
 _CLOCK_NS = 1_000_000
 _ATTEMPT = (
     "bulk_id", "job_id", "span_id", "attempt", "enqueue_ns", "start_ns", "end_ns", "retried", "ok", "worker",
-    "host_name", "decides",
+    "host_name", "decides", "called_off", "repeated",
 )  # fmt: skip
 _INFERENCE = (
     "bulk_id", "job_id", "span_id", "model", "worker", "host_name", "seconds", "ok", "decode", "input_tokens",
@@ -149,7 +149,9 @@ def _jobs(attempts: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
             jobs[key] = known = row | {"inferences": [], "tried": False}
         known["put"] = min((at for at in (before, put) if at is not None), default=None)
     for job in jobs.values():
-        job["final"] = job["end_ns"] is not None and not job["retried"]
+        off = job["called_off"] is not None
+        job["final"] = off or (job["end_ns"] is not None and not job["retried"])
+        job["ok"] = job["ok"] and not off
     return jobs
 
 
@@ -232,6 +234,7 @@ def _facts(
     tables: Tables, inferences: pa.Table, ordered: list[dict[str, Any]], model: str | None, outside: int
 ) -> Setting:
     announced = sum(size or 0 for size in tables.requests["bulk_size"].to_pylist()) if model is None else 0
+    announced -= sum(job.get("repeated") or 0 for job in ordered)
     puts = [job["put"] for job in ordered if job["put"] is not None]
     ends = [job["end_ns"] for job in ordered if job["end_ns"] is not None]
     ends += [row["end_ns"] for job in ordered for row in job["inferences"] if row["end_ns"] is not None]
@@ -244,7 +247,7 @@ def _facts(
         models=tuple(sorted(set(inferences["model"].to_pylist()) - {None})),
         sent=max(announced, len(ordered)),
         ended=sum(1 for job in ordered if job["final"]),
-        failed=sum(1 for job in ordered if job["final"] and not job["ok"]),
+        failed=sum(1 for job in ordered if job["final"] and not job["ok"] and job.get("called_off") is None),
         workers=len({job["worker"] for job in ran}),
         hosts=tuple(sorted({job["host_name"] for job in ran if job["host_name"]})),
         cores=_cores(inferences),

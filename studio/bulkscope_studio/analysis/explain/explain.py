@@ -111,6 +111,7 @@ def _counts(p: Progress) -> dict[str, int]:
     return {
         "sent": p.sent, "done": p.done, "failed": p.failed, "running": len(p.working), "retrying": p.retrying,
         "waiting": len(p.waiting), "lost": len(p.lost), "without_end": len(p.missing), "unknown": p.unknown,
+        "cancelled": p.cancelled, "not_sent": p.not_sent, "duplicate": p.duplicate,
     }  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def _workers(view: View) -> dict[str, float]:
 
 def _notes(view: View) -> tuple[str, ...]:
     p, notes = view.progress, []
-    left = p.sent - p.done - p.failed
+    left = p.sent - p.ended
     open_ = wording.unended(left, p.sent)
     if p.state == "running" and view.facts.unheard > QUIET_S.value:
         notes.append(f"Partial: the records end while the bulk was running; {open_}.")
@@ -133,6 +134,9 @@ def _notes(view: View) -> tuple[str, ...]:
         notes.append(f"Partial: the bulk is still running; {open_}.")
     elif p.state == "stopped" and p.sent:
         notes.append(f"Partial: nothing more was heard of the bulk, and {open_}.")
+    notes += [
+        f"{line[0].upper()}{line[1:]}." for line in wording.unbegun(p, view.facts.called_off, view.facts.not_sent)
+    ]
     if view.facts.drops is None:
         notes.append("Whether telemetry was dropped is not recorded in this source.")
     elif view.facts.drops:

@@ -108,7 +108,10 @@ def unfit(view: View) -> Finding:
         # A request that was refused, or failed, is an answer of its own.
         answered = {"overload", "internal_error"} & set(view.facts.requests.outcome)
         what = "no job has ended yet" if p.sent else "the bulk has no jobs"
-        evidence.append(said("ended_jobs", what, bool(p.sent) or not answered, 0.0, link=view.bulk))
+        holds = (bool(p.sent) or not answered) and not p.complete
+        if p.complete:
+            what = "no job was begun, and none is left to begin"
+        evidence.append(said("ended_jobs", what, holds, 0.0, link=view.bulk))
     reasons = [item.text for item in evidence if item.holds]
     text = "The records are complete enough for a verdict."
     if reasons:
@@ -677,7 +680,9 @@ def headroom(view: View) -> Finding:
     a = view.facts.attempts
     longest = float(np.max((a.end - a.start)[a.mine & a.ended], initial=0.0))
     were = "was" if load.places <= 1 else "were"
-    if load.capacity <= 0:
+    if progress.complete and not a.mine.any():
+        text = f"No job was begun: {'; '.join(wording.unbegun(progress, view.facts.called_off, view.facts.not_sent))}."
+    elif load.capacity <= 0:
         text = "Nothing can be said about load: no job took any time."
     elif view.time.for_others > thresholds.FOR_OTHERS.value:
         text = _beside(view)

@@ -18,7 +18,14 @@ Row = Mapping[str, Any]
 
 
 def analyse(
-    bulk_id: str, jobs: pa.Table, inferences: pa.Table, requests: pa.Table, hosts: pa.Table, lost: pa.Table
+    bulk_id: str,
+    jobs: pa.Table,
+    inferences: pa.Table,
+    requests: pa.Table,
+    hosts: pa.Table,
+    lost: pa.Table,
+    sends: pa.Table,
+    related: pa.Table,
 ) -> BulkReport:
     """Compute the report; tables have the columns of ``queries/report_*.sql``."""
     gone = [row for row in lost.to_pylist() if not row["without_end"]]
@@ -27,23 +34,31 @@ def analyse(
         row | {"lost": row["span_id"] in silent, "mute": row["span_id"] in mute} for row in jobs.to_pylist()
     ]
     last = [row for row in rows if row["decides"]]
-    progress = _progress(last, requests.to_pylist())
-    complete = progress.sent > 0 and progress.done + progress.failed == progress.sent
-    starts = [row["start_ns"] for row in requests.to_pylist()] + [row["enqueue_ns"] for row in rows]
-    ends = [row["end_ns"] for row in rows] + [row["end_ns"] for row in requests.to_pylist()]
+    (sent,) = sends.to_pylist()
+    progress = _progress(last, requests.to_pylist(), sent)
+    complete = progress.complete
+    asked = [*requests.to_pylist(), sent]
+    starts = [row["start_ns"] for row in asked] + [row["enqueue_ns"] for row in rows]
+    ends = [row["end_ns"] for row in rows] + [row["end_ns"] for row in asked]
+    off = [row["called_off"] for row in last if row["called_off"] is not None]
+    unsent = sent["reasons"] or []
     model_of = dict(zip(inferences["job_id"].to_pylist(), inferences["model"].to_pylist(), strict=True))
     model_of.pop(None, None)
     models = sorted({model for model in inferences["model"].to_pylist() if model is not None})
     workers = sorted({row["worker"] for row in rows if row["worker"] is not None})
     checked = _little(rows) if complete else None
-    notes = _notes(progress, complete, checked)
+    notes = _notes(progress, complete, checked, off, unsent)
     return BulkReport(
         id=bulk_id,
         start_ns=min((at for at in starts if at is not None), default=None),
         end_ns=max((at for at in ends if at is not None), default=None),
         complete=complete,
+        part_of=tuple(row["bulk"] for row in related.to_pylist() if row["relation"] == "parent"),
+        nested=tuple(row["bulk"] for row in related.to_pylist() if row["relation"] == "nested"),
         requests=figures.requests(requests),
         progress=progress,
+        cancelled=_counts(off),
+        not_sent=_counts(unsent),
         total=Group("total", _jobs(rows, last), figures.inferences(inferences)),
         models=_groups(models, rows, last, inferences, "model", lambda row: model_of.get(row["job_id"])),
         workers=_groups(workers, rows, last, inferences, "worker", lambda row: row["worker"]),
@@ -60,22 +75,26 @@ def analyse(
     )
 
 
-def _progress(last: list[Row], requests: list[Row]) -> Progress:
+def _progress(last: list[Row], requests: list[Row], sends: Row) -> Progress:
     states: Counter[str] = Counter()
     for row in last:
-        if row["end_ns"] is not None:
+        if row["called_off"] is not None:
+            states["cancelled"] += 1
+        elif row["end_ns"] is not None:
             states["retrying" if row["retried"] else "done" if row["ok"] else "failed"] += 1
         elif row["start_ns"] is not None:
             states["lost" if row["lost"] else "unknown" if row["mute"] else "running"] += 1
         else:
             states["waiting"] += 1
     # The request knows how many it sent even when a PRODUCER span was lost.
-    announced = sum(row["bulk_size"] or 0 for row in requests)
+    repeated = sum(row["repeated"] for row in last)
+    announced = sum(row["bulk_size"] or 0 for row in requests) - repeated
     missing = max(0, announced - len(last))
     return Progress(
-        sent=max(announced, len(last)), done=states["done"], failed=states["failed"],
+        sent=max(announced, len(last)), done=states["done"], failed=states["failed"], cancelled=states["cancelled"],
         running=states["running"], retrying=states["retrying"], waiting=states["waiting"],
-        lost=states["lost"], unknown=missing + states["unknown"],
+        lost=states["lost"], unknown=missing + states["unknown"], not_sent=sends["not_sent"],
+        duplicate=repeated + sends["refused"],
     )  # fmt: skip
 
 
@@ -174,13 +193,16 @@ def _hosts(rows: list[Row]) -> tuple[Host, ...]:
     return tuple(result)
 
 
-def _notes(progress: Progress, complete: bool, checked: Little | None) -> tuple[str, ...]:
+def _notes(
+    progress: Progress, complete: bool, checked: Little | None, called_off: list[str], not_sent: list[str]
+) -> tuple[str, ...]:
     notes = []
-    if progress.sent == 0:
+    if progress.sent == 0 and not complete:
         notes.append("no job was recorded for this bulk")
     elif not complete:
-        left = progress.sent - progress.done - progress.failed
+        left = progress.sent - progress.ended
         notes.append(f"partial: {wording.unended(left, progress.sent)}")
+    notes += wording.unbegun(progress, called_off, not_sent)
     if progress.unknown:
         notes.append(f"unknown jobs: {progress.unknown:,} of which no end was recorded and that are not at work")
     if progress.lost:

@@ -26,16 +26,33 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the jobs are. ``lost`` began and went silent with their workers; of ``unknown`` nothing was seen."""
+    """Where the jobs are. ``lost`` began and went silent with their workers; of ``unknown`` nothing was seen.
+
+    ``cancelled`` ended before a worker began them. ``not_sent`` and ``duplicate`` are none of those that were ``sent``:
+    the broker did not take them, or one of the same id was sent before.
+    """
 
     sent: int
     done: int
     failed: int
+    cancelled: int
     running: int
     retrying: int
     waiting: int
     lost: int
     unknown: int
+    not_sent: int
+    duplicate: int
+
+    @property
+    def ended(self) -> int:
+        """Return how many jobs have ended, well or not, or been called off."""
+        return self.done + self.failed + self.cancelled
+
+    @property
+    def complete(self) -> bool:
+        """Every job that was sent has ended, and there was something to send."""
+        return self.sent + self.not_sent + self.duplicate > 0 and self.ended == self.sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +150,22 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class BulkReport:
-    """Everything about one bulk. ``start_ns`` and ``end_ns`` bound what was recorded of it."""
+    """Everything about one bulk. ``start_ns`` and ``end_ns`` bound what was recorded of it.
+
+    ``cancelled`` and ``not_sent`` count such jobs by reason. ``part_of`` are bulks whose jobs sent jobs of it, and
+    ``nested`` those that its jobs sent jobs of.
+    """
 
     id: str
     start_ns: int | None
     end_ns: int | None
     complete: bool
+    part_of: tuple[str, ...]
+    nested: tuple[str, ...]
     requests: Requests
     progress: Progress
+    cancelled: dict[str, int]
+    not_sent: dict[str, int]
     total: Group
     models: tuple[Group, ...]
     workers: tuple[Group, ...]

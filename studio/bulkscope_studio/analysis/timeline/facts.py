@@ -31,6 +31,7 @@ class Attempts:
 
     ``put`` is when the sender says that it put it (first attempts only), ``enqueue`` that or what the worker says.
     ``decides``: it tells how its job stands. ``silent``: begun, not ended, and not heard of for ``thresholds.QUIET_S``;
+    ``called_off``: to be tried again, or not heard of, and then cancelled.
     ``without_end`` are those of them whose process began another job since, so that the end was not recorded.
     ``ready`` is when it could be taken: enqueue plus scheduled delay. ``killed``: ended with their process, by the
     account of its parent, and of these
@@ -53,6 +54,7 @@ class Attempts:
     retried: Flags
     ok: Flags
     decides: Flags
+    called_off: Flags
     silent: Flags
     without_end: Flags
     ended: Flags
@@ -161,6 +163,8 @@ class Requests:
 class Facts:
     """All of it. ``now`` is when it was looked at, or when anything was last heard: ``unheard`` seconds earlier;
     ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them.
+    ``called_off`` and ``not_sent`` say of each job that was cancelled, or that the broker did not take, why;
+    ``repeated`` jobs were sent once more under the id of one before, ``refused`` ones the broker did not take for that.
     """
 
     id: str
@@ -179,6 +183,10 @@ class Facts:
     worker_names: tuple[str, ...]
     host_names: tuple[str, ...]
     job_ids: tuple[str, ...]
+    called_off: tuple[str, ...] = ()
+    not_sent: tuple[str, ...] = ()
+    repeated: int = 0
+    refused: int = 0
 
     def job_name(self, row: int) -> str:
         """Return the id of the job in a row of ``attempts``."""
@@ -332,6 +340,7 @@ class Reader:
             retried=flags(table["retried"]),
             ok=flags(table["ok"]),
             decides=flags(table["decides"]),
+            called_off=np.asarray(pc.is_valid(table["called_off"]).to_numpy()),
             silent=among(silent),
             without_end=among(without_end),
             ended=np.isfinite(start) & np.isfinite(end),

@@ -19,11 +19,16 @@ class Progress:
     told: these have failed.
     ``missing``: the worker went on, or later jobs were taken instead, so that their end was not recorded; ``unknown``
     were announced by the request, and nothing was seen of them. ``running``: something was heard a moment ago.
+    ``cancelled`` ended before anybody began them, or before they were tried again; ``not_sent`` and ``duplicate`` are
+    none of those that were ``sent``: the broker did not take them, or one of their id was sent before.
     """
 
     sent: int
     done: int
     failed: int
+    cancelled: int
+    not_sent: int
+    duplicate: int
     retrying: int
     last: Codes
     working: Codes
@@ -36,8 +41,13 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Every job that was sent has ended."""
-        return self.sent > 0 and self.done + self.failed == self.sent
+        """Every job that was sent has ended, and there was something to send."""
+        return self.sent + self.not_sent + self.duplicate > 0 and self.ended == self.sent
+
+    @property
+    def ended(self) -> int:
+        """Return how many jobs have ended, well or not, or been called off."""
+        return self.done + self.failed + self.cancelled
 
     @property
     def state(self) -> str:
@@ -51,12 +61,12 @@ def progress(facts: Facts) -> Progress:
     own = np.flatnonzero(a.mine)
     begun = np.isfinite(a.start)
     open_ = begun & ~a.ended & ~a.silent
-    last = own[a.decides[own]]
+    last = own[a.decides[own] & ~a.called_off[own]]
     ended = last[a.ended[last]]
     settled = ended[~a.retried[ended]]
     silent = last[begun[last] & ~a.ended[last] & a.silent[last]]
     gone = a.without_end[silent]
-    mute = own[begun[own] & ~a.ended[own] & a.silent[own]]
+    mute = own[begun[own] & ~a.ended[own] & a.silent[own] & ~a.called_off[own]]
     waiting = last[~begun[last]]
     heard = np.concatenate([a.seen[own], a.enqueue[own]])
     working = last[open_[last]]
@@ -76,10 +86,14 @@ def progress(facts: Facts) -> Progress:
         latest = float(np.max(a.enqueue[own][begun[own]], initial=-np.inf))
         overtaken = a.enqueue[waiting] < latest
     announced = int(np.nansum(facts.requests.size)) if len(facts.requests.size) else 0
+    announced, known = announced - facts.repeated, len(last) + len(facts.called_off)
     return Progress(
-        sent=max(announced, len(last)),
+        sent=max(announced, known),
         done=int(np.sum(a.ok[settled])),
         failed=int(np.sum(~a.ok[settled])),
+        cancelled=len(facts.called_off),
+        not_sent=len(facts.not_sent),
+        duplicate=facts.repeated + facts.refused,
         retrying=len(retrying),
         last=last,
         working=working,
@@ -87,6 +101,6 @@ def progress(facts: Facts) -> Progress:
         lost=silent[~gone],
         lost_attempts=np.sort(np.concatenate([died, own[a.crashed[own]]])),
         missing=np.concatenate([silent[gone], waiting[overtaken]]),
-        unknown=max(0, announced - len(last)),
+        unknown=max(0, announced - known),
         running=running,
     )

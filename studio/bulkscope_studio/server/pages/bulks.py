@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from bulkscope.conventions import UNBEGUN
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.pages import charts, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
@@ -24,7 +25,7 @@ MOST_JOBS = 3000
 # are reported after 15 s); it is read again every RESTING_S.
 RESTS_S, RESTING_S = 30.0, 60.0
 # What is known of the jobs of a bulk of which there are only log records.
-NOTHING: Row = {"sent": None, "jobs": None, "done": None, "failed": None, "domains": None}
+NOTHING: Row = {"sent": None, "jobs": None, "done": None, "failed": None, "domains": None} | dict.fromkeys(UNBEGUN, 0)
 # In a worker's lane, above: one thin line a job while it waits, in the order of their starts, so that the queue
 # is seen to drain. Below: a solid bar while it works, the inference as a line inside. A failed job differs by
 # colour and by a dashed dark border.
@@ -64,7 +65,8 @@ def register(data: Data) -> None:
             with box:
                 columns = {
                     "bulk": "bulk", "started": "started", "models": "models", "progress": "progress", "done": "done",
-                    "failed": "failed", "duration": "duration", "wait": "mean queue wait", "tokens": "output tokens",
+                    "failed": "failed", "unbegun": "never begun",
+                    "duration": "duration", "wait": "mean queue wait", "tokens": "output tokens",
                 }  # fmt: skip
                 table = layout.table(columns, [], "bulk", "done failed duration wait tokens")
 
@@ -92,13 +94,15 @@ def register(data: Data) -> None:
 
 
 def _bulk_row(row: Row) -> dict[str, Any]:
-    sent, done, failed = row["sent"], row["done"], row["failed"]
+    sent, done, failed, cancelled = row["sent"], row["done"], row["failed"], row["cancelled"]
+    others = [f"{row[name]:,} {name.replace('_', ' ')}" for name in UNBEGUN if row[name]]
     return {
         "bulk": row["bulk_id"], "bulk_href": fmt.link("bulk", row["bulk_id"]), "started": fmt.local(row["start_ns"]),
         "started_tip": fmt.utc(row["start_ns"]), "models": row["models"] or wording.ABSENT,
-        "progress": f"{done + failed:,} of {sent:,}" if sent else wording.ABSENT,
+        "progress": f"{done + failed + cancelled:,} of {sent:,}" if sent else wording.ABSENT,
         "progress_bar": [100 * done / sent, 100 * failed / sent] if sent else [0, 0],
-        "done": wording.number(done), "failed": wording.number(failed), "duration": wording.seconds(row["duration"]),
+        "done": wording.number(done), "failed": wording.number(failed),
+        "unbegun": ", ".join(others) or wording.ABSENT, "duration": wording.seconds(row["duration"]),
         "wait": wording.seconds(row["wait"]), "tokens": wording.number(row["tokens"]),
     }  # fmt: skip
 
@@ -256,6 +260,7 @@ def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
     """Return the thirteen numbers as rows of a table; estimates are marked."""
     asked, work = found.requests, found.total
     failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name != "ok")
+    never = [f"{t[name]:,} {name.replace('_', ' ')}" for name in UNBEGUN if t[name]]
     enqueueing = f"enqueueing {wording.seconds(asked.enqueue_s)} for {wording.count(t['sent'], 'job')}"
     cpu = wording.unless_exact(wording.seconds(work.cpu_s), work.cpu_exact_share)
     used = None if work.cpu_utilization is None else work.cpu_utilization.mean
@@ -263,7 +268,7 @@ def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
         ("API requests", wording.number(asked.count)),
         ("API failures", ", ".join(failures)),
         ("API latency", f"{_p50_p95(asked.latency_s)}; {enqueueing}"),
-        ("jobs", f"{wording.number(t['sent'])} sent, {wording.number(t['done'])} done"),
+        ("jobs", ", ".join([f"{wording.number(t['sent'])} sent, {wording.number(t['done'])} done", *never])),
         ("failed jobs", wording.number(t["failed"]) + (f" ({t['domains']})" if t["domains"] else "")),
         ("queue wait", ", ".join(f"{name} {wording.seconds(t[f'wait_{name}'])}" for name in ("mean", "p50", "p95"))),
         ("inference time", _p50_p95(work.duration_s)),

@@ -1,17 +1,40 @@
 -- Tables of a WITH clause: `summary` has one row for each bulk of the spans in `these`; `begun` has their attempts, of
 -- rules.begun_attempts.
 decided AS (
-    SELECT bulk_id, rules.place_state(max(place)) AS state, arg_max(coalesce(failure_domain, 'unknown'), place) AS domain
+    SELECT bulk_id, job, rules.place_state(max(place)) AS state, arg_max(coalesce(failure_domain, 'unknown'), place) AS domain,
+           arg_max(start_ns, place) AS start_ns, arg_max(seen_ns, place) AS seen_ns, arg_max(attempt_state, place) AS attempt_state
     FROM begun GROUP BY bulk_id, job
+), sends AS (
+    SELECT bulk_id, rules.job_key(job_id, span_id) AS job, job_id IS NOT NULL AS named,
+           rules.send_state(status, outcome) AS state, start_ns, attempt, rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
+    FROM these WHERE kind = 'PRODUCER'
+), put AS (
+    SELECT bulk_id, job, max(start_ns) AS last_ns, arg_max(expires_ns, start_ns) AS expires_ns,
+           greatest(count(*) FILTER (rules.is_first_send(attempt)) - 1, 0) AS repeated
+    FROM sends WHERE state = 'sent' AND named GROUP BY bulk_id, job
+), called AS (
+    SELECT bulk_id, job_id AS job, max(start_ns) AS said_ns FROM these
+    WHERE rules.is_cancellation(kind, outcome) AND job_id IS NOT NULL GROUP BY bulk_id, job_id
+), known AS (
+    SELECT coalesce(p.bulk_id, d.bulk_id) AS bulk_id, coalesce(p.job, d.job) AS job, d.state, d.domain, p.repeated,
+           rules.called_off(c.said_ns, 'cancelled', p.last_ns, p.expires_ns, d.start_ns, d.seen_ns, d.attempt_state) IS NOT NULL
+               AS cancelled,
+           CASE WHEN d.start_ns IS NULL OR d.state = 3 THEN p.expires_ns END AS expires_ns
+    FROM put p FULL JOIN decided d ON p.bulk_id IS NOT DISTINCT FROM d.bulk_id AND p.job = d.job
+         LEFT JOIN called c ON c.bulk_id IS NOT DISTINCT FROM coalesce(p.bulk_id, d.bulk_id) AND c.job = coalesce(p.job, d.job)
 ), counted AS (
-    SELECT bulk_id, count(*) FILTER (state = 2) AS done, count(*) FILTER (state = 1) AS failed FROM decided GROUP BY bulk_id
+    SELECT bulk_id, count(*) AS jobs, count(*) FILTER (state = 2) AS done, count(*) FILTER (state = 1) AS failed,
+           count(*) FILTER (cancelled) AS cancelled, coalesce(sum(repeated), 0)::BIGINT AS repeated,
+           min(expires_ns) FILTER (NOT cancelled) AS expires_ns
+    FROM known GROUP BY bulk_id
+), unsent AS (
+    SELECT s.bulk_id, count(DISTINCT s.job) FILTER (s.state = 'not_sent' AND k.job IS NULL) AS not_sent,
+           count(*) FILTER (s.state = 'duplicate') AS refused
+    FROM sends s LEFT JOIN known k ON k.bulk_id IS NOT DISTINCT FROM s.bulk_id AND k.job = s.job
+    WHERE s.state <> 'sent' GROUP BY s.bulk_id
 ), blamed AS (
     SELECT bulk_id, string_agg(domain || ' ' || n, ', ' ORDER BY domain) AS domains
     FROM (SELECT bulk_id, domain, count(*) AS n FROM decided WHERE state = 1 GROUP BY ALL)
-    GROUP BY bulk_id
-), known AS (
-    SELECT bulk_id, count(DISTINCT job) AS jobs
-    FROM (SELECT bulk_id, job_id AS job FROM these WHERE kind = 'PRODUCER' UNION ALL SELECT bulk_id, job FROM begun)
     GROUP BY bulk_id
 ), seen AS (
     SELECT bulk_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
@@ -23,8 +46,9 @@ decided AS (
            round(avg(rules.credible_wait(wait)) FILTER (kind = 'CONSUMER' AND wait >= 0), 9) AS wait
     FROM these GROUP BY bulk_id
 ), summary AS (
-    SELECT bulk_id, start_ns, end_ns, greatest(coalesce(announced, 0), coalesce(jobs, 0)) AS sent,
+    SELECT bulk_id, start_ns, end_ns, greatest(coalesce(announced, 0) - coalesce(repeated, 0), coalesce(jobs, 0)) AS sent,
            coalesce(jobs, 0) AS jobs, coalesce(done, 0) AS done, coalesce(failed, 0) AS failed, domains,
-           coalesce(models, []) AS models, tokens, wait
-    FROM seen LEFT JOIN known USING (bulk_id) LEFT JOIN counted USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
+           coalesce(models, []) AS models, tokens, wait, coalesce(cancelled, 0) AS cancelled,
+           coalesce(not_sent, 0) AS not_sent, coalesce(refused, 0) + coalesce(repeated, 0) AS duplicate, c.expires_ns
+    FROM seen LEFT JOIN counted c USING (bulk_id) LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
 )

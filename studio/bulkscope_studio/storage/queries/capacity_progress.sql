@@ -1,3 +1,3 @@
 -- How many jobs of a bulk were sent, and how many have ended for good; no row without spans. Reads `listed` of
 -- summaries.py.
-SELECT sent, done + failed AS ended FROM listed WHERE bulk_id = $bulk
+SELECT sent, done + failed + cancelled AS ended FROM listed WHERE bulk_id = $bulk
