@@ -27,6 +27,7 @@ LONGEST_MS = 24 * 3600 * 1000
 HOUR_MS = 3600 * 1000  # jobs that are longer have heartbeats to tell that they went on
 
 _BULK, _MODEL, _HOST = f"attributes.{c.BULK_ID}", f"attributes.{c.GEN_AI_MODEL}", f"resource.attributes.{c.HOST_NAME}"
+_PARENT = f"attributes.{c.BULK_PARENT_ID}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +104,16 @@ class Loader:
         self._add_own_events()
         if _BULK in self._traces:
             columns = self._known(documents.SPAN, self._traces)
-            del columns["bulk_id"]  # is known
+            nested = _PARENT in self._traces
+            if not nested:
+                del columns["bulk_id"]  # is known
             found = esql.query(self._client, "bulk_extent", {"bulk": self._bulk}, pattern=TRACES, unit=1)
             pages = esql.pages_in_time(
                 self._client, "bulk_spans", {"bulk": self._bulk}, _BY_START, _times(found), 1,
+                [] if nested else [(_PARENT, "STRING")],
                 columns=", ".join(columns.values()),
             )  # fmt: skip
-            self._add_spans(pages, columns, self._bulk)
+            self._add_spans(pages, columns, None if nested else self._bulk)
         hosts = self._column("SELECT host_name FROM spans UNION SELECT host_name FROM logs")
         self._hosts = set(hosts) - {None}
         self._add_kills()

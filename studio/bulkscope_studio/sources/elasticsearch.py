@@ -32,7 +32,8 @@ from bulkscope_studio.storage.store import Store
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
 _BULKS = {
     f"attributes.{c.JOB_ID}": "STRING", f"attributes.{c.BULK_OUTCOME}": "STRING", f"attributes.{c.JOB_ATTEMPT}": "LONG",
-    f"attributes.{c.BULK_FAILURE_DOMAIN}": "STRING", f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
+    f"attributes.{c.BULK_FAILURE_DOMAIN}": "STRING", f"attributes.{c.JOB_EXPIRES}": "DOUBLE",
+    f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
 }  # fmt: skip
 
 
@@ -186,7 +187,7 @@ def _listed(row: dict[str, Any]) -> Answer:
     end_ns = max(row["end_ns"] or start_ns, start_ns)  # a duration beyond 64 bits makes none
     return {
         "id": row["bulk"], "start_ns": start_ns, "end_ns": end_ns, "jobs": row["jobs"], "done": row["done"],
-        "failed": row["failed"], "models": sorted(model for model in models if model is not None),
+        "failed": row["failed"], **{name: row[name] for name in c.UNBEGUN}, "models": sorted(model for model in models if model is not None),
         "duration_s": (end_ns - start_ns) / 1e9,
     }  # fmt: skip
 

@@ -58,18 +58,22 @@ FROM spans WHERE kind = 'CONSUMER';
 -- has one of this id).
 CREATE OR REPLACE MACRO rules.send_state(status, outcome) AS
     CASE WHEN outcome = 'duplicate' THEN 'duplicate' WHEN status = 'ERROR' THEN 'not_sent' ELSE 'sent' END;
--- When no worker takes a job any more; NULL where it waits for ever.
+-- When no worker takes a job any more, by one send; NULL where it waits for ever. Of several sends the last such time
+-- counts, and none where one of them has none.
 CREATE OR REPLACE MACRO rules.expires_at(start_ns, expires) AS
     start_ns + CAST(round(expires * 1e9) AS BIGINT);
+CREATE OR REPLACE MACRO rules.last_expiry(expires_ns) AS
+    nullif(max(coalesce(expires_ns, 9223372036854775807)), 9223372036854775807);
 -- Of a job that was sent N times by those who enqueue it, N - 1 are duplicates. A retry is another attempt's.
 CREATE OR REPLACE MACRO rules.is_first_send(attempt) AS coalesce(attempt, 1) <= 1;
 
 CREATE OR REPLACE VIEW rules.sent_jobs AS
-SELECT bulk_id, job_id, start_ns, queue, attempt, rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns FROM spans
-WHERE kind = 'PRODUCER' AND job_id IS NOT NULL AND rules.send_state(status, outcome) = 'sent';
+SELECT bulk_id, job_id, start_ns, queue, attempt,
+       rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
+FROM spans WHERE kind = 'PRODUCER' AND job_id IS NOT NULL AND rules.send_state(status, outcome) = 'sent';
 
 -- What says that a job ended before a worker began it.
-CREATE OR REPLACE MACRO rules.is_cancellation(kind, outcome) AS outcome = 'cancelled' AND kind NOT IN ('CONSUMER', 'SERVER');
+CREATE OR REPLACE MACRO rules.is_cancellation(kind, outcome) AS kind = 'CLIENT' AND outcome = 'cancelled';
 
 CREATE OR REPLACE VIEW rules.cancellations AS
 SELECT bulk_id, job_id, start_ns AS said_ns, coalesce(error_type, 'cancelled') AS reason FROM spans
@@ -138,7 +142,7 @@ WITH begun AS (
     SELECT arg_max(row, place) AS row FROM begun GROUP BY bulk_id, job
 ), sent AS (
     SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue, max(start_ns) AS last_ns,
-           arg_max(expires_ns, start_ns) AS expires_ns,
+           rules.last_expiry(expires_ns) AS expires_ns,
            greatest(count(*) FILTER (rules.is_first_send(attempt)) - 1, 0) AS repeated
     FROM rules.sent_jobs
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns

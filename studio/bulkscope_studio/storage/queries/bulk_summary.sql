@@ -1,15 +1,17 @@
 -- Tables of a WITH clause: `summary` has one row for each bulk of the spans in `these`; `begun` has their attempts, of
 -- rules.begun_attempts.
 decided AS (
-    SELECT bulk_id, job, rules.place_state(max(place)) AS state, arg_max(coalesce(failure_domain, 'unknown'), place) AS domain,
-           arg_max(start_ns, place) AS start_ns, arg_max(seen_ns, place) AS seen_ns, arg_max(attempt_state, place) AS attempt_state
+    SELECT bulk_id, job, rules.place_state(max(place)) AS state,
+           arg_max(coalesce(failure_domain, 'unknown'), place) AS domain, arg_max(start_ns, place) AS start_ns,
+           arg_max(seen_ns, place) AS seen_ns, arg_max(attempt_state, place) AS attempt_state
     FROM begun GROUP BY bulk_id, job
 ), sends AS (
     SELECT bulk_id, rules.job_key(job_id, span_id) AS job, job_id IS NOT NULL AS named,
-           rules.send_state(status, outcome) AS state, start_ns, attempt, rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
+           rules.send_state(status, outcome) AS state, start_ns, attempt,
+           rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
     FROM these WHERE kind = 'PRODUCER'
 ), put AS (
-    SELECT bulk_id, job, max(start_ns) AS last_ns, arg_max(expires_ns, start_ns) AS expires_ns,
+    SELECT bulk_id, job, max(start_ns) AS last_ns, rules.last_expiry(expires_ns) AS expires_ns,
            greatest(count(*) FILTER (rules.is_first_send(attempt)) - 1, 0) AS repeated
     FROM sends WHERE state = 'sent' AND named GROUP BY bulk_id, job
 ), called AS (
@@ -17,11 +19,13 @@ decided AS (
     WHERE rules.is_cancellation(kind, outcome) AND job_id IS NOT NULL GROUP BY bulk_id, job_id
 ), known AS (
     SELECT coalesce(p.bulk_id, d.bulk_id) AS bulk_id, coalesce(p.job, d.job) AS job, d.state, d.domain, p.repeated,
-           rules.called_off(c.said_ns, 'cancelled', p.last_ns, p.expires_ns, d.start_ns, d.seen_ns, d.attempt_state) IS NOT NULL
-               AS cancelled,
+           rules.called_off(
+               c.said_ns, 'cancelled', p.last_ns, p.expires_ns, d.start_ns, d.seen_ns, d.attempt_state
+           ) IS NOT NULL AS cancelled,
            CASE WHEN d.start_ns IS NULL OR d.state = 3 THEN p.expires_ns END AS expires_ns
     FROM put p FULL JOIN decided d ON p.bulk_id IS NOT DISTINCT FROM d.bulk_id AND p.job = d.job
-         LEFT JOIN called c ON c.bulk_id IS NOT DISTINCT FROM coalesce(p.bulk_id, d.bulk_id) AND c.job = coalesce(p.job, d.job)
+         LEFT JOIN called c
+         ON c.bulk_id IS NOT DISTINCT FROM coalesce(p.bulk_id, d.bulk_id) AND c.job = coalesce(p.job, d.job)
 ), counted AS (
     SELECT bulk_id, count(*) AS jobs, count(*) FILTER (state = 2) AS done, count(*) FILTER (state = 1) AS failed,
            count(*) FILTER (cancelled) AS cancelled, coalesce(sum(repeated), 0)::BIGINT AS repeated,
