@@ -64,11 +64,13 @@ CREATE OR REPLACE MACRO rules.expires_at(start_ns, expires) AS
     start_ns + CAST(round(expires * 1e9) AS BIGINT);
 CREATE OR REPLACE MACRO rules.last_expiry(expires_ns) AS
     nullif(max(coalesce(expires_ns, 9223372036854775807)), 9223372036854775807);
--- Of a job that was sent N times by those who enqueue it, N - 1 are duplicates. A retry is another attempt's.
-CREATE OR REPLACE MACRO rules.is_first_send(attempt) AS coalesce(attempt, 1) <= 1;
+-- How often those who enqueue a job have sent it beyond the first time. A retry is another attempt's; a span that is
+-- stored twice is one.
+CREATE OR REPLACE MACRO rules.repeated(attempt, trace_id, span_id) AS
+    greatest(count(DISTINCT trace_id || span_id) FILTER (coalesce(attempt, 1) <= 1) - 1, 0);
 
 CREATE OR REPLACE VIEW rules.sent_jobs AS
-SELECT bulk_id, job_id, start_ns, queue, attempt,
+SELECT trace_id, span_id, bulk_id, job_id, start_ns, queue, attempt,
        rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
 FROM spans WHERE kind = 'PRODUCER' AND job_id IS NOT NULL AND rules.send_state(status, outcome) = 'sent';
 
@@ -143,7 +145,7 @@ WITH begun AS (
 ), sent AS (
     SELECT job_id, min(bulk_id) AS bulk_id, min(start_ns) AS enqueue_ns, min(queue) AS queue, max(start_ns) AS last_ns,
            rules.last_expiry(expires_ns) AS expires_ns,
-           greatest(count(*) FILTER (rules.is_first_send(attempt)) - 1, 0) AS repeated
+           rules.repeated(attempt, trace_id, span_id) AS repeated
     FROM rules.sent_jobs
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns
     GROUP BY job_id

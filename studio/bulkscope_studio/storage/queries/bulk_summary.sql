@@ -7,12 +7,12 @@ decided AS (
     FROM begun GROUP BY bulk_id, job
 ), sends AS (
     SELECT bulk_id, rules.job_key(job_id, span_id) AS job, job_id IS NOT NULL AS named,
-           rules.send_state(status, outcome) AS state, start_ns, attempt,
+           rules.send_state(status, outcome) AS state, start_ns, attempt, trace_id, span_id,
            rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
     FROM these WHERE kind = 'PRODUCER'
 ), put AS (
     SELECT bulk_id, job, max(start_ns) AS last_ns, rules.last_expiry(expires_ns) AS expires_ns,
-           greatest(count(*) FILTER (rules.is_first_send(attempt)) - 1, 0) AS repeated
+           rules.repeated(attempt, trace_id, span_id) AS repeated
     FROM sends WHERE state = 'sent' AND named GROUP BY bulk_id, job
 ), called AS (
     SELECT bulk_id, job_id AS job, max(start_ns) AS said_ns FROM these
@@ -33,7 +33,7 @@ decided AS (
     FROM known GROUP BY bulk_id
 ), unsent AS (
     SELECT s.bulk_id, count(DISTINCT s.job) FILTER (s.state = 'not_sent' AND k.job IS NULL) AS not_sent,
-           count(*) FILTER (s.state = 'duplicate') AS refused
+           count(DISTINCT s.trace_id || s.span_id) FILTER (s.state = 'duplicate') AS refused
     FROM sends s LEFT JOIN known k ON k.bulk_id IS NOT DISTINCT FROM s.bulk_id AND k.job = s.job
     WHERE s.state <> 'sent' GROUP BY s.bulk_id
 ), blamed AS (
