@@ -1,9 +1,9 @@
-"""``python publish.py NAME_app``: publish that application's jobs from a process of its own."""
+"""``python publish.py NAME [FUNCTION]``: publish an application's jobs, or what else, from a process of its own."""
 
 import asyncio
 import importlib
 import sys
 
-made = importlib.import_module(sys.argv[1]).publish()
+made = getattr(importlib.import_module(sys.argv[1]), *sys.argv[2:3] or ["publish"])()
 if made is not None:
     asyncio.run(made)
