@@ -40,6 +40,7 @@ class RqInstrumentor(Instrumentor):
         from rq.job import Job
         from rq.queue import Queue
 
+        self.wrap(Queue, "enqueue_job", _hand_over)
         self.wrap(Queue, "_enqueue_job", _enqueue)
         self.wrap(Queue, "schedule_job", _schedule)
         self.wrap(Queue, "setup_dependencies", _defer)
@@ -51,6 +52,19 @@ class RqInstrumentor(Instrumentor):
         self.wrap(Job, "cancel", _calling_off("cancelled"))
         self.wrap(Job, "delete", _calling_off("removed"))
         self.wrap(getattr(worker, "BaseWorker", worker.Worker), "work", _work)
+
+
+def _hand_over(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
+    """Tell of a job that Redis did not take before RQ came to put it into its queue: it names the queue first."""
+    job = args[0] if args else kwargs["job"]
+    before = vars(job).get(FIELD)
+    try:
+        return wrapped(*args, **kwargs)
+    except Exception as error:
+        if queue._is_async and vars(job).get(FIELD) is before:
+            with sending(lambda: _send(queue, job)) as sent:
+                sent.failed = error
+        raise
 
 
 def _enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:

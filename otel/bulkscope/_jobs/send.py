@@ -31,6 +31,7 @@ class Unsent:
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
+        self.failed: BaseException | None = None
 
     def identify(self, job_id: str) -> None:
         """Do nothing."""
@@ -109,6 +110,7 @@ class Send:
     ) -> None:
         self._job, self._share, self._refused = job, share, False
         self.headers: dict[str, str] = {}
+        self.failed: BaseException | None = None  # of a send that failed before it came here
         here, before = otel_context.get_current(), None
         if previous and not trace.get_current_span(here).get_span_context().is_valid:
             before = headers.read_origin(previous, here)
@@ -182,7 +184,7 @@ class Send:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._finish(error)
+        self._finish(error or self.failed)
 
     @guarded
     def _finish(self, error: BaseException | None) -> None:

@@ -187,7 +187,8 @@ def _listed(row: dict[str, Any]) -> Answer:
     end_ns = max(row["end_ns"] or start_ns, start_ns)  # a duration beyond 64 bits makes none
     return {
         "id": row["bulk"], "start_ns": start_ns, "end_ns": end_ns, "jobs": row["jobs"], "done": row["done"],
-        "failed": row["failed"], **{name: row[name] for name in c.UNBEGUN}, "models": sorted(model for model in models if model is not None),
+        "failed": row["failed"], **{name: row[name] for name in c.UNBEGUN},
+        "models": sorted(model for model in models if model is not None),
         "duration_s": (end_ns - start_ns) / 1e9,
     }  # fmt: skip
 

@@ -13,10 +13,9 @@ ok = app.task(name="ok")(unbegun.ok)
 
 
 def publish():
-    ids = {"b-expired": [], "b-revoked": []}
-    for bulk, options in (("b-expired", {"expires": 0.1}), ("b-revoked", {"countdown": 8})):
+    for bulk in ("b-expired", "b-revoked"):
         ok.delay(bulk_id=bulk)
-        ids[bulk] = [ok.apply_async(kwargs={"bulk_id": bulk}, **options).id for _ in range(2)]
+    expired = [ok.apply_async(kwargs={"bulk_id": "b-expired"}, expires=0.1).id for _ in range(2)]
     app.send_task("no.such", kwargs={"bulk_id": "b-unregistered"})
     for _ in range(2):
         ok.apply_async(kwargs={"bulk_id": "b-same"}, task_id="same")
@@ -31,11 +30,14 @@ def publish():
         "b-same": {"sent": 1, "done": 1, "duplicate": 1},
         "b-down": {"not_sent": 1},
     }
-    unbegun.write(wanted, ids)
+    unbegun.write(wanted, {"b-expired": expired})
 
 
 def call_off():
-    app.control.revoke(unbegun.ids()["b-revoked"])
+    """Called when the worker is there: one that is not does not hear of it."""
+    revoked = [ok.apply_async(kwargs={"bulk_id": "b-revoked"}, countdown=10).id for _ in range(2)]
+    app.control.revoke(revoked)
+    unbegun.write(unbegun.wanted(), unbegun.ids() | {"b-revoked": revoked})
 
 
 def ask():

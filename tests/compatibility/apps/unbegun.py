@@ -27,6 +27,10 @@ def write(wanted, ids=None):
     Path("ids.json").write_text(json.dumps(ids or {}))
 
 
+def wanted():
+    return json.loads(Path("wanted.json").read_text())
+
+
 def ids():
     return json.loads(Path("ids.json").read_text())
 
