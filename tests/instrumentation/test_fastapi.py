@@ -413,7 +413,8 @@ async def test_background_tasks_come_after_the_answer(telemetry: Any, instrument
 
     await request(app, "POST", "/")
     background, server = telemetry.spans()
-    assert sent and background.name == "later"
+    assert sent
+    assert background.name == "later"
     assert background.parent.span_id == server.context.span_id
     assert server.end_time < background.start_time
     assert server.attributes[conventions.BULK_ID] == "from-a-task"

@@ -11,7 +11,7 @@ from bulkscope_studio.analysis.replay import recorded
 from bulkscope_studio.analysis.statistics import simulation
 from bulkscope_studio.analysis.timeline.facts import Facts, Floats, firsts
 from bulkscope_studio.analysis.timeline.measures import Load
-from bulkscope_studio.analysis.timeline.timeline import Timeline
+from bulkscope_studio.analysis.timeline.timeline import Timeline, there_at_once
 from bulkscope_studio.text import wording
 
 
@@ -178,7 +178,7 @@ def makespan(facts: Facts, timeline: Timeline, load: Load) -> Makespan | None:
     if not own.any():
         return None
     work = a.end[own] - a.start[own]
-    places = max(1, min(load.places, int(own.sum())))
+    places = max(min(load.places, int(own.sum())), there_at_once(a.worker[own], a.start[own], a.end[own]))
     last_start = float(a.start[own].max())
     final = float(a.end[own].max())
     open_places = places * (final - last_start) - timeline.mine.between(last_start, final)
