@@ -167,7 +167,7 @@ class _Sides:
     def bulk(self, name: str) -> sides.Tables | None:
         with self._source.loaded(name) as (store, more):
             self.repeated[name] = more.repeated
-            return sides.tables(store, name)
+            return sides.tables(store, name, alone=True)
 
     def run(self, name: str) -> None:
         return None
