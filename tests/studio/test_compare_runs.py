@@ -1,8 +1,8 @@
 """Comparisons of runs: what one run a side can tell, several can, and what disturbs both. RAM of workers with a past.
 
 ``recorded/demo.parquet`` is a kept run of the demo: one model seven times, then the other three times, the same 26
-prompts on the same two workers, on a machine of two cores that other programs kept busy (load 3 to 16). What is generated here
-follows a law of its own in each test.
+prompts on the same two workers, on a machine of two cores that other programs kept busy (load 3 to 16).
+What is generated here follows a law of its own in each test.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _alike(rows: Rows, logarithm: Logarithm) -> list[float]:
     if rows.paired:
         columns = rows.a.shape[1]
         both = np.concatenate([rows.a, rows.b], axis=1)
-        began = sum(_ranks(drawn.began) for drawn in rows.drawn)  # whichever side is called A
+        began = _ranks(rows.drawn[0].began) + _ranks(rows.drawn[1].began)  # whichever side is called A
         return [_factor(both, began, lambda s: logarithm(s[:, columns:]) - logarithm(s[:, :columns]))]
     return [_factor(side, drawn.began, logarithm) for side, drawn in zip((rows.a, rows.b), rows.drawn, strict=True)]
 
