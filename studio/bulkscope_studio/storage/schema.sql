@@ -74,6 +74,10 @@ CREATE TABLE IF NOT EXISTS bulks (
     start_ns BIGINT, end_ns BIGINT, sent BIGINT, jobs BIGINT, done BIGINT, failed BIGINT, domains VARCHAR,
     models VARCHAR[], tokens BIGINT, wait DOUBLE        -- columns of queries/bulk_summary.sql
 );
+-- By which rules (`summaries.RULES`) the rows of `bulks` were made; one row.
+CREATE TABLE IF NOT EXISTS bulk_rules (
+    mark VARCHAR NOT NULL
+);
 CREATE TABLE IF NOT EXISTS bulk_changes (
     bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT, spans BIGINT, logs BIGINT,   -- that came; below 0: that went
     noted_ns BIGINT NOT NULL
