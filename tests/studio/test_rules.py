@@ -280,7 +280,8 @@ def test_windows_far_apart_are_read_as_one() -> None:
         found = views.together([store.query(sql.load("capacity_attempts"), given) for given in near]).to_pylist()
         answer = capacities.system_capacity(store, Question(["early", "late"]))
     assert [(row["job_id"], row["attempt"], row["decides"]) for row in found] == [
-        ("a", 1, True), ("again", 1, False), ("long", 1, True), ("goes on", 1, True), ("b", 1, True), ("again", 2, True),
+        ("a", 1, True), ("again", 1, False), ("long", 1, True), ("goes on", 1, True), ("b", 1, True),
+        ("again", 2, True),
     ]  # fmt: skip
     assert [row["seen_ns"] for row in found if row["job_id"] == "goes on"] == [ns(day + 2)]
     assert answer["pools"]

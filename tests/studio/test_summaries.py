@@ -49,7 +49,8 @@ SELECT s.bulk_id AS id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
             UNION ALL SELECT bulk_id, job_id FROM spans WHERE kind = 'PRODUCER') j WHERE j.bulk_id = s.bulk_id) AS jobs,
        (SELECT count(*) FROM jobs j WHERE j.bulk_id = s.bulk_id AND good) AS done,
        (SELECT count(*) FROM jobs j WHERE j.bulk_id = s.bulk_id AND ended AND NOT again AND NOT good) AS failed,
-       coalesce(list_sort(list(DISTINCT model) FILTER (model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT'))), []) AS models
+       coalesce(list_sort(list(DISTINCT model) FILTER (kind IN ('INTERNAL', 'CLIENT') AND model IS NOT NULL)), [])
+           AS models
 FROM spans s WHERE s.bulk_id IS NOT NULL GROUP BY s.bulk_id ORDER BY min(start_ns) DESC, s.bulk_id
 """
 

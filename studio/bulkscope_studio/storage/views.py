@@ -54,7 +54,7 @@ def decided(attempts: pa.Table) -> pa.Table:
 
 
 def together(parts: Sequence[pa.Table]) -> pa.Table:
-    """Return attempts that were read in several times, earliest first, as if in one: each once, and one decides a job."""
+    """Return attempts that were read in several times, earliest first, as if in one: each once, one decides."""
     if len(parts) == 1:
         return parts[0]
     rows = pa.concat_tables(parts, promote_options="permissive")
