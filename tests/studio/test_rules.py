@@ -260,7 +260,7 @@ def test_what_names_a_model_and_is_no_inference_counts_as_none_in_any_answer(tmp
         total = reports.bulk_report(store, "bulk")
     assert (shown["models"], shown["tokens"], listed["models"]) == ("m", 7, ["m"])
     assert [each["name"] for each in total["models"]] == ["m"]
-    assert total["total"]["tokens"]["output"]["total"] == 7
+    assert total["total"]["inferences"]["output_tokens"] == 7
 
 
 def test_windows_far_apart_are_read_as_one() -> None:
