@@ -1,5 +1,8 @@
 """Tests for which one thing is set up, a module's servers or a folder's, run in one process of pytest-xdist.
 
+So do those that open a browser and those that start containers, whose networks come and go: at each, Chromium drops
+every request that it has under way (``net::ERR_NETWORK_CHANGED``, in four of a run's tests).
+
 Its own groups are of no effect from pytest 9.2 on, which no longer reads the ids that xdist 3.8 marks them in. So each
 process writes down the groups of what it has collected, and the scheduler of them all reads that.
 """
@@ -17,10 +20,14 @@ import pytest
 
 # The folder of the processes' files; they inherit it from who starts them.
 FOLDER = "BULKSCOPE_TEST_GROUPS"
+# Markers of tests that are never side by side.
+APART = ("browser", "containers")
 
 
 def of(item: pytest.Item) -> str:
     """Return the name of a test's group; its own id where it shares nothing."""
+    if any(item.get_closest_marker(marker) for marker in APART):
+        return "-".join(APART)
     fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     for definitions in fixtures.values():
         if definitions[-1].scope == "package":

@@ -25,7 +25,9 @@ STUDIO = {
     **dict.fromkeys(("rendering", "analysis", "elastic", "storage", "text"), NONE),
 }
 ANALYSIS = {
-    **{one: {"timeline", "statistics", "thresholds", "plain"} for one in ("report", "explain", "capacity", "compare")},
+    **{one: {"timeline", "statistics", "thresholds", "plain"} for one in ("report", "capacity", "compare")},
+    "explain": {"replay", "timeline", "statistics", "thresholds", "plain"},
+    "replay": {"timeline", "statistics", "thresholds"},
     "timeline": {"statistics", "thresholds"},
     "thresholds": {"statistics"},
     **dict.fromkeys(("statistics", "plain"), NONE),

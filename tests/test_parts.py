@@ -35,6 +35,9 @@ def test_slow_alone(): pass
 @pytest.mark.browser
 def test_browser(): demand("browser")
 
+@pytest.mark.containers
+def test_containers(): pass
+
 def test_forgotten(): demand("browser")
 
 @pytest.fixture(scope="module", params=["a", "b"])
@@ -76,7 +79,7 @@ def test_all_is_everything_once_with_the_default_first_and_what_measures_itself_
     found = [ran(pytest_in(tmp_path, *arguments)) for _, arguments in everything]
     assert found == [
         sorted(["test_plain", "test_forgotten", *SERVERS]), ["test_alone"],
-        ["test_browser", "test_slow"], ["test_slow_alone"],
+        ["test_browser", "test_containers", "test_slow"], ["test_slow_alone"],
     ]  # fmt: skip
     assert sorted(name for each in found for name in each) == ran(pytest_in(tmp_path))
 
@@ -113,10 +116,22 @@ def test_without_a_running_test_nothing_is_demanded(monkeypatch: pytest.MonkeyPa
     demand("browser")
 
 
+def processes(lines: list[str]) -> dict[str, str]:
+    """The process in which each test of a run ran."""
+    said = [line.split() for line in lines if line.startswith("[gw")]
+    return {words[-1].partition("::")[2]: words[0] for words in said}
+
+
+def test_a_browser_is_never_open_beside_networks_of_containers(tmp_path: Path) -> None:
+    lines = pytest_in(tmp_path, "-n", "2", "--dist", "loadgroup", "-v", "-k", "test_browser or test_containers")
+    process = processes(lines)
+    assert sorted(process) == ["test_browser", "test_containers"]
+    assert process["test_browser"] == process["test_containers"]
+
+
 def test_what_is_set_up_once_for_several_tests_is_set_up_in_one_process(tmp_path: Path) -> None:
     lines = pytest_in(tmp_path, "-n", "2", "--dist", "loadgroup", "-v", "-s", "-k", "server or plain")
-    said = [line.split() for line in lines if line.startswith("[gw")]
-    process = {words[-1].partition("::")[2]: words[0] for words in said}
+    process = processes(lines)
     assert sorted(process) == sorted(["test_plain", *SERVERS])
     assert process["test_of_a_server[a]"] == process["test_of_a_server_again[a]"]
     assert process["test_of_a_server[b]"] == process["test_of_a_server_again[b]"]

@@ -34,6 +34,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 SCOPE_KEY = "bulkscope.request"
 
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
+# Messages that carry a body, or the rest of one; without `more_body` nothing follows.
+_LAST = frozenset(("http.response.body", "http.response.zerocopysend", "http.response.pathsend"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _QUERY_KEYS = tuple(quote(key).encode() for key in bulks.KEYS)
 _ID_HEADERS = tuple(name.encode() for name in bulks.header_names(bulks.KEYS))
@@ -99,8 +101,8 @@ class ServerRequest:
     """A request being served; ``prefix`` is the path of the mounts passed so far, as a template."""
 
     __slots__ = (
-        "bulk", "context", "extra", "method", "path", "prefix", "route", "scheme", "settings", "span",
-        "started", "status", "token",
+        "answered_ns", "bulk", "context", "extra", "known", "method", "path", "prefix", "route", "scheme", "seconds",
+        "settings", "span", "started", "status", "token",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, prefix: str, settings: Settings) -> None:
@@ -110,6 +112,9 @@ class ServerRequest:
         self.prefix = prefix
         self.route: str | None = None
         self.status: int | None = None
+        self.answered_ns: int | None = None  # when the last byte of the answer was handed over, since the epoch
+        self.seconds: float | None = None  # from the start to that byte
+        self.known: dict[str, Any] | None = None  # how it ended, once it has been counted
         self.extra: dict[str, Any] = {}
         method = scope["method"]
         self.method: str = method if method in _METHODS else "_OTHER"
@@ -173,10 +178,11 @@ class ServerRequest:
         return dict(http_util.get_custom_header_attributes(values, wanted, self.settings.sanitized, name))
 
     def watch(self, send: Send) -> Send:
-        """Return ``send`` with the response's status noted on the way."""
+        """Return ``send`` with the response's status, and the moment of its last byte, noted on the way."""
 
         def watched(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
+            kind = message["type"]
+            if kind == "http.response.start":
                 try:
                     self.status = message["status"]
                     if self.settings.response_headers:
@@ -187,9 +193,25 @@ class ServerRequest:
                         )
                 except Exception:
                     report("http response start")
+            elif kind in _LAST and not message.get("more_body", False):
+                return self._last(send, message)
             return send(message)
 
         return watched
+
+    async def _last(self, send: Send, message: Message) -> None:
+        """Send the last of the answer: here its time ends, whatever the application does afterwards."""
+        await send(message)
+        if self.answered_ns is None:
+            self.answered_ns = time.time_ns()
+            self.seconds = time.perf_counter() - self.started
+            # Of a failure the exception is still to come, which says more than the status: frameworks send the answer
+            # and let it pass on.
+            if self.status is not None and self.status < 500:
+                try:
+                    self._count(None)
+                except Exception:
+                    report("the last byte of an http response")
 
     def learn(self, bulk_id: str | None, source: str) -> None:
         """Take an id found on the way; into baggage too, which other instrumentations inject from.
@@ -201,18 +223,23 @@ class ServerRequest:
             current.enter(bulks.bind(self.bulk))
 
     def end(self, error: BaseException | None) -> None:
-        """End the span, count the request. ``error`` is what the application raised, if it did."""
+        """End the span. ``error`` is what the application raised, if it did.
+
+        The span ends with the last byte of the answer, but leaves only now: background tasks run in between, and the
+        jobs that they send, and the bulk's id that these have, are the request's.
+        """
         try:
             self._finish(error)
         except Exception:
             report("the end of an http request")
         try:
-            self.span.end()
+            self.span.end(self.answered_ns)
         except Exception:
             report("the end of an http span")
         current.leave(self.token)
 
-    def _finish(self, error: BaseException | None) -> None:
+    def _count(self, error: BaseException | None) -> dict[str, Any]:
+        """Record how long the answer took and how it ended; return what of that the span has as well."""
         outcome, error_type = _outcome(self.status, error, self.bulk.overload)
         known: dict[str, Any] = {conventions.BULK_OUTCOME: outcome}
         if self.status is not None:
@@ -221,17 +248,22 @@ class ServerRequest:
             known[conventions.HTTP_ROUTE] = self.route
         if error_type is not None:
             known[conventions.ERROR_TYPE] = error_type
-        if self.span.is_recording():
-            self._describe(known, error, error_type)
         _instruments.record(
             conventions.M_HTTP_SERVER_DURATION,
-            time.perf_counter() - self.started,
+            time.perf_counter() - self.started if self.seconds is None else self.seconds,
             known | {conventions.HTTP_REQUEST_METHOD: self.method, conventions.URL_SCHEME: self.scheme},
         )
+        self.known = known
+        return known
+
+    def _finish(self, error: BaseException | None) -> None:
+        known = self.known or self._count(error)
+        if self.span.is_recording():
+            self._describe(known, error)
         if self.settings.access_events and not self.bulk.logged:
             self._log()
 
-    def _describe(self, known: dict[str, Any], error: BaseException | None, error_type: str | None) -> None:
+    def _describe(self, known: dict[str, Any], error: BaseException | None) -> None:
         if self.route is not None:
             self.span.update_name(f"{'HTTP' if self.method == '_OTHER' else self.method} {self.route}")
         bulk = self.bulk
@@ -247,15 +279,14 @@ class ServerRequest:
         pipeline.set_attributes(self.span, attributes)
         if self.extra:
             self.span.set_attributes(self.extra)
-        if error_type is None:
-            return
-        self.span.set_status(StatusCode.ERROR)
+        if conventions.ERROR_TYPE in known:
+            self.span.set_status(StatusCode.ERROR)
         if error is not None:
-            # Without the message: it may quote the request's body.
+            # What a background task raised too, although the answer was well. Without the message: it may quote the
+            # request's body.
+            kind = _type_name(error)
             frames = "".join(traceback.format_tb(error.__traceback__))
-            self.span.add_event(
-                "exception", {"exception.type": error_type, "exception.stacktrace": frames + error_type}
-            )
+            self.span.add_event("exception", {"exception.type": kind, "exception.stacktrace": frames + kind})
 
     def _log(self) -> None:
         attributes: dict[str, Any] = {conventions.HTTP_REQUEST_METHOD: self.method}
@@ -284,10 +315,7 @@ def _outcome(status: int | None, error: BaseException | None, overload: bool) ->
     """Return ``bulk.outcome`` and ``error.type`` (None where the server is not at fault)."""
     error_type = None
     if error is not None:
-        kind = type(error)
-        error_type = kind.__qualname__
-        if kind.__module__ != "builtins":
-            error_type = f"{kind.__module__}.{error_type}"
+        error_type = _type_name(error)
     elif status is None:
         error_type = "incomplete_response"
     elif status >= 500:
@@ -297,6 +325,11 @@ def _outcome(status: int | None, error: BaseException | None, overload: bool) ->
     if status in (429, 503) or overload:
         return "overload", error_type
     return ("client_error" if error_type is None else "internal_error"), error_type
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _id_in_query(query: bytes) -> str | None:

@@ -1,7 +1,8 @@
 """FastAPI: one SERVER span and one duration measurement for each HTTP request, and the bulk's id.
 
-Both end when the application has returned, so that a streamed response and background tasks are part
-of them. WebSockets and lifespan events pass through untouched.
+Both end with the last byte of the answer, so that a streamed response is part of them and background tasks are not:
+these are the span's children still, and what they send is the request's. WebSockets and lifespan events pass through
+untouched.
 
 Contrib's environment variables hold: ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` (or
 ``OTEL_PYTHON_EXCLUDED_URLS``), ``OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST`` and

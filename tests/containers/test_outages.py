@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,8 +67,10 @@ def test_restarted_and_upgraded_under_load(stack: Stack, load: Load) -> None:
     before = {name: names[name]["Image"] for name in (*BACKENDS, "kibana", "valkey", "node-exporter")}
     tags = {name: images.pinned()[name] for name in before}
     try:
-        for tag in tags.values():  # another image under the same name, as a newer build of one is
-            engine.docker("build", "--tag", tag, "--label", "upgraded=yes", "-", text=f"FROM {tag}\n")
+        # Another image under the same name, as a newer build of one is; also after a run that was ended just here.
+        label = f"upgraded={time.time_ns()}"
+        for tag in tags.values():
+            engine.docker("build", "--tag", tag, "--label", label, "-", text=f"FROM {tag}\n")
         said = stack.run("up", "--demo", name="upgrade")
     finally:
         for name, tag in tags.items():

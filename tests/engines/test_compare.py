@@ -27,6 +27,11 @@ def test_every_number_is_the_same(
     theirs = json.loads(capsys.readouterr().out)
     assert (ours["a"]["sent"], ours["a"]["failed"]) == (JOBS, 0)
     assert ours["a"]["output_tokens_mean"] > 0
+    # What the workers ran before belongs to other bulks, which are not read from there.
+    past = [next(row for row in found["rows"] if row["name"] == "memory") for found in (ours, theirs)]
+    assert past[1]["effect"] is None
+    for found, row in zip((ours, theirs), past, strict=True):
+        found["rows"].remove(row)
     # Elasticsearch keeps starts in milliseconds, and these are times of day in nanoseconds.
     homes.compare(ours, theirs, ("start_ns", "end_ns"))
 

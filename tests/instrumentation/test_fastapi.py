@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -392,23 +393,58 @@ async def test_size_and_enqueue_time_of_what_the_request_published(telemetry: An
 # --- the life of a request ----------------------------------------------------------------------
 
 
-async def test_background_tasks_are_part_of_the_request(telemetry: Any, instrumented: None) -> None:
+async def test_background_tasks_come_after_the_answer(telemetry: Any, instrumented: None) -> None:
     app = FastAPI()
+    sent: list[int] = []
 
     def later() -> None:
-        assert telemetry.spans() == []
+        # What runs here began after the last byte: 50 ms of it would show in what ended only with it.
+        time.sleep(0.05)
         with trace.get_tracer("app").start_as_current_span("later"):
             pass
+        bulk = bulks.current()
+        assert bulk is not None
+        bulk.learn("from-a-task", "payload")
+        sent.append(1)
 
-    @app.get("/")
+    @app.post("/")
     async def endpoint(tasks: BackgroundTasks) -> None:
         tasks.add_task(later)
 
-    await request(app, "GET", "/")
+    await request(app, "POST", "/")
     background, server = telemetry.spans()
+    assert sent
     assert background.name == "later"
     assert background.parent.span_id == server.context.span_id
-    assert server.end_time >= background.end_time
+    assert server.end_time < background.start_time
+    assert server.attributes[conventions.BULK_ID] == "from-a-task"
+    (point,) = telemetry.metrics()[conventions.M_HTTP_SERVER_DURATION]
+    assert point.sum <= (background.start_time - server.start_time) / 1e9 - 0.05
+    assert (server.end_time - server.start_time) / 1e9 == pytest.approx(point.sum, abs=0.01)
+
+
+async def test_a_background_task_that_fails_leaves_the_answer_well(telemetry: Any, instrumented: None) -> None:
+    app = FastAPI()
+
+    def later() -> None:
+        raise LookupError("a secret prompt")
+
+    @app.post("/")
+    async def endpoint(tasks: BackgroundTasks) -> None:
+        tasks.add_task(later)
+
+    with pytest.raises(LookupError):
+        await request(app, "POST", "/")
+    [server] = telemetry.spans()
+    assert server.attributes[conventions.BULK_OUTCOME] == "ok"
+    assert conventions.ERROR_TYPE not in server.attributes
+    assert server.status.status_code is StatusCode.UNSET
+    [event] = server.events
+    assert event.attributes["exception.type"] == "LookupError"
+    assert "exception.message" not in event.attributes
+    (point,) = telemetry.metrics()[conventions.M_HTTP_SERVER_DURATION]
+    assert point.count == 1
+    assert point.attributes[conventions.BULK_OUTCOME] == "ok"
 
 
 async def test_a_stream_is_part_of_the_request(telemetry: Any, instrumented: None) -> None:

@@ -15,7 +15,7 @@ from tests.rows import BEGIN_NS, MIB, SECOND
 ATTEMPTS = {
     "bulk_id": pa.string(), "job_id": pa.string(), "span_id": pa.string(), "attempt": pa.int32(),
     "enqueue_ns": pa.int64(), "start_ns": pa.int64(), "end_ns": pa.int64(), "retried": pa.bool_(), "ok": pa.bool_(),
-    "worker": pa.string(), "host_name": pa.string(),
+    "worker": pa.string(), "host_name": pa.string(), "called_off": pa.string(), "repeated": pa.int64(),
 }  # fmt: skip
 INFERENCES = {
     "bulk_id": pa.string(), "job_id": pa.string(), "span_id": pa.string(), "model": pa.string(),
@@ -23,7 +23,8 @@ INFERENCES = {
     "decode": pa.float64(), "input_tokens": pa.int64(), "output_tokens": pa.int64(), "cached_tokens": pa.int64(),
     "cpu_time": pa.float64(), "cpu_utilization": pa.float64(), "cpu_exact": pa.bool_(), "cpu_pressure": pa.float64(),
     "cpu_throttled": pa.float64(), "memory_peak": pa.int64(), "memory_exact": pa.bool_(), "start_ns": pa.int64(),
-    "end_ns": pa.int64(), "cpus": pa.float64(),
+    "end_ns": pa.int64(), "cpus": pa.float64(), "cpu_wait": pa.float64(), "process": pa.string(),
+    "ran_before": pa.int64(), "ran_other": pa.bool_(),
 }  # fmt: skip
 REQUESTS = {"bulk_id": pa.string(), "start_ns": pa.int64(), "end_ns": pa.int64(), "bulk_size": pa.int64()}
 
@@ -66,7 +67,10 @@ def bulk(
     at_ns: int = BEGIN_NS,
     workers: int = 2,
 ) -> Tables:
-    """Make one bulk. Bulks with equal ``prompts`` send the same prompts, whose lengths are log-normal with ``skew``."""
+    """Make one bulk, on fresh workers that have cores.
+
+    Bulks with equal ``prompts`` send the same prompts, whose lengths are log-normal with ``skew``.
+    """
     asked = np.random.default_rng([11, prompts])
     own = np.random.default_rng([13, seed])
     lengths = np.maximum(1, np.exp(asked.normal(np.log(120), skew, jobs))).astype(int)
@@ -105,7 +109,8 @@ def bulk(
                 "output_tokens": int(answers[i]) if good else None, "cpu_time": seconds * 1.8,
                 "cpu_utilization": 0.9, "cpu_exact": True, "cpu_pressure": 0.1, "cpu_throttled": 0.0,
                 "memory_peak": int(peaks[i]), "memory_exact": True, "start_ns": start + 1_000_000, "end_ns": end,
-                "cpus": 2.0,
+                "cpus": 2.0, "cpu_wait": 0.0, "process": f"{name}-w{worker}", "ran_before": i // workers,
+                "ran_other": False,
             }
         )  # fmt: skip
     requests = [{"bulk_id": name, "start_ns": at_ns, "end_ns": at_ns + jobs * 500_000, "bulk_size": jobs}]

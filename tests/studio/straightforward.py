@@ -119,7 +119,7 @@ def attributes(span: Any, row: dict[str, Any], values: Values) -> dict[str, Any]
         if pair.key == c.PROCESS_PID and span.kind == KINDS.index("CONSUMER"):
             place = JOB_PID
         kind = pair.value.WhichOneof("value")
-        if pair.key in (c.BULK_ID, c.JOB_ID) and kind == "int_value":
+        if pair.key in (c.BULK_ID, c.JOB_ID, c.BULK_PARENT_ID) and kind == "int_value":
             row[SPAN_PLACES[pair.key].column] = str(pair.value.int_value)
             continue
         if place is not None and kind in TAKES[place.kind]:

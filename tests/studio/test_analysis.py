@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bulkscope_studio.analysis import analyse, to_json
 from bulkscope_studio.analysis.statistics import queueing, stats
@@ -89,7 +92,7 @@ def test_equal_jobs_put_at_once_meet_the_closed_forms(count: int, workers: int) 
     assert total["wait_s"]["mean"] == pytest.approx(service * (rounds - 1) / 2)
     assert total["makespan_s"] == pytest.approx(service * rounds)
     assert total["expected"] == {
-        "jobs": count, "workers": workers, "service": service,
+        "jobs": count, "places": workers, "service": service,
         "mean_wait": pytest.approx(total["wait_s"]["mean"]),
         "wait_ratio": pytest.approx(total["wait_s"]["mean"] / total["total_s"]["mean"]),
         "makespan": pytest.approx(total["makespan_s"]),
@@ -104,6 +107,49 @@ def test_fewer_jobs_than_workers_do_not_wait() -> None:
     expected = queueing.put_at_once(2, 4, 3.0)
     assert expected is not None
     assert (expected.mean_wait, expected.wait_ratio, expected.makespan) == (0, 0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("slots", "worker", "wait", "makespan", "ratio"),
+    [
+        (3, lambda n: "w0", 0.5, 2.0, 1 / 3),  # one process, three jobs at once: arq, asyncio, threads
+        (1, lambda n: f"w{n}", 2.5, 6.0, 5 / 7),  # a fork for each job, one after the other
+        (2, lambda n: f"w{n % 2}-{n // 2}", 1.0, 3.0, 1 / 2),  # two of these
+    ],
+)
+def test_slots_that_were_there_are_not_processes(
+    slots: int, worker: Callable[[int], str], wait: float, makespan: float, ratio: float
+) -> None:
+    # Six jobs of a second; a fork begins 5 ms after the one before it has ended.
+    jobs = [
+        job(f"j{n}", 0, n // slots + 0.005 * (n // slots), n // slots + 1 + 0.005 * (n // slots), worker=worker(n))
+        for n in range(6)
+    ]
+    found = report(jobs)["total"]["jobs"]
+    assert found["places"] == slots
+    assert found["expected"] == {
+        "jobs": 6, "places": slots, "service": pytest.approx(1.0), "mean_wait": pytest.approx(wait),
+        "wait_ratio": pytest.approx(ratio), "makespan": pytest.approx(makespan),
+    }  # fmt: skip
+    assert found["expected"]["makespan"] <= found["makespan_s"]
+
+
+def test_slots_that_were_free_count_too() -> None:
+    # Two workers for all of the time, never busy at once; one alone could have done it as well.
+    jobs = [job(f"j{n}", 3 * n, 3 * n, 3 * n + 1, worker=f"w{n % 2}") for n in range(6)]
+    assert report(jobs)["total"]["jobs"]["places"] == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5000), st.integers(0, 3000)), min_size=1, max_size=30))
+def test_a_floor_is_never_above_what_was_measured(attempts: list[tuple[int, int, int]]) -> None:
+    jobs = [
+        job(f"j{n}", 0, start / 1000, (start + length) / 1000, worker=f"w{who}")
+        for n, (who, start, length) in enumerate(attempts)
+    ]
+    for group in (found := report(jobs))["workers"] + [found["total"]]:
+        numbers = group["jobs"]
+        assert numbers["expected"]["makespan"] <= numbers["makespan_s"] + 1e-9
+        assert numbers["places"] <= numbers["attempts"]
 
 
 def test_expectation_needs_jobs_workers_and_a_service_time() -> None:

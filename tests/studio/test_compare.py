@@ -133,7 +133,12 @@ def test_chance_is_not_taken_for_a_difference_and_a_difference_not_for_chance(pa
     slower = [sides_of(LAW, LAW.times(1.5), draw, paired) for draw in range(DRAWS)]
     assert all(row(found, "time").verdict == "slower" for found in slower)
     assert all(row(found, "rate").verdict == "less" for found in slower)
-    assert all(found.answer.startswith(("Take A (m): it is faster", "It depends: A (m) is faster")) for found in slower)
+    assert all(
+        found.answer.startswith(
+            ("In these two runs A (m) was faster", "It depends: in these two runs A (m) was faster")
+        )
+        for found in slower
+    )
 
 
 @pytest.mark.slow
@@ -168,8 +173,8 @@ def test_memory_and_failures_speak_for_a_side() -> None:
     found = sides_of(Law(failures=0.5), dataclasses.replace(LAW, memory=2 * LAW.memory), 3, True, jobs=60)
     assert row(found, "failures").verdict == "less"
     assert row(found, "memory").verdict == "more"
-    assert found.answer.startswith("It depends: A (m) needs less RAM")
-    assert "B (n) has fewer failed jobs (0 % against " in found.answer
+    assert found.answer.startswith("It depends: in these two runs A (m) needed less RAM")
+    assert "B (n) had fewer failed jobs (0 % against " in found.answer
 
 
 def numbers(found: Comparison) -> list[dict[str, Any]]:
@@ -366,7 +371,9 @@ def test_other_conditions_are_cautioned() -> None:
     one = bulk(LAW, 20, 1, name="a")
     other = edited(edited(bulk(LAW, 20, 2, name="b", workers=4), "attempts", elsewhere), "inferences", squeezed)
     found = compare(side("a", one), side("b", other))
-    assert set(codes(found)) == {"hosts", "cores", "workers", "cpu_pressure", "throttled"}
+    assert set(codes(found)) == {"hosts", "cores", "workers", "throttled"}
+    unmeasured = [edited(each, "inferences", lambda _, row: row | {"cpu_wait": None}) for each in (one, other)]
+    assert "cpu_pressure" in codes(compare(side("a", unmeasured[0]), side("b", unmeasured[1])))
     at_once = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b")))
     assert codes(at_once) == ["same_time"]
     later = compare(side("a", one), side("b", bulk(LAW, 20, 2, name="b", at_ns=BEGIN_NS + 3600 * SECOND)))
@@ -408,7 +415,8 @@ def test_the_json_keeps_its_keys() -> None:
     assert list(found["pairing"]) == ["paired", "pairs", "tokens", "rank_correlation", "reason"]
     assert list(found["a"]) == [
         "label", "bulks", "models", "sent", "ended", "failed", "workers", "hosts", "cores", "pressure", "throttled",
-        "cpu_exact", "memory_exact", "memory_peak_bytes", "start_ns", "end_ns", "makespan_s", "outside",
+        "lacked", "own_cores", "drift", "cpu_exact", "memory_exact",
+        "memory_peak_bytes", "start_ns", "end_ns", "makespan_s", "outside",
         "input_tokens_mean", "output_tokens_mean",
     ]  # fmt: skip
 
@@ -465,10 +473,10 @@ def test_file_and_running_studio_say_the_same(db: Path, capsys: pytest.CaptureFi
 def test_text_and_markdown_begin_with_the_answer(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run("sample-001", "sample-002", db=db, capsys=capsys)
     assert code == 0
-    assert out.startswith("Take A (smollm2-135m-q4_1): it is faster (the other takes 1.")
+    assert out.startswith("In these two runs A (smollm2-135m-q4_1) was faster (the other took 1.")
     assert "detectable from" in out
     _, out, _ = run("sample-001", "sample-002", "--format", "md", db=db, capsys=capsys)
-    assert out.startswith("# Comparison\n\n**Take A (smollm2-135m-q4_1): it is faster")
+    assert out.startswith("# Comparison\n\n**In these two runs A (smollm2-135m-q4_1) was faster")
     assert "| peak RAM | " in out
 
 
@@ -494,7 +502,7 @@ async def test_the_route_tells_unknown_from_wrong(db: Path) -> None:
     store.close()
     assert (unknown.status_code, wrong.status_code, good.status_code) == (404, 400, 200)
     assert "sample-001" in unknown.json()["nearest"]
-    assert good.json()["answer"].startswith("Take A")
+    assert good.json()["answer"].startswith("In these two runs A")
 
 
 def test_a_side_is_read_the_same_from_a_store_and_from_planted_tables(db: Path) -> None:

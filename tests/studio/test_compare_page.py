@@ -41,7 +41,7 @@ def test_two_bulks_are_chosen_and_answered(page: Page, web: str) -> None:
     page.get_by_label("B", exact=True).fill("sample-002")
     page.get_by_role("button", name="compare").click()
     expect(page.get_by_text("Number by number")).to_be_visible()
-    expect(page.get_by_text("Take A (smollm2-135m-q4_1)")).to_be_visible()
+    expect(page.get_by_text("In these two runs A (smollm2-135m-q4_1)")).to_be_visible()
     row = page.locator("tr", has_text="inference time per job at equal tokens")
     expect(row.get_by_text("slower")).to_be_visible()
     expect(page.get_by_text("The quality of the answers is not judged.")).to_be_visible()

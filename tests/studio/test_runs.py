@@ -147,7 +147,7 @@ def test_the_command_over_a_file_and_over_a_running_studio(db: Path, capsys: pyt
         assert code == 0
         assert [row["name"] for row in json.loads(out)] == ["week.1"]
         assert compare.command(["week.1", "sample-001", "--db", str(db)]) == 0
-        assert "Take B" in capsys.readouterr().out
+        assert "In these two runs B " in capsys.readouterr().out
         shown, dropped = go("show", "week.1"), go("drop", "week.1")
         assert shown[1].startswith("week.1: 12 jobs of sample-002; smollm2-135m-q8_0; ran ")
         assert dropped == (0, "Dropped week.1.\n", "")

@@ -248,19 +248,6 @@ def test_the_list_learns_that_a_job_has_expired_without_a_record(records: Record
     everywhere(store, sent=1, cancelled=1)
 
 
-def test_rows_of_an_older_version_are_summed_up_anew(records: Records, stored: Stores) -> None:
-    records.sent("a")
-    records.cancelled("a")
-    store = stored(records)
-    with store.connection() as connection:
-        summaries.ensure(connection)
-        summaries.refresh(connection)
-        connection.execute("UPDATE bulks SET cancelled = NULL, not_sent = NULL, duplicate = NULL")
-        everywhere(store, sent=1, cancelled=1)
-        summaries.ensure(connection)
-        assert store.query("SELECT count(*) AS n FROM bulks").to_pylist() == [{"n": 0}]
-
-
 def test_bulks_name_those_that_they_are_part_of(records: Records, stored: Stores) -> None:
     records.sent("a")
     records.done("a")

@@ -127,11 +127,20 @@ MAJOR_FAULTS = Threshold(
 ROOM = Threshold(
     "room", 0.85, "share", "Utilisation up to which more load fits: above it queue waits grow steeply (1/(1-u))."
 )
+SLOW_WORKER = Threshold("slow_worker", 1.5, "1", "Time of a worker's jobs over the median worker's, at equal tokens.")
+SLOW_WORKER_SURE = Threshold(
+    "slow_worker_sure", 4.0, "1",
+    "Standard errors by which it is slower: with jobs of uneven length one of eight workers seems slow by chance.",
+)  # fmt: skip
+COLD_SURE = Threshold(
+    "cold_start_sure", 3.0, "1", "Standard errors by which workers' first jobs take longer than their others."
+)
 STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the third quartile (Tukey 1977, far out).")
 
 ALL = (
     LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
     IDLE_SHARE, HAND_OUT_S, IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED,
     FOR_OTHERS, ALIKE_ROWS, BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY,
-    CPU_PRESSURE, CPU_WAIT, CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, STRAGGLER,
+    CPU_PRESSURE, CPU_WAIT, CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, SLOW_WORKER,
+    SLOW_WORKER_SURE, COLD_SURE, STRAGGLER,
 )  # fmt: skip

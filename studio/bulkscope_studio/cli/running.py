@@ -29,6 +29,7 @@ def run(
 ) -> int:
     """Print what ``ask`` has from the source as ``options.format`` says; 0, or 2 when there is no answer."""
     try:
+        told(options)
         with resolve.open(options, warn) as source:
             try:
                 found = ask(source)
@@ -38,6 +39,22 @@ def run(
         return failed(command, error)
     printed(options, found, text, markdown)
     return 0
+
+
+def told(options: argparse.Namespace) -> None:
+    """Raise ``InvalidQuery`` for an argument whose bytes are no UTF-8: no id or name that was recorded has such."""
+    for value in vars(options).values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_text(text):
+                raise InvalidQuery(f"{text!a} is not UTF-8: give the name as 'bulkscope bulks --format json' has it")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printed(

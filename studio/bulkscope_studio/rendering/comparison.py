@@ -17,10 +17,10 @@ RUNS = ("run", "ran (UTC)", "kept (UTC)", "jobs", "size", "models", "bulks")
 def text(found: Mapping[str, Any], console: Output) -> None:
     """Print the comparison."""
     console.print(found["answer"], style="bold")
-    for line in [*sides(found), *pairing(found)]:
-        console.print(line)
     for caution in found["cautions"]:
         console.print(f"Caution: {caution['text']}")
+    for line in [*sides(found), *pairing(found)]:
+        console.print(line)
     if not found["rows"]:
         return
     console.print_table(HEADS, map(cells, found["rows"]), right=(1, 2))
@@ -31,8 +31,8 @@ def text(found: Mapping[str, Any], console: Output) -> None:
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the comparison as markdown."""
     lines = ["# Comparison", "", f"**{inline(found['answer'])}**", ""]
-    lines += bullets([*sides(found), *pairing(found)])
     lines += bullets(f"Caution: {caution['text']}" for caution in found["cautions"])
+    lines += bullets([*sides(found), *pairing(found)])
     if found["rows"]:
         lines += ["", *table(HEADS, map(cells, found["rows"]), (1, 2))]
         lines += ["", *bullets(notes(found)), "", method(found), "", FOOT]
@@ -129,9 +129,16 @@ def notes(found: Mapping[str, Any]) -> list[str]:
 def method(found: Mapping[str, Any]) -> str:
     """Say how sure the verdicts are."""
     of = found["intervals"]
+    runs = [len(found[side]["bulks"]) for side in ("a", "b")]
+    over = (
+        "They are over the jobs of these runs, not over repeated runs: to recommend a side, keep three runs of each "
+        "(bulkscope runs keep NAME BULK BULK BULK) and compare these."
+        if max(runs) == 1
+        else "They are over jobs, and where that is wider over runs."
+    )
     return (
         f"Each interval is at {100 * of['each']:.1f} %, so that all {len(of['tests'])} hold at once in "
-        f"{100 * of['family']:.0f} % of comparisons. They are over the jobs of these runs, not over repeated runs. "
+        f"{100 * of['family']:.0f} % of comparisons. {over} "
         "'detectable from': a difference of that size would be found in 4 of 5 comparisons."
     )
 

@@ -219,6 +219,7 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
         ("13 Wait ratio (queue wait / total time)", [
             ("mean", [percent(of(j["wait_ratio"])) for j in jobs]),
             ("median", [percent(of(j["wait_ratio"], "p50")) for j in jobs]),
+            ("concurrency slots", [number(j["places"] or None) for j in jobs]),
             ("if all enqueued at once: expected ratio", [estimate(percent(against(j, "wait_ratio"))) for j in jobs]),
             ("same: expected mean queue wait", [estimate(seconds(against(j, "mean_wait"))) for j in jobs]),
             ("same: shortest possible makespan", [estimate(seconds(against(j, "makespan"))) for j in jobs]),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
@@ -33,6 +34,7 @@ def install(app: FastAPI, store: Store, status: Callable[[], Mapping[str, object
     app.include_router(router(store, status))
     for kind, code in STATUS.items():
         app.add_exception_handler(kind, _handler(code))
+    app.add_exception_handler(RequestValidationError, _unread)
     app.add_middleware(_Told, store=store)
 
 
@@ -47,6 +49,13 @@ def _handler(status: int) -> Handler:
         return JSONResponse({"error": str(error)}, status, headers)
 
     return answer
+
+
+async def _unread(request: Request, error: Exception) -> JSONResponse:
+    """Answer a parameter that is missing, or of another type than the route's."""
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    return JSONResponse({"error": said}, 422)
 
 
 class _Told:

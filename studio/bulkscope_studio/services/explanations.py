@@ -54,6 +54,11 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
 
     ``drops_known``: the store holds what its senders counted as dropped.
     """
+    return explain.to_json(explain.explain(facts_of(store, looked_at, drops_known)))
+
+
+def facts_of(store: Store, looked_at: Beside, drops_known: bool = True) -> facts.Facts:
+    """Return all that is known of a bulk and of what ran beside it."""
     bulk, window, asked = looked_at.bulk, looked_at.bulk.window, looked_at.asked_ns
     first_heard, last_heard = heard(store, asked)
     now = min(asked, max(last_heard or 0, window[1]))
@@ -72,7 +77,7 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
     others = rows("others", bulk=bulk.id)
     beside = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
     silent = {row["span_id"] for row in mute} | set(others.filter(beside)["span_id"].to_pylist())
-    found = facts.Facts(
+    return facts.Facts(
         id=bulk.id,
         origin_ns=window[0],
         now=(now - window[0]) / 1e9,
@@ -91,7 +96,6 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
         refused=sends["refused"],
         **reader.names(),
     )
-    return explain.to_json(explain.explain(found))
 
 
 def _drops(table: pa.Table) -> tuple[tuple[str, str, int], ...]:

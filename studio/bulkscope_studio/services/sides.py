@@ -53,8 +53,11 @@ class StoredSides:
         return [*saved_runs.names(self._store.path), *summaries.ids(self._store)]
 
 
-def tables(store: Store, bulk_id: str) -> Tables | None:
-    """Return what a comparison reads of one bulk; None when nothing is known of it."""
+def tables(store: Store, bulk_id: str, *, alone: bool = False) -> Tables | None:
+    """Return what a comparison reads of one bulk; None when nothing is known of it.
+
+    ``alone``: the store has the bulk's own records only, so what its processes ran before is not known.
+    """
     known = summaries.extent(store, bulk_id)
     if known is None:
         return None
@@ -62,7 +65,24 @@ def tables(store: Store, bulk_id: str) -> Tables | None:
     for name in _TABLES:
         table = store.query(sql.load(f"report_{name}"), {"bulk": bulk_id, **known.bounds})
         found[name] = table.append_column("bulk_id", pa.array([bulk_id] * len(table), pa.string()))
+    if not alone:
+        before = store.query(sql.load("compare_history"), {"bulk": bulk_id, **known.bounds})
+        found["inferences"] = _with_history(found["inferences"], before)
     return Tables(**found) if any(len(table) for table in found.values()) else None
+
+
+_HISTORY = ("process", "ran_before", "ran_other")
+
+
+def _with_history(inferences: pa.Table, history: pa.Table) -> pa.Table:
+    """Add the columns of ``compare_history.sql``; absent for an inference that came in between the two queries."""
+    keys = zip(history["span_id"].to_pylist(), history["start_ns"].to_pylist(), strict=True)
+    row = {key: number for number, key in enumerate(keys)}
+    wanted = zip(inferences["span_id"].to_pylist(), inferences["start_ns"].to_pylist(), strict=True)
+    places = pa.array([row.get(key) for key in wanted], pa.int64())
+    for name in _HISTORY:
+        inferences = inferences.append_column(name, history[name].take(places))
+    return inferences
 
 
 def _run(store: Store, name: str) -> Tables | None:

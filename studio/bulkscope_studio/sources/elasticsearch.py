@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from bulkscope import conventions as c
@@ -27,7 +28,7 @@ from bulkscope_studio.elastic.streams import TRACES
 from bulkscope_studio.services import bulks, capacities, comparisons, explanations, reports, sides
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
 from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
 
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
 _BULKS = {
@@ -45,11 +46,21 @@ def client() -> Client:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Raise what is wrong with Elasticsearch as the trouble of a source."""
+    """Raise what is wrong with Elasticsearch, or with the store in memory, as the trouble of a source."""
     try:
         yield
-    except http.Trouble as error:
+    except (http.Trouble, TooLong, Unavailable) as error:
         raise Trouble(str(error)) from error
+    except duckdb.OutOfMemoryException as error:
+        raise Trouble(
+            f"what was read of Elasticsearch needs more room than there is ({first_line(error)}): make room in "
+            f"{tempfile.gettempdir()}, name a larger folder in TMPDIR, or ask for a smaller bulk"
+        ) from error
+    except duckdb.Error as error:
+        raise Trouble(
+            f"what was read of Elasticsearch cannot be put into tables ({first_line(error)}); the report of a studio "
+            "that received the same bulk says more, and please report this as a fault of Bulkscope's"
+        ) from error
 
 
 class ElasticsearchSource:
@@ -168,7 +179,7 @@ class _Sides:
     def bulk(self, name: str) -> sides.Tables | None:
         with self._source.loaded(name) as (store, more):
             self.repeated[name] = more.repeated
-            return sides.tables(store, name)
+            return sides.tables(store, name, alone=True)
 
     def run(self, name: str) -> None:
         return None

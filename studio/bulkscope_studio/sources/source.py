@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.capacities import Question, asked
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 
-__all__ = ["Answer", "Conflict", "InvalidQuery", "NotFound", "Question", "Source", "Trouble", "Unnamed"]
+__all__ = ["Answer", "Conflict", "InvalidQuery", "NotFound", "Question", "Source", "Trouble", "Unnamed", "asked"]
 
 Answer = dict[str, Any]
 

@@ -83,6 +83,10 @@ ALTER TABLE bulks ADD COLUMN IF NOT EXISTS cancelled BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS not_sent BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS duplicate BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS expires_ns BIGINT;
+-- By which rules (`summaries.RULES`) the rows of `bulks` were made; one row.
+CREATE TABLE IF NOT EXISTS bulk_rules (
+    mark VARCHAR NOT NULL
+);
 CREATE TABLE IF NOT EXISTS bulk_changes (
     bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT, spans BIGINT, logs BIGINT,   -- that came; below 0: that went
     noted_ns BIGINT NOT NULL

@@ -4,13 +4,15 @@ Six numbers are tested at once. Each has an interval at 1 - 0.05/6, so that all 
 comparisons (Bonferroni), and a verdict only where its interval leaves out "no difference". Holm's steps would find a
 little more, and have no intervals of the same level.
 
-The intervals are over jobs: they say what more jobs of these runs would show, not how much one run differs from the
-next. That is what several bulks a side are for.
+The intervals of one bulk a side are over jobs: they say what more jobs of these runs would show, not how much one run
+differs from the next. So the answer is one on these runs; a recommendation takes three bulks a side, whose intervals
+are over runs too. What is known to have differed beside model and prompts widens the interval by what it can explain.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +43,25 @@ LEAST_RANKED = 8
 # Of the time in which some task waited for a core (PSI), and of the inferences' time throttled by a quota.
 PRESSURE_APART = 0.10
 THROTTLED_APART = 0.05
+# Three runs a side leave four degrees of freedom to the spread between runs.
+LEAST_RUNS = 3
+# Of the time in which threads could run, without a core: from here on it is said.
+LACKED = 0.10
+# A thread that has no core keeps the others of its inference waiting: time grows by more than its share without a core.
+# Of 24 pairs of real runs of one model (tests/studio/test_compare_runs.py) the worst differed by 1.3 times the
+# logarithm of what the shares explain.
+LACKED_WEIGHS = 1.5
+# Work on cores that others use too costs up to so much more or less CPU, as caches and hyperthreads are shared.
+LACKED_COSTS = 0.05
+# Beyond that a share is too near to all of the time to be divided by.
+_MOST_LACKED = 0.95
+# Mean tokens of the sides: where they differ by more, a law that is not quite linear passes for a difference of up to
+# 6 % (30 % of the time in attention, which grows with the square); allowed for are 10 %.
+TOKENS_APART = 1.5
+BENT = 0.10
+# Other programs had the cores where the inferences used less than this share of them, as `explain` says it.
+OWN_CORES = 0.60
+DRIFTED = 0.10
 # Of the shorter run, in which both ran on one host.
 TOGETHER = 0.10
 
@@ -225,26 +246,86 @@ def _tokens(a: Side, b: Side) -> list[str]:
 
 def _fit(
     a: Side, b: Side, paired: bool, cost: str, tokens: list[str]
-) -> tuple[AtEqualTokens | None, dict[str, float], tuple[Flags, Flags], str]:
-    """Compare a cost at equal tokens: with a constant part where the data tell it apart, else without."""
+) -> tuple[AtEqualTokens | None, dict[str, float], tuple[Flags, Flags], str, str]:
+    """Compare a cost at equal tokens: with a constant part where the data tell it apart, else without.
+
+    Returns what was found, the job compared at, the jobs used, what makes it an estimate, and what it allows for.
+    """
     use = _usable(a, b, paired, cost, *(_TOKENS[name] for name in tokens))
     few = _too_few(use)
     if few:
-        return None, {}, use, few
+        return None, {}, use, few, ""
     laws = [["constant", *tokens], tokens, tokens[-1:]]
     costs = getattr(a, cost)[use[0]], getattr(b, cost)[use[1]]
     for number, law in enumerate(laws):
         designs = (_design(a, use[0], law), _design(b, use[1], law))
-        found = effects.at_equal_tokens(designs, costs, paired, LEVEL)
+        found = effects.at_equal_tokens(designs, costs, paired, LEVEL, _drawn(a, b, use))
         if found is None or found.effect is None:
             continue
+        by, why = _allowance(a, b, tokens)
+        found = dataclasses.replace(found, effect=found.effect.allowing(by))
         at = {name: value for name, value in zip(law, found.at, strict=True) if name != "constant"}
         without = {1: "of a constant part", 2: f"of anything but {_TOKENS[tokens[-1]]} tokens"}
         note = (
             f"Token counts vary too little to estimate the cost {without[number]}: it is taken as 0." if number else ""
         )
-        return found, at, use, note
-    return None, {}, use, "The token counts of the two sides are too different to estimate what equal jobs would cost."
+        return found, at, use, note, why
+    why = "The token counts of the two sides are too different to estimate what equal jobs would cost."
+    return None, {}, use, why, ""
+
+
+def _drawn(a: Side, b: Side, use: tuple[Flags, Flags]) -> tuple[effects.Drawn, effects.Drawn]:
+    """Return when the jobs began and of which bulks they are; a bulk of both sides has one number."""
+    names = {name: float(n) for n, name in enumerate(dict.fromkeys((*a.facts.bulks, *b.facts.bulks)))}
+    codes = [np.array([names[name] for name in side.facts.bulks] or [0.0]) for side in (a, b)]
+    drawn = [
+        effects.Drawn(side.started[mask], codes[n][side.bulk[mask].astype(int)])
+        for n, (side, mask) in enumerate(zip((a, b), use, strict=True))
+    ]
+    return drawn[0], drawn[1]
+
+
+def _allowance(a: Side, b: Side, tokens: Sequence[str] = ()) -> tuple[float, str]:
+    """Return by what logarithm the interval of a time is widened each way, and why.
+
+    A host that others use is no property of a side. What its threads lacked is recorded, and explains a time of
+    1 / (1 - share); tokens that differ much leave room for a law that is not linear.
+    """
+    by, whys = 0.0, []
+    shares, what = _without_cores(a.facts, b.facts)
+    if shares is not None:
+        explained = LACKED_WEIGHS * abs(math.log((1 - shares[0]) / (1 - shares[1])))
+        if max(shares) >= LACKED:
+            explained += math.log1p(LACKED_COSTS)
+        if explained > SAME_WITHIN:
+            by += explained
+            whys.append(f"{what} ({wording.percent(shares[0])} in A, {wording.percent(shares[1])} in B)")
+    if any(_apart(a, b, _TOKENS[name]) for name in tokens):
+        by += math.log1p(BENT)
+        whys.append("different tokens per job")
+    if not whys:
+        return 0.0, ""
+    return by, f"The interval is wider by {math.exp(by):.2f} times each way for {' and '.join(whys)}."
+
+
+def _without_cores(a: Setting, b: Setting) -> tuple[tuple[float, float] | None, str]:
+    """Return the share of time in which each side's threads had no core, by the best record of both, and its name."""
+    if a.lacked is not None and b.lacked is not None:
+        return (min(a.lacked, _MOST_LACKED), min(b.lacked, _MOST_LACKED)), "time of threads without a core"
+    if a.pressure is not None and b.pressure is not None and abs(a.pressure - b.pressure) > PRESSURE_APART:
+        return (min(a.pressure, _MOST_LACKED), min(b.pressure, _MOST_LACKED)), "CPU pressure"
+    return None, ""
+
+
+def _apart(a: Side, b: Side, column: str) -> bool:
+    """Whether the mean tokens of the sides' good jobs differ by more than TOKENS_APART times."""
+    means = [_mean(getattr(side, column)[side.ok]) for side in (a, b)]
+    return None not in means and max(means) > TOKENS_APART * min(means)  # type: ignore[type-var,operator]
+
+
+def _mean(values: Floats) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None
 
 
 def _design(side: Side, use: Flags, law: list[str]) -> Floats:
@@ -256,18 +337,20 @@ def _time(a: Side, b: Side, paired: bool) -> tuple[Row, dict[str, float]]:
     tokens = _tokens(a, b)
     inferred = all(np.isfinite(side.seconds[side.ok]).any() for side in (a, b))
     if tokens and inferred:
-        found, at, use, note = _fit(a, b, paired, "seconds", tokens)
+        found, at, use, note, why = _fit(a, b, paired, "seconds", tokens)
         values = (None, None) if found is None else (found.a, found.b)
         effect = None if found is None else found.effect
         title = "inference time per job at equal tokens"
         return _row(
-            "time", title, "s", values, effect, use, note, words=(SLOWER, FASTER), estimated=bool(found and note)
-        ), at
+            "time", title, "s", values, effect, use, _both(note, why), words=(SLOWER, FASTER),
+            estimated=bool(found and note),
+        ), at  # fmt: skip
     column = "seconds" if inferred else "process"
     title = "inference time per job" if inferred else "process time per job"
     note = "As measured, not at equal tokens: no tokens were recorded"
     note += "." if inferred else " on both sides, and no inference on one."
-    return _logarithms("time", title, "s", a, b, paired, column, note, words=(SLOWER, FASTER)), {}
+    row = _logarithms("time", title, "s", a, b, paired, column, note, words=(SLOWER, FASTER), allowing=True)
+    return row, {}
 
 
 def _logarithms(
@@ -281,16 +364,24 @@ def _logarithms(
     note: str,
     words: tuple[str, str] = (MORE, LESS),
     estimated: bool = False,
+    allowing: bool = False,
 ) -> Row:
-    """Make a row of the ratio of geometric means of a positive column."""
+    """Make a row of the ratio of geometric means of a positive column, ``allowing`` for what differed."""
     use = _usable(a, b, paired, column)
     positive = [mask & (getattr(side, column) > 0) for side, mask in zip((a, b), use, strict=True)]
     use = (positive[0] & positive[1],) * 2 if paired else (positive[0], positive[1])
     left, right = getattr(a, column)[use[0]], getattr(b, column)[use[1]]
     values = tuple(float(np.exp(np.log(each).mean())) if len(each) else None for each in (left, right))
     few = _too_few(use)
-    effect = None if few else effects.of_logarithms(left, right, paired, LEVEL)
+    effect = None if few else effects.of_logarithms(left, right, paired, LEVEL, _drawn(a, b, use))
+    if effect is not None and allowing:
+        by, why = _allowance(a, b)
+        effect, note = effect.allowing(by), _both(note, why)
     return _row(name, title, unit, (values[0], values[1]), effect, use, few or note, words=words, estimated=estimated)
+
+
+def _both(note: str, why: str) -> str:
+    return " ".join(filter(None, (note, why)))
 
 
 def _rate(time: Row, equal_job: dict[str, float]) -> Row:
@@ -313,14 +404,14 @@ def _decode(a: Side, b: Side, paired: bool) -> Row:
     if "generated" not in _tokens(a, b):
         use = _usable(a, b, paired, "decode", "output")
         return _row("decode_rate", title, "1/s", (None, None), None, use, "No output tokens were recorded.")
-    found, at, use, note = _fit(a, b, paired, "decode", ["generated"])
+    found, at, use, note, why = _fit(a, b, paired, "decode", ["generated"])
     if found is None or found.effect is None:
         return _row("decode_rate", title, "1/s", (None, None), None, use, note)
     # The first token is prefill's: of a job of one inference, which the typical job is, as in the report.
     steps = at["generated"] - 1
     values = (steps / found.a, steps / found.b) if steps >= 1 else (None, None)
     return _row(
-        "decode_rate", title, "1/s", values, found.effect.inverse(), use, note, words=(FASTER, SLOWER),
+        "decode_rate", title, "1/s", values, found.effect.inverse(), use, _both(note, why), words=(FASTER, SLOWER),
         estimated=bool(note),
     )  # fmt: skip
 
@@ -330,20 +421,73 @@ def _cpu(a: Side, b: Side, paired: bool) -> Row:
     tokens = _tokens(a, b)
     if not tokens:
         note = "As measured, not at equal tokens: no tokens were recorded."
-        return _logarithms("cpu", "CPU time per job", "s", a, b, paired, "cpu", note, estimated=inexact)
-    found, at, use, note = _fit(a, b, paired, "cpu", tokens)
+        return _logarithms("cpu", "CPU time per job", "s", a, b, paired, "cpu", note, estimated=inexact, allowing=True)
+    found, at, use, note, why = _fit(a, b, paired, "cpu", tokens)
     per = at.get("generated", 1.0)
     title = "CPU time per output token at equal tokens" if "generated" in tokens else "CPU time per job at equal tokens"
     if found is None or found.effect is None:
         return _row("cpu", title, "s", (None, None), None, use, note)
     values = found.a / per, found.b / per
-    return _row("cpu", title, "s", values, found.effect, use, note, estimated=bool(note) or inexact)
+    estimated = bool(note) or inexact
+    return _row("cpu", title, "s", values, found.effect, use, _both(note, why), estimated=estimated)
 
 
 def _memory(a: Side, b: Side, paired: bool) -> Row:
+    """Compare peaks of RAM of processes that had run no other model, over the same numbers of inferences.
+
+    A process keeps the models that it has loaded, and its heap grows with what it has done: the second of two bulks on
+    one worker peaks higher whatever ran there.
+    """
     inexact = any(side.facts.memory_exact is not None and side.facts.memory_exact < 1 for side in (a, b))
-    note = "Geometric mean over the jobs; the highest is given with the sides above."
-    return _logarithms("memory", "peak RAM", "By", a, b, paired, "memory", note, estimated=inexact)
+    recorded = [side.ok & (side.memory > 0) for side in (a, b)]
+    alone = [mask & (side.mixed == 0) for side, mask in zip((a, b), recorded, strict=True)]
+    use, why = (alone[0], alone[1]), ""
+    if min(int(mask.sum()) for mask in recorded) < LEAST_JOBS:
+        use = recorded[0], recorded[1]
+        why = _too_few(use)
+    elif any(not np.isfinite(side.mixed[mask]).any() for side, mask in zip((a, b), recorded, strict=True)):
+        use, why = (recorded[0], recorded[1]), "It is not known what the workers had run before."
+    elif not all(mask.any() for mask in alone):
+        names = " and ".join(name for name, mask in zip("AB", alone, strict=True) if not mask.any())
+        why = f"The workers of {names} had run another model before, and keep it: run each model on fresh workers."
+    else:
+        use, why = _of_one_age(a, b, alone)
+    peaks = [_of_processes(side, mask) for side, mask in zip((a, b), use, strict=True)]
+    values = tuple(float(np.exp(np.log(each).mean())) if len(each) else None for each in peaks)
+    effect = None if why else effects.of_processes(peaks[0], peaks[1], LEVEL)
+    left_out = sum(int(mask.sum()) for mask in recorded) - sum(int(mask.sum()) for mask in use)
+    note = why or "Geometric mean over the workers' processes of the mean of their jobs' peaks."
+    if effect is not None and left_out:
+        note += (
+            f" {_jobs(left_out)} left out, before which the workers had run another model or another number of jobs."
+        )
+    return _row("memory", "peak RAM", "By", (values[0], values[1]), effect, use, note, estimated=inexact)
+
+
+def _of_one_age(a: Side, b: Side, alone: Sequence[Flags]) -> tuple[tuple[Flags, Flags], str]:
+    """Return the jobs whose processes had run as many inferences before as some of the other side's, or why none."""
+    ages = [side.age[mask] for side, mask in zip((a, b), alone, strict=True)]
+    low, high = max(float(each.min()) for each in ages), min(float(each.max()) for each in ages)
+    masks = [mask & (side.age >= low) & (side.age <= high) for side, mask in zip((a, b), alone, strict=True)]
+    few = min(int(mask.sum()) for mask in masks)
+    if few >= LEAST_JOBS:
+        return (masks[0], masks[1]), ""
+    before = [f"{int(each.min())} to {int(each.max())}" for each in ages]
+    why = (
+        f"The workers had run {before[0]} inferences before a job of A, {before[1]} before one of B, and a process "
+        "grows with what it has done: run each side on fresh workers."
+    )
+    return (alone[0], alone[1]), why
+
+
+def _of_processes(side: Side, use: Flags) -> Floats:
+    """Return the geometric mean of the peaks of each process (p,)."""
+    if not use.any():
+        return np.array([])
+    _, place = np.unique(side.process_code[use], return_inverse=True)
+    means = np.bincount(place, np.log(side.memory[use])) / np.bincount(place)
+    found: Floats = np.exp(means)
+    return found
 
 
 def _failures(a: Side, b: Side, paired: bool) -> Row:
@@ -389,11 +533,44 @@ def _cautions(a: Side, b: Side) -> tuple[Caution, ...]:
                 "outside",
                 f"{name}: {wording.count(facts.outside, 'inference')} outside of jobs, not counted.",
             )
+        found.extend(_disturbed(name, facts))
     one, other = a.facts, b.facts
     if set(one.bulks) & set(other.bulks) and set(one.models) & set(other.models):
         say("shared_jobs", "A and B share jobs, so they seem more similar than they are.")
     found += _conditions(one, other)
+    for column, what in (("input", "input"), ("output", "output")):
+        if _apart(a, b, column):
+            means = [wording.number(_mean(getattr(side, column)[side.ok]) or 0.0) for side in (a, b)]
+            say(
+                "tokens",
+                f"Different {what} tokens per job: A {means[0]}, B {means[1]}. 'At equal tokens' takes cost as linear.",
+            )
     return tuple(found)
+
+
+def _disturbed(name: str, facts: Setting) -> list[Caution]:
+    """Say what disturbed one side by itself: others on its cores, a rate that drifted."""
+    found = []
+    cores = facts.cores[-1] if facts.cores and len(facts.hosts) == 1 else None
+    if facts.lacked is not None and facts.lacked >= LACKED:
+        share = wording.percent(facts.lacked)
+        if cores is not None and facts.own_cores is not None and facts.own_cores < OWN_CORES * cores:
+            text = (
+                f"Other programs had the cores in {name}: its inferences got {wording.number(facts.own_cores)} of "
+                f"{wording.number(cores)}, and their threads were without one for {share} of the time they could run."
+            )
+            found.append(Caution("foreign_load", text))
+        else:
+            text = f"In {name} the inferences' threads were without a core for {share} of the time they could run."
+            found.append(Caution("cpu_wait", text))
+    if facts.drift is not None and abs(math.log(facts.drift)) > math.log1p(DRIFTED):
+        how = "fell" if facts.drift < 1 else "rose"
+        text = (
+            f"In {name} the decode rate {how} by {wording.percent(abs(facts.drift - 1))} from its first jobs to its "
+            "last: something beside the model changed meanwhile."
+        )
+        found.append(Caution("drift", text))
+    return found
 
 
 def _conditions(a: Setting, b: Setting) -> list[Caution]:
@@ -420,7 +597,7 @@ def _conditions(a: Setting, b: Setting) -> list[Caution]:
             took = f"{wording.seconds(a.makespan_s)} and {wording.seconds(b.makespan_s)}"
             more = f" The makespans were {took}; the time per job does not show that."
         differ("workers", "Different numbers of workers", str(a.workers), str(b.workers), more)
-    if far(a.pressure, b.pressure, PRESSURE_APART):
+    if (a.lacked is None or b.lacked is None) and far(a.pressure, b.pressure, PRESSURE_APART):
         shares = [wording.percent(value or 0.0) for value in (a.pressure, b.pressure)]
         differ("cpu_pressure", "CPU pressure during inferences", *shares)
     if far(a.throttled, b.throttled, THROTTLED_APART):
@@ -453,15 +630,32 @@ def _answer(a: Side, b: Side, rows: Sequence[Row], cautions: Sequence[Caution]) 
     names = _names(a, b)
     for name, other in (("A", "B"), ("B", "A")):
         if wins[name] and not wins[other]:
-            return f"Take {names[name]}{so_far}: it {_list(wins[name])}; no number favours {other}."
+            for_it = f"{_list(wins[name])}; no number favours {other}."
+            if _repeated(a, b):
+                return f"Take {names[name]}{so_far}: in {_runs(a, b)} it {for_it}"
+            return f"In {_runs(a, b)}{so_far} {names[name]} {for_it}"
     if wins["A"]:
-        return f"It depends{so_far}: {names['A']} {_list(wins['A'])}; {names['B']} {_list(wins['B'])}."
-    text = f"No difference seen{so_far} between {names['A']} and {names['B']}"
+        both = f"{names['A']} {_list(wins['A'])}; {names['B']} {_list(wins['B'])}."
+        return f"It depends{so_far}: in {_runs(a, b)} {both}"
+    text = f"No difference seen{so_far} in {_runs(a, b)} between {names['A']} and {names['B']}"
     if time.verdict == SAME:
         return f"{text}: their time per job is {SAME}."
     if time.effect is None:
         return f"{text}; their inference times are not known: {time.note}"
     return f"{text}: {wording.percent(time.effect.smallest)} more time per job would be detected in 4 of 5 cases."
+
+
+def _repeated(a: Side, b: Side) -> bool:
+    """Whether there are runs enough of each side to recommend one of them."""
+    return min(len(a.facts.bulks), len(b.facts.bulks)) >= LEAST_RUNS
+
+
+def _runs(a: Side, b: Side) -> str:
+    one, other = len(a.facts.bulks), len(b.facts.bulks)
+    if _repeated(a, b):
+        return f"{one} runs a side" if one == other else f"{one} runs of A and {other} of B"
+    count = len({*a.facts.bulks, *b.facts.bulks})
+    return {1: "this one run", 2: "these two runs"}.get(count, f"these {count} runs")
 
 
 def _names(a: Side, b: Side) -> dict[str, str]:
@@ -474,11 +668,11 @@ def _names(a: Side, b: Side) -> dict[str, str]:
 
 # What makes a side the better one, and whether a high number does. ``times`` is the other side's number over its own.
 _BETTER = {
-    "time": ("is faster (the other takes {times} as long{equal}, {range})", False),
-    "decode_rate": ("decodes faster (the other's rate is {times} as high, {range})", True),
-    "cpu": ("costs less CPU (the other takes {times} as much{equal}, {range})", False),
-    "memory": ("needs less RAM (the other {times} as much, {range})", False),
-    "failures": ("has fewer failed jobs ({own} against {other})", False),
+    "time": ("was faster (the other took {times} as long{equal}, {range})", False),
+    "decode_rate": ("decoded faster (the other's rate was {times} as high, {range})", True),
+    "cpu": ("cost less CPU (the other took {times} as much{equal}, {range})", False),
+    "memory": ("needed less RAM (the other {times} as much, {range})", False),
+    "failures": ("had fewer failed jobs ({own} against {other})", False),
 }
 
 

@@ -4,6 +4,10 @@ A ratio is of B to A. Its interval is the standard bootstrap one on the logarith
 the spread of resampled logarithms, times sqrt(n / (n - k)) for the k numbers that were fitted, times Student's
 quantile. Percentiles of the resamples would need hundreds of thousands of them at the levels of a comparison of many
 numbers, and are too narrow for ten jobs.
+
+Jobs of one run are not independent where the machine drifts, and runs differ by more than their jobs do. So the
+variance is raised by how much jobs that began one after another are alike (of a first-order autoregression,
+(1 + r) / (1 - r)), and where a side has several bulks, an interval by the jackknife over bulks is taken when wider.
 """
 
 from __future__ import annotations
@@ -28,6 +32,13 @@ _SINGULAR = 1e-9
 _ONE_SIGMA = (0.158655, 0.841345)
 # At most so many resamples may have no logarithm before the interval is given up.
 _LEAST_FINITE = 0.9
+# Jobs that began one after another are put together in at most so many groups, of which the likeness is taken.
+ORDERED = 200
+# r of n independent numbers is -1/n on the mean, and too small by 3 r / n (Kendall 1954, Biometrika 41:403).
+_MOST_ALIKE = 0.9
+# Peaks of processes of one program differ by about 1 %: as much as four more processes would tell.
+PROCESSES_APART = 0.01
+_PROCESSES_KNOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +58,39 @@ class Effect:
         """Return the effect on a rate, of one on a time."""
         return Effect(1 / self.value, 1 / self.high, 1 / self.low, self.smallest)
 
+    def allowing(self, by: float) -> Effect:
+        """Return the ratio with an interval that is wider by the factor e^``by`` each way."""
+        wider = math.exp(by)
+        return Effect(self.value, self.low / wider, self.high * wider, (1 + self.smallest) * wider - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How the rows of a side came about: when each began (n,), in any unit, and the bulk of each (n,), as a number."""
+
+    began: Floats
+    bulk: Floats
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What is resampled: rows of numbers of each side (n, f), whose sums are all that the statistic needs.
 
     ``paired``: row i of both sides is the same prompt, and they are drawn together. ``fitted``: parameters a side.
+    ``drawn``: of both sides; without it the rows are taken for independent, and for those of one run a side.
     """
 
     a: Floats
     b: Floats
     paired: bool
     fitted: int
+    drawn: tuple[Drawn, Drawn] | None = None
 
 
-def ratio(rows: Rows, logarithm: Callable[[Floats], Floats], level: float) -> Effect | None:
+Logarithm = Callable[[Floats], Floats]
+
+
+def ratio(rows: Rows, logarithm: Logarithm, level: float) -> Effect | None:
     """Return exp(logarithm of B - logarithm of A) of the sums of the rows, with its interval at ``level`` (0..1).
 
     ``logarithm`` takes sums of a side (r, f) and returns (r,). Pairs are drawn together; else each side is drawn by
@@ -86,14 +115,96 @@ def ratio(rows: Rows, logarithm: Callable[[Floats], Floats], level: float) -> Ef
             return None
         low, high = np.quantile(finite, _ONE_SIGMA)
         variances.append((float(high - low) / 2) ** 2 * (left + rows.fitted) / left)
+    alike = _alike(rows, logarithm)
+    variances = [variance * factor for variance, factor in zip(variances, alike, strict=True)]
+    free = [max(1, int(left / factor)) for left, factor in zip(free, alike, strict=True)]
     spread = math.sqrt(sum(variances))
     below = sum(variance**2 / left for variance, left in zip(variances, free, strict=True))
     degrees = int(sum(variances) ** 2 / below) if below > 0 else min(free)
+    of_jobs = _reach(spread, degrees, level)
+    of_runs = _between_runs(rows, logarithm)
+    half, detectable = max(of_jobs, _reach(*of_runs, level)) if of_runs is not None else of_jobs
+    return Effect(math.exp(value), math.exp(value - half), math.exp(value + half), math.expm1(detectable))
+
+
+def _reach(spread: float, degrees: int, level: float) -> tuple[float, float]:
+    """Return half the interval of a logarithm, and what would be detected in 4 of 5 cases."""
     reach = estimates.student(degrees, (1 + level) / 2)
     # Beyond e^50 in either direction there is nothing to say but that nothing is known.
-    half = min(reach * spread, 50.0)
-    smallest = math.expm1(min((reach + estimates.student(degrees, POWER)) * spread, 50.0))
-    return Effect(math.exp(value), math.exp(value - half), math.exp(value + half), smallest)
+    return min(reach * spread, 50.0), min((reach + estimates.student(degrees, POWER)) * spread, 50.0)
+
+
+def _alike(rows: Rows, logarithm: Logarithm) -> list[float]:
+    """Return by what factor the variance is more than of independent jobs: of the pairs, or of each side."""
+    if rows.drawn is None:
+        return [1.0] if rows.paired else [1.0, 1.0]
+    if rows.paired:
+        columns = rows.a.shape[1]
+        both = np.concatenate([rows.a, rows.b], axis=1)
+        began = _ranks(rows.drawn[0].began) + _ranks(rows.drawn[1].began)  # whichever side is called A
+        return [_factor(both, began, lambda s: logarithm(s[:, columns:]) - logarithm(s[:, :columns]))]
+    return [_factor(side, drawn.began, logarithm) for side, drawn in zip((rows.a, rows.b), rows.drawn, strict=True)]
+
+
+def _factor(rows: Floats, began: Floats, logarithm: Logarithm) -> float:
+    """Return (1 + r) / (1 - r) of what jobs that began one after another make of the logarithm; at least 1."""
+    count = min(len(rows), ORDERED)
+    place = np.empty(len(rows), np.int64)
+    place[np.argsort(began, kind="stable")] = np.arange(len(rows)) * count // len(rows)
+    sums = np.column_stack([np.bincount(place, column, count) for column in rows.T])
+    without = logarithm(sums.sum(axis=0)[None, :] - sums)
+    if count < 4 or not np.all(np.isfinite(without)):
+        return 1.0
+    apart = without - without.mean()
+    of_all = float(apart @ apart)
+    if of_all == 0:
+        return 1.0
+    found = float(apart[:-1] @ apart[1:]) / of_all
+    r = min(_MOST_ALIKE, max(0.0, (found + 1 / count) / max(0.1, 1 - 3 / count)))
+    return (1 + r) / (1 - r)
+
+
+def _between_runs(rows: Rows, logarithm: Logarithm) -> tuple[float, int] | None:
+    """Return the standard error of the ratio's logarithm by the jackknife over bulks, and its degrees of freedom.
+
+    A side of one bulk is taken to vary as the other's do; None of one bulk on each side. Where both sides are of the
+    same bulks, these are left out on both sides at once.
+    """
+    if rows.drawn is None:
+        return None
+    codes = [np.unique(drawn.bulk) for drawn in rows.drawn]
+    same = len(codes[0]) > 1 and np.array_equal(codes[0], codes[1])
+
+    def without(side: int, code: float) -> float:
+        kept = (rows.a, rows.b)[side][rows.drawn[side].bulk != code]  # type: ignore[index]
+        return float(logarithm(kept.sum(axis=0)[None, :])[0]) if len(kept) else math.nan
+
+    if same:
+        deleted = [np.array([without(1, code) - without(0, code) for code in codes[0]])]
+    else:
+        deleted = [np.array([without(n, code) for code in side]) for n, side in enumerate(codes) if len(side) > 1]
+    if not deleted or not all(np.all(np.isfinite(each)) for each in deleted):
+        return None
+    degrees = sum(len(each) - 1 for each in deleted)
+    # The jackknife's pseudo-values spread (m - 1) times as far, and are one a run.
+    of_a_run = sum((len(each) - 1) ** 2 * float(np.sum((each - each.mean()) ** 2)) for each in deleted) / degrees
+    share = 1 / len(codes[0]) if same else sum(1 / len(each) for each in codes)
+    return math.sqrt(of_a_run * share), degrees
+
+
+def of_processes(a: Floats, b: Floats, level: float) -> Effect:
+    """Ratio of the geometric means of peaks of processes, one number each.
+
+    What a process peaks at is one number, however many jobs it has: the interval is Student's over processes, with what
+    is known of processes in general beside the few that there are.
+    """
+    logs = np.log(a), np.log(b)
+    seen = sum(float(np.sum((each - each.mean()) ** 2)) for each in logs)
+    degrees = len(a) + len(b) - 2 + _PROCESSES_KNOWN
+    variance = (seen + _PROCESSES_KNOWN * PROCESSES_APART**2) / degrees
+    value = float(logs[1].mean() - logs[0].mean())
+    half, detectable = _reach(math.sqrt(variance * (1 / len(a) + 1 / len(b))), degrees, level)
+    return Effect(math.exp(value), math.exp(value - half), math.exp(value + half), math.expm1(detectable))
 
 
 def _resampled(rows: Floats) -> Floats:
@@ -111,7 +222,9 @@ def _resampled(rows: Floats) -> Floats:
     return found
 
 
-def of_logarithms(a: Floats, b: Floats, paired: bool, level: float) -> Effect | None:
+def of_logarithms(
+    a: Floats, b: Floats, paired: bool, level: float, drawn: tuple[Drawn, Drawn] | None = None
+) -> Effect | None:
     """Ratio of the geometric means of two columns of positive numbers: of pairs, that of the typical pair."""
 
     def logarithm(sums: Floats) -> Floats:
@@ -119,7 +232,8 @@ def of_logarithms(a: Floats, b: Floats, paired: bool, level: float) -> Effect | 
         return found
 
     log_a, log_b = np.log(a), np.log(b)
-    rows = Rows(np.column_stack([log_a, np.ones_like(a)]), np.column_stack([log_b, np.ones_like(b)]), paired, 1)
+    columns = [np.column_stack([each, np.ones_like(each)]) for each in (log_a, log_b)]
+    rows = Rows(columns[0], columns[1], paired, 1, drawn)
     return ratio(rows, logarithm, level)
 
 
@@ -137,7 +251,11 @@ class AtEqualTokens:
 
 
 def at_equal_tokens(
-    designs: tuple[Floats, Floats], costs: tuple[Floats, Floats], paired: bool, level: float
+    designs: tuple[Floats, Floats],
+    costs: tuple[Floats, Floats],
+    paired: bool,
+    level: float,
+    drawn: tuple[Drawn, Drawn] | None = None,
 ) -> AtEqualTokens | None:
     """Fit cost = design @ weights on each side and compare them at the mean row of both.
 
@@ -164,7 +282,7 @@ def at_equal_tokens(
     found = [_solve(feature.sum(axis=0)[None, :], columns)[0] for feature in features]
     if min(float(each.sum()) for each in found) <= 0:
         return None
-    effect = ratio(Rows(features[0], features[1], paired, columns), logarithm, level)
+    effect = ratio(Rows(features[0], features[1], paired, columns, drawn), logarithm, level)
     return AtEqualTokens(effect, tuple(map(float, at)), float(found[0].sum()), float(found[1].sum()))
 
 

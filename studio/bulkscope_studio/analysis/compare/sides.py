@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bulkscope_studio.analysis.statistics import stats
+from bulkscope_studio.analysis.statistics import estimates, stats
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -31,6 +31,12 @@ _INFERENCE = (
     "bulk_id", "job_id", "span_id", "model", "worker", "host_name", "seconds", "ok", "decode", "input_tokens",
     "output_tokens", "cached_tokens", "cpu_time", "memory_peak", "start_ns", "end_ns",
 )  # fmt: skip
+# Of ``queries/compare_history.sql``; a run that an older version kept has none, nor one of Elasticsearch.
+_HISTORY = ("process", "ran_before", "ran_other")
+# As many jobs at a side's ends, whose decode rates tell whether it drifted.
+_ENDS = 1 / 3
+_LEAST_AT_END = 5
+_SURE = 0.995
 
 
 class Tables(Protocol):
@@ -49,7 +55,10 @@ class Setting:
     """What a side ran on and how far it has come; shares 0..1, absent is None.
 
     ``sent`` and ``ended`` count jobs; ``cores`` are those that one worker may use, every value seen;
-    ``throttled`` is the share of the inferences' time; ``makespan_s`` is first enqueue to last end.
+    ``throttled`` is the share of the inferences' time; ``makespan_s`` is first enqueue to last end. ``lacked``: of the
+    time in which the inferences' threads could run, the share without a core; ``own_cores``: cores that they got on
+    the mean while one was under way; ``drift``: decode tokens/s of the last third of the jobs over those of the first,
+    where that is no chance.
     """
 
     bulks: tuple[str, ...]
@@ -62,6 +71,9 @@ class Setting:
     cores: tuple[float, ...]
     pressure: float | None
     throttled: float | None
+    lacked: float | None
+    own_cores: float | None
+    drift: float | None
     cpu_exact: float | None
     memory_exact: float | None
     memory_peak_bytes: float | None
@@ -77,7 +89,10 @@ class Side:
 
     ``seconds`` is inference time, ``process`` the time of the worker's attempt, ``prefilled`` the input tokens that
     did not come from a cache, ``memory`` the highest peak (bytes). ``final``: the job has ended for good, and
-    ``ok`` says how.
+    ``ok`` says how. ``started`` is when it began (s since the Epoch), ``bulk`` the number of its bulk.
+
+    ``process_code`` numbers the process of the job's last inference, ``age`` is how many inferences that had run before
+    the job's first one, ``mixed`` whether one of these was of another model (1, 0); NaN where that is not known.
     """
 
     label: str
@@ -90,6 +105,11 @@ class Side:
     decode: Floats
     cpu: Floats
     memory: Floats
+    started: Floats
+    bulk: Floats
+    process_code: Floats
+    age: Floats
+    mixed: Floats
     final: Flags
     ok: Flags
 
@@ -114,25 +134,37 @@ def side(label: str, tables: Tables, model: str | None = None) -> Side:
             pa.array([name == model for name in inferences["model"].to_pylist()], pa.bool_())
         )
     jobs = _jobs(tables.attempts)
-    outside = _add(jobs, _rows(inferences, _INFERENCE))
+    outside = _add(jobs, _rows(inferences, _INFERENCE, _HISTORY))
     if model is not None:
         _own(jobs, _rows(tables.inferences, _INFERENCE))
         jobs = {key: job for key, job in jobs.items() if job["tried"]}
     ordered = _in_order(jobs)
-    measured = [_measure(job) for job in ordered]
+    bulks: dict[str, int] = {}
+    processes: dict[str, int] = {}
+    measured = [
+        _measure(job) | {"bulk": float(bulks.setdefault(job["bulk_id"], len(bulks)))} | _history(job, processes)
+        for job in ordered
+    ]
     columns = {name: np.array([row[name] for row in measured], np.float64) for name in _NAMES}
     final = np.array([job["final"] for job in ordered], np.bool_)
     ok = np.array([job["final"] and job["ok"] for job in ordered], np.bool_)
-    return Side(label, _facts(tables, inferences, ordered, model, outside), **columns, final=final, ok=ok)
+    facts = _facts(tables, inferences, ordered, model, outside, _drift(columns, ok))
+    return Side(label, facts, **columns, final=final, ok=ok)
 
 
-_NAMES = ("seconds", "process", "input", "prefilled", "output", "decode", "cpu", "memory")
+_NAMES = (
+    "seconds", "process", "input", "prefilled", "output", "decode", "cpu", "memory", "started", "bulk", "process_code",
+    "age", "mixed",
+)  # fmt: skip
 
 
-def _rows(table: pa.Table, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    keys = tuple(names)
+def _rows(table: pa.Table, names: Iterable[str], perhaps: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows; of columns that there may ``perhaps`` be, None where there are none."""
+    absent = [name for name in perhaps if name not in table.column_names]
+    keys = [*names, *(name for name in perhaps if name not in absent)]
+    nothing: dict[str, Any] = dict.fromkeys(absent)
     for values in zip(*(table[name].to_pylist() for name in keys), strict=True):
-        yield dict(zip(keys, values, strict=True))
+        yield nothing | dict(zip(keys, values, strict=True))
 
 
 def _jobs(attempts: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
@@ -227,11 +259,46 @@ def _measure(job: dict[str, Any]) -> dict[str, float]:
         "decode": total("decode"),
         "cpu": total("cpu_time"),
         "memory": max((float(row["memory_peak"]) for row in good if row["memory_peak"] is not None), default=math.nan),
+        "started": min((row["start_ns"] for row in good), default=job["start_ns"] or math.nan) / 1e9,
     }
 
 
+def _history(job: dict[str, Any], processes: dict[str, int]) -> dict[str, float]:
+    """Return what is known of what the process of a job's inferences ran before; ``processes`` numbers them."""
+    good = [row for row in job["inferences"] if row["ok"]]
+    known = bool(good) and all(row["process"] is not None and row["ran_before"] is not None for row in good)
+    if not known:
+        return {"process_code": math.nan, "age": math.nan, "mixed": math.nan}
+    return {
+        "process_code": float(processes.setdefault(good[-1]["process"], len(processes))),
+        "age": float(min(row["ran_before"] for row in good)),
+        "mixed": float(any(row["ran_other"] for row in good)),
+    }
+
+
+def _drift(columns: dict[str, Floats], ok: Flags) -> float | None:
+    """Return decode tokens/s of the jobs that began last over those of the first, where 99 % leave out "the same"."""
+    steps = columns["output"] - 1
+    use = ok & np.isfinite(columns["decode"]) & np.isfinite(columns["started"]) & (steps >= 1)
+    use &= columns["decode"] > 0
+    order = np.argsort(columns["started"][use], kind="stable")
+    rates = np.log(steps[use] / columns["decode"][use])[order]
+    count = int(len(rates) * _ENDS)
+    if count < _LEAST_AT_END:
+        return None
+    first, last = rates[:count], rates[-count:]
+    spread = math.sqrt((float(np.var(first, ddof=1)) + float(np.var(last, ddof=1))) / count)
+    change = float(last.mean() - first.mean())
+    return math.exp(change) if abs(change) > estimates.student(2 * count - 2, _SURE) * spread else None
+
+
 def _facts(
-    tables: Tables, inferences: pa.Table, ordered: list[dict[str, Any]], model: str | None, outside: int
+    tables: Tables,
+    inferences: pa.Table,
+    ordered: list[dict[str, Any]],
+    model: str | None,
+    outside: int,
+    drift: float | None,
 ) -> Setting:
     announced = sum(size or 0 for size in tables.requests["bulk_size"].to_pylist()) if model is None else 0
     announced -= sum(job.get("repeated") or 0 for job in ordered)
@@ -253,6 +320,9 @@ def _facts(
         cores=_cores(inferences),
         pressure=stats.mean(inferences["cpu_pressure"]),
         throttled=stats.ratio(stats.total(inferences["cpu_throttled"]), seconds),
+        lacked=_lacked(inferences),
+        own_cores=_own_cores(inferences),
+        drift=drift,
         cpu_exact=stats.share(inferences["cpu_exact"]),
         memory_exact=stats.share(inferences["memory_exact"]),
         memory_peak_bytes=stats.highest(inferences["memory_peak"]),
@@ -261,6 +331,30 @@ def _facts(
         makespan_s=(max(ends) - min(puts)) / 1e9 if puts and ends else None,
         outside=outside,
     )
+
+
+def _lacked(inferences: pa.Table) -> float | None:
+    """Return the share of the threads' runnable time in which they had no core; None where that is not recorded."""
+    if "cpu_wait" not in inferences.column_names:
+        return None
+    both = [
+        (cpu, wait)
+        for cpu, wait in zip(inferences["cpu_time"].to_pylist(), inferences["cpu_wait"].to_pylist(), strict=True)
+        if cpu is not None and wait is not None
+    ]
+    cpu, wait = (math.fsum(values) for values in zip(*both, strict=True)) if both else (0.0, 0.0)
+    return wait / (cpu + wait) if cpu + wait > 0 else None
+
+
+def _own_cores(inferences: pa.Table) -> float | None:
+    """Return the cores that the inferences used on the mean while one of them was under way."""
+    columns = [inferences[name].to_pylist() for name in ("start_ns", "end_ns", "cpu_time")]
+    rows = sorted(row for row in zip(*columns, strict=True) if None not in row)
+    under_way, end = 0, 0
+    for start, stop, _ in rows:
+        under_way += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return math.fsum(cpu for _, _, cpu in rows) / (under_way / 1e9) if under_way else None
 
 
 def _cores(inferences: pa.Table) -> tuple[float, ...]:

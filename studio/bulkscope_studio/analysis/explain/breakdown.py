@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bulkscope_studio.analysis import thresholds
+from bulkscope_studio.analysis.replay import recorded
 from bulkscope_studio.analysis.statistics import simulation
-from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Floats, firsts
+from bulkscope_studio.analysis.timeline.facts import Facts, Floats, firsts
 from bulkscope_studio.analysis.timeline.measures import Load
-from bulkscope_studio.analysis.timeline.timeline import Timeline, first_and_last
+from bulkscope_studio.analysis.timeline.timeline import Timeline, there_at_once
 from bulkscope_studio.text import wording
 
 
@@ -177,7 +178,7 @@ def makespan(facts: Facts, timeline: Timeline, load: Load) -> Makespan | None:
     if not own.any():
         return None
     work = a.end[own] - a.start[own]
-    places = max(1, min(load.places, int(own.sum())))
+    places = max(min(load.places, int(own.sum())), there_at_once(a.worker[own], a.start[own], a.end[own]))
     last_start = float(a.start[own].max())
     final = float(a.end[own].max())
     open_places = places * (final - last_start) - timeline.mine.between(last_start, final)
@@ -208,7 +209,7 @@ class Wait:
 def wait(facts: Facts, timeline: Timeline) -> Wait | None:
     """Compare them; None when no wait is known. Negative waits are left out."""
     a = facts.attempts
-    rows = np.flatnonzero(timeline.ours & a.ended & (timeline.end >= timeline.first) & (a.start <= timeline.last))
+    rows = recorded.worked(facts, timeline)
     if not len(rows) or not (a.mine[rows] & np.isfinite(a.ready[rows])).any():
         return None
     ready = np.where(np.isfinite(a.ready[rows]), np.minimum(a.ready[rows], a.start[rows]), a.start[rows])
@@ -217,31 +218,14 @@ def wait(facts: Facts, timeline: Timeline) -> Wait | None:
         return None
     measured = float(np.mean((a.start[rows] - ready)[own]))
     # Jobs that ended before are no rows. What the slots held then stays there, and what waited still waits.
-    begun = a.start[rows] < timeline.first
-    put = np.where(begun, a.start[rows], np.maximum(ready, timeline.first))
+    put = recorded.ready_times(facts, timeline, rows)
     # Jobs that became ready at the same moment: in the order in which they were taken.
     order = np.lexsort((a.start[rows], ready))
     work = (timeline.end[rows] - a.start[rows])[order]
-    found = simulation.replay(put[order], work, _presence(facts, timeline, rows))
+    there = [(begin, end) for _, begin, end in recorded.presence(facts, timeline, rows)]
+    found = simulation.replay(put[order], work, there)
     expected = found.waits[own[order]]
     return Wait(measured, float(np.mean(expected)) if np.isfinite(expected).all() else None)
-
-
-def _presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[float, float]]:
-    """Return from when to when each slot was there: to the end, unless its worker fell silent long before."""
-    said = {worker.code: worker for worker in facts.workers}
-    begun, ended = first_and_last(facts, timeline.end, rows)
-    found = []
-    for code in np.unique(facts.attempts.worker[rows]).tolist():
-        worker = said.get(code)
-        begin, end = float(begun[code]), np.inf
-        if worker is not None and np.isfinite(worker.first):
-            begin = min(worker.first, begin)
-            if worker.last < timeline.last - thresholds.QUIET_S.value:
-                end = max(worker.last, float(ended[code]))
-        # A worker with no sign of life but its jobs may have been there all the time after.
-        found += [(begin, end)] * timeline.places.places.get(code, 1)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from bulkscope_studio.analysis.report import figures
 from bulkscope_studio.analysis.report.model import BulkReport, Group, Host, Jobs, Lost, Progress
 from bulkscope_studio.analysis.statistics import stats
 from bulkscope_studio.analysis.statistics.queueing import Little, little, put_at_once
+from bulkscope_studio.analysis.timeline.timeline import there_at_once
 from bulkscope_studio.text import wording
 
 Row = Mapping[str, Any]
@@ -132,6 +134,7 @@ def _jobs(rows: list[Row], last: list[Row]) -> Jobs:
     put = [row["enqueue_ns"] for row in ended if row["enqueue_ns"] is not None]
     makespan = (max(row["end_ns"] for row in ended) - min(put)) / 1e9 if put else None
     workers = len({row["worker"] for row in ended if row["worker"] is not None})
+    places = _places(ended)
     latencies = [(row["wait"], total) for row in ended if (total := _latency(row)) is not None and total > 0]
     return Jobs(
         attempts=len(ended),
@@ -150,8 +153,21 @@ def _jobs(rows: list[Row], last: list[Row]) -> Jobs:
         wait_ratio=stats.distribution(wait / total for wait, total in latencies if wait >= 0),
         makespan_s=makespan,
         workers=workers,
-        expected=put_at_once(len(ended), workers, process.mean if process else None),
+        places=places,
+        expected=put_at_once(len(ended), places, process.mean if process else None),
     )
+
+
+def _places(ended: list[Row]) -> int:
+    """Return the concurrency slots that were there; an attempt of which no worker is known is no slot."""
+    named = [row for row in ended if row["worker"] is not None]
+    if not named:
+        return 0
+    codes = {name: number for number, name in enumerate(dict.fromkeys(row["worker"] for row in named))}
+    # As integers first: a double holds the nanoseconds of today only to 256.
+    origin = min(row["start_ns"] for row in named)
+    start, end = (np.array([(row[at] - origin) / 1e9 for row in named], np.float64) for at in ("start_ns", "end_ns"))
+    return there_at_once(np.array([codes[row["worker"]] for row in named], np.int64), start, np.maximum(start, end))
 
 
 def _latency(row: Row) -> float | None:

@@ -57,7 +57,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Numbers 4, 5, 6 and 13 of a group of jobs; waits leave the negative ones out and count them."""
+    """Numbers 4, 5, 6 and 13 of a group of jobs; waits leave the negative ones out and count them.
+
+    ``places``: concurrency slots that were there at once, on which ``expected`` has the jobs done.
+    """
 
     attempts: int
     done: int
@@ -74,6 +77,7 @@ class Jobs:
     wait_ratio: Distribution | None
     makespan_s: float | None
     workers: int
+    places: int
     expected: Expected | None
 
 

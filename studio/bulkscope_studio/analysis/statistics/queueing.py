@@ -19,22 +19,22 @@ class Expected:
     """N jobs enqueued at once on c slots with equal service time S: the least that queueing alone costs."""
 
     jobs: int
-    workers: int
+    places: int
     service: float
     mean_wait: float
     wait_ratio: float
     makespan: float
 
 
-def put_at_once(jobs: int, workers: int, service: float | None) -> Expected | None:
+def put_at_once(jobs: int, places: int, service: float | None) -> Expected | None:
     """Mean wait S(N/c-1)/2, ratio (N/c-1)/(N/c+1) of mean wait over mean total, makespan N*S/c.
 
-    With N < c nobody waits: N/c is then taken as 1. None without jobs, workers or a service time.
+    With N < c nobody waits: N/c is then taken as 1. None without jobs, slots (``places``) or a service time.
     """
-    if jobs < 1 or workers < 1 or service is None:
+    if jobs < 1 or places < 1 or service is None:
         return None
-    rounds = max(1.0, jobs / workers)
-    return Expected(jobs, workers, service, service * (rounds - 1) / 2, (rounds - 1) / (rounds + 1), service * rounds)
+    rounds = max(1.0, jobs / places)
+    return Expected(jobs, places, service, service * (rounds - 1) / 2, (rounds - 1) / (rounds + 1), service * rounds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,34 @@ def _one_at_a_time(start: Floats, end: Floats) -> bool:
     late = over > _OVERLAP_S
     stepped = over[late] <= _STEP * np.minimum(length[:-1], length[1:])[late]
     return bool(np.all(stepped)) and int(late.sum()) <= max(1, _STEPPED * len(start)) if late.any() else True
+
+
+def places_of(start: Floats, end: Floats) -> int:
+    """Return how many slots a worker has: the most of its attempts (ordered by start) at once, 1 or more."""
+    if _one_at_a_time(start, end):
+        return 1
+    return max(1, steps(start, np.maximum(start, end - _OVERLAP_S)).highest())
+
+
+def there_at_once(worker: Codes, start: Floats, end: Floats) -> int:
+    """Return the most concurrency slots that were there at once, by attempts (rows,); 0 for none.
+
+    A worker's slots are there from its first start to its last end: of processes that are forked for a job each and
+    follow one another there is one, of three jobs at once in one process there are three. They are never so few that
+    the work would take them longer than it took.
+    """
+    if not len(start):
+        return 0
+    taken = float(end.max() - start.min())
+    # Overlaps of less than a millisecond are no slots, and jobs that are shorter overlap by no more.
+    least = math.ceil(float((end - start).sum()) / taken - 1e-9) if taken > 0 else 1
+    begins: list[float] = []
+    ends: list[float] = []
+    for rows in by_code(worker, np.lexsort((end, start))).values():
+        places = places_of(start[rows], end[rows])
+        begins += [float(start[rows].min())] * places
+        ends += [max(float(start[rows].min()), float(end[rows].max()) - _OVERLAP_S)] * places
+    return max(least, steps(np.array(begins, np.float64), np.array(ends, np.float64)).highest())
 
 
 def slots(attempts: Attempts, end: Floats, alive: dict[int, float]) -> Slots:
