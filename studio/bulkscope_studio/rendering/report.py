@@ -177,6 +177,8 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("negative waits (clock error)", [number(j["negative_waits"]) for j in jobs]),
             ("work, mean", [seconds(of(j["process_s"])) for j in jobs]),
             ("work, p50 / p95 / max", [_quantiles(j["process_s"]) for j in jobs]),
+            *([("of work, importing the task: p50 / p95 / max", [_quantiles(j["import_s"]) for j in jobs])]
+              if any(j["import_s"] is not None for j in jobs) else []),
             ("scheduled delay", [seconds(j["delay_s"]) for j in jobs]),
         ]),
         ("7 Inference time", [
