@@ -14,7 +14,7 @@ from bulkscope_studio.sources.file import FileSource
 from bulkscope_studio.sources.source import InvalidQuery, NotFound, Source
 from bulkscope_studio.text import parse
 
-EPILOG = """exit codes: 0 every job is done; 1 a job has failed; 2 no such bulk, no store, or wrong usage; 3 nothing more
+EPILOG = """exit codes: 0 every job is done; 1 a job has failed; 2 no such bulk, no store, wrong usage; 3 nothing more
 is heard of the bulk and not all of its jobs have ended; 130 after Ctrl-C"""
 # What is asked takes at most so much of the time, however large the bulk is.
 _SHARE = 0.1

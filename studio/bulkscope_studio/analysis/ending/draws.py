@@ -80,7 +80,7 @@ class Law:
         middles, weights = self._cells()
         mean = self.mean
         spread = np.sqrt(np.maximum(np.sum(weights * middles**2, axis=1) - mean**2, 0.0) * jobs)
-        return np.maximum(jobs * mean + spread * self._random.standard_normal(len(mean)), 0.0)
+        return np.asarray(np.maximum(jobs * mean + spread * self._random.standard_normal(len(mean)), 0.0))
 
     @property
     def mean(self) -> Floats:

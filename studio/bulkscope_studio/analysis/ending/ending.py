@@ -97,9 +97,10 @@ def _hindered(facts: Facts, p: Progress, line: timeline.Timeline) -> str | None:
     if not p.sent:
         return "no job of the bulk was recorded"
     if facts.unheard > _STALE_S:
-        return f"nothing was recorded for {wording.seconds(facts.unheard)}: it is not known how far the bulk is by now"
+        since = wording.moment(facts.origin_ns + round(facts.now * 1e9))
+        return f"nothing was recorded since {since} UTC, so how far the bulk is by now is not known"
     if p.state == "stopped":
-        return f"nothing was heard of the bulk for {wording.seconds(QUIET_S.value)} or longer: no worker is at it"
+        return f"nothing was heard of the bulk for {wording.seconds(QUIET_S.value)} or longer; no worker is at it"
     if not np.any(a.ended & line.ours):
         return "no job has ended yet, so nothing is known of how long one takes"
     return None
