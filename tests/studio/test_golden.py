@@ -151,14 +151,18 @@ def of_comparisons() -> Cases:
 
 
 def of_endings() -> Cases:
-    halfway = [Job(f"j{n}", 0.0, 2.0 * (n // 2), 2.0 * (n // 2) + 1.9 + 0.01 * n, worker=n % 2) for n in range(20)]
-    halfway += [Job(f"j{n}", 0.0, 20.0, None, worker=n % 2, seen=21.0) for n in (20, 21)]
-    halfway += [Job(f"j{n}", 0.0) for n in range(22, 40)]
+    queue = {"queue": "q"}
+    halfway = [
+        Job(f"j{n}", 0.0, 2.0 * (n // 2), 2.0 * (n // 2) + 1.8 + 0.01 * n, worker=n % 2, columns=queue)
+        for n in range(18)
+    ]
+    halfway += [Job(f"j{n}", 0.0, 18.0, None, worker=n % 2, seen=21.0, columns=queue) for n in (18, 19)]
+    halfway += [Job(f"j{n}", 3.0, columns=queue) for n in range(20, 40)]
     failed = [Job("x", 0.0, 1.0, 2.0, columns={"status": "ERROR", "failure_domain": "domain_model"})]
     cases = {
         "halfway": (halfway, 21.5),
-        "others first": ([*halfway, *(Job(f"o{n}", -1.0, bulk="other") for n in range(6))], 21.5),
-        "no job has ended": (halfway[20:], 21.5),
+        "others first": ([*halfway, *(Job(f"o{n}", 2.0, bulk="other", columns=queue) for n in range(6))], 21.5),
+        "no job has ended": (halfway[18:], 21.5),
         "silent": (halfway, 60.0),
         "complete, one failed": ([*halfway[:4], *failed], 21.5),
     }

@@ -98,7 +98,7 @@ def _hindered(facts: Facts, p: Progress, line: timeline.Timeline) -> str | None:
         return "no job of the bulk was recorded"
     if facts.unheard > _STALE_S:
         since = wording.moment(facts.origin_ns + round(facts.now * 1e9))
-        return f"nothing was recorded since {since} UTC, so how far the bulk is by now is not known"
+        return f"nothing was recorded since {since} UTC"
     if p.state == "stopped":
         return f"nothing was heard of the bulk for {wording.seconds(QUIET_S.value)} or longer; no worker is at it"
     if not np.any(a.ended & line.ours):
