@@ -1,8 +1,8 @@
--- Jobs of other bulks, and of no bulk, that were put from $first to $last and that nobody has taken: in which queue, and
--- since when. What is not taken though its queue went on is left to whoever asks.
-SELECT queue, start_ns AS ready_ns FROM rules.sent_jobs
-WHERE start_ns BETWEEN $first AND $last AND bulk_id IS DISTINCT FROM $bulk
-  AND job_id NOT IN (
-      SELECT job_id FROM rules.begun_attempts([], $first, $heard, every_job := true) WHERE job_id IS NOT NULL
-  )
-ORDER BY start_ns
+-- Jobs of other bulks, and of no bulk, that were sent from $first to $last and that nobody had taken by $heard: in which
+-- queue, and since when. What is not taken though its queue went on is left to whoever asks.
+SELECT s.queue, s.start_ns AS ready_ns
+FROM rules.sent_jobs s
+     ANTI JOIN rules.begun_attempts([], $first, $heard, every_job := true) b
+     ON b.job_id = s.job_id AND b.bulk_id IS NOT DISTINCT FROM s.bulk_id
+WHERE s.start_ns BETWEEN $first AND $last AND s.bulk_id IS DISTINCT FROM $bulk
+ORDER BY s.start_ns
