@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bulkscope_studio.services import explanations
+from bulkscope_studio.services import endings, explanations
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage import sql, summaries
@@ -105,7 +105,15 @@ def bulks(store: Store, verdicts: Verdicts, wanted: Wanted, now_ns: int | None =
         deadline = time.monotonic() + LOOKING_S
         looked_at = len(rows)
     pending = 0
+    short = [
+        {"id": row["id"], "jobs": row["sent_jobs"], "done": row["done_jobs"], "failed": row["failed_jobs"]}
+        for row in rows
+        if row["state"] == "running"
+    ]
+    ends = endings.of_running(store, short, now_ns)
     for row in rows:
+        end = ends.get(row["id"])
+        row["ending"] = None if end is None else {name: end[name] for name in ("left_s", "end_ns")}
         row["verdict"], known = verdicts.of(row, deadline)
         pending += not known
         for name in ("last_ns", "spans", "logs"):

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Route, json
-from bulkscope_studio.services import bulks, explanations, jobs, listing, overtime, records, reports
+from bulkscope_studio.services import bulks, endings, explanations, jobs, listing, overtime, records, reports
 from bulkscope_studio.storage.store import Store
 
 KINDS = {
@@ -57,6 +57,10 @@ def router(store: Store) -> APIRouter:
         """Why the bulk took as long as it did, as `bulkscope explain` has it."""
         return json(explanations.bulk_explanation(store, bulk_id))
 
+    def ending(bulk_id: str) -> Response:
+        """How far the bulk is, and when it ends, with an interval."""
+        return json(endings.bulk_ending(store, bulk_id))
+
     def listed_jobs(
         bulk_id: str, search: str | None = None, status: str | None = None, model: str | None = None,
         worker: str | None = None, host: str | None = None, failure_domain: str | None = None,
@@ -97,6 +101,7 @@ def router(store: Store) -> APIRouter:
     routes.add_api_route(f"/bulks/{BULK}/summary", summary)
     routes.add_api_route(f"/bulks/{BULK}/report", report)
     routes.add_api_route(f"/bulks/{BULK}/explanation", explanation)
+    routes.add_api_route(f"/bulks/{BULK}/ending", ending)
     routes.add_api_route(f"/bulks/{BULK}/jobs", listed_jobs)
     routes.add_api_route(f"/bulks/{BULK}/job", job)
     routes.add_api_route(f"/bulks/{BULK}/overtime", over_time)
