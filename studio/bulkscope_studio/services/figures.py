@@ -16,8 +16,10 @@ from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.storage.summaries import Extent
 
-__all__ = ["MOST", "Distribution", "Figures", "Inferences", "Requests", "models", "of_bulk", "of_models"]
+__all__ = ["FAILURES", "MOST", "Distribution", "Figures", "Inferences", "Requests", "models", "of_bulk", "of_models"]
 
+# What an outcome says of a failure; it may also be that nobody knows.
+FAILURES = frozenset(figures.OUTCOMES) - {"ok"}
 # So many inferences give times and rates to 1 %.
 MOST = 300_000
 
