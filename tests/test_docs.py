@@ -20,7 +20,7 @@ from tests.telemetry import Telemetry
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("otel", "instrumentation", "studio")
 # Set by the tests' own scripts, not by users.
-INTERNAL = {"BULKSCOPE_INSTANCE_PID", "BULKSCOPE_NO_SKIP"}
+INTERNAL = {"BULKSCOPE_INSTANCE_PID", "BULKSCOPE_NO_SKIP", "BULKSCOPE_WORKER_SLOT"}
 
 
 def test_telemetry_md_is_generated_from_the_constants() -> None:
@@ -54,6 +54,8 @@ def test_every_link_and_image_of_the_documents_is_there() -> None:
         "bench/README.md",
         "docs/telemetry.md",
         "docs/analysis.md",
+        "docs/api.md",
+        "docs/compare.md",
         "docs/kubernetes.md",
         "docs/doctor.md",
         "docs/surroundings.md",

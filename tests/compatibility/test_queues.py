@@ -35,6 +35,7 @@ class Run:
     version: str
     sink: Sink
     output: str
+    pid: int
 
     def sent(self, bulk: str) -> list[dict[str, Any]]:
         return self._spans(PRODUCER, bulk)
@@ -89,7 +90,7 @@ def _run(library: Queue, url: str, folder: Path, **variables: str) -> Run:
         [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.package or library.name}'))"],
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
-    return Run(library, version, sink, output)
+    return Run(library, version, sink, output, worker.pid)
 
 
 @pytest.fixture(scope="module", params=QUEUES, ids=str)
@@ -119,6 +120,28 @@ def test_a_job_that_goes_well(run: Run) -> None:
     assert 0 <= after["gen_ai.latency.time_in_queue"] < 60
     assert 0 <= after["bulk.job.wait_ratio"] <= 1
     matrix.note(run.library.name, run.version, "4", "6", "13", "3")
+
+
+def test_a_worker_is_what_its_operator_calls_one(run: Run) -> None:
+    done = [span["resource"] for span in run.sink.spans if span["kind"] == CONSUMER]
+    slots = {resource.get("bulk.worker.slot") for resource in done}
+    if run.library.name == "rq":
+        assert len({resource["process.pid"] for resource in done}) > 4, "a process for each job"
+        assert slots == {f"{run.pid}#1"}
+    elif run.library.name == "celery":
+        assert slots <= {f"{run.pid}#{number}" for number in range(1, 9)}
+    else:
+        assert slots == {None}
+
+
+def test_the_import_of_the_task_is_shown_where_each_job_pays_for_it(run: Run) -> None:
+    values = [span["attributes"] for span in run.sink.spans if span["kind"] == CONSUMER]
+    took = [each.get("bulk.job.import.duration") for each in values]
+    if run.library.name == "rq":
+        assert all(seconds > 0 for seconds in took if seconds is not None)
+        assert any(seconds is not None for seconds in took)
+    else:
+        assert set(took) == {None}
 
 
 def test_what_a_job_logs_is_found_by_its_bulk(run: Run) -> None:

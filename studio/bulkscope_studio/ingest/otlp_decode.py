@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
@@ -43,8 +44,8 @@ from bulkscope_studio.storage.tables import (
 from bulkscope_studio.storage.values import MANY_ATTRIBUTES, MAX_ATTRIBUTES, Values, dump
 
 __all__ = [
-    "LOGS", "POINTS", "SPAN_ATTRIBUTES", "TABLES", "Decoded", "Malformed", "dump", "ingest_rows", "logs", "metrics",
-    "parts", "to_arrow", "traces",
+    "LOGS", "POINTS", "SPAN_ATTRIBUTES", "TABLES", "Decoded", "Malformed", "dump", "ingest_rows", "parts",
+    "to_arrow",
 ]  # fmt: skip
 
 # A part of a request: what is decoded, and stored in one transaction. A request of the SDKs is one part.
@@ -93,25 +94,6 @@ class Decoded:
         self.truncated += other.truncated
         self.accepted += other.accepted
         self.nbytes += other.nbytes
-
-
-def traces(request: bytes | Message) -> Decoded:
-    """Decode an ``ExportTraceServiceRequest`` whole. Raises ``Malformed``."""
-    return Decoded.together(parts("traces", _encoded(request)))
-
-
-def logs(request: bytes | Message) -> Decoded:
-    """Decode an ``ExportLogsServiceRequest`` whole. Raises ``Malformed``."""
-    return Decoded.together(parts("logs", _encoded(request)))
-
-
-def metrics(request: bytes | Message) -> Decoded:
-    """Decode an ``ExportMetricsServiceRequest`` whole; a record is a data point. Raises ``Malformed``."""
-    return Decoded.together(parts("metrics", _encoded(request)))
-
-
-def _encoded(request: bytes | Message) -> bytes:
-    return request if isinstance(request, bytes) else bytes(request.SerializeToString())
 
 
 def parts(signal: str, *bodies: bytes | bytearray) -> Iterator[Decoded]:
@@ -196,7 +178,7 @@ class _Part:
         pid = pid if good else None
         service, instance, host = map(known, (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME))
         where = self.places[identity] = workers.place(rest)
-        return [identity, service, instance, host, pid, workers.name(where, pid, instance, service)]
+        return [identity, service, instance, host, pid, workers.name(where, pid, instance, service, workers.slot(rest))]
 
     def attributes(self, pairs: Any, texts: dict[str, str | None]) -> str | None:
         """Put strings whose keys are in ``texts`` there; return the others as JSON, None when there are none."""
@@ -242,7 +224,7 @@ def _traces(part: _Part, encoded: list[bytes]) -> Iterator[pa.Table]:
         other = pc.fill_null(pc.not_equal(pid, of_owner["pid"]), pc.is_valid(pid))
         of_owner["service_instance_id"] = pc.if_else(other, None, of_owner["service_instance_id"])
         columns["pid"] = pid
-        of_owner["worker"] = _told(part, of_owner, pid, other)
+        of_owner["worker"] = _told(part, of_owner, pid, other, columns.get("attributes"))
     columns = of_owner | columns
     nulls: dict[str, pa.Array] = {}
     arrays = []
@@ -256,12 +238,16 @@ def _traces(part: _Part, encoded: list[bytes]) -> Iterator[pa.Table]:
     yield pa.Table.from_arrays(arrays, [name for name, _ in SPANS])
 
 
-def _told(part: _Part, of_owner: dict[str, pa.Array], pid: pa.Array, other: pa.Array) -> pa.Array:
+def _told(
+    part: _Part, of_owner: dict[str, pa.Array], pid: pa.Array, other: pa.Array, attributes: pa.Array | None
+) -> pa.Array:
     """Return the names of workers, where ``other`` those of the processes that a span tells of."""
     names: list[str] = of_owner["worker"].to_pylist()
     for row in np.flatnonzero(other.to_numpy(zero_copy_only=False)).tolist():
         where = part.places[of_owner["resource_id"][row].as_py()]
-        names[row] = workers.name(where, pid[row].as_py(), None, of_owner["service_name"][row].as_py())
+        said = None if attributes is None else attributes[row].as_py()
+        slot = None if said is None or c.WORKER_SLOT not in said else workers.slot(orjson.loads(said))
+        names[row] = workers.name(where, pid[row].as_py(), None, of_owner["service_name"][row].as_py(), slot)
     return pa.array(names, pa.string())
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.services import bulks, capacities, comparisons, drops, explanations, reports, runs
+from bulkscope_studio.services import capacities, comparisons, drops, endings, explanations, reports, runs
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import trouble
@@ -80,10 +80,13 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes = APIRouter(prefix="/api")
 
     def listed() -> JSONResponse:
-        return JSONResponse(bulks.list_bulks(store))
+        return JSONResponse(endings.list_bulks(store))
 
     def report(bulk_id: str) -> JSONResponse:
         return JSONResponse(reports.bulk_report(store, bulk_id))
+
+    def ending(bulk_id: str) -> JSONResponse:
+        return JSONResponse(endings.bulk_ending(store, bulk_id))
 
     def explanation(bulk_id: str) -> JSONResponse:
         return JSONResponse(explanations.bulk_explanation(store, bulk_id))
@@ -123,6 +126,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     routes.add_api_route("/bulks", listed)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/ending", ending)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     routes.add_api_route("/compare", comparison)
     routes.add_api_route("/capacity", capacity)

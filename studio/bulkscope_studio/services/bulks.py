@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.storage import sql, storefile, summaries
 from bulkscope_studio.storage.store import Store
@@ -72,6 +73,23 @@ class Own:
     requests: pa.Table
     sends: pa.Table
     window: tuple[int, int]
+
+    @property
+    def handed_out(self) -> pa.Table:
+        """Return the attempts without jobs that were called off before anybody began them: none of them waits."""
+        a = self.attempts
+        return a.filter(pc.or_(pc.is_valid(a["start_ns"]), pc.is_null(a["called_off"])))
+
+    @property
+    def unbegun(self) -> facts.Unbegun:
+        """Return which of its jobs were never begun, or sent in vain."""
+        (sends,) = self.sends.to_pylist()
+        return facts.Unbegun(
+            called_off=tuple(reason for reason in self.attempts["called_off"].to_pylist() if reason is not None),
+            not_sent=tuple(sends["reasons"] or ()),
+            repeated=sum(self.attempts["repeated"].to_pylist()),
+            refused=sends["refused"],
+        )
 
 
 def own(store: Store, bulk_id: str) -> Own:

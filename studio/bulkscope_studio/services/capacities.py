@@ -158,8 +158,7 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
         hosts=reader.hosts(_joined([hosts(near) for near in apart])),
         drops=None,
         lost=(),
-        repeated=0,
-        refused=0,
+        unbegun=facts.Unbegun(),
         **reader.names(),
     )
     return analysis.Seen(

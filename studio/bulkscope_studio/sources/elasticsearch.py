@@ -24,8 +24,8 @@ from bulkscope import conventions as c
 from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
 from bulkscope_studio.elastic.client import Client
-from bulkscope_studio.elastic.streams import TRACES
-from bulkscope_studio.services import bulks, capacities, comparisons, explanations, reports, sides
+from bulkscope_studio.elastic.streams import LOGS, TRACES
+from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
 from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
 from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
@@ -33,8 +33,10 @@ from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_li
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
 _BULKS = {
     f"attributes.{c.JOB_ID}": "STRING", f"attributes.{c.BULK_OUTCOME}": "STRING", f"attributes.{c.JOB_ATTEMPT}": "LONG",
-    f"attributes.{c.BULK_FAILURE_DOMAIN}": "STRING", f"attributes.{c.JOB_EXPIRES}": "DOUBLE",
-    f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
+    f"attributes.{c.BULK_FAILURE_DOMAIN}": "STRING", f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
+    f"attributes.{c.PROCESS_PID}": "LONG", f"resource.attributes.{c.PROCESS_PID}": "LONG",
+    f"resource.attributes.{c.HOST_NAME}": "STRING", "event_name": "STRING",
+    f"attributes.{c.JOB_EXPIRES}": "DOUBLE",
 }  # fmt: skip
 
 
@@ -86,6 +88,7 @@ class ElasticsearchSource:
             known = esql.fields(self.client, TRACES)
             if f"attributes.{c.BULK_ID}" not in known:
                 return []
+            known |= esql.fields(self.client, LOGS)
             absent = [(path, kind) for path, kind in _BULKS.items() if path not in known]
             found = esql.query(self.client, "bulks", {}, absent, rows=esql.ROWS)
         return [_listed(row) for row in pa.table(found).to_pylist()]
@@ -94,7 +97,15 @@ class ElasticsearchSource:
         with self._answering(bulk) as (bulk_id, store, more):
             own = bulks.own(store, bulk_id)
             more.add_shares(*own.window)
-            return _noted(reports.report_of(store, own), more)
+            found = reports.report_of(store, own)
+            if not found["complete"]:
+                found["ending"] = _ending(store, more, bulk_id)
+            return _noted(found, more)
+
+    def ending(self, bulk: str) -> Answer:
+        """Return when a bulk will end; of other bulks what has begun is known here, and not what waits."""
+        with self._answering(bulk) as (bulk_id, store, more):
+            return _noted(_ending(store, more, bulk_id), more)
 
     def explanation(self, bulk: str) -> Answer:
         """Return why a bulk took as long as it did; what was dropped on the way is not known here."""
@@ -201,7 +212,14 @@ def _listed(row: dict[str, Any]) -> Answer:
         "failed": row["failed"], **{name: row[name] for name in c.UNBEGUN},
         "models": sorted(model for model in models if model is not None),
         "duration_s": (end_ns - start_ns) / 1e9,
+        "ending": None,  # each bulk would have to be read: the report of one says it
     }  # fmt: skip
+
+
+def _ending(store: Store, more: Loader, bulk_id: str) -> Answer:
+    beside = explanations.beside(store, bulk_id)
+    more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+    return endings.ending_of(store, beside, waiting_known=False)
 
 
 def _noted(answer: Answer, more: Loader) -> Answer:

@@ -42,6 +42,9 @@ class Source(Protocol):
     def report(self, bulk: str) -> Answer:
         """Return the numbers of a bulk."""
 
+    def ending(self, bulk: str) -> Answer:
+        """Return how far a bulk is, and when it will end; made to be asked again and again."""
+
     def explanation(self, bulk: str) -> Answer:
         """Return why a bulk took as long as it did."""
 

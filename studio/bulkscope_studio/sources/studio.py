@@ -47,6 +47,9 @@ class StudioSource:
     def report(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/report")
 
+    def ending(self, bulk: str) -> Answer:
+        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/ending")
+
     def explanation(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/explain")
 

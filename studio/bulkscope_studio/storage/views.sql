@@ -9,6 +9,10 @@
 CREATE OR REPLACE MACRO rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS
     coalesce(worker, host_name || ':' || pid, service_instance_id, service_name, 'worker');
 
+-- Which process of a name a worker is; NULL where it is a slot of a pool, whichever process fills it.
+CREATE OR REPLACE MACRO rules.worker_instance(worker, instance) AS
+    CASE WHEN NOT regexp_matches(worker, ':[0-9]+#[0-9]+$') THEN instance END;
+
 -- A job of a sender that names none is one attempt.
 CREATE OR REPLACE MACRO rules.job_key(job_id, span_id) AS coalesce(job_id, span_id);
 
@@ -47,7 +51,8 @@ CREATE OR REPLACE VIEW rules.recorded_points AS SELECT * FROM points;
 CREATE OR REPLACE VIEW rules.ended_attempts AS
 SELECT rowid AS row, trace_id, span_id, bulk_id, job_id, rules.credible_attempt(attempt) AS attempt, start_ns, end_ns,
        rules.credible_wait(wait) AS wait, rules.credible_delay(delay) AS delay,
-       rules.credible_wait_ratio(wait_ratio) AS wait_ratio, rules.attempt_state(status, failure_domain, outcome) AS state,
+       rules.credible_wait_ratio(wait_ratio) AS wait_ratio, rules.credible_import_time(import_time) AS import_time,
+       rules.attempt_state(status, failure_domain, outcome) AS state,
        failure_domain, error_type,
        rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS worker,
        coalesce(host_name, '') AS host_name, queue, service_instance_id AS instance, resource_id,
@@ -139,12 +144,12 @@ SELECT o.* FROM open o
 -- Attempts that began, in a time as above: those that ended, and those that have not.
 CREATE OR REPLACE MACRO rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := false) AS TABLE
 WITH begun AS (
-    SELECT row, trace_id, span_id, bulk_id, job_id, attempt, start_ns, end_ns, end_ns AS seen_ns, wait, delay, state,
-           failure_domain, error_type, worker, host_name, queue, instance, told
+    SELECT row, trace_id, span_id, bulk_id, job_id, attempt, start_ns, end_ns, end_ns AS seen_ns, wait, delay, import_time,
+           state, failure_domain, error_type, worker, host_name, queue, instance, told
     FROM rules.ended_in(of_bulks, from_ns, to_ns, every_job := every_job)
     UNION ALL
-    SELECT row, trace_id, span_id, bulk_id, job_id, attempt, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, worker,
-           host_name, NULL, instance, false
+    SELECT row, trace_id, span_id, bulk_id, job_id, attempt, start_ns, NULL, seen_ns, NULL, NULL, NULL, NULL, NULL, NULL,
+           worker, host_name, NULL, instance, false
     FROM rules.open_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 )
 SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_place(attempt, start_ns, state) AS place FROM begun;
@@ -200,12 +205,13 @@ SELECT bulk_id, job_id, attempt, span_id, trace_id,
        coalesce(sent_ns, rules.enqueued_before(start_ns, wait, delay)) AS enqueue_ns,
        start_ns, end_ns, seen_ns,
        CASE WHEN end_ns IS NOT NULL THEN coalesce(wait, (start_ns - sent_ns) / 1e9 - coalesce(delay, 0)) END AS wait,
-       delay, state, state = 'retried' AS retried, state = 'done' AS ok, failure_domain, error_type, worker, host_name,
-       coalesce(sent_to, queue) AS queue, sent_ns, instance, told, decides, called_off, repeated
+       delay, import_time, state, state = 'retried' AS retried, state = 'done' AS ok, failure_domain, error_type, worker,
+       host_name, coalesce(sent_to, queue) AS queue, sent_ns, rules.worker_instance(worker, instance) AS instance, told,
+       decides, called_off, repeated
 FROM firsts
 UNION ALL
 SELECT j.bulk_id, j.job, NULL, NULL, NULL, j.enqueue_ns, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, j.queue, j.enqueue_ns, NULL, NULL, true,
+       NULL, NULL, j.queue, j.enqueue_ns, NULL, NULL, true,
        rules.called_off(c.said_ns, c.reason, j.last_ns, j.expires_ns, NULL, NULL, NULL), j.repeated
 FROM (SELECT * FROM jobs WHERE row IS NULL) j
      LEFT JOIN called c ON c.job = j.job AND c.bulk_id IS NOT DISTINCT FROM j.bulk_id
@@ -236,12 +242,19 @@ WITH windows AS (
       AND p.time_ns BETWEEN said_from AND said_to
       AND p.service_instance_id IN (SELECT service_instance_id FROM worked)
     GROUP BY p.service_instance_id
+), each_of_them AS (
+    SELECT w.worker, rules.worker_instance(w.worker, w.service_instance_id) AS instance, w.host_name, s.first_ns, s.last_ns,
+           s.memory_utilization, w.resource_id,
+           rules.credible_cpus(TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE)) AS cpus,
+           json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
+           json_extract_string(r.attributes, '$."container.id"') AS container_id
+    FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id
 )
-SELECT w.worker, w.service_instance_id AS instance, w.host_name, s.first_ns, s.last_ns, s.memory_utilization,
-       rules.credible_cpus(TRY_CAST(json_extract(r.attributes, '$."bulk.worker.cpus"') AS DOUBLE)) AS cpus,
-       json_extract_string(r.attributes, '$."bulk.worker.cpu.set"') AS cpu_set,
-       json_extract_string(r.attributes, '$."container.id"') AS container_id, w.resource_id
-FROM worked w LEFT JOIN said s USING (service_instance_id) LEFT JOIN resources r ON r.resource_id = w.resource_id;
+SELECT worker, instance, host_name, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
+       max(memory_utilization) AS memory_utilization, arg_max(cpus, resource_id) AS cpus,
+       arg_max(cpu_set, resource_id) AS cpu_set, arg_max(container_id, resource_id) AS container_id,
+       max(resource_id) AS resource_id
+FROM each_of_them GROUP BY worker, instance, host_name;
 
 -- inferences and requests
 
@@ -261,7 +274,9 @@ CREATE OR REPLACE VIEW rules.inferences AS
 SELECT trace_id, span_id, bulk_id, job_id, start_ns, end_ns, (end_ns - start_ns) / 1e9 AS seconds,
        status IS DISTINCT FROM 'ERROR' AS ok, resource_id, coalesce(host_name, '') AS host_name,
        rules.worker_name(worker, host_name, pid, service_instance_id, service_name) AS worker,
-       service_instance_id AS instance, model,
+       rules.worker_instance(
+           rules.worker_name(worker, host_name, pid, service_instance_id, service_name), service_instance_id) AS instance,
+       model,
        rules.credible_input_tokens(input_tokens) AS input_tokens,
        rules.credible_output_tokens(output_tokens) AS output_tokens,
        rules.credible_cached_tokens(cached_tokens) AS cached_tokens,

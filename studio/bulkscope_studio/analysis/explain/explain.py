@@ -125,7 +125,7 @@ def _workers(view: View) -> dict[str, float]:
 
 
 def _notes(view: View) -> tuple[str, ...]:
-    p, notes = view.progress, []
+    p, of, notes = view.progress, view.facts.unbegun, []
     left = p.sent - p.ended
     open_ = wording.unended(left, p.sent)
     if p.state == "running" and view.facts.unheard > QUIET_S.value:
@@ -134,9 +134,7 @@ def _notes(view: View) -> tuple[str, ...]:
         notes.append(f"Partial: the bulk is still running; {open_}.")
     elif p.state == "stopped" and p.sent:
         notes.append(f"Partial: nothing more was heard of the bulk, and {open_}.")
-    notes += [
-        f"{line[0].upper()}{line[1:]}." for line in wording.unbegun(p, view.facts.called_off, view.facts.not_sent)
-    ]
+    notes += [f"{line[0].upper()}{line[1:]}." for line in wording.unbegun(p, of.called_off, of.not_sent)]
     if view.facts.drops is None:
         notes.append("Whether telemetry was dropped is not recorded in this source.")
     elif view.facts.drops:

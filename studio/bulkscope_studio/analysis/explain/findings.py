@@ -668,7 +668,7 @@ def _untold(view: View) -> str:
 
 def headroom(view: View) -> Finding:
     """No other finding holds: how much more load fits, or what would make the bulk faster."""
-    load, came, progress = view.load, view.arrivals, view.progress
+    load, came, progress, never = view.load, view.arrivals, view.progress, view.facts.unbegun
     busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
     cores = measured(
         "utilisation of the cores" + (f" ({view.cpu.busy_source})" if view.cpu.busy_source else ""),
@@ -681,7 +681,7 @@ def headroom(view: View) -> Finding:
     longest = float(np.max((a.end - a.start)[a.mine & a.ended], initial=0.0))
     were = "was" if load.places <= 1 else "were"
     if progress.complete and not a.mine.any():
-        text = f"No job was begun: {'; '.join(wording.unbegun(progress, view.facts.called_off, view.facts.not_sent))}."
+        text = f"No job was begun: {'; '.join(wording.unbegun(progress, never.called_off, never.not_sent))}."
     elif load.capacity <= 0:
         text = "Nothing can be said about load: no job took any time."
     elif view.time.for_others > thresholds.FOR_OTHERS.value:

@@ -160,11 +160,22 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
+class Unbegun:
+    """Jobs that nobody began. ``called_off`` and ``not_sent`` say of each that was cancelled, or not taken by the broker,
+    why; ``repeated`` jobs were sent once more under the id of one before, ``refused`` ones the broker did not take for
+    that.
+    """
+
+    called_off: tuple[str, ...] = ()
+    not_sent: tuple[str, ...] = ()
+    repeated: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All of it. ``now`` is when it was looked at, or when anything was last heard: ``unheard`` seconds earlier;
     ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them.
-    ``called_off`` and ``not_sent`` say of each job that was cancelled, or that the broker did not take, why;
-    ``repeated`` jobs were sent once more under the id of one before, ``refused`` ones the broker did not take for that.
     """
 
     id: str
@@ -183,10 +194,7 @@ class Facts:
     worker_names: tuple[str, ...]
     host_names: tuple[str, ...]
     job_ids: tuple[str, ...]
-    called_off: tuple[str, ...] = ()
-    not_sent: tuple[str, ...] = ()
-    repeated: int = 0
-    refused: int = 0
+    unbegun: Unbegun = Unbegun()
 
     def job_name(self, row: int) -> str:
         """Return the id of the job in a row of ``attempts``."""

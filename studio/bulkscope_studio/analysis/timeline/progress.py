@@ -86,14 +86,15 @@ def progress(facts: Facts) -> Progress:
         latest = float(np.max(a.enqueue[own][begun[own]], initial=-np.inf))
         overtaken = a.enqueue[waiting] < latest
     announced = int(np.nansum(facts.requests.size)) if len(facts.requests.size) else 0
-    announced, known = announced - facts.repeated, len(last) + len(facts.called_off)
+    unbegun = facts.unbegun
+    announced, known = announced - unbegun.repeated, len(last) + len(unbegun.called_off)
     return Progress(
         sent=max(announced, known),
         done=int(np.sum(a.ok[settled])),
         failed=int(np.sum(~a.ok[settled])),
-        cancelled=len(facts.called_off),
-        not_sent=len(facts.not_sent),
-        duplicate=facts.repeated + facts.refused,
+        cancelled=len(unbegun.called_off),
+        not_sent=len(unbegun.not_sent),
+        duplicate=unbegun.repeated + unbegun.refused,
         retrying=len(retrying),
         last=last,
         working=working,

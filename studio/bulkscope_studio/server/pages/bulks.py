@@ -12,7 +12,7 @@ from nicegui import ui
 
 from bulkscope.conventions import UNBEGUN
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.pages import charts, explain, fmt, layout
+from bulkscope_studio.server.pages import charts, ending, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services import figures
 from bulkscope_studio.services.figures import Distribution, Figures, Inferences
@@ -66,15 +66,18 @@ def register(data: Data) -> None:
                 columns = {
                     "bulk": "bulk", "started": "started", "models": "models", "progress": "progress", "done": "done",
                     "failed": "failed", "unbegun": "never begun",
-                    "duration": "duration", "wait": "mean queue wait", "tokens": "output tokens",
+                    "duration": "duration", "ends": "ends in", "wait": "mean queue wait",
+                    "tokens": "output tokens",
                 }  # fmt: skip
-                table = layout.table(columns, [], "bulk", "done failed duration wait tokens")
+                table = layout.table(columns, [], "bulk", "done failed duration ends wait tokens")
+                column = ending.Column(data)
 
             async def show() -> None:
                 found = await data.rows("bulks")
                 empty.set_visibility(not found)
                 box.set_visibility(bool(found))
-                table.rows = [_bulk_row(row) for row in found]
+                ends = await column.of(found)
+                table.rows = [_bulk_row(row, ending.shown(ends, row["bulk_id"])) for row in found]
                 table.update()
 
             layout.live(show, box, 2.0)
@@ -93,7 +96,7 @@ def register(data: Data) -> None:
             await _bulk(data, bulk_id, found)
 
 
-def _bulk_row(row: Row) -> dict[str, Any]:
+def _bulk_row(row: Row, ends: str) -> dict[str, Any]:
     sent, done, failed, cancelled = row["sent"], row["done"], row["failed"], row["cancelled"]
     others = [f"{row[name]:,} {name.replace('_', ' ')}" for name in UNBEGUN if row[name]]
     return {
@@ -103,7 +106,7 @@ def _bulk_row(row: Row) -> dict[str, Any]:
         "progress_bar": [100 * done / sent, 100 * failed / sent] if sent else [0, 0],
         "done": wording.number(done), "failed": wording.number(failed),
         "unbegun": ", ".join(others) or wording.ABSENT, "duration": wording.seconds(row["duration"]),
-        "wait": wording.seconds(row["wait"]), "tokens": wording.number(row["tokens"]),
+        "ends": ends, "wait": wording.seconds(row["wait"]), "tokens": wording.number(row["tokens"]),
     }  # fmt: skip
 
 
@@ -113,6 +116,7 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         with ui.row():
             ui.link("Trace", fmt.link("trace", first["trace_id"]))
             ui.link("Logs", f"/logs?bulk={quote(bulk_id, safe='')}")
+    ending.card(data, bulk_id)
     explain.card(data, bulk_id)
     lanes = layout.card("Workers")
     with lanes:
@@ -235,7 +239,7 @@ def _lane(row: Row, place: int) -> list[Any]:
 def _lost_row(row: Row) -> dict[str, Any]:
     return {
         "key": row["span_id"], "job": row["job_id"], "attempt": row["attempt"], "worker": row["worker"],
-        "model": (row["model"] or wording.ABSENT) + wording.likely(row["model_likely"]),
+        "model": (row["model"] or wording.UNKNOWN) + wording.likely(row["model_likely"]),
         "elapsed": wording.seconds(row["elapsed"]), "memory": wording.size(row["memory"]),
         "limit": wording.size(row["memory_limit"]),
         "domain": row["domain"] + wording.likely(row["likely"]),
@@ -244,10 +248,10 @@ def _lost_row(row: Row) -> dict[str, Any]:
 
 def _job_row(row: Row) -> dict[str, Any]:
     return {
-        "key": row["span_id"], "job": row["job_id"] or wording.ABSENT,
+        "key": row["span_id"], "job": row["job_id"] or wording.UNKNOWN,
         "job_href": fmt.link("trace", row["trace_id"]) + f"?span={row['span_id']}",
         "attempt": row["attempt"], "wait": wording.seconds(row["wait"]), "work": wording.seconds(row["work"]),
-        "worker": row["worker"] or wording.ABSENT,
+        "worker": row["worker"] or wording.UNKNOWN,
         "error": " ".join(filter(None, (row["failure_domain"], row["error_type"]))) or wording.ABSENT,
     }  # fmt: skip
 
@@ -259,13 +263,14 @@ def _p50_p95(of: Distribution | None) -> str:
 def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
     """Return the thirteen numbers as rows of a table; estimates are marked."""
     asked, work = found.requests, found.total
-    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name != "ok")
+    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name in figures.FAILURES)
+    unknown = sum(n for name, n in asked.outcomes.items() if name not in figures.FAILURES and name != "ok")
     never = [f"{t[name]:,} {name.replace('_', ' ')}" for name in UNBEGUN if t[name]]
     enqueueing = f"enqueueing {wording.seconds(asked.enqueue_s)} for {wording.count(t['sent'], 'job')}"
     cpu = wording.unless_exact(wording.seconds(work.cpu_s), work.cpu_exact_share)
     used = None if work.cpu_utilization is None else work.cpu_utilization.mean
     shown = (
-        ("API requests", wording.number(asked.count)),
+        ("API requests", wording.number(asked.count) + (f", {unknown:,} of unknown outcome" if unknown else "")),
         ("API failures", ", ".join(failures)),
         ("API latency", f"{_p50_p95(asked.latency_s)}; {enqueueing}"),
         ("jobs", ", ".join([f"{wording.number(t['sent'])} sent, {wording.number(t['done'])} done", *never])),

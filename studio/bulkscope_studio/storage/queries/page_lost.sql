@@ -52,7 +52,7 @@ WITH ended AS (
     SELECT s.*, i.memory_limit, coalesce(s.held[1], s.resident[1] / nullif(i.memory_limit, 0)) AS share,
            coalesce(s.held[2], s.resident[2] / nullif(i.memory_limit, 0)) AS share_before,
            -- The names of workers end in their process ids: what is before is where the counter is shared.
-           regexp_replace(s.worker, ':[0-9]+$', '') AS place
+           regexp_replace(s.worker, ':[0-9]+(#[0-9]+)?$', '') AS place
     FROM silent s LEFT JOIN limits i USING (resource_id)
 ), before AS (
     SELECT g.instance, g.time_ns,
@@ -70,7 +70,7 @@ WITH ended AS (
        EXISTS (
            SELECT 1 FROM rules.heartbeats g
            WHERE g.host_name = l.host_name
-             AND regexp_replace(g.worker, ':[0-9]+$', '') = l.place AND g.service_name IS NOT DISTINCT FROM l.service_name
+             AND regexp_replace(g.worker, ':[0-9]+(#[0-9]+)?$', '') = l.place AND g.service_name IS NOT DISTINCT FROM l.service_name
              AND g.time_ns BETWEEN l.seen_ns + 1 AND l.seen_ns + 60000000000
              AND g.time_ns BETWEEN $bulk_first AND $bulk_last + 60000000000
              AND TRY_CAST(json_extract(g.attributes, '$."bulk.worker.oom_kills"') AS BIGINT) > l.kills
