@@ -161,9 +161,8 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Unbegun:
-    """Jobs that nobody began. ``called_off`` and ``not_sent`` say of each that was cancelled, or not taken by the broker,
-    why; ``repeated`` jobs were sent once more under the id of one before, ``refused`` ones the broker did not take for
-    that.
+    """Jobs that nobody began: ``called_off`` and ``not_sent`` say of each that was cancelled, or that the broker did
+    not take, why. ``repeated`` jobs were sent once more under the id of one before, ``refused`` ones not taken for that.
     """
 
     called_off: tuple[str, ...] = ()

@@ -4,8 +4,8 @@
 WITH windows AS (
     SELECT unnest($firsts) AS first_ns, unnest($lasts) AS last_ns
 )
-SELECT job_id, attempt, span_id, trace_id, enqueue_ns, start_ns, end_ns, seen_ns, wait, delay, retried, ok, failure_domain,
-       error_type, worker, host_name, queue, sent_ns, instance, decides, called_off, repeated, bulk_id
+SELECT job_id, attempt, span_id, trace_id, enqueue_ns, start_ns, end_ns, seen_ns, wait, delay, import_time, retried, ok,
+       failure_domain, error_type, worker, host_name, queue, sent_ns, instance, decides, called_off, repeated, bulk_id
 FROM rules.attempts([], list_min($firsts), list_max($lasts), every_job := true) a
 WHERE (a.start_ns IS NOT NULL OR a.called_off IS NULL) AND EXISTS (
     SELECT 1 FROM windows w
