@@ -51,7 +51,7 @@ NOT_RECORDED = "(not recorded)"
 # they stand in the library's source, with nothing filled in.
 TEMPLATES = (
     "Kicking %s with args", "Received message: %s", "Cannot parse message", "TaskPool: Apply", "Request options: %s",
-    "Worker %s: result: %r",
+    "Worker %s: result: %r", "Prepare to send %r", "Received frame %r", "Sending (key=%s value=%s) to %s",
 )  # fmt: skip
 # These write a job as its call, "summarise('the prompt')", or its result, "● 'the answer'": both are left out.
 CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "rq", "taskiq"))

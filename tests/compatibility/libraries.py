@@ -23,6 +23,7 @@ class Queue:
     greenlets: int = 0
     package: str = ""
     application: str = ""
+    system: str = "redis"
 
     def __str__(self) -> str:
         return f"{self.name} {self.age}"
@@ -53,6 +54,20 @@ QUEUES = [
     *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
           "taskiq worker taskiq_app:broker --workers 1", delayed=False),
     *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
+]  # fmt: skip
+
+
+# Hand-written producers and consumers; ``messages/`` runs them. The newest with contrib's instrumentation beside it.
+MESSAGES = [
+    *both("pika", ("pika==1.2.*",), ("pika", "opentelemetry-instrumentation-pika"), "python pika_app.py",
+          delayed=False, wait_of_a_retry=False, system="rabbitmq"),
+    *both("aio-pika", ("aio-pika==9.0.*",), ("aio-pika", "opentelemetry-instrumentation-aio-pika"),
+          "python aio_pika_app.py", delayed=False, wait_of_a_retry=False, system="rabbitmq", application="aio_pika_app"),
+    *both("aiokafka", ("aiokafka==0.8.*",), ("aiokafka", "opentelemetry-instrumentation-aiokafka"),
+          "python aiokafka_app.py", delayed=False, system="kafka"),
+    *both("confluent-kafka", ("confluent-kafka==2.0.*",),
+          ("confluent-kafka", "opentelemetry-instrumentation-confluent-kafka"), "python confluent_kafka_app.py",
+          delayed=False, system="kafka", application="confluent_kafka_app"),
 ]  # fmt: skip
 
 

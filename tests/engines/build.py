@@ -2,7 +2,8 @@
 
 OpenTelemetry Collector and Prometheus are compiled from Go modules, four to six minutes the first time;
 Elasticsearch with ES|QL is put together from Maven Central's jars (fetched, never redistributed: Elastic License 2.0),
-half a minute; Kustomize and the schemas of Kubernetes and of the Prometheus operator come out of their Go modules, a
+half a minute; RabbitMQ with its Erlang is unpacked from Debian's packages and Kafka is Maven Central's jars, ten seconds
+each; Kustomize and the schemas of Kubernetes and of the Prometheus operator come out of their Go modules, a
 minute. ``apiserver``, which is Kubernetes' API server and etcd, is built only when it is named: nine minutes of CPU.
 What is built stays in ``~/.cache/bulkscope/engines`` until its sources here change. Standard library only, so that any
 Python can run it.
@@ -147,7 +148,47 @@ def elasticsearch() -> None:
     _run("javac", *options, "-d", str(target / "classes"), *files, cwd=target)
 
 
-ENGINES = {"go": go_programs, "elasticsearch": elasticsearch, "kubernetes": kubernetes}
+def rabbitmq() -> None:
+    """Unpack RabbitMQ and Erlang into the cache's ``rabbitmq``; nothing is installed."""
+    for program in ("apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} is missing: RabbitMQ and Erlang come from Debian's packages")
+    target, apt = CACHE / "rabbitmq", CACHE / "rabbitmq.apt"
+    for folder in (target, apt):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (target, apt / "lists" / "partial", apt / "archives"):
+        folder.mkdir(parents=True)
+    # With lists of its own, by the machine's own sources and keys: neither root nor its lists are needed.
+    options = {
+        "Dir::State::lists": apt / "lists", "Dir::Cache": apt, "Debug::NoLocking": "1", "APT::Sandbox::User": "root",
+    }  # fmt: skip
+    words = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+    _run(*words, "update", cwd=apt)
+    _run(*words, "download", *(HERE / "rabbitmq" / "packages").read_text().split(), cwd=apt / "archives")
+    for package in sorted((apt / "archives").glob("*.deb")):
+        _run("dpkg-deb", "-x", str(package), str(target), cwd=apt)
+    erlang = target / "usr" / "lib" / "erlang"
+    for script in (erlang / "bin" / "erl", *erlang.glob("erts-*/bin/erl")):
+        script.write_text(script.read_text().replace("/usr/lib/erlang", str(erlang)))
+    shutil.rmtree(apt)
+
+
+def kafka() -> None:
+    """Fetch Kafka's jars into the cache's ``kafka``."""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} is missing; install Java (17 or newer) and Maven")
+    target = CACHE / "kafka"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    shutil.copy(HERE / "kafka" / "pom.xml", target / "pom.xml")
+    copied = ("dependency:copy-dependencies", f"-DoutputDirectory={target / 'lib'}", "-DincludeScope=runtime")
+    _run("mvn", "-q", "-B", *copied, cwd=target)
+
+
+ENGINES = {
+    "go": go_programs, "elasticsearch": elasticsearch, "kubernetes": kubernetes, "rabbitmq": rabbitmq, "kafka": kafka,
+}  # fmt: skip
 # Built when they are named: the minutes of CPU that they take are not worth it on every machine.
 BY_NAME = {"apiserver": apiserver}
 

@@ -59,7 +59,7 @@ def working(
 
 
 class Work:
-    """Doing one job, from ``start`` to ``finish``, both in the thread that does it; or ``tell`` of another process'."""
+    """Doing one job, from ``start`` to ``finish``, both in the thread that does it (but see there); or ``tell`` of another process'."""
 
     def __init__(self, job: Job, headers: Mapping[str, Any]) -> None:
         self._labels = job.labels("process")
@@ -94,14 +94,17 @@ class Work:
             },
         )
 
-    def start(self, attempt: int | None = None) -> Work:
-        """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
+    def start(self, attempt: int | None = None, *, enter: bool = True) -> Work:
+        """Begin the CONSUMER span, say that the job has started, and make its context the current one.
+
+        Without ``enter`` the context is the caller's to make current, and ``finish`` may be in any thread.
+        """
         now_ns = time.time_ns()
         self.clock = time.perf_counter()
         self._cpu = time.process_time()
         self._begin(now_ns, attempt)
         self.context: Context = trace.set_span_in_context(self.span, self._parent)
-        self._token = current.enter(self.context)
+        self._token = current.enter(self.context) if enter else None
         try:
             self._announce()
         except Exception as error:  # a time limit of the library, which is not ours to keep
