@@ -41,14 +41,12 @@ def came_from(
     return was_sent
 
 
-def again(redelivered: object, headers: Mapping[str, Any], queue: str) -> int:
-    """Return how often the message was worked on before, as far as the broker says.
+def again(headers: Mapping[str, Any]) -> int:
+    """Return how often the message was worked on before and refused, as far as the broker says.
 
-    Quorum queues count; classic ones say only that it was, and dead letters have a list of where they were.
+    That it was delivered before says little: so is what a consumer had fetched in advance and gave back.
     """
-    counted = headers.get("x-delivery-count")
-    before = int(counted) if isinstance(counted, int) else int(bool(redelivered))
-    return before + sum(int(each.get("count") or 0) for each in _deaths(headers) if each.get("reason") in _BY_A_WORKER)
+    return sum(int(each.get("count") or 0) for each in _deaths(headers) if each.get("reason") in _BY_A_WORKER)
 
 
 def delay(headers: Any) -> float:

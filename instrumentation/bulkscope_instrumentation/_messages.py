@@ -190,12 +190,14 @@ def _number(job_id: str, sent: int, again: int) -> int:
 @guarded
 def received(
     system: str, queue: str, headers: Any, body: Any, *,
-    came_from: Callable[[str], bool], names: Iterable[str] = (), again: int = 0, settles: bool = True,
+    came_from: Callable[[str], bool], names: Iterable[str] = (), again: int = 0, put_back: bool = False,
+    settles: bool = True,
 ) -> Attempt | None:  # fmt: skip
     """Begin the attempt at a message that is a job, and return it; None of any other.
 
-    ``came_from`` tells whether the message is where ``place`` sent it, ``again`` how often it was delivered before,
-    ``settles`` whether the application will say what becomes of it.
+    ``came_from`` tells whether the message is where ``place`` sent it, ``again`` how often it was worked on before,
+    ``put_back`` that it was delivered before, which need not mean that anybody worked on it; ``settles`` whether the
+    application will say what becomes of it.
     """
     if not headers or (isinstance(headers, Mapping) and TO not in headers):
         return None
@@ -209,7 +211,7 @@ def received(
         return None
     sent = travelled.attempt_of(given) or 1
     number = _number(job_id, sent, again)
-    if number > sent:  # put back by the broker, which does not say when
+    if number > sent or put_back:  # by the broker, which does not say when
         for name in (travelled.ENQUEUED, travelled.CLOCK, travelled.DELAY):
             given.pop(name, None)
     work = Work(Job(system=system, queue=queue, id=job_id, task=given.get(travelled.TASK) or queue), given)
@@ -244,7 +246,7 @@ class Attempt:
         otel_context.attach(self._context)
 
     def leave(self) -> None:
-        """Make current what was before; in another thread or task, or where that has gone on, there is nothing to do."""
+        """Make current what was before; there is nothing to do in another thread, or where that has gone on."""
         if self._before is not None and otel_context.get_current() is self._context:
             otel_context.attach(self._before)
             self._before = None
@@ -347,12 +349,14 @@ class Unsettled:
 
     def __init__(self) -> None:
         self._attempts: dict[int, dict[int, Attempt]] = {}
+        self._channels: set[int] = set()
 
     def add(self, channel: Any, tag: int, attempt: Attempt) -> bool:
-        """Add an attempt; tells whether the channel had none."""
-        known = self._attempts.setdefault(id(channel), {})
-        known[tag] = attempt
-        return len(known) == 1
+        """Add an attempt; tells whether it is the channel's first, so that ``closed`` is to be called at its end."""
+        self._attempts.setdefault(id(channel), {})[tag] = attempt
+        first = id(channel) not in self._channels
+        self._channels.add(id(channel))
+        return first
 
     def any(self, channel: Any) -> bool:
         """Tell whether a channel has attempts."""
@@ -372,6 +376,7 @@ class Unsettled:
 
     def closed(self, channel: Any) -> None:
         """End the attempts of a channel that is no more: their messages are delivered again."""
+        self._channels.discard(id(channel))
         for attempt in self._attempts.pop(id(channel), {}).values():
             attempt.end(Requeued("the channel was closed"), retry=True)
 

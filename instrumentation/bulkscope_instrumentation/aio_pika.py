@@ -36,8 +36,9 @@ class AioPikaInstrumentor(Instrumentor):
 
     def patch(self, module: ModuleType) -> None:
         """Wrap exchanges, queues, their iterators and what settles a message."""
+        from aio_pika import robust_queue
         from aio_pika.exchange import Exchange
-        from aio_pika.message import IncomingMessage, Message
+        from aio_pika.message import IncomingMessage
         from aio_pika.queue import Queue, QueueIterator
 
         self._iterator = QueueIterator
@@ -45,7 +46,9 @@ class AioPikaInstrumentor(Instrumentor):
         self.wrap(Exchange, "publish", _publish)
         self.wrap(Queue, "consume", self._consume)
         self.wrap(Queue, "get", self._get)
-        self.wrap(QueueIterator, "__anext__", self._next)
+        for iterator in {QueueIterator, getattr(robust_queue, "RobustQueueIterator", QueueIterator)}:
+            if "__anext__" in vars(iterator):  # from 9.6 on that of a robust connection has one of its own
+                self.wrap(iterator, "__anext__", self._next)
         self.wrap(QueueIterator, "close", self._close)
         self.wrap(IncomingMessage, "ack", _ack)
         self.wrap(IncomingMessage, "nack", _nack)
@@ -141,7 +144,7 @@ def _received(queue: Any, message: Any, no_ack: bool) -> Attempt | None:
         "rabbitmq", queue.name, headers, message.body,
         came_from=_amqp.came_from(message.exchange, message.routing_key, queue.name, headers),
         names=(message.exchange or "", message.routing_key or ""),
-        again=_amqp.again(message.redelivered, headers, queue.name), settles=not no_ack,
+        again=_amqp.again(headers), put_back=bool(message.redelivered), settles=not no_ack,
     )  # fmt: skip
     if attempt is None:
         return None
@@ -244,7 +247,8 @@ class _Depth:
     """
 
     def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._connection, self._loop, self._channel = connection, loop, None
+        self._connection, self._loop = connection, loop
+        self._channel: Any = None
 
     def __call__(self, queue: str) -> float | None:
         if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
-from bulkscope._jobs import queues
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _kafka
@@ -26,10 +25,10 @@ _ATTEMPTS = "_bulkscope_attempts"
 
 
 class AiokafkaInstrumentor(Instrumentor):
-    """Instruments aiokafka 0.8 and later."""
+    """Instruments aiokafka 0.10 and later."""
 
     module = "aiokafka"
-    requires = ("aiokafka >= 0.8",)
+    requires = ("aiokafka >= 0.10",)
 
     def patch(self, module: ModuleType) -> None:
         """Wrap where records are sent, asked for and committed."""

@@ -103,15 +103,14 @@ class PikaInstrumentor(Instrumentor):
         attempt = received(
             "rabbitmq", queue, headers, body,
             came_from=_amqp.came_from(method.exchange, method.routing_key, queue, headers),
-            names=(method.exchange, method.routing_key), again=_amqp.again(method.redelivered, headers, queue),
+            names=(method.exchange, method.routing_key), again=_amqp.again(headers), put_back=bool(method.redelivered),
             settles=not auto_ack,
         )  # fmt: skip
         if attempt is None:
             return None
         channel = getattr(channel, "_impl", channel)
-        if not auto_ack:
-            if _unsettled.add(channel, method.delivery_tag, attempt):
-                channel.add_on_close_callback(_closed)
+        if not auto_ack and _unsettled.add(channel, method.delivery_tag, attempt):
+            channel.add_on_close_callback(_closed)
         self._watch(channel, queue)
         return attempt
 
@@ -154,7 +153,8 @@ class _Depth:
     """Asks the broker for the ready messages of a queue; after an error the next question opens a fresh connection."""
 
     def __init__(self, connection: Any, params: Any) -> None:
-        self._make, self._params, self._channel = connection, copy.copy(params), None
+        self._make, self._params = connection, copy.copy(params)
+        self._channel: Any = None
         self._params.socket_timeout = self._params.blocked_connection_timeout = 2
         self._params.heartbeat = 0  # nobody reads between two questions
 

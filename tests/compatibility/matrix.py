@@ -26,8 +26,21 @@ KINDS = {
     "API": (("1", "2"), ("fastapi", "starlette")),
     "queue": (
         ("3", "4", "5", "6", "13"),
-        ("celery", "celery -P gevent", "celery -P eventlet", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq",
-         "pika", "aio-pika", "aiokafka", "confluent-kafka"),
+        (
+            "celery",
+            "celery -P gevent",
+            "celery -P eventlet",
+            "rq",
+            "dramatiq",
+            "huey",
+            "arq",
+            "taskiq",
+            "bullmq",
+            "pika",
+            "aio-pika",
+            "aiokafka",
+            "confluent-kafka",
+        ),
     ),
     "engine": (
         ("7", "8", "9", "10", "11", "12"),
@@ -48,11 +61,11 @@ NOTES = {
     "aiohttp": "As openai; `litellm` sends by `httpx` over it, and is seen once.",
     "bullmq": "A job that is tried again has no queue wait: the broker puts it back and does not say when. "
     "The depth of the queue is not reported.",
-    "pika": "RabbitMQ 3.10. Which messages are jobs, and where an attempt begins and ends: [messages.md](messages.md). A "
-    "message that the broker puts back has no queue wait: it does not say when.",
+    "pika": "RabbitMQ 3.10. Which messages are jobs, and where an attempt begins and ends: [messages.md](messages.md). "
+    "A message that the broker puts back has no queue wait: it does not say when.",
     "aio-pika": "As pika.",
-    "aiokafka": "Kafka 4.4. As pika; the depth of a topic is what the group has not committed, and an error is known when "
-    "it leaves the consumer's loop, a task or a call in a pool.",
+    "aiokafka": "Kafka 4.4. As pika; the depth of a topic is what the group has not committed, and an error is known "
+    "when it leaves the consumer's loop, a task or a call in a pool.",
     "confluent-kafka": "As aiokafka.",
     "taskiq": "The depth of the queue is reported for list queues on Redis.",
     "huey": "A serializer of the application's own carries nothing: its jobs are in traces of their own, without wait.",

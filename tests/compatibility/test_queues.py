@@ -37,6 +37,7 @@ class Run:
     version: str
     sink: Sink
     output: str
+    queue: str = "bulk"
 
     def sent(self, bulk: str) -> list[dict[str, Any]]:
         return self._spans(PRODUCER, bulk)
@@ -108,7 +109,7 @@ def run_five(library: Queue, url: str, folder: Path, **variables: str) -> Run:
         [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.package or library.name}'))"],
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
-    return Run(library, version, sink, output)
+    return Run(library, version, sink, output, variables.get("QUEUE", "bulk"))
 
 
 @pytest.fixture(scope="module", params=QUEUES, ids=str)
@@ -124,7 +125,7 @@ def _finished(sink: Sink) -> set[str]:
 
 def test_a_job_that_goes_well(run: Run) -> None:
     (sent,), (done,) = run.sent("b-ok"), run.processed("b-ok")
-    assert (sent["name"], done["name"]) == ("send bulk", "process bulk")
+    assert (sent["name"], done["name"]) == (f"send {run.queue}", f"process {run.queue}")
     assert (done["trace_id"], done["parent"]) == (sent["trace_id"], sent["span_id"])
     before, after = sent["attributes"], done["attributes"]
     assert before["messaging.message.id"] == before["bulk.job.id"] == after["messaging.message.id"]
@@ -132,7 +133,7 @@ def test_a_job_that_goes_well(run: Run) -> None:
     assert before["bulk.task.name"] == after["bulk.task.name"]
     assert before["bulk.task.name"].rpartition(".")[2].rpartition(":")[2] == "ok"
     assert before["messaging.system"] == after["messaging.system"] == run.library.system
-    assert before["messaging.destination.name"] == after["messaging.destination.name"] == "bulk"
+    assert before["messaging.destination.name"] == after["messaging.destination.name"] == run.queue
     assert (before["bulk.job.attempt"], before["bulk.job.delay"]) == (1, 0)
     assert (after["bulk.job.attempt"], after["bulk.outcome"], done["status"]) == (1, "ok", 0)
     assert 0 <= after["gen_ai.latency.time_in_queue"] < 60

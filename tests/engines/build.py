@@ -2,8 +2,8 @@
 
 OpenTelemetry Collector and Prometheus are compiled from Go modules, four to six minutes the first time;
 Elasticsearch with ES|QL is put together from Maven Central's jars (fetched, never redistributed: Elastic License 2.0),
-half a minute; RabbitMQ with its Erlang is unpacked from Debian's packages and Kafka is Maven Central's jars, ten seconds
-each; Kustomize and the schemas of Kubernetes and of the Prometheus operator come out of their Go modules, a
+half a minute; RabbitMQ with its Erlang is unpacked from Debian's packages, and Kafka is Maven Central's jars, ten
+seconds each; Kustomize and the schemas of Kubernetes and of the Prometheus operator come out of their Go modules, a
 minute. ``apiserver``, which is Kubernetes' API server and etcd, is built only when it is named: nine minutes of CPU.
 What is built stays in ``~/.cache/bulkscope/engines`` until its sources here change. Standard library only, so that any
 Python can run it.

@@ -21,7 +21,17 @@ _GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
 KINDS = {
     "API": ("fastapi", "starlette"),
     "queue": (
-        "celery", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq", "pika", "aio-pika", "aiokafka", "confluent_kafka"
+        "celery",
+        "rq",
+        "dramatiq",
+        "huey",
+        "arq",
+        "taskiq",
+        "bullmq",
+        "pika",
+        "aio-pika",
+        "aiokafka",
+        "confluent_kafka",
     ),
     "engine": ("xllamacpp", "llama_cpp", "transformers"),
     "client": ("openai", "urllib3", "aiohttp"),  # of an engine in another process

@@ -59,7 +59,7 @@ def working(
 
 
 class Work:
-    """Doing one job, from ``start`` to ``finish``, both in the thread that does it (but see there); or ``tell`` of another process'."""
+    """Doing one job, from ``start`` to ``finish``, both in the thread that does it; or ``tell`` of another process'."""
 
     def __init__(self, job: Job, headers: Mapping[str, Any]) -> None:
         self._labels = job.labels("process")

@@ -28,16 +28,16 @@ NEWEST = [library for library in MESSAGES if library.age == "newest"]
 def run(request: pytest.FixtureRequest, brokers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
     folder = tmp_path_factory.mktemp("messages") / "app"
-    return test_queues.run_five(
-        library, brokers[library.system], folder, QUEUE="bulk", OTEL_METRIC_EXPORT_INTERVAL="300"
-    )
+    return test_queues.run_five(library, brokers[library.system], folder, QUEUE=str(library).replace(" ", "-"))
 
 
 @pytest.mark.parametrize("library", NEWEST, ids=str)
 def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(
     library: Queue, brokers: dict[str, str], tmp_path: Path
 ) -> None:
-    run = test_queues.run_five(library, brokers[library.system], tmp_path / "app", OTEL_PROPAGATORS="none")
+    run = test_queues.run_five(
+        library, brokers[library.system], tmp_path / "app", OTEL_PROPAGATORS="none", QUEUE=f"none-{library.name}"
+    )
     test_a_job_that_goes_well(run)
     test_a_job_that_is_tried_again(run)
     test_a_job_that_publishes_another(run)

@@ -32,7 +32,7 @@ async def publish():
 
 
 async def consume():
-    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=BROKER, group_id="workers", auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=BROKER, group_id=TOPIC, auto_offset_reset="earliest")
     async with AIOKafkaProducer(bootstrap_servers=BROKER) as producer:
         await consumer.start()
         try:

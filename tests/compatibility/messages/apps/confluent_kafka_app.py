@@ -39,7 +39,7 @@ def publish():
 
 def consume():
     producer = Producer({"bootstrap.servers": BROKER})
-    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "workers", "auto.offset.reset": "earliest"})
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": TOPIC, "auto.offset.reset": "earliest"})
     consumer.subscribe([TOPIC])
     try:
         while True:
