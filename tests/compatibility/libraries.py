@@ -23,6 +23,8 @@ class Queue:
     greenlets: int = 0
     package: str = ""
     application: str = ""
+    # A name in ``brokers.BROKERS``, and what its jobs' spans call it.
+    broker: str = "valkey"
     system: str = "redis"
 
     def __str__(self) -> str:
@@ -54,6 +56,12 @@ QUEUES = [
     *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
           "taskiq worker taskiq_app:broker --workers 1", delayed=False),
     *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
+    *both("saq", ("saq[redis]==0.16.*",), ("saq[redis]",), "saq saq_app.settings", own=("internal_error", "timeout")),
+    *both("saq on PostgreSQL", ("saq[postgres]==0.16.*", "psycopg[binary]"), ("saq[postgres]", "psycopg[binary]"),
+          "saq saq_app.settings", own=("internal_error", "timeout"), package="saq", application="saq_app",
+          broker="postgres", system="postgres"),
+    *both("procrastinate", ("procrastinate==2.0.*", "psycopg[binary]"), ("procrastinate", "psycopg[binary]"),
+          "procrastinate --app=procrastinate_app.app worker", broker="postgres", system="postgres"),
 ]  # fmt: skip
 
 

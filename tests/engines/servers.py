@@ -6,8 +6,10 @@ import base64
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -263,6 +265,69 @@ def kafka(folder: Path) -> Iterator[Server]:
     server = Server(
         [*java, "kafka.Kafka", str(settings)], _environment(), folder / "kafka.log", lambda: listens(port),
         f"127.0.0.1:{port}",
+    )  # fmt: skip
+    with _running(server):
+        yield server
+
+
+def postgres_programs() -> Path:
+    """Return the folder of PostgreSQL's programs: Debian has one for each version, and none of them on the path."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    on_path = shutil.which("postgres")
+    if not found and not on_path:
+        pytest.skip("PostgreSQL is missing; on Debian the package postgresql has it")
+    return (found[-1] if found else Path(str(on_path)).resolve()).parent
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Server]:
+    """Run an empty PostgreSQL; its ``url`` is that of the user postgres, who may do all without a password."""
+    programs, port = postgres_programs(), free_port()
+    # It refuses to run as root, and then nobody has to be able to reach its data.
+    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="bulkscope-postgres-") as home:
+        if as_nobody:
+            shutil.chown(home, "nobody", "nogroup")
+        data, environment = f"{home}/data", _environment(HOME=home)
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(
+            [*as_nobody, str(programs / "initdb"), "-D", data, *options], cwd=home, env=environment, capture_output=True
+        )
+        assert made.returncode == 0, (made.stdout + made.stderr).decode()
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": home, "fsync": "off"}
+        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        asked = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        folder.mkdir(parents=True, exist_ok=True)
+        server = Server(
+            [*as_nobody, str(programs / "postgres"), "-D", data, "-p", str(port), *words], environment,
+            folder / "postgres.log", lambda: subprocess.run(asked).returncode == 0,
+            f"postgresql://postgres@127.0.0.1:{port}/postgres",
+        )  # fmt: skip
+        with _running(server):
+            yield server
+            # It ends at once, whoever has a connection.
+            assert server.process is not None
+            server.process.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def elasticmq(folder: Path) -> Iterator[Server]:
+    """Run an empty ElasticMQ; its ``url`` is SQS's end point."""
+    demand("engines")
+    jars = cache() / "elasticmq" / "lib"
+    if not jars.exists() or shutil.which("java") is None:
+        pytest.skip("ElasticMQ is not there; ./run engines elasticmq fetches it (needs Java and Maven)")
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    options = {
+        "rest-sqs.bind-hostname": "127.0.0.1", "rest-sqs.bind-port": port, "rest-stats.enabled": "false",
+        "node-address.host": "127.0.0.1", "node-address.port": port,
+    }  # fmt: skip
+    words = [f"-D{name}={value}" for name, value in options.items()]
+    java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", *words, "-cp", f"{jars}/*"]
+    server = Server(
+        [*java, "org.elasticmq.server.Main"], _environment(), folder / "elasticmq.log", lambda: listens(port),
+        f"http://127.0.0.1:{port}",
     )  # fmt: skip
     with _running(server):
         yield server
