@@ -54,8 +54,11 @@ TEMPLATES = (
     "Worker %s: result: %r", "Prepare to send %r", "Received frame %r", "Sending (key=%s value=%s) to %s",
 )  # fmt: skip
 # These write a job as its call, "summarise('the prompt')", or its result, "● 'the answer'": both are left out.
-CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "rq", "taskiq"))
-_CALL = re.compile(r"(?<=[\w>])\(.*\)|(?<=● ).+|(?<=^Result: ).+", re.DOTALL)
+# Procrastinate writes "summarise[7](prompt='…')", SAQ "Job<function: summarise, kwargs: {…}, …>".
+CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "procrastinate", "rq", "saq", "taskiq"))
+_CALL = re.compile(
+    r"(?<=[\w>\]])\(.*\)|(?<=● ).+|(?<=^Result: ).+|(?<= - Result: ).+|(?<=, kwargs: ).+|(?<=, result: ).+", re.DOTALL
+)
 
 # Characters of a body or an attribute; a longer one is cut and what was cut is counted. A log line is not a
 # place for a document, and one of a megabyte would take the place of a thousand others in the send queue.

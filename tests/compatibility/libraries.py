@@ -60,8 +60,14 @@ QUEUES = [
     *both("saq on PostgreSQL", ("saq[postgres]==0.16.*", "psycopg[binary]"), ("saq[postgres]", "psycopg[binary]"),
           "saq saq_app.settings", own=("internal_error", "timeout"), package="saq", application="saq_app",
           broker="postgres", system="postgres"),
-    *both("procrastinate", ("procrastinate==2.0.*", "psycopg[binary]"), ("procrastinate", "psycopg[binary]"),
+    *both("procrastinate", ("procrastinate==2.0.*", "psycopg[binary]", "psycopg-pool==3.2.*"),
+          ("procrastinate", "psycopg[binary]"),
           "procrastinate --app=procrastinate_app.app worker", broker="postgres", system="postgres"),
+    # The newest with both of contrib's beside it: of boto3's SQS ours, botocore's calls as they are.
+    *both("boto3 (SQS)", ("boto3==1.26.*",),
+          ("boto3", "opentelemetry-instrumentation-botocore", "opentelemetry-instrumentation-boto3sqs"),
+          "python sqs_app.py", package="boto3", application="sqs_app", broker="sqs", system="aws_sqs",
+          wait_of_a_retry=False),
 ]  # fmt: skip
 
 

@@ -26,21 +26,8 @@ KINDS = {
     "API": (("1", "2"), ("fastapi", "starlette")),
     "queue": (
         ("3", "4", "5", "6", "13"),
-        (
-            "celery",
-            "celery -P gevent",
-            "celery -P eventlet",
-            "rq",
-            "dramatiq",
-            "huey",
-            "arq",
-            "taskiq",
-            "bullmq",
-            "pika",
-            "aio-pika",
-            "aiokafka",
-            "confluent-kafka",
-        ),
+        ("celery", "celery -P gevent", "celery -P eventlet", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq", "saq",
+         "saq on PostgreSQL", "procrastinate", "pika", "aio-pika", "aiokafka", "confluent-kafka", "boto3 (SQS)"),
     ),
     "engine": (
         ("7", "8", "9", "10", "11", "12"),

@@ -34,6 +34,8 @@ settings = {"queue": queue, "functions": [ok, fails, flaky, outer, slow], "concu
 
 async def publish():
     await queue.connect()
+    if hasattr(queue, "init_db"):  # PostgreSQL: SAQ 0.16 leaves it to the worker
+        await queue.init_db()
     await queue.enqueue("ok", bulk_id="b-ok")
     await queue.enqueue("fails", bulk_id="b-fails")
     await queue.enqueue("flaky", bulk_id="b-flaky", retries=3, retry_delay=0.1)
