@@ -229,6 +229,8 @@ class Attempt:
         self.place, self.body, self.settles = place, body, settles
         self.job_id = str(work.bulk.job_id)
         self.settled = self.ended = False
+        # When it ended (``perf_counter``), where that is known only later.
+        self.ended_at: float | None = None
         # What has the message besides whoever asked for it: a call in a thread, a task.
         self.held = 0
         self._work = work
@@ -239,6 +241,11 @@ class Attempt:
         self._pid = os.getpid()
         with _lock:
             _open[id(self)] = self
+
+    @property
+    def error(self) -> BaseException | None:
+        """Return what it has failed with so far, or None."""
+        return self._error
 
     def enter(self) -> None:
         """Make the job's context the current one, until ``leave``."""
@@ -319,7 +326,7 @@ class Attempt:
         error, retry = (self._error, self._retry) if self._error is not None else (error, retry)
         if error is None and self._work.bulk.resent:
             error, retry = Requeued("sent once more by the application"), True
-        self._work.finish(error, retry=retry)
+        self._work.finish(error, retry=retry, at=self.ended_at)
         self.body = None
 
     def end_with_process(self) -> None:

@@ -168,15 +168,15 @@ class Work:
         return self.bulk.inference_failure or domain if domain == "code" else domain
 
     @guarded
-    def finish(self, error: BaseException | None = None, *, retry: bool = False) -> None:
+    def finish(self, error: BaseException | None = None, *, retry: bool = False, at: float | None = None) -> None:
         """End the span. ``error`` is what the job failed with; ``retry`` says that it will be tried again.
 
-        A retried attempt carries its error but is no failure of the job: its status stays unset.
+        ``at`` is when it ended (``perf_counter``) where that is not now. A retried attempt carries its error but is no failure of the job: its status stays unset.
         """
         current.leave(self._token)
         heartbeat.remove(self)
         retry = retry or (error is not None and self.bulk.resent)
-        seconds = time.perf_counter() - self.clock
+        seconds = max(0.0, (time.perf_counter() if at is None else at) - self.clock)
         ended_ns = self.started_ns + int(seconds * 1e9)
         labels = dict(self._labels)
         try:
