@@ -154,20 +154,15 @@ def _send_message_batch(call: Call, client: Any, params: Mapping[str, Any]) -> A
     try:
         answer = batch.ask(call, params)
     except BaseException as error:
-        batch.end(lambda entry: error)
+        batch.end(dict.fromkeys(batch.ids, error))
         raise
-    batch.end(_failures(answer))
+    batch.end(_failures(answer) or {})
     return answer
 
 
-def _failures(answer: Any) -> Callable[[Any], BaseException | None]:
-    failed = {each["Id"]: each for each in answer.get("Failed") or ()}
-
-    def error(entry: Any) -> BaseException | None:
-        found = failed.get(entry.get("Id"))
-        return None if found is None else NotTaken(str(found.get("Code")))
-
-    return error
+@guarded
+def _failures(answer: Any) -> dict[Any, BaseException]:
+    return {each["Id"]: NotTaken(str(each.get("Code"))) for each in answer.get("Failed") or ()}
 
 
 class _Batch:
@@ -176,6 +171,7 @@ class _Batch:
     def __init__(self, entries: list[Any], parcels: list[Parcel | None]) -> None:
         share = sum(found is not None for found in parcels)
         self._plain = {entry.get("Id"): entry for entry in entries}
+        self.ids = list(self._plain)
         self._sents: list[tuple[Any, Any]] = []
         self._ours: list[Any] = []
         for entry, found in zip(entries, parcels, strict=True):
@@ -219,10 +215,10 @@ class _Batch:
             del answer["Failed"]
         return answer
 
-    def end(self, error_of: Callable[[Any], BaseException | None]) -> None:
-        """Say of each job whether it was taken."""
+    def end(self, errors: Mapping[Any, BaseException]) -> None:
+        """Say of each job that it was taken, or by the entry's id what for it was not."""
         for entry, sent in reversed(self._sents):
-            error = error_of(entry)
+            error = errors.get(entry.get("Id"))
             sent.__exit__(type(error) if error else None, error, None)
 
 

@@ -52,7 +52,7 @@ NOT_RECORDED = "(not recorded)"
 TEMPLATES = (
     "Kicking %s with args", "Received message: %s", "Cannot parse message", "TaskPool: Apply", "Request options: %s",
     "Worker %s: result: %r", "Prepare to send %r", "Received frame %r", "Sending (key=%s value=%s) to %s",
-    "Making request for %s with params", "Response body:", "Calling %s:%s with %r", "Response: %r", "Sending http request",
+    "Making request for %s with params", "Response body:", "Calling %s:%s with %r", "Response: %r",
 )  # fmt: skip
 # These write a job as its call, "summarise('the prompt')", or its result, "● 'the answer'": both are left out.
 # Procrastinate writes "summarise[7](prompt='…')", SAQ "Job<function: summarise, kwargs: {…}, …>".

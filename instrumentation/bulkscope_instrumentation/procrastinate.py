@@ -120,7 +120,7 @@ def _made(job: Any, given: Any, sent: Send | Unsent) -> Any:
 
 
 def _given(name: str, args: Any, kwargs: Any) -> dict[str, Any]:
-    return dict(zip((name, "connection"), args, strict=False)) | kwargs
+    return {**dict(zip((name, "connection"), args, strict=False)), **kwargs}
 
 
 def _defer_batch(wrapped: Callable[..., Any], manager: Any, args: Any, kwargs: Any) -> Any:

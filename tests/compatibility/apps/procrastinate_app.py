@@ -1,4 +1,4 @@
-"""Procrastinate: ``publish.py procrastinate_app`` publishes, ``procrastinate --app=procrastinate_app.app worker`` works."""
+"""Procrastinate: ``publish.py procrastinate_app`` publishes, ``procrastinate --app=… worker`` works."""
 
 import procrastinate
 import work
