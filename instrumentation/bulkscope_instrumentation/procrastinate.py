@@ -108,9 +108,7 @@ class _Deferring:
 
     def made(self, jobs: list[Any]) -> list[Any]:
         """Return what the call returned, as it would have been without us."""
-        return [
-            _made(job, given, sent) or job for job, given, sent in zip(jobs, self._given, self._sents, strict=True)
-        ]
+        return [_made(job, given, sent) or job for job, given, sent in zip(jobs, self._given, self._sents, strict=True)]
 
 
 @guarded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def sqs(brokers: Brokers, tmp_path_factory: pytest.TempPathFactory) -> Sink:
 
 
 def _one_after_the_other(spans: list[dict[str, Any]]) -> bool:
-    return all(before["end"] <= after["start"] for before, after in zip(spans, spans[1:], strict=False))
+    return all(before["end"] <= after["start"] for before, after in pairwise(spans))
 
 
 @pytest.mark.engines

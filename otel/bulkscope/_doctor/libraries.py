@@ -21,8 +21,20 @@ _GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
 KINDS = {
     "API": ("fastapi", "starlette"),
     "queue": (
-        "celery", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq", "saq", "procrastinate", "pika", "aio-pika",
-        "aiokafka", "confluent_kafka", "boto3",
+        "celery",
+        "rq",
+        "dramatiq",
+        "huey",
+        "arq",
+        "taskiq",
+        "bullmq",
+        "saq",
+        "procrastinate",
+        "pika",
+        "aio-pika",
+        "aiokafka",
+        "confluent_kafka",
+        "boto3",
     ),
     "engine": ("xllamacpp", "llama_cpp", "transformers"),
     "client": ("openai", "urllib3", "aiohttp"),  # of an engine in another process

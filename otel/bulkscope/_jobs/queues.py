@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
@@ -18,10 +17,8 @@ from bulkscope._safe import report
 
 Read = Callable[[str], float | None]
 
-# By metric: who is asked. The SDK hears only the first callback of a name, and a process may watch queues of several
-# libraries, or come to know them one by one.
-_watched: dict[str, list[tuple[int, list[str], Read]]] = {c.M_QUEUE_DEPTH: [], c.M_QUEUE_OLDEST_AGE: []}
-_observed_by: dict[str, Any] = {}
+# By metric what is asked, and the process that began to: the SDK keeps one callback of a name, and drops any other.
+_asked: dict[str, list[tuple[list[str], Read, int]]] = {}
 
 
 def watch(names: Iterable[str], depth: Read, oldest_age: Read | None = None) -> None:
@@ -30,31 +27,28 @@ def watch(names: Iterable[str], depth: Read, oldest_age: Read | None = None) -> 
     ``depth`` and ``oldest_age`` take a name; None is no observation. What they raise is reported.
     """
     listed = sorted(names)
-    for metric, read in ((c.M_QUEUE_DEPTH, depth), (c.M_QUEUE_OLDEST_AGE, oldest_age)):
-        if read is not None:
-            _watched[metric].append((os.getpid(), listed, read))
-            _observe(metric)
+    _ask(c.M_QUEUE_DEPTH, listed, depth)
+    if oldest_age is not None:
+        _ask(c.M_QUEUE_OLDEST_AGE, listed, oldest_age)
 
 
-def _observe(metric: str) -> None:
-    provider = _instruments.provider("metrics")
-    if _observed_by.get(metric) is provider:
-        return
-    _observed_by[metric] = provider
-
-    def callback(options: CallbackOptions) -> list[Observation]:
-        return [found for pid, names, read in list(_watched[metric]) if pid == os.getpid() for found in _ask(names, read)]
-
-    _instruments.observe(metric, callback)
+def _ask(metric: str, names: list[str], read: Read) -> None:
+    first = metric not in _asked
+    _asked.setdefault(metric, []).append((names, read, os.getpid()))
+    if first:
+        _instruments.observe(metric, lambda options: _observations(metric, options))
 
 
-def _ask(names: list[str], read: Read) -> list[Observation]:
+def _observations(metric: str, options: CallbackOptions) -> list[Observation]:
     found: list[Observation] = []
-    try:
-        for name in names:
-            value = read(name)
-            if value is not None:
-                found.append(Observation(value, {c.MESSAGING_DESTINATION: name}))
-    except Exception:
-        report("asking the broker for the depth of its queues")
+    for names, read, pid in list(_asked[metric]):
+        if os.getpid() != pid:
+            continue
+        try:
+            for name in names:
+                value = read(name)
+                if value is not None:
+                    found.append(Observation(value, {c.MESSAGING_DESTINATION: name}))
+        except Exception:
+            report("asking the broker for the depth of its queues")
     return found

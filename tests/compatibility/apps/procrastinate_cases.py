@@ -1,4 +1,4 @@
-"""What Procrastinate has besides: locks of the application's own, batches, a job that is aborted, one that is refused."""
+"""What Procrastinate has besides: locks of the application's own, batches, jobs that are aborted or refused."""
 
 import asyncio
 
