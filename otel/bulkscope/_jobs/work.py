@@ -171,7 +171,8 @@ class Work:
     def finish(self, error: BaseException | None = None, *, retry: bool = False, at: float | None = None) -> None:
         """End the span. ``error`` is what the job failed with; ``retry`` says that it will be tried again.
 
-        ``at`` is when it ended (``perf_counter``) where that is not now. A retried attempt carries its error but is no failure of the job: its status stays unset.
+        ``at`` is when it ended (``perf_counter``) where that is not now.
+        A retried attempt carries its error but is no failure of the job: its status stays unset.
         """
         current.leave(self._token)
         heartbeat.remove(self)
