@@ -58,7 +58,8 @@ TEMPLATES = (
 # Procrastinate writes "summarise[7](prompt='…')", SAQ "Job<function: summarise, kwargs: {…}, …>".
 CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "procrastinate", "rq", "saq", "taskiq"))
 _CALL = re.compile(
-    r"(?<=[\w>\]])\(.*\)|(?<=● ).+|(?<=^Result: ).+|(?<= - Result: ).+|(?<=, kwargs: ).+|(?<=, result: ).+", re.DOTALL
+    r"(?<=[\w>\]])\(.*\)|(?<=● ).+|(?<=^Result: ).+|(?<= - Result: ).+|(?<=, kwargs[:=]).+|(?<=, result[:=]).+",
+    re.DOTALL,
 )
 
 # Characters of a body or an attribute; a longer one is cut and what was cut is counted. A log line is not a

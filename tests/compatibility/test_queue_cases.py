@@ -1,10 +1,8 @@
-"""What SQS, SAQ and Procrastinate do besides the jobs of ``test_queues``: an application of each does it, once."""
+"""What SQS, SAQ and Procrastinate do besides the jobs of ``five``: an application of each does it, once."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,10 @@ from typing import Any
 import pytest
 
 from tests.compatibility.brokers import Brokers
+from tests.compatibility.five import CONSUMER, ERROR, PRODUCER, copy_applications, python_of
 from tests.compatibility.libraries import QUEUES, Queue
-from tests.compatibility.test_queues import CONSUMER, ERROR, PRODUCER, copy_applications, python_of
 from tests.processes import environment
 from tests.sink import Sink, serve
-
-
-@pytest.fixture(scope="module")
-def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
-    with ExitStack() as stack:
-        yield Brokers(tmp_path_factory.mktemp("brokers"), stack)
 
 
 def _library(name: str) -> Queue:

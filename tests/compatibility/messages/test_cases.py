@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.compatibility.five import CONSUMER, ERROR, PRODUCER, copy_applications, python_of
 from tests.compatibility.libraries import MESSAGES, Queue
-from tests.compatibility.test_queues import CONSUMER, ERROR, PRODUCER, copy_applications, python_of
 from tests.processes import environment
 from tests.sink import Sink, serve
 

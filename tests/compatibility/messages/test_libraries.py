@@ -1,4 +1,4 @@
-"""Each library of messages, oldest and newest supported version: the jobs of ``test_queues``, on real brokers."""
+"""Each library of messages, oldest and newest supported version: the jobs of ``five``, on real brokers."""
 
 from __future__ import annotations
 
@@ -6,45 +6,44 @@ from pathlib import Path
 
 import pytest
 
-from tests.compatibility import test_queues
+from tests.compatibility import five
+from tests.compatibility.five import Run
 from tests.compatibility.libraries import MESSAGES, Queue
-from tests.compatibility.test_queues import (  # noqa: F401 (pytest collects them)
-    Run,
-    test_a_job_that_fails,
-    test_a_job_that_goes_well,
-    test_a_job_that_is_tried_again,
-    test_a_job_that_publishes_another,
-    test_a_wanted_delay_is_no_wait,
-    test_arguments_of_jobs_are_not_in_the_logs,
-    test_every_job_is_in_the_metrics,
-    test_what_a_job_logs_is_found_by_its_bulk,
-)
 
 pytestmark = pytest.mark.engines
 NEWEST = [library for library in MESSAGES if library.age == "newest"]
+
+test_a_job_that_fails = five.a_job_that_fails
+test_a_job_that_goes_well = five.a_job_that_goes_well
+test_a_job_that_is_tried_again = five.a_job_that_is_tried_again
+test_a_job_that_publishes_another = five.a_job_that_publishes_another
+test_a_wanted_delay_is_no_wait = five.a_wanted_delay_is_no_wait
+test_arguments_of_jobs_are_not_in_the_logs = five.arguments_of_jobs_are_not_in_the_logs
+test_every_job_is_in_the_metrics = five.every_job_is_in_the_metrics
+test_what_a_job_logs_is_found_by_its_bulk = five.what_a_job_logs_is_found_by_its_bulk
 
 
 @pytest.fixture(scope="module", params=MESSAGES, ids=str)
 def run(request: pytest.FixtureRequest, brokers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
     folder = tmp_path_factory.mktemp("messages") / "app"
-    return test_queues.run_five(library, brokers[library.system], folder, QUEUE=str(library).replace(" ", "-"))
+    return five.run_five(library, brokers[library.system], folder, QUEUE=str(library).replace(" ", "-"))
 
 
 @pytest.mark.parametrize("library", NEWEST, ids=str)
 def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(
     library: Queue, brokers: dict[str, str], tmp_path: Path
 ) -> None:
-    run = test_queues.run_five(
+    run = five.run_five(
         library, brokers[library.system], tmp_path / "app", OTEL_PROPAGATORS="none", QUEUE=f"none-{library.name}"
     )
-    test_a_job_that_goes_well(run)
-    test_a_job_that_is_tried_again(run)
-    test_a_job_that_publishes_another(run)
+    five.a_job_that_goes_well(run)
+    five.a_job_that_is_tried_again(run)
+    five.a_job_that_publishes_another(run)
 
 
 @pytest.mark.parametrize("library", NEWEST, ids=str)
 def test_that_a_job_began_is_known_before_any_batch_leaves(
     library: Queue, brokers: dict[str, str], tmp_path: Path
 ) -> None:
-    test_queues.tells_that_it_began(library, brokers[library.system], tmp_path / "app", QUEUE=f"began-{library.name}")
+    five.tells_that_it_began(library, brokers[library.system], tmp_path / "app", QUEUE=f"began-{library.name}")
