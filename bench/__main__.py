@@ -18,6 +18,7 @@ ALL = (
     "stored",
     "verdicts",
     "explain",
+    "endings",
     "elastic",
     "capacity",
     "sustained",

@@ -18,7 +18,6 @@ bodies follow these schemas of Kibana's source, from which its OpenAPI document 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -27,6 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stack import generated
+from stack.generated import BadSource
 
 Json = dict[str, Any]
 
@@ -78,10 +82,6 @@ FROM traces-*.otel-*
 | EVAL bulk = SUBSTRING(choices, LOCATE(choices, "|") + 1)
 | KEEP bulk
 """
-
-
-class BadSource(ValueError):
-    """A source file is wrong; the message says where, and what to write."""
 
 
 def read(path: Path) -> Json:
@@ -289,29 +289,12 @@ def built(folder: Path = SOURCE) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m kibana.build", description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 when something would change")
-    check = parser.parse_args(arguments).check
-    try:
-        wanted = built()
-    except BadSource as error:
-        print(error, file=sys.stderr)
-        return 1
-    have = {path.stem: path.read_text(encoding="utf-8") for path in BUILT.glob("*.json")} if BUILT.is_dir() else {}
-    changed = sorted(identity for identity in wanted.keys() | have.keys() if wanted.get(identity) != have.get(identity))
-    for identity in changed:
-        print(f"{'differs' if check else 'removed' if identity not in wanted else 'written'}: {identity}.json")
-        path = BUILT / f"{identity}.json"
-        if check:
-            continue
-        if identity in wanted:
-            BUILT.mkdir(exist_ok=True)
-            path.write_text(wanted[identity], encoding="utf-8")
-        else:
-            path.unlink()
-    if check and changed:
-        print("run python -m kibana.build", file=sys.stderr)
-    return 1 if check and changed else 0
+    """Write the dashboards, or with ``--check`` compare them."""
+    about = __doc__.partition("\n")[0]
+    return generated.main(
+        arguments, "kibana.build", about, BUILT, ".json",
+        lambda: {f"{identity}.json": text for identity, text in built().items()},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ a rate is made of series that come and go stands here once. A rule of the source
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stack import generated
+from stack.generated import BadSource
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "source" / "numbers.yaml"
@@ -36,10 +40,6 @@ KINDS = {
     "histogram": frozenset({"histogram", "level", "by", "name", "quantiles", "sum", "mean"}),
     "expr": frozenset({"expr", "record"}),
 }
-
-
-class BadSource(ValueError):
-    """The source is wrong; the message says where, and what to write."""
 
 
 class Levels:
@@ -142,22 +142,9 @@ def built(path: Path = SOURCE) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m prometheus.build", description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 when something would change")
-    check = parser.parse_args(arguments).check
-    try:
-        wanted = built()
-    except BadSource as error:
-        print(error, file=sys.stderr)
-        return 1
-    if BUILT.is_file() and BUILT.read_text(encoding="utf-8") == wanted:
-        return 0
-    if check:
-        print("rules/numbers.yml differs: run python -m prometheus.build", file=sys.stderr)
-        return 1
-    BUILT.write_text(wanted, encoding="utf-8")
-    print("written: rules/numbers.yml; python deploy/kubernetes/generate.py takes them over")
-    return 0
+    """Write the rules, or with ``--check`` compare them; ``deploy/kubernetes/generate.py`` takes them over."""
+    about = __doc__.partition("\n")[0]
+    return generated.main(arguments, "prometheus.build", about, BUILT.parent, BUILT.name, lambda: {BUILT.name: built()})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tests.telemetry import Telemetry
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("otel", "instrumentation", "studio")
 # Set by the tests' own scripts, not by users.
-INTERNAL = {"BULKSCOPE_INSTANCE_PID", "BULKSCOPE_NO_SKIP"}
+INTERNAL = {"BULKSCOPE_INSTANCE_PID", "BULKSCOPE_NO_SKIP", "BULKSCOPE_WORKER_SLOT"}
 
 
 def test_telemetry_md_is_generated_from_the_constants() -> None:

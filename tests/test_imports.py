@@ -25,7 +25,7 @@ STUDIO = {
     **dict.fromkeys(("rendering", "analysis", "elastic", "storage", "text"), NONE),
 }
 ANALYSIS = {
-    **{one: {"timeline", "statistics", "thresholds", "plain"} for one in ("report", "capacity", "compare")},
+    **{one: {"timeline", "statistics", "thresholds", "plain"} for one in ("report", "capacity", "compare", "ending")},
     "explain": {"replay", "timeline", "statistics", "thresholds", "plain"},
     "replay": {"timeline", "statistics", "thresholds"},
     "timeline": {"statistics", "thresholds"},

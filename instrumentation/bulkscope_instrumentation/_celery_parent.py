@@ -16,12 +16,15 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from bulkscope._host.kernel import oom_kills
+from bulkscope._host.resource import filling_slot
 from bulkscope._jobs.work import Work
 from bulkscope._safe import guarded
 
 _KEPT = "_bulkscope_loss"
 # Of several children that the kernel kills in a row, the first is told when all have been counted.
 _SAME_KILLS_S = 1.0
+# Slots of children that went are told for as long as their jobs may be: with one job a child thousands come and go.
+_SLOTS = 1000
 
 
 @dataclass(slots=True)
@@ -72,6 +75,25 @@ class Parent:
         self._work = work
         self._kills: int | None = None
         self._kills_rose = -math.inf
+        self._slots: dict[int, str] = {}  # by pid
+
+    def create_child(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+        """Wrap what starts a child of the pool: a worker is the slot, whichever child fills it."""
+        index = args[0] if args else kwargs.get("i")
+        if not isinstance(index, int):
+            return wrapped(*args, **kwargs)
+        with filling_slot(index + 1) as slot:
+            child = wrapped(*args, **kwargs)
+        self._note(getattr(child, "pid", None), slot)
+        return child
+
+    @guarded
+    def _note(self, pid: int | None, slot: str) -> None:
+        if pid is not None:
+            self._slots.pop(pid, None)  # the newest last
+            self._slots[pid] = slot
+            while len(self._slots) > _SLOTS:
+                del self._slots[next(iter(self._slots))]
 
     def on_failure(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
         """Wrap what Celery calls when an attempt has failed, or its process is gone."""
@@ -110,6 +132,7 @@ class Parent:
             self._work(request).tell(
                 loss.error,
                 pid=request.worker_pid,
+                slot=self._slots.get(request.worker_pid),
                 started_ns=int(request.time_start * 1e9),
                 ended_ns=loss.at_ns,
                 attempt=(request.request_dict.get("retries") or 0) + 1,

@@ -74,7 +74,8 @@ class CeleryInstrumentor(Instrumentor):
         from celery import signals
         from celery.app.amqp import AMQP
 
-        self._works: dict[tuple[str, int], Work] = {}
+        # One call may do several jobs (celery-batches): all of them, the one whose context is the current one last.
+        self._works: dict[tuple[str, int], list[Work]] = {}
         self._errors: dict[tuple[str, int], BaseException] = {}
         self._parent = _celery_parent.Parent(_work_of_request)
         self.wrap(AMQP, "_create_task_sender", _create_task_sender)
@@ -90,7 +91,10 @@ class CeleryInstrumentor(Instrumentor):
             signal.connect(handler, weak=False)
 
     def _patch_request(self, request: Any) -> None:
+        from billiard.pool import Pool
+
         _celery_parent.prepare()
+        self.wrap(Pool, "_create_worker_process", self._parent.create_child)
         self.wrap(request, "on_failure", self._parent.on_failure)
         self.wrap(request, "reject", _celery_parent.reject)
         # Celery 5.3 has neither.
@@ -110,8 +114,12 @@ class CeleryInstrumentor(Instrumentor):
         if request.is_eager:
             # No queue was crossed: what runs here belongs to the caller's span.
             return
-        work = _work(task, task_id, vars(request), args, kwargs)
-        self._works[_key(task_id)] = work.start(attempt=(request.retries or 0) + 1)
+        works = self._works[_key(task_id)] = []
+        batch = _batch(task, args)
+        if batch is None:
+            works.append(_work(task, task_id, vars(request), args, kwargs).start(attempt=(request.retries or 0) + 1))
+        for one in batch or ():
+            works.append(_work_of_batch(task, one).start(attempt=((one.request_dict or {}).get("retries") or 0) + 1))
 
     def _failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
         if _key(task_id) in self._works:
@@ -125,9 +133,11 @@ class CeleryInstrumentor(Instrumentor):
     @guarded
     def _postrun(self, task_id: str, state: str | None = None, retval: Any = None, **_: Any) -> None:
         key = _key(task_id)
-        work, error = self._works.pop(key, None), self._errors.pop(key, None)
-        if work is None:
+        works, error = self._works.pop(key, None), self._errors.pop(key, None)
+        if not works:
             return
+        if state == "FAILURE" and error is None:
+            error = _BatchFailed("celery-batches keeps the exception of its call to its log")
         retry = state == "RETRY"
         if state == "REJECTED" and isinstance(retval, BaseException):
             error, retry = retval, bool(getattr(retval, "requeue", False))
@@ -135,9 +145,26 @@ class CeleryInstrumentor(Instrumentor):
             error = error or sys.exc_info()[1]
             if _told_to_go():
                 # The parent tells of it, and has killed us by then; if it has not, it is on its way out as well.
-                _lifecycle.at_end(lambda: work.finish(error))
+                _lifecycle.at_end(lambda: _finish(works, error))
                 return
+        _finish(works, error, retry=retry)
+
+
+class _BatchFailed(Exception):
+    """What the jobs of a call of celery-batches fail with that raised: their library tells nobody what it was."""
+
+
+def _finish(works: Sequence[Work], error: BaseException | None, *, retry: bool = False) -> None:
+    for work in reversed(works):  # each leaves the context that it entered
         work.finish(error, retry=retry)
+
+
+def _batch(task: Any, args: Any) -> list[Any] | None:
+    """Return the jobs that celery-batches does with one call, the first of them last; None where it is one job's."""
+    batches = getattr(sys.modules.get("celery_batches"), "Batches", None)
+    if batches is None or not isinstance(task, batches) or not args or not isinstance(args[0], list):
+        return None
+    return list(reversed(args[0]))
 
 
 def _key(task_id: str) -> tuple[str, int]:
@@ -171,6 +198,12 @@ def _work(task: Any, job_id: str, message: Mapping[str, Any], args: Sequence[obj
 
 def _work_of_request(request: Any) -> Work:
     return _work(request.task, request.id, request.request_dict, request.args, request.kwargs)
+
+
+def _work_of_batch(task: Any, request: Any) -> Work:
+    """Return one of the jobs of a call of celery-batches; what runs in the call belongs to the first of them."""
+    message = {**(request.request_dict or {}), "delivery_info": request.delivery_info}
+    return _work(task, request.id, message, request.args, request.kwargs)
 
 
 def _create_task_sender(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Callable[..., Any]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
+from bulkscope._host.resource import filling_slot
 from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs import bulks
 from bulkscope._jobs import queues as _queue
 from bulkscope._jobs.headers import age, attempt_of, origin
 from bulkscope._jobs.job import Job
@@ -33,7 +36,7 @@ class RqInstrumentor(Instrumentor):
 
     def patch(self, module: ModuleType) -> None:
         """Wrap where jobs are enqueued, stored, loaded and performed."""
-        from rq import worker
+        from rq import job, worker
         from rq.job import Job
         from rq.queue import Queue
 
@@ -45,6 +48,10 @@ class RqInstrumentor(Instrumentor):
         self.wrap(Job, "to_dict", _to_dict)
         self.wrap(Job, "restore", _restore)
         self.wrap(Job, "perform", _perform)
+        self.wrap(job, "import_attribute", _import)
+        for kind in (worker.Worker, getattr(worker, "SpawnWorker", None)):
+            if "fork_work_horse" in vars(kind or object):
+                self.wrap(kind, "fork_work_horse", _fork)
         self.wrap(getattr(worker, "BaseWorker", worker.Worker), "work", _work)
 
 
@@ -157,6 +164,24 @@ def _perform(wrapped: Callable[..., Any], job: Any, args: Any, kwargs: Any) -> A
             else:
                 work.error = _NoTriesLeft("a job that returns Retry has none left")
         return result
+
+
+def _import(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+    """Wrap what imports the function of a job; in a work horse that is done for each job anew."""
+    bulk, began = bulks.current(), time.perf_counter()
+    module = (str(args[0]) if args else "").rpartition(".")[0]
+    if bulk is None or bulk.job_id is None or module in sys.modules:
+        return wrapped(*args, **kwargs)
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        bulk.import_seconds = (bulk.import_seconds or 0.0) + time.perf_counter() - began
+
+
+def _fork(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:
+    """Wrap what starts a work horse: the worker is the one that lives on."""
+    with filling_slot(1):
+        return wrapped(*args, **kwargs)
 
 
 class _NoTriesLeft(Exception):

@@ -17,6 +17,7 @@ COMMANDS = {
     "studio": ("bulkscope_studio.cli.studio", "receive telemetry and show it on a web page"),
     "report": ("bulkscope_studio.cli.report", "the thirteen numbers of one bulk"),
     "bulks": ("bulkscope_studio.cli.bulks", "the bulks in the store"),
+    "watch": ("bulkscope_studio.cli.watch", "how far a bulk is and when it ends, until it has"),
     "explain": ("bulkscope_studio.cli.explain", "what held a bulk up, with the evidence"),
     "capacity": ("bulkscope_studio.cli.capacity", "what the system sustains, and with how many workers"),
     "compare": ("bulkscope_studio.cli.compare", "two models, runs or settings, number by number"),

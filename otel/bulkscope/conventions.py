@@ -21,6 +21,7 @@ BULK_FAILURE_DOMAIN = "bulk.failure.domain"
 JOB_ID = "bulk.job.id"
 JOB_ATTEMPT = "bulk.job.attempt"
 JOB_DELAY = "bulk.job.delay"
+JOB_IMPORT = "bulk.job.import.duration"
 JOB_WAIT_RATIO = "bulk.job.wait_ratio"
 JOB_WAIT_NEGATIVE = "bulk.job.wait_negative"
 LOG_TRUNCATED = "bulk.log.truncated"
@@ -84,6 +85,7 @@ PROCESS_PID = "process.pid"
 CONTAINER_ID = "container.id"
 # Read where others give it: of a pod it says what a container's id says.
 K8S_POD_NAME = "k8s.pod.name"
+WORKER_SLOT = "bulk.worker.slot"
 WORKER_CPUS = "bulk.worker.cpus"
 WORKER_CPU_SET = "bulk.worker.cpu.set"
 WORKER_MEMORY_LIMIT = "bulk.worker.memory.limit"
@@ -232,10 +234,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(JOB_ID, "str", "", "Id of the job, as its queue knows it.", "4"),
     Attribute(JOB_ATTEMPT, "int", "", "1 for the first try.", "6"),
     Attribute(JOB_DELAY, "float", "s", "Scheduled delay (ETA, countdown, retry back-off); not part of the queue wait.", "6"),
+    Attribute(JOB_IMPORT, "float", "s", "Of the attempt's time: importing the module of its task. Where a worker forks a process for each job, as RQ's does, each job pays for it; absent where the module was there.", "6"),
     Attribute(TIME_IN_QUEUE, "float", "s", "Queue wait, raw and signed.", "6"),
     Attribute(JOB_WAIT_NEGATIVE, "bool", "", "True when the wait came out negative (clock skew).", "6"),
     Attribute(JOB_WAIT_RATIO, "float", "1", "Wait over total latency (wait, delay and work), 0..1; absent when the wait is negative.", "13"),
     Attribute(PROCESS_PID, "int", "", "On the span of a job whose process was killed, which its parent records: that process; the resource is the parent's.", "5"),
+    Attribute(WORKER_SLOT, "str", "", "On such a span: the slot that this process filled in its pool, as on the resource of its own spans.", "5"),
     Attribute(TASK_NAME, "str", "", "Name of the task, as its queue knows it.", "4"),
     Attribute(GEN_AI_MODEL, "str", "", "Model asked for.", "7"),
     Attribute(GEN_AI_INPUT_TOKENS, "int", "{token}", "Tokens of the prompt, cached ones included.", "11"),
@@ -270,6 +274,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 )  # fmt: skip
 
 RESOURCE: tuple[Attribute, ...] = (
+    Attribute(WORKER_SLOT, "str", "", "The slot that the process fills in a pool whose processes come and go: the pool's process and the slot's number, as `1234#2`. With it a worker is the slot, whichever process fills it: one of Celery's pool, or RQ's worker with its work horses. Absent of any other process.", "4"),
     Attribute(WORKER_CPUS, "float", "{core}", "Cores that the process may use; a quota makes it a fraction.", "8"),
     Attribute(WORKER_CPU_SET, "str", "", "Which cores these are, as `0-3,8`.", "8"),
     Attribute(WORKER_MEMORY_LIMIT, "int", "By", "Memory that the process's cgroup may hold.", "9"),

@@ -35,6 +35,7 @@ class Run:
     version: str
     sink: Sink
     output: str
+    pid: int
     queue: str = "bulk"
 
     def sent(self, bulk: str) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ def run_five(library: Queue, url: str, folder: Path, **variables: str) -> Run:
         [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.package or library.name}'))"],
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
-    return Run(library, version, sink, output, variables.get("QUEUE", "bulk"))
+    return Run(library, version, sink, output, worker.pid, variables.get("QUEUE", "bulk"))
 
 
 def finished(sink: Sink) -> set[str]:

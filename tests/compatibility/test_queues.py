@@ -9,7 +9,7 @@ import pytest
 
 from tests.compatibility import five
 from tests.compatibility.brokers import Brokers
-from tests.compatibility.five import ERROR, Run
+from tests.compatibility.five import CONSUMER, ERROR, Run
 from tests.compatibility.libraries import QUEUES, Queue
 
 test_a_job_that_goes_well = five.a_job_that_goes_well
@@ -32,6 +32,28 @@ def run(request: pytest.FixtureRequest, brokers: Brokers, tmp_path_factory: pyte
     library: Queue = request.param
     with brokers.fresh(library.broker) as url:
         return five.run_five(library, url, tmp_path_factory.mktemp(library.package or library.name) / "app")
+
+
+def test_a_worker_is_what_its_operator_calls_one(run: Run) -> None:
+    done = [span["resource"] for span in run.sink.spans if span["kind"] == CONSUMER]
+    slots = {resource.get("bulk.worker.slot") for resource in done}
+    if run.library.name == "rq":
+        assert len({resource["process.pid"] for resource in done}) > 4, "a process for each job"
+        assert slots == {f"{run.pid}#1"}
+    elif run.library.name == "celery":
+        assert slots <= {f"{run.pid}#{number}" for number in range(1, 9)}
+    else:
+        assert slots == {None}
+
+
+def test_the_import_of_the_task_is_shown_where_each_job_pays_for_it(run: Run) -> None:
+    values = [span["attributes"] for span in run.sink.spans if span["kind"] == CONSUMER]
+    took = [each.get("bulk.job.import.duration") for each in values]
+    if run.library.name == "rq":
+        assert all(seconds > 0 for seconds in took if seconds is not None)
+        assert any(seconds is not None for seconds in took)
+    else:
+        assert set(took) == {None}
 
 
 def test_what_only_this_library_has(run: Run) -> None:

@@ -390,6 +390,7 @@ def test_a_child_killed_at_once_is_told_of_by_its_parent(run: Worker, sink: Sink
     values = lost["attributes"]
     child = int((folder / "who").read_text())
     assert (values["process.pid"], lost["resource"]["process.pid"]) == (child, worker.pid)
+    assert (values["bulk.worker.slot"], "bulk.worker.slot" in lost["resource"]) == (f"{worker.pid}#1", False)
     assert values["bulk.id"] == "b-9"
     assert values["bulk.job.id"] == values["messaging.message.id"] == sent["attributes"]["messaging.message.id"]
     assert (values["bulk.task.name"], values["bulk.job.attempt"], values["bulk.job.delay"]) == ("tasks.die", 1, 0)
@@ -418,6 +419,9 @@ def test_a_job_that_is_handed_out_again_is_retried(run: Worker, sink: Sink) -> N
     assert sink.wait(ended(2))
     end(worker)
     assert attempts(sink) == [("retry", LOST, "infra"), ("ok", None, None)]
+    again = next(span for span in of_kind(sink, CONSUMER) if span["attributes"]["bulk.outcome"] == "ok")
+    assert again["resource"]["bulk.worker.slot"] == f"{worker.pid}#1", "another process of the same worker"
+    assert again["resource"]["process.pid"] != worker.pid
     lost, done = sorted(of_kind(sink, CONSUMER), key=lambda span: span["start"])
     assert lost["status"] != ERROR
     assert lost["attributes"]["bulk.job.id"] == done["attributes"]["bulk.job.id"]

@@ -40,7 +40,15 @@ HOST_METRICS = {
     "system.disk.io", "system.network.io",
 }  # fmt: skip
 HOST_ATTRIBUTES = {"state", "device", "direction"}
-RESOURCE = {c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME, c.PROCESS_PID, c.CONTAINER_ID, c.K8S_POD_NAME}
+RESOURCE = {
+    c.SERVICE_NAME,
+    c.SERVICE_INSTANCE_ID,
+    c.HOST_NAME,
+    c.PROCESS_PID,
+    c.CONTAINER_ID,
+    c.K8S_POD_NAME,
+    c.WORKER_SLOT,
+}
 # On heartbeats, under the metric's name.
 EVENT_ATTRIBUTES = {c.M_PROCESS_MEMORY_USAGE, c.JOB_ELAPSED, c.OOM_KILLS}
 ATTRIBUTES = (

@@ -13,6 +13,7 @@ from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotF
 Ask = Callable[[Source, str], Any]
 OF_ONE: dict[str, Ask] = {
     "report": lambda source, bulk: source.report(bulk),
+    "ending": lambda source, bulk: source.ending(bulk),
     "explanation": lambda source, bulk: source.explanation(bulk),
     "comparison": lambda source, bulk: source.comparison(bulk, bulk),
     "capacity": lambda source, bulk: source.capacity(Question([bulk])),

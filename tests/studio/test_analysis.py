@@ -17,8 +17,8 @@ S = 1_000_000_000
 JOB = {
     "job_id": pa.string(), "attempt": pa.int32(), "enqueue_ns": pa.int64(), "start_ns": pa.int64(),
     "end_ns": pa.int64(), "seen_ns": pa.int64(), "wait": pa.float64(), "delay": pa.float64(),
-    "retried": pa.bool_(), "ok": pa.bool_(), "failure_domain": pa.string(), "error_type": pa.string(),
-    "worker": pa.string(), "span_id": pa.string(), "decides": pa.bool_(),
+    "import_time": pa.float64(), "retried": pa.bool_(), "ok": pa.bool_(), "failure_domain": pa.string(),
+    "error_type": pa.string(), "worker": pa.string(), "span_id": pa.string(), "decides": pa.bool_(),
 }  # fmt: skip
 FLOATS = (
     "seconds", "ttft", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time",

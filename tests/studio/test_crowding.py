@@ -35,7 +35,7 @@ def test_waits_are_those_of_event_by_event(places: int, by: float) -> None:
 def test_as_fast_alone_as_beside_others_is_the_plain_queue() -> None:
     random = np.random.default_rng(3)
     arrivals, work = np.cumsum(random.exponential(0.3, (300, 4)), axis=0), random.exponential(1, (300, 4))
-    plain = simulation._waits(arrivals, work, np.zeros((4, 4)))
+    plain = simulation.waits_of_runs(arrivals, work, np.zeros((4, 4)))
     assert simulation._crowded_waits(arrivals, work, np.zeros((4, 4)), np.ones((4, 4))) == pytest.approx(
         plain, abs=1e-9
     )

@@ -98,6 +98,22 @@ def test_whose_work_a_job_was(kind: int, attributes: dict[str, Any], expected: t
     assert (row["host_name"], row["pid"], row["service_instance_id"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("resource", "told", "worker"),
+    [
+        ({c.WORKER_SLOT: "40#2"}, {}, "h:40#2"),  # one of a pool's processes: the worker is the slot
+        ({c.WORKER_SLOT: "40#"}, {}, "h:42"),  # another's idea of it
+        ({c.WORKER_SLOT: 7}, {}, "h:42"),
+        ({}, {c.PROCESS_PID: 7, c.WORKER_SLOT: "42#3"}, "h:42#3"),  # its parent's word of a child that was killed
+        ({}, {c.PROCESS_PID: 7}, "h:7"),
+        ({}, {c.WORKER_SLOT: "42#3"}, "h:42"),
+    ],
+)
+def test_a_slot_of_a_pool_is_a_worker(resource: dict[str, Any], told: dict[str, Any], worker: str) -> None:
+    (row,) = rows(otlp_decode.traces(traces(told, resource=CHILD | resource, kind=5)), "spans")
+    assert row["worker"] == worker
+
+
 def test_absent_is_null() -> None:
     (row,) = rows(otlp_decode.traces(traces({})), "spans")
     absent = {name for name, value in row.items() if value is None}

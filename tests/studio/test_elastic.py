@@ -12,8 +12,10 @@ import pytest
 
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.sources import documents
-from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
+from bulkscope_studio.sources.elasticsearch import ElasticsearchSource, told
+from bulkscope_studio.sources.source import Trouble
 from bulkscope_studio.storage import tables
+from bulkscope_studio.storage.store import Store
 from tests import sink
 
 
@@ -33,6 +35,20 @@ def test_what_does_not_fit_into_memory_is_in_a_private_folder_that_ends(
             cursor.close()
     assert not folder.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_store_in_memory_cannot_do_is_trouble_with_what_to_do() -> None:
+    store = Store(Path(":memory:"), memory_limit="32MB")
+    cursor = store.connection()
+    cursor.execute("SET GLOBAL temp_directory = ''")
+    with pytest.raises(Trouble, match=r"needs more room .*TMPDIR"), told():
+        cursor.execute("CREATE TEMP TABLE large AS SELECT range AS a, hash(range) AS b FROM range(9000000)")
+    with pytest.raises(Trouble, match="cannot be put into tables"), told():
+        cursor.execute("INSERT INTO spans SELECT 1")
+    with pytest.raises(Trouble, match="ask for less"), told():
+        store.query("SELECT count(*) FROM range(100000) a, range(100000) b WHERE a.range < b.range", seconds=0.1)
+    cursor.close()
+    store.close()
 
 
 def test_what_is_not_read_of_spans_no_answer_needs() -> None:

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from bulkscope_studio.analysis.explain import findings
-from bulkscope_studio.rendering import capacity, comparison, explanation, report
+from bulkscope_studio.rendering import capacity, comparison, ending, explanation, report
 from bulkscope_studio.rendering.output import Output
-from bulkscope_studio.services import capacities, comparisons, reports
-from bulkscope_studio.services.bulks import list_bulks
+from bulkscope_studio.services import capacities, comparisons, endings, reports
 from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
+from tests.rows import ns
 from tests.simulator.scenarios import scenarios
 from tests.studio.explaining import Job, alive, explain, simulated, stored, written
 from tests.studio.made import Made, at_once
@@ -150,9 +150,32 @@ def of_comparisons() -> Cases:
     return found
 
 
+def of_endings() -> Cases:
+    queue = {"queue": "q"}
+    halfway = [
+        Job(f"j{n}", 0.0, 2.0 * (n // 2), 2.0 * (n // 2) + 1.8 + 0.01 * n, worker=n % 2, columns=queue)
+        for n in range(18)
+    ]
+    halfway += [Job(f"j{n}", 0.0, 18.0, None, worker=n % 2, seen=21.0, columns=queue) for n in (18, 19)]
+    halfway += [Job(f"j{n}", 3.0, columns=queue) for n in range(20, 40)]
+    failed = [Job("x", 0.0, 1.0, 2.0, columns={"status": "ERROR", "failure_domain": "domain_model"})]
+    cases = {
+        "halfway": (halfway, 21.5),
+        "others first": ([*halfway, *(Job(f"o{n}", 2.0, bulk="other", columns=queue) for n in range(6))], 21.5),
+        "no job has ended": (halfway[18:], 21.5),
+        "silent": (halfway, 60.0),
+        "complete, one failed": ([*halfway[:4], *failed], 21.5),
+    }
+    found = {}
+    for name, (jobs, now) in cases.items():
+        with stored(written(jobs, points=alive(1, 0.0, now))) as store:
+            found[name] = endings.bulk_ending(store, "bulk", ns(now))
+    return found
+
+
 def bulks() -> str:
     with sample() as store:
-        return printed(lambda console: report.bulks(list_bulks(store), console))
+        return printed(lambda console: report.bulks(endings.list_bulks(store), console))
 
 
 def together(cases: Cases, show: Callable[[Any], str]) -> str:
@@ -163,6 +186,9 @@ FILES: dict[str, Callable[[], str]] = {
     "bulks.txt": bulks,
     "report.txt": lambda: together(of_reports(), lambda found: printed(lambda to: report.text(found, to))),
     "report.md": lambda: together(of_reports(), report.markdown),
+    "ending.txt": lambda: together(
+        of_endings(), lambda found: "\n".join([ending.line(found), *ending.sentences(found), ""])
+    ),
     "explanation.txt": lambda: together(
         of_explanations(), lambda found: printed(lambda to: explanation.text(found, to, everything=True))
     ),

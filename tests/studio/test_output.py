@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import bulkscope_studio
-from bulkscope_studio.cli import bulks, capacity, compare, explain, report
+from bulkscope_studio.cli import bulks, capacity, compare, explain, report, watch
 from bulkscope_studio.rendering import output
 from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
@@ -76,6 +76,7 @@ COMMANDS: dict[str, tuple[Command, Callable[[str], list[str]], tuple[str, ...]]]
     "bulks": (bulks.command, lambda name: [], ("text", "json")),
     "report": (report.command, lambda name: [name], ("text", "json", "md")),
     "explain": (explain.command, lambda name: [name, "--all"], ("text", "json", "md")),
+    "watch": (watch.command, lambda name: [name], ("text", "json")),
     "capacity": (capacity.command, lambda name: [name], ("text", "json", "md")),
     "compare": (compare.command, lambda name: [name, NAMES[0]], ("text", "json", "md")),
 }

@@ -50,7 +50,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_every_id_is_answered(name: str, running: Running) -> None:
     raw = quote(name, safe="").replace(".", "%2E")
     with httpx.Client(base_url=running.at.web, timeout=60) as http:
-        for what in ("report", "explain"):
+        for what in ("report", "explain", "ending"):
             answer = http.get(f"/api/bulks/{raw}/{what}")
             assert answer.status_code == 200, answer.text
             assert json.dumps(name)[1:-1] in json.dumps(answer.json())

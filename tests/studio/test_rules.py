@@ -18,6 +18,7 @@ from bulkscope_studio.services import bulks, capacities, explanations, reports
 from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.storage import sql, storefile, summaries, views
 from bulkscope_studio.storage.store import Store
+from tests import rows
 from tests.rows import BEGIN_NS, SECOND, add
 from tests.studio.explaining import Job, ns, stored, written
 
@@ -195,6 +196,95 @@ def test_the_attempt_that_decides_tells_the_domain_though_it_has_none(tmp_path: 
     assert shown["domains"] == "unknown 1"
     assert reports.bulk_report(store, "b")["total"]["jobs"]["failures_by_domain"] == {"unknown": 1}
     store.close()
+
+
+def test_jobs_of_one_id_in_two_bulks_are_two_jobs() -> None:
+    """Each was enqueued when its own bulk's sender says so, and one that nobody takes waits."""
+    jobs = [
+        Job("j", 0.0, 1.0, 2.0, bulk="one"), Job("k", 0.0, 2.0, 3.0, bulk="one"), Job("j", 4.0, 6.0, 7.0, bulk="two"),
+        Job("k", 5.0, bulk="two"), Job("m", 5.0, bulk="two"), Job("m", None, 8.0, 9.0, bulk="two"),
+    ]  # fmt: skip
+    window = {"firsts": [BEGIN_NS], "lasts": [ns(10.0)]}
+    with stored(written(jobs)) as store:
+        found = store.query(sql.load("capacity_attempts"), window).to_pylist()
+        apart = [
+            store.query(sql.load("report_attempts"), {"bulk": bulk, **summaries.EVER}).to_pylist()
+            for bulk in ("one", "two")
+        ]
+    rows = {(row["bulk_id"], row["job_id"]): row for row in found}
+    assert {key: (row["enqueue_ns"], row["wait"], row["decides"]) for key, row in rows.items()} == {
+        ("one", "j"): (ns(0.0), 1.0, True), ("one", "k"): (ns(0.0), 2.0, True), ("two", "j"): (ns(4.0), 2.0, True),
+        ("two", "k"): (ns(5.0), None, True), ("two", "m"): (ns(5.0), 3.0, True),
+    }  # fmt: skip
+    without = [{name: value for name, value in row.items() if name != "bulk_id"} for row in found]
+    assert without == [row for rows in apart for row in rows]
+
+
+@pytest.mark.parametrize("knows", ["sender", "worker"])
+def test_a_job_whose_bulk_one_side_alone_knows_is_one_job(knows: str) -> None:
+    (sent, done, inference), logs = (written([Job("j", 0.0, 1.0, 2.0)])[name].to_pylist() for name in ("spans", "logs"))
+    for row in (sent,) if knows == "worker" else (done, inference, *logs):
+        row["bulk_id"] = None
+    tables = {"spans": rows.table("spans", [sent, done, inference]), "logs": rows.table("logs", logs)}
+    with stored(tables) as store:
+        found = store.query(sql.load("capacity_attempts"), {"firsts": [BEGIN_NS], "lasts": [ns(10.0)]}).to_pylist()
+    assert [(row["job_id"], row["enqueue_ns"], row["wait"]) for row in found] == [("j", ns(0.0), 1.0)]
+
+
+def test_a_span_id_is_of_its_trace_alone(tmp_path: Path) -> None:
+    """Of two attempts with one span id in two traces one ended. Logs without a trace's id are of either."""
+
+    def states(named: bool) -> list[tuple[str, bool]]:
+        tables = {name: content.to_pylist() for name, content in written([Job("a", 0.0, 1.0, 2.0)]).items()}
+        log = tables["logs"][0]
+        tables["logs"].append(log | {"trace_id": "f" * 32 if named else None, "job_id": "b"})
+        with stored({name: rows.table(name, content) for name, content in tables.items()}) as store:
+            found = store.query(sql.load("report_attempts"), {"bulk": "bulk", **summaries.EVER}).to_pylist()
+            gone = store.query(sql.load("page_lost"), {"bulk": "bulk", "silent_ns": 2**62, **summaries.EVER})
+            (listed,) = bulks.list_bulks(store)
+        assert gone["job_id"].to_pylist() == [row["job_id"] for row in found if row["end_ns"] is None]
+        assert listed["jobs"] == len(found)
+        return sorted((row["job_id"], row["end_ns"] is not None) for row in found)
+
+    assert states(named=True) == [("a", True), ("b", False)]
+    assert states(named=False) == [("a", True)]
+
+
+def test_what_names_a_model_and_is_no_inference_counts_as_none_in_any_answer(tmp_path: Path) -> None:
+    tables = {name: content.to_pylist() for name, content in written([Job("a", 0.0, 1.0, 2.0)]).items()}
+    for row in tables["spans"]:
+        row |= {"model": "m", "output_tokens": 7} if row["kind"] == "INTERNAL" else {"model": "x", "output_tokens": 50}
+    with stored({name: rows.table(name, content) for name, content in tables.items()}) as store:
+        (shown,) = page(store, "bulks")
+        (listed,) = bulks.list_bulks(store)
+        total = reports.bulk_report(store, "bulk")
+    assert (shown["models"], shown["tokens"], listed["models"]) == ("m", 7, ["m"])
+    assert [each["name"] for each in total["models"]] == ["m"]
+    assert total["total"]["inferences"]["output_tokens"] == 7
+
+
+def test_windows_far_apart_are_read_as_one() -> None:
+    """Nothing between them counts; what goes through both, and a job tried in each, is there once."""
+    day = 86_400.0
+    jobs = [
+        Job("a", 0.0, 1.0, 2.0, bulk="early"), Job("between", day / 2, day / 2, day / 2 + 1, bulk="other"),
+        Job("long", 1.0, 1.5, day + 5, worker=2, bulk="other"), Job("b", day, day + 1, day + 3, bulk="late"),
+        Job("again", 0.0, 1.0, 2.0, worker=3, bulk="other", columns=AGAIN),
+        Job("again", None, day + 1, day + 2, worker=3, bulk="other", attempt=2),
+        Job("goes on", 1.0, 2.0, None, worker=4, bulk="other", seen=day + 2),
+    ]  # fmt: skip
+    with stored(written(jobs)) as store:
+        windows = capacities.windows(store, Question(["early", "late"]))
+        assert [len(group) for group in capacities._apart(windows)] == [1, 1]
+        near = [{"firsts": [first], "lasts": [last]} for first, last in windows]
+        found = views.together([store.query(sql.load("capacity_attempts"), given) for given in near]).to_pylist()
+        answer = capacities.system_capacity(store, Question(["early", "late"]))
+    assert [(row["job_id"], row["attempt"], row["decides"]) for row in found] == [
+        ("a", 1, True), ("again", 1, False), ("long", 1, True), ("goes on", 1, True), ("b", 1, True),
+        ("again", 2, True),
+    ]  # fmt: skip
+    assert [row["seen_ns"] for row in found if row["job_id"] == "goes on"] == [ns(day + 2)]
+    assert answer["pools"]
 
 
 @pytest.mark.parametrize("name", ["rules.duckdb", "RULES.db"])

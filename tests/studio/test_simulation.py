@@ -358,7 +358,7 @@ def test_a_wait_within_bursts_is_kept_by_no_rate() -> None:
 def test_many_runs_at_once_are_replays(seed: int, servers: int) -> None:
     random = np.random.default_rng(seed)
     put, work = np.cumsum(random.exponential(1, (80, 3)), axis=0), random.exponential(servers, (80, 3))
-    found = simulation._waits(put, work, np.zeros((3, servers)))
+    found = simulation.waits_of_runs(put, work, np.zeros((3, servers)))
     for run in range(3):
         assert found[:, run] == pytest.approx(replay(put[:, run], work[:, run], servers).waits, abs=1e-9)
 

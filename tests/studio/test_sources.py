@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -114,6 +115,25 @@ def test_what_the_studio_cannot_be_asked_is_trouble(db: Path) -> None:
             source.bulks()
     finally:
         address.remove(db)
+
+
+def test_a_name_that_is_no_text_is_an_invalid_query_of_a_studio(db: Path) -> None:
+    with opened("studio", db) as source:
+        for ask in (
+            lambda: source.comparison("\udcff", "b"), lambda: source.keep("a", ["\udcff"]),
+            lambda: source.capacity(Question(["\udcff"])),
+        ):  # fmt: skip
+            with pytest.raises(InvalidQuery, match="cannot be asked"):
+                ask()
+
+
+@pytest.mark.parametrize("words", [["report", "\udcff"], ["compare", "a", "\udcff"], ["capacity", "--model", "\udcff"]])
+def test_an_argument_that_is_no_text_is_told(words: list[str], db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python has undecodable bytes of the command line as lone surrogates."""
+    name, *given = words
+    command = importlib.import_module(f"bulkscope_studio.cli.{name}").command
+    assert command([*given, "--db", str(db)]) == 2
+    assert r"'\udcff' is not UTF-8" in capsys.readouterr().err
 
 
 def test_no_proxy_of_the_environment_comes_between(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

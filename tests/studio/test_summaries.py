@@ -49,7 +49,8 @@ SELECT s.bulk_id AS id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
             UNION ALL SELECT bulk_id, job_id FROM spans WHERE kind = 'PRODUCER') j WHERE j.bulk_id = s.bulk_id) AS jobs,
        (SELECT count(*) FROM jobs j WHERE j.bulk_id = s.bulk_id AND good) AS done,
        (SELECT count(*) FROM jobs j WHERE j.bulk_id = s.bulk_id AND ended AND NOT again AND NOT good) AS failed,
-       coalesce(list_sort(list(DISTINCT model) FILTER (model IS NOT NULL)), []) AS models
+       coalesce(list_sort(list(DISTINCT model) FILTER (kind IN ('INTERNAL', 'CLIENT') AND model IS NOT NULL)), [])
+           AS models
 FROM spans s WHERE s.bulk_id IS NOT NULL GROUP BY s.bulk_id ORDER BY min(start_ns) DESC, s.bulk_id
 """
 
@@ -221,6 +222,29 @@ def test_a_file_that_was_written_without_the_table_is_read_and_summed_up_once_it
     assert one.store.query("FROM bulks").num_rows == 0
     assert one.refresh(10**6) > 0
     assert whole(one.store) == right
+    one.close()
+
+
+def test_rows_that_other_rules_have_made_are_made_anew(tmp_path: Path) -> None:
+    one = Life(tmp_path / "s.duckdb")
+    one.write(SAMPLE)
+    one.refresh(10**6)
+    right = whole(one.store)
+    one.close()
+    with duckdb.connect(str(one.path)) as other:
+        other.execute("UPDATE bulks SET done = 99, models = ['of other rules']")
+        other.execute("UPDATE bulk_rules SET mark = 'another'")
+    reader = Store(one.path, read_only=True)
+    assert whole(reader) == right
+    reader.close()
+    one.open()
+    assert whole(one.store) == right
+    assert one.refresh(10**6) > 0
+    assert whole(one.store) == right
+    assert one.store.query("SELECT done FROM bulks WHERE bulk_id = 'bulk'")["done"].to_pylist() == [2]
+    one.close()
+    one.open()
+    assert one.store.query("FROM bulk_changes").num_rows == 0, "by the same rules nothing is made anew"
     one.close()
 
 

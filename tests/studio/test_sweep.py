@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from bulkscope_studio.cli import capacity
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep import runner
 from bulkscope_studio.sweep.children import Children
@@ -375,6 +376,17 @@ def test_a_bad_plan_ends_the_command_before_anything_is_started(tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 2
     assert "closed" in done.stderr
+    assert not path.with_name("plan.toml.state.jsonl").exists()
+
+
+@pytest.mark.parametrize("quantile", ["0", "2"])
+def test_a_quantile_that_means_nothing_ends_the_command_before_anything_is_started(
+    tmp_path: Path, quantile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, PLAN)
+    words = ["--sweep", str(path), "--db", str(tmp_path / "s.duckdb"), "--quantile", quantile]
+    assert capacity.command(words) == 2
+    assert "quantile must be between 0 and 1" in capsys.readouterr().err
     assert not path.with_name("plan.toml.state.jsonl").exists()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +15,8 @@ from bulkscope._host.proc import Proc
 
 # The process that bears an instance id which the user gave, as it is; inherited by forks and by processes it starts.
 _BEARER = "BULKSCOPE_INSTANCE_PID"
+# The slot of a pool that a process fills: a variable, because some pools fork and some start an interpreter anew.
+_SLOT = "BULKSCOPE_WORKER_SLOT"
 
 
 def _given() -> dict[str, str]:
@@ -33,9 +37,28 @@ def _instance_id() -> str:
     return given if os.environ.setdefault(_BEARER, pid) == pid else f"{given}-{pid}"
 
 
+@contextmanager
+def filling_slot(number: int) -> Iterator[str]:
+    """Have the process that is started inside fill slot ``number`` (from 1 up) of this one's pool; yield its name.
+
+    What an operator calls a worker lives on while the processes that do its jobs come and go.
+    """
+    before, name = os.environ.get(_SLOT), f"{os.getpid()}#{number}"
+    os.environ[_SLOT] = name
+    try:
+        yield name
+    finally:
+        if before is None:
+            os.environ.pop(_SLOT, None)
+        else:
+            os.environ[_SLOT] = before
+
+
 def process_attributes() -> dict[str, Any]:
-    """Return what differs between a process and its forks: instance id and pid."""
-    return {c.SERVICE_INSTANCE_ID: _instance_id(), c.PROCESS_PID: os.getpid()}
+    """Return what differs between a process and its forks: instance id, pid, and the slot that it fills in a pool."""
+    found = {c.SERVICE_INSTANCE_ID: _instance_id(), c.PROCESS_PID: os.getpid()}
+    slot = os.environ.get(_SLOT)
+    return found if slot is None else found | {c.WORKER_SLOT: slot}
 
 
 def attributes(proc: Proc | None = None) -> dict[str, Any]:

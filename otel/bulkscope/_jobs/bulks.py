@@ -44,7 +44,8 @@ class Bulk:
     ``enqueue_seconds`` is the time that took;
     ``logged`` says that an access log line of this request was recorded; ``inference_failure`` is the
     failure domain of the job's last inference, None when that went well; ``inference_model`` the
-    model that is being asked right now; ``attempt`` is the job's, and
+    model that is being asked right now; ``import_seconds`` is how long the job's module took to be there;
+    ``attempt`` is the job's, and
     ``resent`` says that it has enqueued itself again.
     """
 
@@ -58,6 +59,7 @@ class Bulk:
     logged: bool = False
     inference_failure: str | None = None
     inference_model: str | None = None
+    import_seconds: float | None = None
     attempt: int = 1
     resent: bool = False
 

@@ -192,6 +192,7 @@ class Work:
         error: BaseException,
         *,
         pid: int,
+        slot: str | None = None,
         started_ns: int,
         ended_ns: int,
         attempt: int | None = None,
@@ -200,11 +201,13 @@ class Work:
     ) -> None:
         """Record an attempt that process ``pid`` began and cannot end any more; instead of ``start`` and ``finish``.
 
-        Times in ns since the epoch. ``domain`` goes before what the error says by itself. That the job was taken
-        is not counted: its process has done so.
+        Times in ns since the epoch. ``slot`` is the one that the process filled in its pool. ``domain`` goes before
+        what the error says by itself. That the job was taken is not counted: its process has done so.
         """
         self._begin(started_ns, attempt)
         self.span.set_attribute(c.PROCESS_PID, pid)
+        if slot is not None:
+            self.span.set_attribute(c.WORKER_SLOT, slot)
         labels = dict(self._labels)
         ended_ns = max(started_ns, ended_ns)
         try:
@@ -225,6 +228,8 @@ class Work:
         values: dict[str, Any] = {}
         if self.bulk.id is not None:
             values[c.BULK_ID] = self.bulk.id
+        if self.bulk.import_seconds is not None:
+            values[c.JOB_IMPORT] = self.bulk.import_seconds
         if self._enqueued_ns is not None:
             wait = (self.started_ns - self._enqueued_ns) / 1e9 - self._delay
             total = (ended_ns - self._enqueued_ns) / 1e9

@@ -70,6 +70,7 @@ def _sweep(given: argparse.Namespace) -> int:
     except ValueError as error:
         return running.failed("capacity", error)
     try:
+        running.told(given)
         found = runner.run(
             given.sweep, resolve.place(given.db), restart=given.restart, model=given.model, slo=slo,
             quantile=given.quantile,

@@ -26,18 +26,45 @@ def run(
     ask: Callable[[Source], Any],
     text: Callable[[Any], None],
     markdown: Callable[[Any], str] | None = None,
+    code: Callable[[Any], int] = lambda _: 0,
 ) -> int:
-    """Print what ``ask`` has from the source as ``options.format`` says; 0, or 2 when there is no answer."""
+    """Print what ``ask`` has from the source as ``options.format`` says; its ``code``, or 2 when there is no answer."""
+
+    def answered(source: Source) -> int:
+        found = ask(source)
+        printed(options, found, text, markdown)
+        return code(found)
+
+    return asked(command, options, answered)
+
+
+def asked(command: str, options: argparse.Namespace, answered: Callable[[Source], int]) -> int:
+    """Return the exit code that ``answered`` gives of the source; 2, and say why, where there is no answer."""
     try:
+        told(options)
         with resolve.open(options, warn) as source:
             try:
-                found = ask(source)
+                return answered(source)
             except (NotFound, Unnamed) as error:
                 raise Trouble(_helpful(error, source)) from error
     except ERRORS as error:
         return failed(command, error)
-    printed(options, found, text, markdown)
-    return 0
+
+
+def told(options: argparse.Namespace) -> None:
+    """Raise ``InvalidQuery`` for an argument whose bytes are no UTF-8: no id or name that was recorded has such."""
+    for value in vars(options).values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_text(text):
+                raise InvalidQuery(f"{text!a} is not UTF-8: give the name as 'bulkscope bulks --format json' has it")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printed(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf.message import DecodeError, Message
@@ -196,7 +197,7 @@ class _Part:
         pid = pid if good else None
         service, instance, host = map(known, (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME))
         where = self.places[identity] = workers.place(rest)
-        return [identity, service, instance, host, pid, workers.name(where, pid, instance, service)]
+        return [identity, service, instance, host, pid, workers.name(where, pid, instance, service, workers.slot(rest))]
 
     def attributes(self, pairs: Any, texts: dict[str, str | None]) -> str | None:
         """Put strings whose keys are in ``texts`` there; return the others as JSON, None when there are none."""
@@ -242,7 +243,7 @@ def _traces(part: _Part, encoded: list[bytes]) -> Iterator[pa.Table]:
         other = pc.fill_null(pc.not_equal(pid, of_owner["pid"]), pc.is_valid(pid))
         of_owner["service_instance_id"] = pc.if_else(other, None, of_owner["service_instance_id"])
         columns["pid"] = pid
-        of_owner["worker"] = _told(part, of_owner, pid, other)
+        of_owner["worker"] = _told(part, of_owner, pid, other, columns.get("attributes"))
     columns = of_owner | columns
     nulls: dict[str, pa.Array] = {}
     arrays = []
@@ -256,12 +257,16 @@ def _traces(part: _Part, encoded: list[bytes]) -> Iterator[pa.Table]:
     yield pa.Table.from_arrays(arrays, [name for name, _ in SPANS])
 
 
-def _told(part: _Part, of_owner: dict[str, pa.Array], pid: pa.Array, other: pa.Array) -> pa.Array:
+def _told(
+    part: _Part, of_owner: dict[str, pa.Array], pid: pa.Array, other: pa.Array, attributes: pa.Array | None
+) -> pa.Array:
     """Return the names of workers, where ``other`` those of the processes that a span tells of."""
     names: list[str] = of_owner["worker"].to_pylist()
     for row in np.flatnonzero(other.to_numpy(zero_copy_only=False)).tolist():
         where = part.places[of_owner["resource_id"][row].as_py()]
-        names[row] = workers.name(where, pid[row].as_py(), None, of_owner["service_name"][row].as_py())
+        said = None if attributes is None else attributes[row].as_py()
+        slot = None if said is None or c.WORKER_SLOT not in said else workers.slot(orjson.loads(said))
+        names[row] = workers.name(where, pid[row].as_py(), None, of_owner["service_name"][row].as_py(), slot)
     return pa.array(names, pa.string())
 
 

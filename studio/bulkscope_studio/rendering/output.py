@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -70,11 +71,44 @@ class Output(Console):
         self.print(table)
 
 
-def as_json(found: object) -> str:
-    """Return JSON in which what is not printable, C1 controls and bidirectional overrides too, is escaped."""
+class Renewed:
+    """A line that renews itself on a terminal; elsewhere, and for ``lines``, a line for each change."""
+
+    def __init__(self, console: Output, lines: bool = False) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal and not lines else None
+        self._said: object = None
+
+    def __enter__(self) -> Renewed:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, message: str, change: object = None) -> None:
+        """Show a line; where lines stay, only when ``change``, or without one the line, is another than before."""
+        if self._live is not None:
+            text = self._console.render_str(message, overflow="ellipsis")
+            text.no_wrap = True
+            self._live.update(text, refresh=True)
+            return
+        said = message if change is None else change
+        if said != self._said:
+            say(message)
+        self._said = said
+
+
+def as_json(found: object, indent: int | None = 2) -> str:
+    """Return JSON in which what is not printable, C1 controls and bidirectional overrides too, is escaped.
+
+    Without an ``indent`` it is one line.
+    """
     return _FOREIGN.sub(
         lambda each: each[0] if each[0].isprintable() else json.dumps(each[0])[1:-1],
-        json.dumps(found, indent=2, ensure_ascii=False),
+        json.dumps(found, indent=indent, ensure_ascii=False),
     )
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bulkscope_studio.rendering import ending
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.text.markdown import bullets, inline, table
 from bulkscope_studio.text.wording import (
@@ -27,7 +28,7 @@ from bulkscope_studio.text.wording import (
 )
 
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
-LIST = ("bulk", "started (UTC)", "jobs", "done", "failed", "duration", "models")
+LIST = ("bulk", "started (UTC)", "jobs", "done", "failed", "duration", "ends in", "models")
 
 
 def text(report: Mapping[str, Any], console: Output) -> None:
@@ -69,11 +70,12 @@ def bulks(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
     cells = [
         [
             row["id"], moment(row["start_ns"]), *(number(row[name]) for name in ("jobs", "done", "failed")),
-            seconds(row["duration_s"]), ", ".join(row["models"]) or ABSENT,
+            seconds(row["duration_s"]), ABSENT if row["ending"] is None else ending.left(row["ending"]),
+            ", ".join(row["models"]) or ABSENT,
         ]
         for row in rows
     ]  # fmt: skip
-    console.print_table(LIST, cells, right=range(2, 6))
+    console.print_table(LIST, cells, right=range(2, 7))
 
 
 def _foot(report: Mapping[str, Any]) -> str:
@@ -99,6 +101,7 @@ def _head(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Recorded {moment(report['start_ns'])} to {moment(report['end_ns'])} UTC",
         "Jobs: " + ", ".join(_progress(report["progress"])),
+        *_ending(report),
         f"1 API requests: {number(requests['count'])}" + _per_second(requests["rate_per_s"]),
         f"2 API outcomes: {outcomes}",
         f"3 API latency p50 / p95 / max: {_quantiles(requests['latency_s'])}; "
@@ -116,6 +119,10 @@ def _head(report: Mapping[str, Any]) -> list[str]:
         )
     lines += map(_lost, report["lost"])
     return lines + [f"Note: {note}" for note in report["notes"]]
+
+
+def _ending(report: Mapping[str, Any]) -> list[str]:
+    return [] if report["ending"] is None else ending.sentences(report["ending"])
 
 
 def _progress(progress: Mapping[str, int]) -> Iterator[str]:
@@ -177,6 +184,8 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("negative waits (clock error)", [number(j["negative_waits"]) for j in jobs]),
             ("work, mean", [seconds(of(j["process_s"])) for j in jobs]),
             ("work, p50 / p95 / max", [_quantiles(j["process_s"]) for j in jobs]),
+            *([("of work, importing the task: p50 / p95 / max", [_quantiles(j["import_s"]) for j in jobs])]
+              if any(j["import_s"] is not None for j in jobs) else []),
             ("scheduled delay", [seconds(j["delay_s"]) for j in jobs]),
         ]),
         ("7 Inference time", [

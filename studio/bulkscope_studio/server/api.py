@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.services import bulks, capacities, comparisons, drops, explanations, reports, runs
+from bulkscope_studio.services import capacities, comparisons, drops, endings, explanations, reports, runs
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import trouble
@@ -33,6 +34,7 @@ def install(app: FastAPI, store: Store, status: Callable[[], Mapping[str, object
     app.include_router(router(store, status))
     for kind, code in STATUS.items():
         app.add_exception_handler(kind, _handler(code))
+    app.add_exception_handler(RequestValidationError, _unread)
     app.add_middleware(_Told, store=store)
 
 
@@ -47,6 +49,13 @@ def _handler(status: int) -> Handler:
         return JSONResponse({"error": str(error)}, status, headers)
 
     return answer
+
+
+async def _unread(request: Request, error: Exception) -> JSONResponse:
+    """Answer a parameter that is missing, or of another type than the route's."""
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    return JSONResponse({"error": said}, 422)
 
 
 class _Told:
@@ -71,10 +80,13 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes = APIRouter(prefix="/api")
 
     def listed() -> JSONResponse:
-        return JSONResponse(bulks.list_bulks(store))
+        return JSONResponse(endings.list_bulks(store))
 
     def report(bulk_id: str) -> JSONResponse:
         return JSONResponse(reports.bulk_report(store, bulk_id))
+
+    def ending(bulk_id: str) -> JSONResponse:
+        return JSONResponse(endings.bulk_ending(store, bulk_id))
 
     def explanation(bulk_id: str) -> JSONResponse:
         return JSONResponse(explanations.bulk_explanation(store, bulk_id))
@@ -114,6 +126,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     routes.add_api_route("/bulks", listed)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/ending", ending)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     routes.add_api_route("/compare", comparison)
     routes.add_api_route("/capacity", capacity)

@@ -17,7 +17,7 @@ from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.services import bulks
 from bulkscope_studio.services.errors import InvalidQuery
 from bulkscope_studio.services.times import AFTER_NS, SILENT_NS, heard, host_bin_ns
-from bulkscope_studio.storage import sql, summaries
+from bulkscope_studio.storage import sql, summaries, views
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text import parse
 
@@ -25,6 +25,8 @@ LAST = "1h"
 QUANTILE = 0.95
 MOST_WORKERS = 1000
 Window = tuple[int, int]
+# Windows further apart than this are read one by one: within an hour of one its attempts' ends are looked for anyway.
+_APART_NS = 2 * 3600 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,8 @@ def _of_time(store: Store, last: str) -> list[Window]:
 
 def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> analysis.Seen:
     first, last = looked_at[0][0], max(window[1] for window in looked_at)
-    listed = {"firsts": [window[0] for window in looked_at], "lasts": [window[1] for window in looked_at]}
-    attempts = store.query(sql.load("capacity_attempts"), listed)
+    apart = _apart(looked_at)
+    attempts = views.together([store.query(sql.load("capacity_attempts"), _lists(near)) for near in apart])
     if not pc.any(pc.is_valid(attempts["end_ns"])).as_py():
         newest = summaries.newest_done(store)
         hint = "send a bulk first" if newest is None else f"the newest bulk with jobs is {newest!r}"
@@ -132,11 +134,12 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
     open_ = pc.and_(pc.is_valid(attempts["start_ns"]), pc.is_null(attempts["end_ns"]))
     silent = attempts.filter(pc.and_(open_, pc.less(attempts["seen_ns"], silent_ns)))["span_id"].to_pylist()
     reader = facts.Reader(first)
-    times = {"first": first, "last": last + AFTER_NS}
     empty = attempts.slice(0, 0)
 
-    def rows(name: str, **given: object) -> pa.Table:
-        return store.query(sql.load(f"explain_{name}"), times | given)
+    def hosts(near: Sequence[Window]) -> pa.Table:
+        begin, end = near[0][0], max(window[1] for window in near)
+        named = {"first": begin, "last": end + AFTER_NS, "bin_ns": host_bin_ns(begin, end)}
+        return store.query(sql.load("explain_hosts"), named)
 
     queue, queue_names = _codes(attempts["queue"], None)
     bulk, bulk_names = _codes(attempts["bulk_id"], list(dict.fromkeys(named)))
@@ -147,10 +150,12 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
         heard_first=0.0,
         unheard=0.0,
         attempts=reader.attempts(attempts, empty, set(silent)),
-        inferences=reader.inferences(store.query(sql.load("capacity_inferences"), listed)),
+        inferences=reader.inferences(
+            _joined([store.query(sql.load("capacity_inferences"), _lists(near)) for near in apart])
+        ),
         requests=reader.requests(store.query(sql.load("report_requests"), {"bulk": "", **summaries.EVER})),
-        workers=reader.workers(store.query(sql.load("capacity_workers"), listed)),
-        hosts=reader.hosts(rows("hosts", bin_ns=host_bin_ns(first, last))),
+        workers=reader.workers(store.query(sql.load("capacity_workers"), _lists(looked_at))),
+        hosts=reader.hosts(_joined([hosts(near) for near in apart])),
         drops=None,
         lost=(),
         **reader.names(),
@@ -159,6 +164,24 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
         found, queue, queue_names, bulk, bulk_names,
         tuple(((begin - first) / 1e9, (end - first) / 1e9) for begin, end in looked_at),
     )  # fmt: skip
+
+
+def _lists(looked_at: Sequence[Window]) -> dict[str, list[int]]:
+    return {"firsts": [window[0] for window in looked_at], "lasts": [window[1] for window in looked_at]}
+
+
+def _apart(looked_at: Sequence[Window]) -> list[list[Window]]:
+    """Return the windows, earliest first, in groups that are read at once: of what is between two groups nothing is."""
+    found = [[looked_at[0]]]
+    for window in looked_at[1:]:
+        if window[0] - max(end for _, end in found[-1]) > _APART_NS:
+            found.append([])
+        found[-1].append(window)
+    return found
+
+
+def _joined(parts: Sequence[pa.Table]) -> pa.Table:
+    return parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="permissive")
 
 
 def _codes(column: pa.ChunkedArray, names: list[str] | None) -> tuple[facts.Codes, tuple[str, ...]]:

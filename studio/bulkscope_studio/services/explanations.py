@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,30 +53,20 @@ def explanation_of(store: Store, looked_at: Beside, drops_known: bool = True) ->
 
 def facts_of(store: Store, looked_at: Beside, drops_known: bool = True) -> facts.Facts:
     """Return all that is known of a bulk and of what ran beside it."""
-    bulk, window, asked = looked_at.bulk, looked_at.bulk.window, looked_at.asked_ns
-    first_heard, last_heard = heard(store, asked)
-    now = min(asked, max(last_heard or 0, window[1]))
-    begun = pc.and_(pc.is_valid(bulk.attempts["start_ns"]), pc.is_null(bulk.attempts["end_ns"]))
-    mute: list[dict[str, Any]] = []
-    if pc.any(begun).as_py():
-        gone = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": now - SILENT_NS}).to_pylist()
-        mute = [row for row in gone if not row["told"]]
-    reader = facts.Reader(window[0])
+    bulk, window = looked_at.bulk, looked_at.bulk.window
+    now, first_heard, reader, attempts, mute = attempts_of(store, looked_at)
     times = {"first": looked_at.first_ns, "last": looked_at.last_ns}
 
     def rows(name: str, **given: object) -> pa.Table:
         return store.query(sql.load(f"explain_{name}"), times | given)
 
-    others = rows("others", bulk=bulk.id)
-    beside = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
-    silent = {row["span_id"] for row in mute} | set(others.filter(beside)["span_id"].to_pylist())
     return facts.Facts(
         id=bulk.id,
         origin_ns=window[0],
         now=(now - window[0]) / 1e9,
-        unheard=(asked - now) / 1e9,
-        heard_first=((first_heard or window[0]) - window[0]) / 1e9,
-        attempts=reader.attempts(bulk.attempts, others, silent, [row["span_id"] for row in mute if row["without_end"]]),
+        unheard=(looked_at.asked_ns - now) / 1e9,
+        heard_first=(first_heard - window[0]) / 1e9,
+        attempts=attempts,
         inferences=reader.inferences(rows("inferences", **bulk.named)),
         requests=reader.requests(bulk.requests),
         workers=reader.workers(rows("workers", begin=window[0])),
@@ -85,6 +75,36 @@ def facts_of(store: Store, looked_at: Beside, drops_known: bool = True) -> facts
         lost=tuple(mute),
         **reader.names(),
     )
+
+
+class Begun(NamedTuple):
+    """What was done for a bulk and beside it by ``now_ns``; ``reader`` reads what else is of that time."""
+
+    now_ns: int
+    heard_first_ns: int
+    reader: facts.Reader
+    attempts: facts.Attempts
+    mute: list[dict[str, Any]]
+
+
+def attempts_of(store: Store, looked_at: Beside) -> Begun:
+    """Return the attempts of a bulk and of others beside it; ``mute`` are rows of ``page_lost.sql`` of silent ones."""
+    bulk, asked = looked_at.bulk, looked_at.asked_ns
+    first_heard, last_heard = heard(store, asked)
+    now = min(asked, max(last_heard or 0, bulk.window[1]))
+    begun = pc.and_(pc.is_valid(bulk.attempts["start_ns"]), pc.is_null(bulk.attempts["end_ns"]))
+    mute: list[dict[str, Any]] = []
+    if pc.any(begun).as_py():
+        gone = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": now - SILENT_NS}).to_pylist()
+        mute = [row for row in gone if not row["told"]]
+    reader = facts.Reader(bulk.window[0])
+    times = {"first": looked_at.first_ns, "last": looked_at.last_ns, "bulk": bulk.id}
+    others = store.query(sql.load("explain_others"), times)
+    quiet = pc.and_(pc.is_null(others["end_ns"]), pc.less(others["seen_ns"], now - SILENT_NS))
+    silent = {row["span_id"] for row in mute} | set(others.filter(quiet)["span_id"].to_pylist())
+    without_end = [row["span_id"] for row in mute if row["without_end"]]
+    attempts = reader.attempts(bulk.attempts, others, silent, without_end)
+    return Begun(now, first_heard or bulk.window[0], reader, attempts, mute)
 
 
 def _drops(table: pa.Table) -> tuple[tuple[str, str, int], ...]:

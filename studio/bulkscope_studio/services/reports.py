@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from bulkscope_studio.analysis import analyse, to_json
+from bulkscope_studio.services import endings
 from bulkscope_studio.services.bulks import Own, own
 from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage import sql
@@ -14,12 +15,18 @@ from bulkscope_studio.storage.store import Store
 
 def bulk_report(store: Store, bulk_id: str) -> dict[str, Any]:
     """Return the report of one bulk (``latest``: the newest one with jobs); raises ``NotFound``."""
-    return report_of(store, own(store, bulk_id))
+    found = report_of(store, own(store, bulk_id))
+    if not found["complete"]:
+        found["ending"] = endings.bulk_ending(store, found["id"])
+    return found
 
 
 def report_of(store: Store, bulk: Own) -> dict[str, Any]:
-    """Return the report of a bulk; the store has the samples of its hosts too."""
+    """Return the report of a bulk; the store has the samples of its hosts too.
+
+    ``ending``, when a bulk that is not complete will end, is left to whoever knows what runs beside it.
+    """
     inferences = store.query(sql.load("report_inferences"), bulk.named)
     hosts = store.query(sql.load("report_host"), {"first": bulk.window[0], "last": bulk.window[1]})
     lost = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": time.time_ns() - SILENT_NS})
-    return to_json(analyse(bulk.id, bulk.attempts, inferences, bulk.requests, hosts, lost))
+    return to_json(analyse(bulk.id, bulk.attempts, inferences, bulk.requests, hosts, lost)) | {"ending": None}

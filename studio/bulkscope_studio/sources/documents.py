@@ -29,7 +29,7 @@ _IDENTITY = {
     "pid": c.PROCESS_PID,
 }  # fmt: skip
 # What is read of a resource beside the columns that it gives to its records.
-_PLACE = (c.CONTAINER_ID, c.K8S_POD_NAME)
+_PLACE = (c.CONTAINER_ID, c.K8S_POD_NAME, c.WORKER_SLOT)
 _LIMITS = (c.WORKER_CPUS, c.WORKER_CPU_SET, *_PLACE)
 _EVENT_LIMITS = (c.WORKER_MEMORY_LIMIT, *_PLACE)
 _RESOURCE = {
@@ -38,14 +38,16 @@ _RESOURCE = {
 }
 # Elastic's processor for APM moves the queue's name to one of these, unless it is told to leave it.
 _QUEUES = ("transaction.message.queue.name", "span.message.queue.name")
-_TOLD_PID = "told_pid"  # of the process whose job a span tells of, where that was another
+# Of the process whose job a span tells of, where that was another: its id, and its slot of a pool.
+_TOLD_PID, _TOLD_SLOT = "told_pid", "told_slot"
 # Columns of the table of spans that only the studio's pages show: no report, explanation or capacity reads them.
 SHOWN_ONLY = frozenset(
     {"bulk_id_source", "http_route", "task", "provider", "tokens_per_second", "decode_tokens_per_second"}
 )
 SPAN = {
     "trace_id": "trace_id", "span_id": "span_id", "kind": "kind", "duration": "duration", "status": "status.code",
-    **_RESOURCE, _TOLD_PID: f"attributes.{c.PROCESS_PID}", **{name: f"attributes.{name}" for name in _QUEUES},
+    **_RESOURCE, _TOLD_PID: f"attributes.{c.PROCESS_PID}", _TOLD_SLOT: f"attributes.{c.WORKER_SLOT}",
+    **{name: f"attributes.{name}" for name in _QUEUES},
     **{
         column: f"attributes.{name}"
         for name, column in tables.SPAN_ATTRIBUTES.items()
@@ -59,7 +61,7 @@ OTHER_SPAN = {
         "trace_id", "span_id", "kind", "duration", "status", "bulk_id", "job_id", "attempt", "wait", "delay", "queue",
         "model", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time", "cpu_utilization",
         "cpu_pressure", "cpu_throttled", "cpu_wait", "memory_peak", "memory_file", "memory_anon", "memory_limit",
-        _TOLD_PID, *_QUEUES, *_RESOURCE,
+        _TOLD_PID, _TOLD_SLOT, *_QUEUES, *_RESOURCE,
     )
 }  # fmt: skip
 # Not columns of the studio's table of logs: they are asked for among the attributes.
@@ -96,8 +98,9 @@ def _start(start_ms: int, said: Iterable[int]) -> int:
 
 def _name(row: Row) -> None:
     """Name the worker of a row that has the columns and names of its resource."""
-    where = workers.place({name: row.pop(name, None) for name in _PLACE} | {c.HOST_NAME: row.get("host_name")})
-    row["worker"] = workers.name(where, row.get("pid"), row.get("service_instance_id"), row.get("service_name"))
+    said = {name: row.pop(name, None) for name in _PLACE} | {c.HOST_NAME: row.get("host_name")}
+    pid, instance, service = (row.get(name) for name in ("pid", "service_instance_id", "service_name"))
+    row["worker"] = workers.name(workers.place(said), pid, instance, service, workers.slot(said))
 
 
 def spans(page: Columns, columns: Mapping[str, str], begun: Mapping[str, Iterable[int]]) -> tuple[Values, list[Row]]:
@@ -134,7 +137,10 @@ def spans(page: Columns, columns: Mapping[str, str], begun: Mapping[str, Iterabl
     if moved:
         choices = zip(found.get("queue", nothing), *moved, strict=True)
         found["queue"] = [next((name for name in names if name is not None), None) for names in choices]
-    resources = _resources(page, columns, told, found)
+    slots = [
+        None if pid is None else (pid, slot) for pid, slot in zip(told, found.pop(_TOLD_SLOT, nothing), strict=True)
+    ]
+    resources = _resources(page, columns, slots, found)
     return {name: values for name, values in found.items() if name not in _RESOURCE or name in _IDENTITY}, resources
 
 
@@ -151,7 +157,8 @@ def _resources(page: Columns, columns: Mapping[str, str], told: list[Any], found
         if made is None:
             row = dict(zip(names, values, strict=False))
             said = {_IDENTITY.get(name, name): value for name, value in row.items() if value is not None}
-            row |= {} if values[-1] is None else {"pid": values[-1], "service_instance_id": None}
+            if values[-1] is not None:
+                row |= {"pid": values[-1][0], "service_instance_id": None, c.WORKER_SLOT: values[-1][1]}
             _name(row)
             resource = resource_of(said) if said else None
             if resource is not None:

@@ -225,7 +225,7 @@ class Loader:
             return
         columns = self._known(documents.OTHER_SPAN, self._traces)
         models, asked = esql.several(
-            "model", self._column("SELECT DISTINCT model FROM spans WHERE model IS NOT NULL ORDER BY model") or [""]
+            "model", self._column("SELECT DISTINCT model FROM rules.inferences ORDER BY model") or [""]
         )
         absent = [] if _MODEL in self._traces else [(_MODEL, "STRING")]
         since = {"since": esql.date(first_ns // MILLISECOND_NS - LONGEST_MS)}

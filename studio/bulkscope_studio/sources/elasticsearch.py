@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from bulkscope import conventions as c
@@ -24,10 +25,10 @@ from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.elastic.streams import TRACES
-from bulkscope_studio.services import bulks, capacities, comparisons, explanations, reports, sides
+from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
 from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
 
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
 _BULKS = {
@@ -44,11 +45,21 @@ def client() -> Client:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Raise what is wrong with Elasticsearch as the trouble of a source."""
+    """Raise what is wrong with Elasticsearch, or with the store in memory, as the trouble of a source."""
     try:
         yield
-    except http.Trouble as error:
+    except (http.Trouble, TooLong, Unavailable) as error:
         raise Trouble(str(error)) from error
+    except duckdb.OutOfMemoryException as error:
+        raise Trouble(
+            f"what was read of Elasticsearch needs more room than there is ({first_line(error)}): make room in "
+            f"{tempfile.gettempdir()}, name a larger folder in TMPDIR, or ask for a smaller bulk"
+        ) from error
+    except duckdb.Error as error:
+        raise Trouble(
+            f"what was read of Elasticsearch cannot be put into tables ({first_line(error)}); the report of a studio "
+            "that received the same bulk says more, and please report this as a fault of Bulkscope's"
+        ) from error
 
 
 class ElasticsearchSource:
@@ -82,7 +93,15 @@ class ElasticsearchSource:
         with self._answering(bulk) as (bulk_id, store, more):
             own = bulks.own(store, bulk_id)
             more.add_shares(*own.window)
-            return _noted(reports.report_of(store, own), more)
+            found = reports.report_of(store, own)
+            if not found["complete"]:
+                found["ending"] = _ending(store, more, bulk_id)
+            return _noted(found, more)
+
+    def ending(self, bulk: str) -> Answer:
+        """Return when a bulk will end; of other bulks what has begun is known here, and not what waits."""
+        with self._answering(bulk) as (bulk_id, store, more):
+            return _noted(_ending(store, more, bulk_id), more)
 
     def explanation(self, bulk: str) -> Answer:
         """Return why a bulk took as long as it did; what was dropped on the way is not known here."""
@@ -188,7 +207,14 @@ def _listed(row: dict[str, Any]) -> Answer:
         "id": row["bulk"], "start_ns": start_ns, "end_ns": end_ns, "jobs": row["jobs"], "done": row["done"],
         "failed": row["failed"], "models": sorted(model for model in models if model is not None),
         "duration_s": (end_ns - start_ns) / 1e9,
+        "ending": None,  # each bulk would have to be read: the report of one says it
     }  # fmt: skip
+
+
+def _ending(store: Store, more: Loader, bulk_id: str) -> Answer:
+    beside = explanations.beside(store, bulk_id)
+    more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+    return endings.ending_of(store, beside, waiting_known=False)
 
 
 def _noted(answer: Answer, more: Loader) -> Answer:

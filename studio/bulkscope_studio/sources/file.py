@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from bulkscope_studio.services import bulks, capacities, comparisons, explanations, reports, runs
+from bulkscope_studio.services import capacities, comparisons, endings, explanations, reports, runs
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.sources.source import Answer, Question, Trouble
 from bulkscope_studio.storage import storefile
@@ -39,10 +39,13 @@ class FileSource:
         return str(self._db)
 
     def bulks(self) -> list[Answer]:
-        return self._read(bulks.list_bulks)
+        return self._read(endings.list_bulks)
 
     def report(self, bulk: str) -> Answer:
         return self._read(reports.bulk_report, bulk)
+
+    def ending(self, bulk: str) -> Answer:
+        return self._read(endings.bulk_ending, bulk)
 
     def explanation(self, bulk: str) -> Answer:
         return self._read(explanations.bulk_explanation, bulk)

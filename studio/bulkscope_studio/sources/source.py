@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.capacities import Question, asked
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 
-__all__ = ["Answer", "Conflict", "InvalidQuery", "NotFound", "Question", "Source", "Trouble", "Unnamed"]
+__all__ = ["Answer", "Conflict", "InvalidQuery", "NotFound", "Question", "Source", "Trouble", "Unnamed", "asked"]
 
 Answer = dict[str, Any]
 
@@ -41,6 +41,9 @@ class Source(Protocol):
 
     def report(self, bulk: str) -> Answer:
         """Return the numbers of a bulk."""
+
+    def ending(self, bulk: str) -> Answer:
+        """Return how far a bulk is, and when it will end; made to be asked again and again."""
 
     def explanation(self, bulk: str) -> Answer:
         """Return why a bulk took as long as it did."""

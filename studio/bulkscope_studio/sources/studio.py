@@ -47,6 +47,9 @@ class StudioSource:
     def report(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/report")
 
+    def ending(self, bulk: str) -> Answer:
+        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/ending")
+
     def explanation(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/explain")
 
@@ -81,7 +84,7 @@ class StudioSource:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             answer = self._client.request(method, path, params=given, json=body)
-        except httpx.InvalidURL as error:  # such as one that is longer than 64 KiB
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:  # longer than 64 KiB, or no text
             raise InvalidQuery(f"this cannot be asked of a running studio: {error}") from error
         except httpx.HTTPError as error:
             raise self._silent(path, str(error) or type(error).__name__) from error
@@ -112,7 +115,7 @@ class StudioSource:
         return Trouble(f"the studio (process {self._running.pid}) does not answer at {url}: {why}; restart it")
 
 
-_ERRORS: dict[int, type[Exception]] = {400: InvalidQuery, 409: Conflict, 503: Trouble}
+_ERRORS: dict[int, type[Exception]] = {400: InvalidQuery, 409: Conflict, 422: InvalidQuery, 503: Trouble}
 
 
 def _quoted(name: str) -> str:

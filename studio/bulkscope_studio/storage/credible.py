@@ -27,7 +27,8 @@ ANY: Range = (-1e18, 1e18)
 SPANS: dict[str, Range] = {
     "bulk_size": (0, 10**9), "enqueue_duration": SECONDS, "http_status": (0, 999),
     # A skewed clock makes a wait negative, which is told, not hidden.
-    "wait": (-SECONDS[1], SECONDS[1]), "delay": SECONDS, "attempt": (0, 10**6), "wait_ratio": (-1e9, 1e9),
+    "wait": (-SECONDS[1], SECONDS[1]), "delay": SECONDS, "import_time": SECONDS, "attempt": (0, 10**6),
+    "wait_ratio": (-1e9, 1e9),
     "input_tokens": TOKENS, "output_tokens": TOKENS, "cached_tokens": TOKENS,
     "ttft": SECONDS, "prefill": SECONDS, "decode": SECONDS,
     "cpu_time": SECONDS, "cpu_utilization": _UTILIZATION, "cpu_pressure": _UTILIZATION, "cpu_throttled": SECONDS,

@@ -29,11 +29,13 @@ CREATE TABLE IF NOT EXISTS spans (
     events VARCHAR, links VARCHAR,                -- JSON arrays; NULL when empty
     dropped BIGINT,                               -- attributes + events + links the sender dropped; NULL when 0
     cpu_wait DOUBLE,                              -- s, threads that could have run and had no CPU
-    worker VARCHAR                                -- name of the process (workers.py); of a job's span, of who did it
+    worker VARCHAR,                               -- name of the process (workers.py); of a job's span, of who did it
+    import_time DOUBLE                            -- s, of a job's span: importing the module of its task
 );
 -- Stores of before it was recorded: rows are inserted by position, so new columns come last.
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS cpu_wait DOUBLE;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS worker VARCHAR;
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS import_time DOUBLE;
 
 CREATE TABLE IF NOT EXISTS logs (
     time_ns BIGINT NOT NULL, observed_ns BIGINT, trace_id VARCHAR, span_id VARCHAR,
@@ -73,6 +75,10 @@ CREATE TABLE IF NOT EXISTS bulks (
     spans BIGINT, logs BIGINT,                          -- records that are stored
     start_ns BIGINT, end_ns BIGINT, sent BIGINT, jobs BIGINT, done BIGINT, failed BIGINT, domains VARCHAR,
     models VARCHAR[], tokens BIGINT, wait DOUBLE        -- columns of queries/bulk_summary.sql
+);
+-- By which rules (`summaries.RULES`) the rows of `bulks` were made; one row.
+CREATE TABLE IF NOT EXISTS bulk_rules (
+    mark VARCHAR NOT NULL
 );
 CREATE TABLE IF NOT EXISTS bulk_changes (
     bulk_id VARCHAR, first_ns BIGINT, last_ns BIGINT, spans BIGINT, logs BIGINT,   -- that came; below 0: that went

@@ -7,11 +7,14 @@ the rows of bulks that have not changed, and sum up the others from their spans,
 any end of the process. One thread alone writes.
 
 The table counts what it knows of. Where that is not what is stored (records that an older version has added, or that
-nobody has noted) it is not read, and ``ensure`` begins it again.
+nobody has noted), or where its rows were made by other rules (``RULES``), it is not read, and ``ensure`` begins it
+again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +22,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from bulkscope_studio.storage import sql
+from bulkscope_studio.storage import credible, sql, views
 from bulkscope_studio.storage.store import Store
 
 TIMES = {"spans": ("start_ns", "end_ns"), "logs": ("time_ns", "time_ns")}
@@ -34,6 +37,10 @@ FEW = 8
 
 _CHANGES = ("bulk_id", "first_ns", "last_ns", "spans", "logs", "noted_ns")
 _SUMMARY = "start_ns, end_ns, sent, jobs, done, failed, domains, models, tokens, wait"
+# A mark of the rules by which rows are made: another version of any of them makes another.
+RULES = hashlib.blake2b(
+    re.sub(r"\s*--.*", "", views.VIEWS + credible.macros() + sql.part("bulk_summary")).encode(), digest_size=8
+).hexdigest()
 # `reach` is bounds of time: DuckDB reads the row groups of that time alone.
 _CHANGED = """changed AS (
     SELECT DISTINCT bulk_id FROM bulk_changes WHERE bulk_id IS NOT NULL
@@ -99,13 +106,18 @@ def _counts(name: str, count: str) -> str:
 
 
 def ensure(connection: duckdb.DuckDBPyConnection) -> None:
-    """Begin the table anew where it is not of what is stored: every bulk has changed. 10 million spans take 0.5 s."""
+    """Begin the table anew where it is not of what is stored, or of other rules: every bulk has changed.
+
+    10 million spans take 0.5 s.
+    """
     if _covers(connection):
         return
     connection.execute("BEGIN")
     try:
         connection.execute("DELETE FROM bulks")
         connection.execute("DELETE FROM bulk_changes")
+        connection.execute("DELETE FROM bulk_rules")
+        connection.execute("INSERT INTO bulk_rules VALUES (?)", [RULES])
         for name, (first, last) in TIMES.items():
             # Noted at 0: they have rested, as far as is known.
             connection.execute(
@@ -180,7 +192,7 @@ def waits(store: Store) -> bool:
 
 
 # Sums of nothing are NULL.
-_COVERS = """SELECT (SELECT count(*) FROM spans) =
+_COVERS = f"""SELECT EXISTS (FROM bulk_rules WHERE mark = '{RULES}') AND (SELECT count(*) FROM spans) =
         coalesce((SELECT sum(spans) FROM bulks), 0) + coalesce((SELECT sum(spans) FROM bulk_changes), 0)
     AND (SELECT count(*) FROM logs) =
         coalesce((SELECT sum(logs) FROM bulks), 0) + coalesce((SELECT sum(logs) FROM bulk_changes), 0) AS covers"""

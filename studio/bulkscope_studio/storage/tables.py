@@ -31,7 +31,7 @@ SPANS = _columns(
     "output_tokens:i cached_tokens:i ttft:d prefill:d decode:d cpu_time:d cpu_utilization:d cpu_exact:b "
     "cpu_pressure:d cpu_throttled:d memory_start:i memory_peak:i memory_growth:i memory_file:i memory_anon:i "
     "memory_limit:i memory_exact:b tokens_per_second:d decode_tokens_per_second:d attributes:s events:s links:s "
-    "dropped:i cpu_wait:d worker:s"
+    "dropped:i cpu_wait:d worker:s import_time:d"
 )
 LOGS = _columns(
     "time_ns:i observed_ns:i trace_id:s span_id:s severity_number:n severity:s event_name:s body:s scope:s "
@@ -52,7 +52,8 @@ SPAN_ATTRIBUTES = {
     c.BULK_OUTCOME: "outcome", c.BULK_FAILURE_DOMAIN: "failure_domain", c.ERROR_TYPE: "error_type",
     c.BULK_ENQUEUE_DURATION: "enqueue_duration", c.HTTP_ROUTE: "http_route", c.HTTP_REQUEST_METHOD: "http_method",
     c.HTTP_RESPONSE_STATUS_CODE: "http_status", c.MESSAGING_DESTINATION: "queue", c.TASK_NAME: "task",
-    c.TIME_IN_QUEUE: "wait", c.JOB_DELAY: "delay", c.JOB_ATTEMPT: "attempt", c.JOB_WAIT_RATIO: "wait_ratio",
+    c.TIME_IN_QUEUE: "wait", c.JOB_DELAY: "delay", c.JOB_IMPORT: "import_time", c.JOB_ATTEMPT: "attempt",
+    c.JOB_WAIT_RATIO: "wait_ratio",
     c.GEN_AI_MODEL: "model", c.GEN_AI_PROVIDER: "provider", c.GEN_AI_INPUT_TOKENS: "input_tokens",
     c.GEN_AI_OUTPUT_TOKENS: "output_tokens", c.GEN_AI_CACHED_TOKENS: "cached_tokens", c.GEN_AI_TTFT: "ttft",
     c.GEN_AI_PREFILL: "prefill", c.GEN_AI_DECODE: "decode", c.CPU_TIME: "cpu_time",

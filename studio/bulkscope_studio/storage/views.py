@@ -8,6 +8,7 @@ older version wrote, is read by the same rules as any other, and no rule of befo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def decided(attempts: pa.Table) -> pa.Table:
             " SELECT row IN (FROM last) AS decides FROM placed ORDER BY row"
         ).to_arrow_table()
     return attempts.append_column("decides", found["decides"])
+
+
+def together(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return attempts that were read in several times, earliest first, as if in one: each once, one decides."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = pa.concat_tables(parts, promote_options="permissive")
+    with storefile.connect(Path(storefile.MEMORY), read_only=False, config={"threads": 1}) as connection:
+        connection.register("parts", rows.append_column("row", pa.array(range(len(rows)), pa.int64())))
+        # One that goes on was last heard of in the last of them.
+        found = connection.sql(
+            "SELECT * EXCLUDE (row, decides, seen_ns), max(seen_ns) OVER one AS seen_ns FROM parts"
+            " WINDOW one AS (PARTITION BY trace_id, span_id, CASE WHEN span_id IS NULL THEN (bulk_id, job_id) END)"
+            " QUALIFY row_number() OVER (one ORDER BY row) = 1 ORDER BY enqueue_ns, start_ns, job_id, span_id"
+        ).to_arrow_table()
+    return decided(found)
 
 
 def _missing(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:

@@ -27,7 +27,7 @@ import numpy as np
 from bulkscope_studio.rendering.capacity import enough, interval
 from bulkscope_studio.rendering.output import lines, say
 from bulkscope_studio.sources import resolve
-from bulkscope_studio.sources.source import InvalidQuery, Question, Trouble
+from bulkscope_studio.sources.source import InvalidQuery, Question, Trouble, asked
 from bulkscope_studio.sources.studio import StudioSource
 from bulkscope_studio.sweep import plan as sweep_plan
 from bulkscope_studio.sweep.children import Children, Ended, Stopped
@@ -67,16 +67,16 @@ def run(
         plan = sweep_plan.read(path)
     except sweep_plan.Bad as bad:
         raise InvalidQuery(f"{path}: {bad}") from bad
+    quantile, model = plan.quantile if quantile is None else quantile, model or plan.model
+    asked(Question(quantile=quantile))  # what means nothing is said before hours of measuring
     with resolve.running(db, _warn) as studio:
         if studio is None:
             raise Trouble(f"no studio runs on {db}: start 'bulkscope studio --db {db}' in another terminal")
         receiver = studio.receiver
     with _State.of(path, plan, restart) as state:
-        sweep = _Sweep(plan, db, receiver, state)
+        sweep = _Sweep(plan, db, receiver, state, model)
         sweep.run()
-        return _result(
-            plan, sweep, model or plan.model, plan.slo if slo is None else slo, quantile or plan.quantile
-        )  # fmt: skip
+        return _result(plan, sweep, model, plan.slo if slo is None else slo, quantile)
 
 
 @dataclass(slots=True)
@@ -165,8 +165,8 @@ class _Sent:
 class _Sweep:
     """The steps that are left, one after the other."""
 
-    def __init__(self, plan: Plan, db: Path, receiver: str, state: _State) -> None:
-        self.plan, self.db, self.receiver, self.state = plan, db, receiver, state
+    def __init__(self, plan: Plan, db: Path, receiver: str, state: _State, model: str | None = None) -> None:
+        self.plan, self.db, self.receiver, self.state, self.model = plan, db, receiver, state, model
         self.notes: list[str] = []
         # No proxy: it is the service that is measured. Each request has a connection of its own, as clients' have.
         self._client = httpx.Client(
@@ -248,7 +248,10 @@ class _Sweep:
         )  # fmt: skip
 
     def _sustained(self, bulk: str, workers: int) -> float | None:
-        level = _now(_ask(self.db, Question([bulk], workers=workers)), self.plan.model)
+        found = _ask(self.db, Question([bulk], workers=workers))
+        if self.model is not None and not _models(found, self.model):
+            _ask(self.db, Question([bulk], model=self.model))  # raises ``InvalidQuery``: no other step has it either
+        level = _now(found, self.model)
         return None if level is None or level["rate_per_s"] is None else float(level["rate_per_s"]["value"])
 
     def _join(self, wanted: int, workers: Children) -> None:

@@ -131,6 +131,7 @@ def _jobs(rows: list[Row], last: list[Row]) -> Jobs:
         process_s=process,
         total_s=stats.distribution(total for _, total in latencies),
         delay_s=stats.total(row["delay"] for row in ended),
+        import_s=stats.distribution(row["import_time"] for row in ended if row["import_time"] is not None),
         wait_ratio=stats.distribution(wait / total for wait, total in latencies if wait >= 0),
         makespan_s=makespan,
         workers=workers,

@@ -42,7 +42,8 @@ class Progress:
 class Jobs:
     """Numbers 4, 5, 6 and 13 of a group of jobs; waits leave the negative ones out and count them.
 
-    ``places``: concurrency slots that were there at once, on which ``expected`` has the jobs done.
+    ``import_s``: of the work, importing the modules of tasks, where that was done. ``places``: concurrency
+    slots that were there at once, on which ``expected`` has the jobs done.
     """
 
     attempts: int
@@ -57,6 +58,7 @@ class Jobs:
     process_s: Distribution | None
     total_s: Distribution | None
     delay_s: float | None
+    import_s: Distribution | None
     wait_ratio: Distribution | None
     makespan_s: float | None
     workers: int

@@ -315,13 +315,15 @@ class _Runs:
         )
         free = np.repeat(start[:, None], self.servers, axis=1)
         if self.speeds is None:
-            return _waits(self.arrivals / rates, self.work, free)[self.warm_up :]
+            return waits_of_runs(self.arrivals / rates, self.work, free)[self.warm_up :]
         return _crowded_waits(self.arrivals / rates, self.work, free, self.speeds)[self.warm_up :]
 
 
-def _waits(arrivals: Floats, work: Floats, free: Floats) -> Floats:
-    """``replay`` of many runs at once (columns), job by job: 200 runs cost 8 us a job, by the heap 40 us.
+def waits_of_runs(arrivals: Floats, work: Floats, free: Floats) -> Floats:
+    """Waits (jobs, runs) in s: ``replay`` of many runs at once (columns), job by job: 200 runs cost 8 us a job, by the
+    heap 40 us.
 
+    ``arrivals`` and ``work`` (jobs, runs), the arrivals of each run sorted;
     ``free`` (runs, servers) says when each server is free first, and is used up.
     """
     runs, servers = free.shape
@@ -336,8 +338,8 @@ def _waits(arrivals: Floats, work: Floats, free: Floats) -> Floats:
 
 
 def _crowded_waits(arrivals: Floats, work: Floats, finish: Floats, speeds: Floats) -> Floats:
-    """``_waits`` where the speed of the servers changes with the number of busy ones, departure by departure: 200 runs
-    of 4 servers cost 0.1 ms a job.
+    """``waits_of_runs`` where the speed of the servers changes with the number of busy ones, departure by departure:
+    200 runs of 4 servers cost 0.1 ms a job.
 
     Each run has a clock of work done per busy server, which goes at their speed: by it a job ends when it began plus
     its ``work``, whoever comes and goes meanwhile. ``finish`` (runs, servers), when each server ends its first job by

@@ -319,7 +319,7 @@ class Reader:
             mine=np.arange(len(table)) < len(own),
             job=self._jobs.codes(table["job_id"]),
             attempt=np.nan_to_num(floats(table["attempt"]), nan=1.0),
-            put=self._time(table["put_ns"]),
+            put=self._time(table["sent_ns"]),
             enqueue=enqueue,
             ready=enqueue + np.nan_to_num(delay),
             start=start,

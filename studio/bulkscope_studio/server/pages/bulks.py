@@ -11,7 +11,7 @@ from urllib.parse import quote
 from nicegui import ui
 
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.pages import charts, explain, fmt, layout
+from bulkscope_studio.server.pages import charts, ending, explain, fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services import figures
 from bulkscope_studio.services.figures import Distribution, Figures, Inferences
@@ -64,15 +64,18 @@ def register(data: Data) -> None:
             with box:
                 columns = {
                     "bulk": "bulk", "started": "started", "models": "models", "progress": "progress", "done": "done",
-                    "failed": "failed", "duration": "duration", "wait": "mean queue wait", "tokens": "output tokens",
+                    "failed": "failed", "duration": "duration", "ends": "ends in", "wait": "mean queue wait",
+                    "tokens": "output tokens",
                 }  # fmt: skip
-                table = layout.table(columns, [], "bulk", "done failed duration wait tokens")
+                table = layout.table(columns, [], "bulk", "done failed duration ends wait tokens")
+                column = ending.Column(data)
 
             async def show() -> None:
                 found = await data.rows("bulks")
                 empty.set_visibility(not found)
                 box.set_visibility(bool(found))
-                table.rows = [_bulk_row(row) for row in found]
+                ends = await column.of(found)
+                table.rows = [_bulk_row(row, ending.shown(ends, row["bulk_id"])) for row in found]
                 table.update()
 
             layout.live(show, box, 2.0)
@@ -91,7 +94,7 @@ def register(data: Data) -> None:
             await _bulk(data, bulk_id, found)
 
 
-def _bulk_row(row: Row) -> dict[str, Any]:
+def _bulk_row(row: Row, ends: str) -> dict[str, Any]:
     sent, done, failed = row["sent"], row["done"], row["failed"]
     return {
         "bulk": row["bulk_id"], "bulk_href": fmt.link("bulk", row["bulk_id"]), "started": fmt.local(row["start_ns"]),
@@ -99,7 +102,7 @@ def _bulk_row(row: Row) -> dict[str, Any]:
         "progress": f"{done + failed:,} of {sent:,}" if sent else wording.ABSENT,
         "progress_bar": [100 * done / sent, 100 * failed / sent] if sent else [0, 0],
         "done": wording.number(done), "failed": wording.number(failed), "duration": wording.seconds(row["duration"]),
-        "wait": wording.seconds(row["wait"]), "tokens": wording.number(row["tokens"]),
+        "ends": ends, "wait": wording.seconds(row["wait"]), "tokens": wording.number(row["tokens"]),
     }  # fmt: skip
 
 
@@ -109,6 +112,7 @@ async def _bulk(data: Data, bulk_id: str, first: Row) -> None:
         with ui.row():
             ui.link("Trace", fmt.link("trace", first["trace_id"]))
             ui.link("Logs", f"/logs?bulk={quote(bulk_id, safe='')}")
+    ending.card(data, bulk_id)
     explain.card(data, bulk_id)
     lanes = layout.card("Workers")
     with lanes:

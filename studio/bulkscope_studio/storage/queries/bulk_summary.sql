@@ -17,8 +17,9 @@ decided AS (
     SELECT bulk_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
            -- The request knows how many it sent even when the span of a job was lost.
            TRY_CAST(sum(rules.credible_bulk_size(bulk_size)) FILTER (kind = 'SERVER') AS BIGINT) AS announced,
-           list_sort(list(DISTINCT model) FILTER (model IS NOT NULL)) AS models,
-           TRY_CAST(sum(rules.credible_output_tokens(output_tokens)) AS BIGINT) AS tokens,
+           list_sort(list(DISTINCT model) FILTER (rules.is_inference(kind, model))) AS models,
+           TRY_CAST(sum(rules.credible_output_tokens(output_tokens)) FILTER (rules.is_inference(kind, model)) AS BIGINT)
+               AS tokens,
            -- Rounded: threads add in any order. Waits below 0, which are of clocks that disagree, are left out.
            round(avg(rules.credible_wait(wait)) FILTER (kind = 'CONSUMER' AND wait >= 0), 9) AS wait
     FROM these GROUP BY bulk_id

@@ -3,7 +3,7 @@
 SELECT job_id, attempt, span_id, CAST(NULL AS VARCHAR) AS trace_id,
        rules.enqueued_before(start_ns, wait, delay) AS enqueue_ns, start_ns, end_ns, seen_ns, wait, delay,
        CAST(NULL AS BOOLEAN) AS retried, CAST(NULL AS BOOLEAN) AS ok, CAST(NULL AS VARCHAR) AS failure_domain,
-       CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue, CAST(NULL AS BIGINT) AS put_ns, instance,
+       CAST(NULL AS VARCHAR) AS error_type, worker, host_name, queue, CAST(NULL AS BIGINT) AS sent_ns, instance,
        false AS decides
 FROM rules.begun_attempts([], $first, $last, every_job := true)
 WHERE bulk_id IS DISTINCT FROM $bulk

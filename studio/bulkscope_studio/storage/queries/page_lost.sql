@@ -9,12 +9,12 @@
 -- 20 MiB a second under 160 MiB said 0.90 at the last. Else it is not known why the worker went. Of one that was lost
 -- before its first inference the model is likely that of its process' last one, or the only one of the bulk.
 WITH ended AS (
-    SELECT * FROM rules.ended_attempts WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last
+    SELECT * FROM rules.ended_in([$bulk], $bulk_first, $bulk_last)
 ), begun AS (
     -- Of those that did not end their own span: to parse the attributes of all would take longer than the rest.
-    SELECT span_id, min(trace_id) AS trace_id, min(job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
-           min(worker) AS worker, min(host_name) AS host_name, min(service_name) AS service_name,
-           min(instance) AS instance, min(resource_id) AS resource_id,
+    SELECT h.trace_id, h.span_id, min(h.job_id) AS job_id, min(time_ns) AS start_ns, max(time_ns) AS seen_ns,
+           min(h.worker) AS worker, min(h.host_name) AS host_name, min(h.service_name) AS service_name,
+           min(h.instance) AS instance, min(h.resource_id) AS resource_id,
            max(TRY_CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER)) AS attempt,
            -- Not straight to DOUBLE: that takes "nan" for a number.
            CAST(max(TRY_CAST(json_extract(attributes, '$."bulk.job.elapsed"') AS DECIMAL(18, 9))) AS DOUBLE) AS elapsed,
@@ -24,9 +24,9 @@ WITH ended AS (
            arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns, 2) AS resident,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
-    FROM rules.heartbeats ANTI JOIN ended USING (span_id)
+    FROM rules.heartbeats h ANTI JOIN ended e ON rules.is_of(h.trace_id, h.span_id, e.trace_id, e.span_id)
     WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last AND job_id IS NOT NULL AND span_id IS NOT NULL
-    GROUP BY span_id
+    GROUP BY h.trace_id, h.span_id
 ), killed AS (
     SELECT * FROM ended WHERE told
 ), later AS (
@@ -36,7 +36,7 @@ WITH ended AS (
         WHERE start_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000
         UNION ALL
         SELECT worker, instance, min(time_ns) FROM rules.heartbeats
-        WHERE time_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000 GROUP BY worker, instance, span_id
+        WHERE time_ns BETWEEN $bulk_first AND $bulk_last + 3600000000000 GROUP BY worker, instance, trace_id, span_id
     ) GROUP BY worker, instance
 ), silent AS (
     SELECT b.*, coalesce(l.start_ns > b.seen_ns, false) AS without_end
@@ -52,7 +52,7 @@ WITH ended AS (
     SELECT s.*, i.memory_limit, coalesce(s.held[1], s.resident[1] / nullif(i.memory_limit, 0)) AS share,
            coalesce(s.held[2], s.resident[2] / nullif(i.memory_limit, 0)) AS share_before,
            -- The names of workers end in their process ids: what is before is where the counter is shared.
-           regexp_replace(s.worker, ':[0-9]+$', '') AS place
+           regexp_replace(s.worker, ':[0-9]+(#[0-9]+)?$', '') AS place
     FROM silent s LEFT JOIN limits i USING (resource_id)
 ), before AS (
     SELECT g.instance, g.time_ns,
@@ -62,7 +62,7 @@ WITH ended AS (
     WHERE g.bulk_id = $bulk AND g.time_ns BETWEEN $bulk_first AND $bulk_last AND g.instance IN (SELECT instance FROM lost)
 ), used AS (
     SELECT service_instance_id AS instance, start_ns, model
-    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND model IS NOT NULL AND kind IN ('INTERNAL', 'CLIENT')
+    FROM spans WHERE bulk_id = $bulk AND start_ns BETWEEN $bulk_first AND $bulk_last AND rules.is_inference(kind, model)
 ), models AS (
     SELECT instance, arg_max(model, start_ns) AS model FROM used GROUP BY instance
 ), judged AS (
@@ -70,7 +70,7 @@ WITH ended AS (
        EXISTS (
            SELECT 1 FROM rules.heartbeats g
            WHERE g.host_name = l.host_name
-             AND regexp_replace(g.worker, ':[0-9]+$', '') = l.place AND g.service_name IS NOT DISTINCT FROM l.service_name
+             AND regexp_replace(g.worker, ':[0-9]+(#[0-9]+)?$', '') = l.place AND g.service_name IS NOT DISTINCT FROM l.service_name
              AND g.time_ns BETWEEN l.seen_ns + 1 AND l.seen_ns + 60000000000
              AND g.time_ns BETWEEN $bulk_first AND $bulk_last + 60000000000
              AND TRY_CAST(json_extract(g.attributes, '$."bulk.worker.oom_kills"') AS BIGINT) > l.kills
