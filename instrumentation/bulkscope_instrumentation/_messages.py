@@ -142,8 +142,11 @@ def parcel(
     given = texts(headers)
     carried = given if given.get(TO) == place and travelled.JOB in given else None
     own = _named({key: value for key, value in given.items() if not key.startswith("bulkscope-")}, body)
-    named = own or carried or of_job or (bulk is not None and bulk.id is not None and bulk.source != "trace")
-    if not (chosen or named or bulks.from_baggage()):
+    if bulk is None:
+        belongs = bulks.from_baggage() is not None
+    else:  # an id that is the trace's own names no bulk
+        belongs = of_job or (bulk.id is not None and bulk.source != "trace")
+    if not (chosen or own or carried or belongs):
         return None
     job_id = str(message_id) if message_id else uuid.uuid4().hex
     if carried is not None:
