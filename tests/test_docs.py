@@ -54,6 +54,8 @@ def test_every_link_and_image_of_the_documents_is_there() -> None:
         "bench/README.md",
         "docs/telemetry.md",
         "docs/analysis.md",
+        "docs/api.md",
+        "docs/compare.md",
         "docs/kubernetes.md",
         "docs/doctor.md",
         "docs/surroundings.md",

@@ -14,11 +14,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.storage.store import Store
+from tests import decoding
 
 KINDS: dict[str, tuple[Any, Callable[[Any], otlp_decode.Decoded]]] = {
-    "traces": (ExportTraceServiceRequest, otlp_decode.traces),
-    "logs": (ExportLogsServiceRequest, otlp_decode.logs),
-    "metrics": (ExportMetricsServiceRequest, otlp_decode.metrics),
+    "traces": (ExportTraceServiceRequest, decoding.traces),
+    "logs": (ExportLogsServiceRequest, decoding.logs),
+    "metrics": (ExportMetricsServiceRequest, decoding.metrics),
 }
 # "under 0.1 %" is what becomes of a smaller number.
 NUMBER = re.compile(r"(?:under )?(?<![\w.])-?\d[\d,]*(?:\.\d+)?")

@@ -138,6 +138,42 @@ def test_the_last_attempt_decides_in_the_list_as_in_the_report(
     assert (progress["sent"], progress["done"], progress["failed"]) == expected
 
 
+def test_an_attempt_that_has_not_ended_decides_in_the_list_as_in_the_report(
+    url: str, source: ElasticsearchSource
+) -> None:
+    """Its process alone has told of it. One whose parent says that it was killed has ended, whatever began since."""
+    job = {"bulk__job__attempt": 1}
+
+    def ended(bulk: str, at: int = START, pid: int | None = None, **more: Any) -> Any:
+        told = {} if pid is None else {"process__pid": pid, "error": True}
+        return span(bulk, "Consumer", at, bulk__job__id="j", **job, **told, **more)
+
+    begun = START + 5000
+    bulks = {
+        "alone": ([span("alone", "Server"), event("alone", 9001, begun, "started", "j", 0)], (1, 0, 0)),
+        "again": ([ended("again"), event("again", 9002, begun, "started", "j", 0)], (1, 0, 0)),
+        "before": ([ended("before", begun), event("before", 9003, START, "started", "j", 0)], (1, 1, 0)),
+        "killed": (
+            [ended("killed", pid=8), *(event("killed", 9004, START + n, "heartbeat", "j", 0, pid=8) for n in (1, 900))],
+            (1, 0, 1),
+        ),
+        "killed, again": (
+            [ended("killed, again", pid=8), event("killed, again", 9005, START + 1, "started", "j", 0, pid=8),
+             event("killed, again", 9006, START + 1500, "started", "j", 0, pid=9)],
+            (1, 0, 0),
+        ),
+    }  # fmt: skip
+    whole = ended("ended")
+    begins = event("ended", 9007, START + 1, "started", "j", 0)
+    begins[1].update(span_id=whole[1]["span_id"], trace_id=whole[1]["trace_id"])
+    bulks["ended"] = ([whole, begins, event("ended", 9008, START, "stopped", "k", 0)], (1, 1, 0))
+    store(url, [document for documents, _ in bulks.values() for document in documents])
+    assert {bulk: listed(source, bulk) for bulk in bulks} == {bulk: right for bulk, (_, right) in bulks.items()}
+    for bulk, (_, right) in bulks.items():
+        progress = report(source, bulk)["progress"]
+        assert (progress["sent"], progress["done"], progress["failed"]) == right, bulk
+
+
 def test_without_an_id_each_attempt_is_a_job(url: str, source: ElasticsearchSource) -> None:
     bulk = "no ids"
     store(

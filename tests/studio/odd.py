@@ -18,8 +18,8 @@ from bulkscope_studio.rendering import explanation, report
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import capacities, comparisons, explanations, reports
-from bulkscope_studio.services.bulks import list_bulks
 from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.endings import list_bulks
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import summaries

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from bulkscope import conventions as c
 from bulkscope_studio.ingest import otlp_decode
+from tests import decoding
 from tests.studio.otlp import gauge, logs, traces
 
 
@@ -23,7 +24,7 @@ def rows(decoded: otlp_decode.Decoded, table: str) -> list[dict[str, Any]]:
 def test_every_column_takes_its_attribute(attribute: str) -> None:
     kind = next(a.type for a in c.ATTRIBUTES if a.name == attribute) if attribute in KNOWN else "str"
     value = {"str": "text", "int": 7, "float": 0.5, "bool": True}[INTS.get(attribute, kind)]
-    (row,) = rows(otlp_decode.traces(traces({attribute: value})), "spans")
+    (row,) = rows(decoding.traces(traces({attribute: value})), "spans")
     assert row[otlp_decode.SPAN_ATTRIBUTES[attribute]] == value
     assert row["attributes"] is None
 
@@ -41,37 +42,37 @@ INTS = {c.HTTP_RESPONSE_STATUS_CODE: "int"}
     ],
 )  # fmt: skip
 def test_a_value_that_its_column_cannot_hold_stays_an_attribute(attribute: str, value: Any) -> None:
-    (row,) = rows(otlp_decode.traces(traces({attribute: value})), "spans")
+    (row,) = rows(decoding.traces(traces({attribute: value})), "spans")
     assert row[otlp_decode.SPAN_ATTRIBUTES[attribute]] is None
     assert json.loads(row["attributes"]) == {attribute: value}
 
 
 @pytest.mark.parametrize("number", [7, 0, -(2**63), 2**63 - 1])
 def test_an_id_that_is_a_number_is_its_digits(number: int) -> None:
-    (span,) = rows(otlp_decode.traces(traces({c.BULK_ID: number, c.JOB_ID: number, "other": number})), "spans")
+    (span,) = rows(decoding.traces(traces({c.BULK_ID: number, c.JOB_ID: number, "other": number})), "spans")
     request = logs("text", observed_time_unix_nano=time.time_ns())
     record = request.resource_logs[0].scope_logs[0].log_records[0]
     record.attributes.add(key=c.BULK_ID).value.int_value = number
     record.attributes.add(key=c.JOB_ID).value.int_value = number
-    (log,) = rows(otlp_decode.logs(request), "logs")
+    (log,) = rows(decoding.logs(request), "logs")
     assert (span["bulk_id"], span["job_id"], log["bulk_id"], log["job_id"]) == (str(number),) * 4
     assert (json.loads(span["attributes"]), log["attributes"]) == ({"other": number}, None)
 
 
 def test_a_whole_number_is_welcome_where_a_float_is_expected() -> None:
-    (row,) = rows(otlp_decode.traces(traces({c.TIME_IN_QUEUE: 3})), "spans")
+    (row,) = rows(decoding.traces(traces({c.TIME_IN_QUEUE: 3})), "spans")
     assert row["wait"] == 3.0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_none_is_kept_as_text_and_out_of_the_means(value: float) -> None:
-    (row,) = rows(otlp_decode.traces(traces({c.TIME_IN_QUEUE: value})), "spans")
+    (row,) = rows(decoding.traces(traces({c.TIME_IN_QUEUE: value})), "spans")
     assert (row["wait"], json.loads(row["attributes"])) == (None, {c.TIME_IN_QUEUE: str(value)})
 
 
 def test_the_resource_goes_onto_every_record_and_is_kept_once() -> None:
     resource = {"service.name": "s", "service.instance.id": "i", "host.name": "h", "process.pid": 42, "x": True}
-    decoded = otlp_decode.traces(traces({}, {}, resource=resource))
+    decoded = decoding.traces(traces({}, {}, resource=resource))
     first, second = rows(decoded, "spans")
     expected = {"service_name": "s", "service_instance_id": "i", "host_name": "h", "pid": 42}
     assert {key: first[key] for key in expected} == expected
@@ -94,7 +95,7 @@ CHILD = {"service.name": "s", "service.instance.id": "i", "host.name": "h", "pro
     ],
 )
 def test_whose_work_a_job_was(kind: int, attributes: dict[str, Any], expected: tuple[str, int, str | None]) -> None:
-    (row,) = rows(otlp_decode.traces(traces(attributes, resource=CHILD, kind=kind)), "spans")
+    (row,) = rows(decoding.traces(traces(attributes, resource=CHILD, kind=kind)), "spans")
     assert (row["host_name"], row["pid"], row["service_instance_id"]) == expected
 
 
@@ -115,7 +116,7 @@ def test_a_slot_of_a_pool_is_a_worker(resource: dict[str, Any], told: dict[str, 
 
 
 def test_absent_is_null() -> None:
-    (row,) = rows(otlp_decode.traces(traces({})), "spans")
+    (row,) = rows(decoding.traces(traces({})), "spans")
     absent = {name for name, value in row.items() if value is None}
     assert {
         "parent_span_id",
@@ -135,7 +136,7 @@ def test_events_links_and_what_the_sender_dropped() -> None:
     event = span.events.add(name="e", time_unix_nano=5)
     event.attributes.add(key="k").value.int_value = 1
     span.links.add(trace_id=b"\1" * 16, span_id=b"\2" * 8)
-    (row,) = rows(otlp_decode.traces(request), "spans")
+    (row,) = rows(decoding.traces(request), "spans")
     assert json.loads(row["events"]) == [{"time_ns": 5, "name": "e", "attributes": {"k": 1}}]
     assert json.loads(row["links"]) == [{"trace_id": "01" * 16, "span_id": "02" * 8}]
     assert row["dropped"] == 3
@@ -150,7 +151,7 @@ def test_values_of_every_kind() -> None:
     array.values.add().string_value = "two"
     span.attributes.add(key="map").value.kvlist_value.values.add(key="in").value.bool_value = False
     span.attributes.add(key="nothing")
-    (row,) = rows(otlp_decode.traces(request), "spans")
+    (row,) = rows(decoding.traces(request), "spans")
     assert json.loads(row["attributes"]) == {
         "s": "t", "bytes": "00ff", "array": [1, "two"], "map": {"in": False}, "nothing": None,
     }  # fmt: skip
@@ -162,7 +163,7 @@ def test_a_value_nested_too_deeply_is_cut_and_counted() -> None:
     for _ in range(20):
         value = value.array_value.values.add()
     value.int_value = 1
-    decoded = otlp_decode.traces(request)
+    decoded = decoding.traces(request)
     assert decoded.truncated == {"value nested deeper than 8": 1}
     assert len(rows(decoded, "spans")) == 1
 
@@ -174,7 +175,7 @@ def test_a_log_record() -> None:
     record.attributes.add(key="bulk.id").value.string_value = "b"
     record.attributes.add(key="bulk.job.id").value.string_value = "j"
     record.attributes.add(key="rest").value.double_value = 1.0
-    (row,) = rows(otlp_decode.logs(request), "logs")
+    (row,) = rows(decoding.logs(request), "logs")
     assert (row["body"], row["severity"], row["severity_number"]) == ("text", "INFO", 9)
     assert (row["bulk_id"], row["job_id"], row["event_name"]) == ("b", "j", "bulk.job.started")
     assert (row["trace_id"], row["span_id"], row["attributes"]) == (None, None, '{"rest":1.0}')
@@ -184,7 +185,7 @@ def test_a_log_body_that_is_no_text_is_kept_as_json() -> None:
     request = logs("x")
     body = request.resource_logs[0].scope_logs[0].log_records[0].body
     body.kvlist_value.values.add(key="a").value.int_value = 1
-    (row,) = rows(otlp_decode.logs(request), "logs")
+    (row,) = rows(decoding.logs(request), "logs")
     assert row["body"] == '{"a":1}'
 
 
@@ -195,7 +196,7 @@ def metric() -> tuple[ExportMetricsServiceRequest, Any]:
 
 
 def one(request: ExportMetricsServiceRequest) -> dict[str, Any]:
-    (row,) = rows(otlp_decode.metrics(request), "points")
+    (row,) = rows(decoding.metrics(request), "points")
     return row
 
 
@@ -250,7 +251,7 @@ def test_a_histogram_that_contradicts_itself_is_refused(
 ) -> None:
     request, made = metric
     made.histogram.data_points.add(**{"time_unix_nano": time.time_ns(), "count": 3} | fields)
-    assert otlp_decode.metrics(request).refused == {reason: 1}
+    assert decoding.metrics(request).refused == {reason: 1}
 
 
 def test_a_series_that_says_it_has_no_value_is_a_row_without_one(
@@ -264,7 +265,7 @@ def test_a_series_that_says_it_has_no_value_is_a_row_without_one(
 def test_a_point_without_a_value_is_refused(metric: tuple[ExportMetricsServiceRequest, Any]) -> None:
     request, made = metric
     made.gauge.data_points.add(time_unix_nano=time.time_ns())
-    assert otlp_decode.metrics(request).refused == {"point without a value": 1}
+    assert decoding.metrics(request).refused == {"point without a value": 1}
 
 
 def test_buckets_and_quantiles_are_bounded(metric: tuple[ExportMetricsServiceRequest, Any]) -> None:
@@ -279,7 +280,7 @@ def test_buckets_and_quantiles_are_bounded(metric: tuple[ExportMetricsServiceReq
     quantiles = summary.summary.data_points.add(time_unix_nano=time.time_ns(), count=1)
     for _ in range(1001):
         quantiles.quantile_values.add(quantile=0.5, value=1.0)
-    decoded = otlp_decode.metrics(request)
+    decoded = decoding.metrics(request)
     assert decoded.refused == {"histogram of more than 4,096 buckets": 2}
     assert decoded.truncated == {"more than 1,000 quantiles": 1}
     (row,) = rows(decoded, "points")
@@ -292,7 +293,7 @@ def test_a_point_that_no_sum_of_could_be_kept_is_refused(
 ) -> None:
     request, made = metric
     made.gauge.data_points.add(time_unix_nano=time.time_ns(), as_double=value)
-    assert otlp_decode.metrics(request).refused == {"value beyond 64 bits": 1}
+    assert decoding.metrics(request).refused == {"value beyond 64 bits": 1}
 
 
 def test_a_metric_beyond_8_mib_is_refused_alone(metric: tuple[ExportMetricsServiceRequest, Any]) -> None:
@@ -300,5 +301,5 @@ def test_a_metric_beyond_8_mib_is_refused_alone(metric: tuple[ExportMetricsServi
     made.description = "x" * (8 << 20)
     made.gauge.data_points.add(time_unix_nano=time.time_ns(), as_int=1)
     request.MergeFrom(gauge(1))
-    decoded = otlp_decode.metrics(request)
+    decoded = decoding.metrics(request)
     assert (decoded.refused, decoded.accepted) == ({"metric larger than 8 MiB": 1}, 1)

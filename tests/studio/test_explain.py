@@ -21,12 +21,12 @@ from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.analysis.explain.evidence import measured
 from bulkscope_studio.cli import explain as cli
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.rendering import explanation
 from bulkscope_studio.server import api
 from bulkscope_studio.services import explanations
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text import wording
+from tests import decoding
 from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios
@@ -590,7 +590,7 @@ def test_attributes_that_are_no_numbers_never_reach_a_column(tmp_path: Path) -> 
         {"bulk.id": "bulk", "bulk.job.id": "a", "bulk.job.wait": NAN, "bulk.job.delay": float("inf")}, kind=5
     )
     with stored({}, tmp_path / "s.duckdb") as store:
-        insert(store, otlp_decode.traces(asked).arrow())
+        insert(store, decoding.traces(asked).arrow())
         found = explanations.bulk_explanation(store, "bulk")
     assert found is not None
     assert found["progress"]["done"] == 1

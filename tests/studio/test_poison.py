@@ -23,7 +23,7 @@ from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
-from tests import chance
+from tests import chance, decoding
 from tests.rows import add, insert
 from tests.studio import odd, otlp
 
@@ -203,7 +203,7 @@ def test_the_decoder_and_its_answers_take_odd_values(before: dict[str, Any], tmp
     }  # fmt: skip
     for kind in (1, 2, 4, 5):
         times = {"start_time_unix_nano": NOW - odd.SECOND, "end_time_unix_nano": NOW}
-        found = otlp_decode.traces(otlp.traces(*[attributes] * 3, kind=kind, **times))
+        found = decoding.traces(otlp.traces(*[attributes] * 3, kind=kind, **times))
         insert(store.connection(), found.arrow())
     assert odd.answers(store, "good", NOW)["report"] == before["report"]
     odd.answers(store, "odd", NOW)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bulkscope_studio.ingest import otlp_decode, repeated
+from bulkscope_studio.ingest import repeated
 from bulkscope_studio.ingest.writer import Ingest
 from bulkscope_studio.storage.store import Store
-from tests import chance
+from tests import chance, decoding
 from tests.studio import otlp
 
 
@@ -41,9 +41,9 @@ def said(store: Store) -> list[dict[str, Any]]:
 
 
 CASES: dict[str, tuple[Callable[[Any], Any], Callable[[], Any], str]] = {
-    "traces": (otlp_decode.traces, lambda: otlp.traces({}, {"bulk.id": "b"}), "spans"),
-    "logs": (otlp_decode.logs, lambda: otlp.logs("one", "two"), "logs"),
-    "metrics": (otlp_decode.metrics, lambda: otlp.gauge(1.0, 2.0), "points"),
+    "traces": (decoding.traces, lambda: otlp.traces({}, {"bulk.id": "b"}), "spans"),
+    "logs": (decoding.logs, lambda: otlp.logs("one", "two"), "logs"),
+    "metrics": (decoding.metrics, lambda: otlp.gauge(1.0, 2.0), "points"),
 }
 
 
@@ -62,9 +62,9 @@ def test_a_request_that_comes_again_adds_nothing_and_is_counted(signal: str, sto
 
 def test_what_is_new_in_a_request_that_partly_comes_again_is_stored(store: Store, ingest: Ingest) -> None:
     first, second = otlp.traces({}, {}), otlp.traces({}, {}, {})
-    ingest.submit(otlp_decode.traces(first), "traces", "http").result(30)
+    ingest.submit(decoding.traces(first), "traces", "http").result(30)
     second.MergeFrom(first)  # as a Collector does that puts batches together anew
-    ingest.submit(otlp_decode.traces(second), "traces", "grpc").result(30)
+    ingest.submit(decoding.traces(second), "traces", "grpc").result(30)
     assert count(store, "spans") == 5
     assert ingest.status()["accepted"] == {"traces": 5}
     assert ingest.status()["repeated"] == {"traces": 2}
@@ -73,14 +73,14 @@ def test_what_is_new_in_a_request_that_partly_comes_again_is_stored(store: Store
 def test_a_span_twice_in_one_request_is_one(store: Store, ingest: Ingest) -> None:
     request = otlp.traces({}, {})
     request.MergeFrom(request)
-    ingest.submit(otlp_decode.traces(request), "traces", "http").result(30)
+    ingest.submit(decoding.traces(request), "traces", "http").result(30)
     assert count(store, "spans") == 2
 
 
 def test_equal_log_records_of_one_request_are_two(store: Store, ingest: Ingest) -> None:
     request = otlp.logs("tick", "tick", time_unix_nano=1_700_000_000_000_000_000)
     for _ in range(2):
-        ingest.submit(otlp_decode.logs(request), "logs", "http").result(30)
+        ingest.submit(decoding.logs(request), "logs", "http").result(30)
     assert count(store, "logs") == 2
     assert ingest.status()["repeated"] == {"logs": 2}
 
@@ -88,7 +88,7 @@ def test_equal_log_records_of_one_request_are_two(store: Store, ingest: Ingest) 
 def test_one_trace_id_with_two_spans_and_one_span_id_in_two_traces_are_two_each(store: Store, ingest: Ingest) -> None:
     for trace, span in ((1, 1), (1, 2), (2, 1)):
         ids = {"trace_id": trace.to_bytes(16, "big"), "span_id": span.to_bytes(8, "big")}
-        ingest.submit(otlp_decode.traces(otlp.traces({}, **ids)), "traces", "http").result(30)
+        ingest.submit(decoding.traces(otlp.traces({}, **ids)), "traces", "http").result(30)
     assert count(store, "spans") == 3
 
 
@@ -98,7 +98,7 @@ def test_requests_of_one_group_are_compared_too(store: Store, ingest: Ingest) ->
     free = threading.Event()
     kept = ingest.call(free.wait)
     request = otlp.traces({}, {}, {})
-    waiting = [ingest.submit(otlp_decode.traces(request), "traces", "http") for _ in range(3)]
+    waiting = [ingest.submit(decoding.traces(request), "traces", "http") for _ in range(3)]
     free.set()
     kept.result(30)
     for future in waiting:

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bulkscope import conventions as c
 from bulkscope_studio.ingest import envelope, otlp_decode
-from tests import chance
+from tests import chance, decoding
 from tests.chance import draws
 from tests.studio import straightforward
 from tests.studio.fuzz import generator
@@ -28,9 +28,9 @@ def same(body: bytes) -> bool:
     except DecodeError:
         # What is damaged where nothing is read (behind the 1,000th attribute, say) is not looked at by the fast one.
         with suppress(otlp_decode.Malformed):
-            otlp_decode.traces(body)
+            decoding.traces(body)
         return False
-    found = otlp_decode.traces(body)
+    found = decoding.traces(body)
     assert (found.refused, found.truncated) == (wanted.refused, wanted.truncated)
     assert found.accepted == wanted.accepted
     assert found.tables.keys() == wanted.tables.keys()
@@ -136,7 +136,7 @@ def test_groups_that_come_in_parts() -> None:
         + b"\x1d\x01\x02\x03\x04"
     )
     assert same(body)
-    assert otlp_decode.traces(body).tables["spans"]["scope"].to_pylist() == ["last", "last"]
+    assert decoding.traces(body).tables["spans"]["scope"].to_pylist() == ["last", "last"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_bytes_that_are_no_request(body: bytes) -> None:
     with pytest.raises(DecodeError):
         ExportTraceServiceRequest.FromString(body)
     with pytest.raises(otlp_decode.Malformed):
-        otlp_decode.traces(body)
+        decoding.traces(body)
 
 
 def test_a_large_request_is_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ RANGES: list[tuple[str, Any, bool]] = [
 def test_a_number_that_nothing_can_have_measured_is_absent(key: str, number: Any, good: bool) -> None:
     body = traces({key: number}, {key: 1}).SerializeToString()
     assert same(body)
-    decoded = otlp_decode.traces(body)
+    decoded = decoding.traces(body)
     column = decoded.tables["spans"][otlp_decode.SPAN_ATTRIBUTES[key]].to_pylist()
     assert column == [number if good else None, 1]
     rest = decoded.tables["spans"]["attributes"].to_pylist()
@@ -208,7 +208,7 @@ def test_events_and_links_are_bounded_and_counted() -> None:
     span.links[1].span_id = b"\0"
     body = request.SerializeToString()
     assert same(body)
-    decoded = otlp_decode.traces(body)
+    decoded = decoding.traces(body)
     assert decoded.truncated == {
         "more than 128 events": 1, "more than 1,000 links": 1,
         "link without a trace id of 16 bytes and a span id of 8": 2,

@@ -20,10 +20,10 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.ingest.writer import MAX_WAITING, REST_SECONDS, Busy, Ingest
 from bulkscope_studio.server import process as serve
 from bulkscope_studio.storage.store import MAX_READS, Store, TooLong, Unavailable
+from tests import decoding
 from tests.processes import BIN, wait_for_line
 from tests.studio.otlp import PROTOBUF, traces
 
@@ -119,7 +119,7 @@ def test_the_memory_is_the_machines_share(store: Store) -> None:
 def test_after_a_fatal_error_the_file_is_opened_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read and written on, with all that was committed, by whoever comes next."""
     ingest = Ingest(store)
-    ingest.submit(otlp_decode.traces(traces({}, {})), "traces", "http").result(30)
+    ingest.submit(decoding.traces(traces({}, {})), "traces", "http").result(30)
     once = iter([True])
     transaction = ingest._transaction
 
@@ -130,7 +130,7 @@ def test_after_a_fatal_error_the_file_is_opened_again(store: Store, monkeypatch:
 
     monkeypatch.setattr(ingest, "_transaction", fatal)
     opened = store.opened
-    ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+    ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
     assert store.opened == opened + 1
     assert spans(store) == 3
     assert ingest.status()["accepted"] == {"traces": 3}
@@ -150,7 +150,7 @@ def test_a_commit_that_was_durable_though_it_failed_counts_once(store: Store, mo
         return done
 
     monkeypatch.setattr(ingest, "_transaction", durable)
-    ingest.submit(otlp_decode.traces(traces({}, {})), "traces", "http").result(30)
+    ingest.submit(decoding.traces(traces({}, {})), "traces", "http").result(30)
     assert spans(store) == 2
     assert ingest.status()["accepted"] == {"traces": 2}
     assert ingest.status()["repeated"] == {}
@@ -161,7 +161,7 @@ def test_a_store_that_cannot_be_opened_again_says_why_and_recovers(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest = Ingest(store)
-    ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+    ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
     opening, why = store._open, "IO Error: No space left on device"
 
     def full() -> duckdb.DuckDBPyConnection:
@@ -173,12 +173,12 @@ def test_a_store_that_cannot_be_opened_again_says_why_and_recovers(
     with pytest.raises(Unavailable, match="No space left"):
         store.query("SELECT 1")
     with pytest.raises(Unavailable, match="No space left"):
-        ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+        ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
     assert "No space left" in ingest.status()["trouble"]
     monkeypatch.setattr(store, "_open", opening)
     monkeypatch.setattr("bulkscope_studio.storage.store.REOPEN_SECONDS", 0.0)
     monkeypatch.setattr("bulkscope_studio.ingest.writer.REST_SECONDS", 0.0)
-    ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+    ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
     assert spans(store) == 2
     assert ingest.status()["trouble"] is None
     assert ingest.close()
@@ -187,11 +187,11 @@ def test_a_store_that_cannot_be_opened_again_says_why_and_recovers(
 def test_who_no_longer_waits_is_stored_and_the_writer_goes_on(store: Store) -> None:
     ingest, free = Ingest(store), threading.Event()
     kept = ingest.call(free.wait)
-    gone = ingest.submit(otlp_decode.traces(traces({})), "traces", "http")
+    gone = ingest.submit(decoding.traces(traces({})), "traces", "http")
     assert gone.cancel()
     free.set()
     kept.result(30)
-    ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+    ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
     assert spans(store) == 2
     assert ingest.close()
 
@@ -199,13 +199,13 @@ def test_who_no_longer_waits_is_stored_and_the_writer_goes_on(store: Store) -> N
 def test_a_full_queue_refuses_and_an_end_answers_all_who_wait(store: Store) -> None:
     ingest, free = Ingest(store), threading.Event()
     kept = ingest.call(free.wait)
-    waiting = [ingest.submit(otlp_decode.traces(traces({})), "traces", "http") for _ in range(MAX_WAITING)]
+    waiting = [ingest.submit(decoding.traces(traces({})), "traces", "http") for _ in range(MAX_WAITING)]
     with pytest.raises(Busy, match="busy"):
-        ingest.submit(otlp_decode.traces(traces({})), "traces", "http")
+        ingest.submit(decoding.traces(traces({})), "traces", "http")
     assert not ingest.close(0.2), "the call does not end"
     assert all(isinstance(future.exception(0), Busy) for future in [kept, *waiting])
     with pytest.raises(Busy, match="ending"):
-        ingest.submit(otlp_decode.traces(traces({})), "traces", "http")
+        ingest.submit(decoding.traces(traces({})), "traces", "http")
     free.set()
 
 
@@ -218,12 +218,12 @@ def test_senders_that_ask_often_do_not_keep_the_store_at_rest(store: Store, monk
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(ingest, "_transaction", full)
         with pytest.raises(Unavailable, match="no space left"):
-            ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+            ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
     refused = 0
     for _ in range(20):
         now[0] += REST_SECONDS / 5
         try:
-            ingest.submit(otlp_decode.traces(traces({})), "traces", "http").result(30)
+            ingest.submit(decoding.traces(traces({})), "traces", "http").result(30)
             break
         except Unavailable:
             refused += 1

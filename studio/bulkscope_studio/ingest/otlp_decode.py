@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
@@ -44,8 +44,8 @@ from bulkscope_studio.storage.tables import (
 from bulkscope_studio.storage.values import MANY_ATTRIBUTES, MAX_ATTRIBUTES, Values, dump
 
 __all__ = [
-    "LOGS", "POINTS", "SPAN_ATTRIBUTES", "TABLES", "Decoded", "Malformed", "dump", "ingest_rows", "logs", "metrics",
-    "parts", "to_arrow", "traces",
+    "LOGS", "POINTS", "SPAN_ATTRIBUTES", "TABLES", "Decoded", "Malformed", "dump", "ingest_rows", "parts",
+    "to_arrow",
 ]  # fmt: skip
 
 # A part of a request: what is decoded, and stored in one transaction. A request of the SDKs is one part.
@@ -94,25 +94,6 @@ class Decoded:
         self.truncated += other.truncated
         self.accepted += other.accepted
         self.nbytes += other.nbytes
-
-
-def traces(request: bytes | Message) -> Decoded:
-    """Decode an ``ExportTraceServiceRequest`` whole. Raises ``Malformed``."""
-    return Decoded.together(parts("traces", _encoded(request)))
-
-
-def logs(request: bytes | Message) -> Decoded:
-    """Decode an ``ExportLogsServiceRequest`` whole. Raises ``Malformed``."""
-    return Decoded.together(parts("logs", _encoded(request)))
-
-
-def metrics(request: bytes | Message) -> Decoded:
-    """Decode an ``ExportMetricsServiceRequest`` whole; a record is a data point. Raises ``Malformed``."""
-    return Decoded.together(parts("metrics", _encoded(request)))
-
-
-def _encoded(request: bytes | Message) -> bytes:
-    return request if isinstance(request, bytes) else bytes(request.SerializeToString())
 
 
 def parts(signal: str, *bodies: bytes | bytearray) -> Iterator[Decoded]:

@@ -59,7 +59,7 @@ def _parts(found: Mapping[str, Any]) -> Iterator[Section]:
         found = found["capacity"]
     for pool in found["pools"]:
         tables = [
-            (f"By number of concurrency slots: {_name(model)}", LEVELS, levels(model))
+            (f"By number of concurrency slots: {name(model)}", LEVELS, levels(model))
             for model in pool["models"]
             if model["levels"]
         ]
@@ -92,13 +92,13 @@ def sentences(pool: Mapping[str, Any]) -> list[str]:
 def _rate(model: Mapping[str, Any], places: int) -> str:
     now = model["now"]
     if now is None:
-        return f"{_name(model)}: no job ran with {_slots(places)}."
+        return f"{name(model)}: no job ran with {_slots(places)}."
     beside = " Jobs of other models ran at the same time; each model counts with its share of the slots' time."
     beside = beside if now["mixed"] else ""
     if now["reached"]:
         tokens = "" if now["tokens_per_s"] is None else f", {number(now['tokens_per_s']['value'])} output tokens/s"
         return (
-            f"{_name(model)}: sustains {_with(now['rate_per_s'], number)} jobs/s with {_slots(places)}"
+            f"{name(model)}: sustains {_with(now['rate_per_s'], number)} jobs/s with {_slots(places)}"
             f"{tokens}; measured on {count(round(now['completions']), 'job')} that began when no other slot was free."
             f"{beside}"
         )
@@ -107,7 +107,7 @@ def _rate(model: Mapping[str, Any], places: int) -> str:
         f"; {estimate(number(now['ceiling_per_s']))} jobs/s if more busy slots do not slow each other"
     )  # fmt: skip
     return (
-        f"{_name(model)}: the sustained rate with {_slots(places)} is not known ({now['problem']}){bound}{ceiling}."
+        f"{name(model)}: the sustained rate with {_slots(places)} is not known ({now['problem']}){bound}{ceiling}."
         f"{beside}"
     )
 
@@ -169,7 +169,7 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
         if chosen is not best:
             fewer = f"; {number(chosen['rate_per_s']['value'])} jobs/s with {_slots(chosen['places'])}"
         yield (
-            f"{_name(model)}: the highest of {len(found['counts'])} measured rates is {number(found['best_per_s'])} "
+            f"{name(model)}: the highest of {len(found['counts'])} measured rates is {number(found['best_per_s'])} "
             f"jobs/s with {_slots(found['best_count'])}{fewer}; {_slots(most['places'])} can do at most "
             f"{estimate(number(most['most_per_s']))} jobs/s{_cores(model, most)}. A scaling curve needs "
             "five numbers of slots."
@@ -179,7 +179,7 @@ def _scaling(model: Mapping[str, Any]) -> Iterator[str]:
     where = "it has no peak" if peak["value"] is None else f"its peak is at {_with(peak, number)} slots"
     beyond = " (extrapolated beyond what was measured)" if found["extrapolated"] else ""
     yield (
-        f"{_name(model)}: universal scalability law, λ {_with(found['lambda_per_s'], number)} jobs/s, "
+        f"{name(model)}: universal scalability law, λ {_with(found['lambda_per_s'], number)} jobs/s, "
         f"σ {_with(found['sigma'], number)}, κ {_with(found['kappa'], number)}; {where}{beyond}, "
         f"with {_with(top, number)} jobs/s."
     )
@@ -253,7 +253,8 @@ def steps(found: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _name(model: Mapping[str, Any]) -> str:
+def name(model: Mapping[str, Any]) -> str:
+    """Return what a pool's jobs of one model are called."""
     return model["model"] or "Jobs without a recorded inference"
 
 

@@ -16,8 +16,10 @@ from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.storage.summaries import Extent
 
-__all__ = ["MOST", "Distribution", "Figures", "Inferences", "Requests", "of_bulk", "of_models"]
+__all__ = ["FAILURES", "MOST", "Distribution", "Figures", "Inferences", "Requests", "models", "of_bulk", "of_models"]
 
+# What an outcome says of a failure; it may also be that nobody knows.
+FAILURES = frozenset(figures.OUTCOMES) - {"ok"}
 # So many inferences give times and rates to 1 %.
 MOST = 300_000
 
@@ -47,6 +49,17 @@ def of_models(store: Store, share: float = 1.0) -> dict[str, Inferences]:
     """
     found: pa.Table = store.query(sql.sampled("page_inferences", share))
     return figures.by_model(found)
+
+
+def models(store: Store) -> dict[str, Any]:
+    """Return each model by all that is stored; times and rates are of a sample where there are many inferences."""
+    rows = store.query(sql.load("page_model_counts")).to_pylist()
+    share = min(1.0, MOST / max(1, sum(row["n"] for row in rows)))
+    measured = of_models(store, share)
+    for row in rows:
+        row["output_tokens"] = None if row["output_tokens"] is None else float(row["output_tokens"])
+    found = [{"name": row["model"], **dataclasses.asdict(counted(row, measured.get(row["model"])))} for row in rows]
+    return {"sampled_share": share, "models": found}
 
 
 def counted(row: Mapping[str, Any], sampled: Inferences | None) -> Inferences:

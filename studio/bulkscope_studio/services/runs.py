@@ -32,7 +32,7 @@ def _told(store: Store, name: str) -> Iterator[None]:
         raise InvalidQuery(str(error)) from error
 
 
-def keep(store: Store, name: str, ids: Sequence[str], replace: bool) -> dict[str, Any]:
+def keep(store: Store, name: str, ids: Sequence[str], replace: bool, note: str = "") -> dict[str, Any]:
     """Keep bulks under a name; raises ``NotFound`` for a bulk, ``Conflict`` for a run of that name."""
     if not ids:
         raise InvalidQuery("name at least one bulk to keep")
@@ -44,7 +44,13 @@ def keep(store: Store, name: str, ids: Sequence[str], replace: bool) -> dict[str
             raise bulks.not_found(store, bulk)
         parts[wanted] = found
     with _told(store, name):
-        return asdict(saved_runs.keep(store.path, name, sides.joined(list(parts.values())), replace=replace))
+        return asdict(saved_runs.keep(store.path, name, sides.joined(list(parts.values())), replace=replace, note=note))
+
+
+def annotate(store: Store, name: str, note: str) -> dict[str, Any]:
+    """Change the note of a kept run; raises ``NotFound``."""
+    with _told(store, name):
+        return asdict(saved_runs.annotate(store.path, name, note))
 
 
 def show(store: Store, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from bulkscope import conventions as c
 from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
 from bulkscope_studio.elastic.client import Client
-from bulkscope_studio.elastic.streams import TRACES
+from bulkscope_studio.elastic.streams import LOGS, TRACES
 from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
 from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
@@ -34,6 +34,8 @@ from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_li
 _BULKS = {
     f"attributes.{c.JOB_ID}": "STRING", f"attributes.{c.BULK_OUTCOME}": "STRING", f"attributes.{c.JOB_ATTEMPT}": "LONG",
     f"attributes.{c.BULK_FAILURE_DOMAIN}": "STRING", f"attributes.{c.GEN_AI_MODEL}": "STRING", "status.code": "STRING",
+    f"attributes.{c.PROCESS_PID}": "LONG", f"resource.attributes.{c.PROCESS_PID}": "LONG",
+    f"resource.attributes.{c.HOST_NAME}": "STRING", "event_name": "STRING",
 }  # fmt: skip
 
 
@@ -85,6 +87,7 @@ class ElasticsearchSource:
             known = esql.fields(self.client, TRACES)
             if f"attributes.{c.BULK_ID}" not in known:
                 return []
+            known |= esql.fields(self.client, LOGS)
             absent = [(path, kind) for path, kind in _BULKS.items() if path not in known]
             found = esql.query(self.client, "bulks", {}, absent, rows=esql.ROWS)
         return [_listed(row) for row in pa.table(found).to_pylist()]

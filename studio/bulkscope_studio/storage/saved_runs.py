@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from bulkscope_studio.storage import credible, storefile, views
 
 FORMAT = "bulkscope.run/1"
+MOST_NOTE = 10_000
 _META = b"bulkscope.run"
 _TABLE = "table"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -69,6 +70,7 @@ class Run:
     start_ns: int | None
     bytes: int
     damaged: str | None = None
+    note: str = ""
 
 
 def folder(db: Path) -> Path:
@@ -86,11 +88,12 @@ def _path(db: Path, name: str) -> Path:
     return folder(db) / f"{name}.parquet"
 
 
-def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
+def keep(db: Path, name: str, tables: Tables, *, replace: bool = False, note: str = "") -> Run:
     """Write a run, whole or not at all. Raises ``Exists`` unless ``replace``, ``Trouble`` for a bad name."""
     path = _path(db, name)
     if path.exists() and not replace:
         raise _taken(name)
+    _fits(note)
     joined, columns = [], {}
     for kind in _TABLES:
         table: pa.Table = getattr(tables, kind)
@@ -109,6 +112,7 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
         "models": sorted(set(inferences["model"].to_pylist()) - {None}),
         "jobs": len(jobs),
         "inferences": len(inferences),
+        "note": note,
     }
     whole = whole.replace_schema_metadata({_META: json.dumps(meta).encode()})
     try:
@@ -122,6 +126,29 @@ def keep(db: Path, name: str, tables: Tables, *, replace: bool = False) -> Run:
     except OSError as error:
         raise Unwritable(f"the run {name!r} cannot be written to {path.parent}: {error}") from error
     return _run(path)
+
+
+def annotate(db: Path, name: str, note: str) -> Run:
+    """Change the note of a run; raises ``Unknown``, and ``Trouble`` for one that cannot be read or a note too long."""
+    path = _path(db, name)
+    _fits(note)
+    meta = _meta(path) | {"note": note}
+    try:
+        whole = pq.read_table(path).replace_schema_metadata({_META: json.dumps(meta).encode()})
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+    try:
+        with _partial(path) as partial:
+            _write(whole, partial)
+            partial.replace(path)
+    except OSError as error:
+        raise Unwritable(f"the run {name!r} cannot be written to {path.parent}: {error}") from error
+    return _run(path)
+
+
+def _fits(note: str) -> None:
+    if len(note) > MOST_NOTE:
+        raise Trouble(f"a note has at most {MOST_NOTE:,} characters, and this one {len(note):,}")
 
 
 def _taken(name: str) -> Exists:
@@ -240,5 +267,5 @@ def _run(path: Path) -> Run:
     meta = _meta(path)
     return Run(
         path.stem, tuple(meta["bulks"]), tuple(meta["models"]), meta["jobs"], meta["inferences"], meta["kept_ns"],
-        meta["start_ns"], path.stat().st_size,
+        meta["start_ns"], path.stat().st_size, note=meta.get("note", ""),
     )  # fmt: skip

@@ -45,7 +45,7 @@ def sizes(facts: Facts, rows: Codes) -> Sizes:
     good = work > 0
     usual = np.full(len(rows), np.nan)
     for _, members in by_code(model, np.arange(len(rows))).items():
-        usual[members] = _usual(
+        usual[members] = usual_seconds(
             work[members], of.prefilled[jobs[members]], of.output[jobs[members]], (good & ~first)[members]
         )
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -115,7 +115,7 @@ def _first_jobs(facts: Facts, model: Codes) -> Flags:
     return found
 
 
-def _usual(work: Floats, prefilled: Floats, output: Floats, good: Flags) -> Floats:
+def usual_seconds(work: Floats, prefilled: Floats, output: Floats, good: Flags) -> Floats:
     """Return the usual seconds of each job: a constant and a price for each token, none below 0; by least relative
     squares, moved so that half of the jobs take longer."""
     if not good.any():

@@ -39,13 +39,14 @@ def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login
     with _without("redis", "valkey"):
         from nicegui import ui
 
-    from bulkscope_studio.server import api
+    from bulkscope_studio.server import api, v1
     from bulkscope_studio.server.anyid import let_mounts_through
     from bulkscope_studio.server.pages import bulks, capacity, compare, explain, inference, logs, overview, trace
     from bulkscope_studio.server.pages.data import Data
 
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None)
     api.install(app, store, status)
+    v1.install(app, store, status)
     data = Data(store, status)
     for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)

@@ -235,7 +235,7 @@ def _lane(row: Row, place: int) -> list[Any]:
 def _lost_row(row: Row) -> dict[str, Any]:
     return {
         "key": row["span_id"], "job": row["job_id"], "attempt": row["attempt"], "worker": row["worker"],
-        "model": (row["model"] or wording.ABSENT) + wording.likely(row["model_likely"]),
+        "model": (row["model"] or wording.UNKNOWN) + wording.likely(row["model_likely"]),
         "elapsed": wording.seconds(row["elapsed"]), "memory": wording.size(row["memory"]),
         "limit": wording.size(row["memory_limit"]),
         "domain": row["domain"] + wording.likely(row["likely"]),
@@ -244,10 +244,10 @@ def _lost_row(row: Row) -> dict[str, Any]:
 
 def _job_row(row: Row) -> dict[str, Any]:
     return {
-        "key": row["span_id"], "job": row["job_id"] or wording.ABSENT,
+        "key": row["span_id"], "job": row["job_id"] or wording.UNKNOWN,
         "job_href": fmt.link("trace", row["trace_id"]) + f"?span={row['span_id']}",
         "attempt": row["attempt"], "wait": wording.seconds(row["wait"]), "work": wording.seconds(row["work"]),
-        "worker": row["worker"] or wording.ABSENT,
+        "worker": row["worker"] or wording.UNKNOWN,
         "error": " ".join(filter(None, (row["failure_domain"], row["error_type"]))) or wording.ABSENT,
     }  # fmt: skip
 
@@ -259,12 +259,13 @@ def _p50_p95(of: Distribution | None) -> str:
 def thirteen(t: Row, found: Figures) -> list[dict[str, Any]]:
     """Return the thirteen numbers as rows of a table; estimates are marked."""
     asked, work = found.requests, found.total
-    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name != "ok")
+    failures = (f"{name.replace('_', ' ')} {n:,}" for name, n in asked.outcomes.items() if name in figures.FAILURES)
+    unknown = sum(n for name, n in asked.outcomes.items() if name not in figures.FAILURES and name != "ok")
     enqueueing = f"enqueueing {wording.seconds(asked.enqueue_s)} for {wording.count(t['sent'], 'job')}"
     cpu = wording.unless_exact(wording.seconds(work.cpu_s), work.cpu_exact_share)
     used = None if work.cpu_utilization is None else work.cpu_utilization.mean
     shown = (
-        ("API requests", wording.number(asked.count)),
+        ("API requests", wording.number(asked.count) + (f", {unknown:,} of unknown outcome" if unknown else "")),
         ("API failures", ", ".join(failures)),
         ("API latency", f"{_p50_p95(asked.latency_s)}; {enqueueing}"),
         ("jobs", f"{wording.number(t['sent'])} sent, {wording.number(t['done'])} done"),

@@ -14,7 +14,6 @@ from bulkscope_studio.server.pages import charts, fmt, layout
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import capacities
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
-from bulkscope_studio.text import wording
 
 FIELDS = {
     "bulk": "bulks (comma-separated)", "last": f"or the last time, such as 2h (default: {capacities.LAST})",
@@ -84,7 +83,7 @@ def _pool(pool: Mapping[str, Any]) -> None:
     for model in pool["models"]:
         columns = dict(zip(_KEYS, capacity.LEVELS, strict=True))
         rows = [dict(zip(_KEYS, row, strict=True)) for row in capacity.levels(model)]
-        with layout.card(f"By number of concurrency slots: {model['model'] or wording.ABSENT}"):
+        with layout.card(f"By number of concurrency slots: {capacity.name(model)}"):
             layout.table(columns, rows, "workers", " ".join(_KEYS[1:]))
             if len(model["levels"]) > 1:
                 ui.echart(_chart(model)).style("height:240px;width:100%").props(

@@ -125,7 +125,7 @@ def register(data: Data) -> None:
 def _row(n: int, row: Row) -> dict[str, Any]:
     made = {
         "key": n, "time": fmt.local(row["time_ns"]), "time_tip": fmt.utc(row["time_ns"]),
-        "severity": row["severity"] or wording.ABSENT, "service": row["service_name"] or wording.ABSENT,
+        "severity": row["severity"] or wording.ABSENT, "service": row["service_name"] or wording.UNKNOWN,
         "bulk": row["bulk_id"] or wording.ABSENT, "trace": (row["trace_id"] or wording.ABSENT)[:8],
         "body": row["body"] or row["event_name"] or wording.ABSENT,
     }  # fmt: skip

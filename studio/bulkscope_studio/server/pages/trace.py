@@ -8,7 +8,7 @@ from nicegui import ui
 
 from bulkscope_studio.server.pages import fmt, layout
 from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.text.wording import ABSENT, count, seconds
+from bulkscope_studio.text.wording import ABSENT, UNKNOWN, count, seconds
 
 MOST_SPANS = 2000
 NAME = r"""<q-td :props="props">
@@ -90,7 +90,7 @@ def waterfall(rows: list[Row]) -> list[dict[str, Any]]:
                 continue
             seen.add(row["span_id"])
             made.append({
-                "key": row["span_id"], "name": row["name"] or ABSENT, "service": row["service_name"] or ABSENT,
+                "key": row["span_id"], "name": row["name"] or UNKNOWN, "service": row["service_name"] or UNKNOWN,
                 "duration": seconds((row["end_ns"] - row["start_ns"]) / 1e9), "depth": depth, "bar": "",
                 "failed": row["status"] == "ERROR", "colour": KIND.get(row["kind"], INNER),
                 "left": 100 * (row["start_ns"] - first) / whole,

@@ -1,0 +1,99 @@
+"""How an answer leaves: JSON with an ETag, compressed; 304 where nothing has changed; errors that say what to do."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+
+from bulkscope_studio.ingest.connections import RETRY_AFTER_S
+from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
+from bulkscope_studio.storage.store import TooLong, Unavailable
+
+logger = logging.getLogger("bulkscope.studio")
+# A packet carries as much: below, compression saves nothing that can be felt.
+LEAST_COMPRESSED = 1400
+# 5 MB of JSON: level 1 takes 40 ms and leaves 13 %, level 6 110 ms and 10 %.
+LEVEL = 1
+
+
+def json(found: Any) -> Response:
+    """Return what a service answers as JSON; a number that is none (NaN) is null."""
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    return Response(orjson.dumps(found, option=options), media_type="application/json")
+
+
+def error(status: int, said: str, do: str, **more: Any) -> JSONResponse:
+    """Return an error: what is wrong, and what to do."""
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else None
+    return JSONResponse({"error": said, "do": do, **more}, status, headers)
+
+
+def said(found: Exception) -> JSONResponse:
+    """Return what is answered instead of an answer."""
+    if isinstance(found, NotFound):
+        do = f"nearest: {', '.join(found.nearest)}" if found.nearest else "look it up at /api/v1/search?text="
+        return error(404, str(found), do, id=found.name, nearest=found.nearest)
+    if isinstance(found, InvalidQuery):
+        return error(400, str(found), "see /api for what can be asked")
+    if isinstance(found, Conflict):
+        return error(409, str(found), "send it again with replace")
+    if isinstance(found, TooLong):
+        return error(503, str(found), "ask for less: a shorter time, fewer rows, or one bulk")
+    if isinstance(found, Unavailable):
+        return error(503, str(found), "try again; the studio's log says more")
+    if isinstance(found, RequestValidationError):
+        parts = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in found.errors()]
+        return error(400, "; ".join(parts), "see /api for what can be asked")
+    logger.error("a question could not be answered", exc_info=found)
+    return error(500, f"the studio could not answer ({type(found).__name__})", "see the studio's log")
+
+
+class Route(APIRoute):  # type: ignore[misc]  # FastAPI is untyped here
+    """A route whose answers have an ETag and are compressed, and whose errors are ours."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                response = await inner(request)
+            except Exception as found:
+                return said(found)
+            return conditional(request, response)
+
+        return handler
+
+
+def conditional(request: Request, response: Response) -> Response:
+    """Return 304 where the client has this very answer, else the answer with its tag, compressed where it may be."""
+    body = getattr(response, "body", None)
+    if request.method != "GET" or response.status_code != 200 or not body:
+        return response
+    # Weak: the same answer comes compressed or not.
+    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"etag": tag, "cache-control": "no-cache", "vary": "accept-encoding"}
+    known = [part.strip() for part in request.headers.get("if-none-match", "").split(",")]
+    if tag in known or tag.removeprefix("W/") in known or known == ["*"]:
+        return Response(status_code=304, headers=headers)
+    if len(body) >= LEAST_COMPRESSED and _takes_gzip(request.headers.get("accept-encoding", "")):
+        response.body = gzip.compress(body, LEVEL, mtime=0)
+        headers |= {"content-encoding": "gzip", "content-length": str(len(response.body))}
+    response.headers.update(headers)
+    return response
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for part in accepted.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

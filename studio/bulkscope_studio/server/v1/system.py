@@ -1,0 +1,103 @@
+"""The system: models, capacity, comparisons, kept runs, and what failed to arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from bulkscope_studio.server.anyid import any_id
+from bulkscope_studio.server.v1.answer import Route, error, json
+from bulkscope_studio.services import capacities, comparisons, drops, figures, runs
+from bulkscope_studio.services.sides import StoredSides
+from bulkscope_studio.storage.store import Store
+
+
+class Kept(BaseModel):
+    """A run to keep."""
+
+    name: str
+    bulks: list[str] = Field(min_length=1)
+    note: str = ""
+    replace: bool = False
+
+
+class Note(BaseModel):
+    """A new note of a kept run."""
+
+    note: str
+
+
+def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRouter:
+    """Return the routes of the system; ``status`` gives the receiver's counts."""
+    routes = APIRouter(route_class=Route, tags=["system"])
+
+    def models() -> Response:
+        """Each model by all that is stored: inferences, times, rates, tokens, RAM."""
+        return json(figures.models(store))
+
+    def compare(a: str, b: str | None = None, models: bool = False) -> Response:
+        """Two bulks, runs or models (`NAME@MODEL`), as `bulkscope compare` has it."""
+        return json(comparisons.compare(StoredSides(store), a, b, models))
+
+    def capacity(
+        bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,
+        slo: str | None = None, quantile: float | None = None, model: str | None = None, workers: int | None = None,
+    ) -> Response:  # fmt: skip
+        """What the system sustains, as `bulkscope capacity` has it."""
+        question = capacities.Question(bulk or (), last, rate, slo, quantile, model, workers)
+        return json(capacities.system_capacity(store, question))
+
+    def receiver() -> Response:
+        """The receiver: addresses, counts, and what was refused or dropped in the last hour."""
+        return json({**status(), "drops_s": drops.LATELY_S, "drops": drops.lately(store)})
+
+    def kept() -> Response:
+        """Kept runs, the one kept last first."""
+        return json(runs.every(store))
+
+    async def keep(request: Request, run: Kept) -> Response:
+        """Keep bulks under a name, where the retention leaves them alone."""
+        if (refused := _not_json(request)) is not None:
+            return refused
+        return json(await run_in_threadpool(runs.keep, store, run.name, run.bulks, run.replace, run.note))
+
+    def shown(name: str) -> Response:
+        """One kept run."""
+        return json(runs.show(store, name))
+
+    async def noted(request: Request, name: str, note: Note) -> Response:
+        """Change the note of a kept run."""
+        if (refused := _not_json(request)) is not None:
+            return refused
+        return json(await run_in_threadpool(runs.annotate, store, name, note.note))
+
+    def dropped(name: str) -> Response:
+        """Delete a kept run; its bulks stay."""
+        return json(runs.drop(store, name))
+
+    routes.add_api_route("/models", models)
+    routes.add_api_route("/compare", compare)
+    routes.add_api_route("/capacity", capacity)
+    routes.add_api_route("/status", receiver)
+    routes.add_api_route("/runs", kept)
+    routes.add_api_route("/runs", keep, methods=["POST"])
+    routes.add_api_route(f"/runs/{any_id('name')}", shown)
+    routes.add_api_route(f"/runs/{any_id('name')}", noted, methods=["PATCH"])
+    routes.add_api_route(f"/runs/{any_id('name')}", dropped, methods=["DELETE"])
+    return routes
+
+
+def _not_json(request: Request) -> Response | None:
+    """Refuse what a page of another origin may send unasked: a form, or plain text."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return None
+    return error(415, "the body is not application/json", "send it with content-type: application/json")
+
+
+__all__: Sequence[Any] = ("router",)

@@ -1,0 +1,160 @@
+"""Pages of the list of bulks: searched, filtered, sorted, and each with its verdict where that is known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bulkscope_studio.services import endings, explanations
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.times import SILENT_NS
+from bulkscope_studio.storage import sql, summaries
+from bulkscope_studio.storage.store import Store, TooLong
+
+Row = dict[str, Any]
+MOST_ROWS = 500
+STATES = ("complete", "running", "stopped")
+SORTS = (
+    "id", "start_ns", "end_ns", "took_s", "sent_jobs", "done_jobs", "failed_jobs", "output_tokens", "wait_mean_s",
+    "state",
+)  # fmt: skip
+# An explanation of a bulk of 100,000 jobs takes 0.6 s, of a small one 0.03: a page fills in as it is asked for again.
+VERDICTS_S = 1.0
+# A filter by verdict looks at the newest bulks that fit otherwise.
+LOOKED_AT, LOOKING_S = 500, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which bulks, in which order; None is any. ``sort`` is a name of SORTS, with ``-`` in front the highest first."""
+
+    search: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    service: str | None = None
+    host: str | None = None
+    worker: str | None = None
+    model: str | None = None
+    state: str | None = None
+    failed: bool | None = None
+    verdict: str | None = None
+    sort: str = "-start_ns"
+    limit: int = 50
+    offset: int = 0
+
+
+def order(sort: str, known: tuple[str, ...]) -> tuple[str, bool]:
+    """Return the column and whether the highest comes first; raises ``InvalidQuery`` for an unknown one."""
+    name, highest_first = sort.removeprefix("-"), sort.startswith("-")
+    if name not in known:
+        raise InvalidQuery(f"cannot sort by {name!r}; sort by one of {', '.join(known)}, with - in front to turn it")
+    return name, highest_first
+
+
+class Verdicts:
+    """Verdicts of bulks, each computed once for what is stored of its bulk. Safe from any thread."""
+
+    def __init__(self, store: Store, most: int = 20_000) -> None:
+        self._store, self._most = store, most
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[tuple[object, ...], dict[str, str] | None]] = OrderedDict()
+
+    def of(self, row: Row, deadline: float) -> tuple[dict[str, str] | None, bool]:
+        """Return the verdict (``code``, ``title``) of a row of the list, and whether it is known: in time, or before.
+
+        One of a running bulk changes with the time, and is not kept for long.
+        """
+        fresh = int(time.monotonic() / 10) if row["state"] == "running" else None
+        key = (row["last_ns"], row["spans"], row["logs"], row["state"], fresh)
+        with self._lock:
+            known = self._known.get(row["id"])
+            if known is not None and known[0] == key:
+                self._known.move_to_end(row["id"])
+                return known[1], True
+        if time.monotonic() >= deadline:
+            return None, False
+        try:
+            verdict = explanations.bulk_explanation(self._store, row["id"])["verdict"]
+            found = {"code": verdict["code"], "title": verdict["title"]}
+        except NotFound:  # deleted meanwhile
+            return None, True
+        except TooLong:
+            return None, False
+        with self._lock:
+            self._known[row["id"]] = key, found
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return found, True
+
+
+def bulks(store: Store, verdicts: Verdicts, wanted: Wanted, now_ns: int | None = None) -> dict[str, Any]:
+    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again."""
+    if wanted.state is not None and wanted.state not in STATES:
+        raise InvalidQuery(f"no state {wanted.state!r}; one of {', '.join(STATES)}")
+    if not 1 <= wanted.limit <= MOST_ROWS or wanted.offset < 0:
+        raise InvalidQuery(f"limit is from 1 to {MOST_ROWS}, and offset from 0")
+    looked_at = None
+    if wanted.verdict is None:
+        rows, total = _rows(store, wanted, wanted.limit, wanted.offset, now_ns)
+        deadline = time.monotonic() + VERDICTS_S
+    else:
+        rows, _ = _rows(store, wanted, LOOKED_AT, 0, now_ns)
+        deadline = time.monotonic() + LOOKING_S
+        looked_at = len(rows)
+    pending = 0
+    short = [
+        {"id": row["id"], "jobs": row["sent_jobs"], "done": row["done_jobs"], "failed": row["failed_jobs"]}
+        for row in rows
+        if row["state"] == "running"
+    ]
+    ends = endings.of_running(store, short, now_ns)
+    for row in rows:
+        end = ends.get(row["id"])
+        row["ending"] = None if end is None else {name: end[name] for name in ("left_s", "end_ns")}
+        row["verdict"], known = verdicts.of(row, deadline)
+        pending += not known
+        for name in ("last_ns", "spans", "logs"):
+            del row[name]
+    if wanted.verdict is not None:
+        rows = [row for row in rows if row["verdict"] is not None and row["verdict"]["code"] == wanted.verdict]
+        total = len(rows)
+        rows = rows[wanted.offset : wanted.offset + wanted.limit]
+    asked = {name: value for name, value in asdict(wanted).items() if value is not None}
+    return {"asked": asked, "total": total, "looked_at": looked_at, "verdicts_pending": pending, "bulks": rows}
+
+
+def _rows(
+    store: Store, wanted: Wanted, limit: int, offset: int, now_ns: int | None, bulk_id: str | None = None
+) -> tuple[list[Row], int]:
+    name, highest_first = order(wanted.sort, SORTS)
+    by = f"{name} {'DESC' if highest_first else 'ASC'} NULLS LAST, start_ns DESC, id"
+    given = asdict(wanted)
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    text = sql.part("v1_bulks").replace("{order}", by)
+    params = {
+        key: given[key]
+        for key in ("search", "since_ns", "until_ns", "service", "host", "worker", "model", "state", "failed")
+    }
+    params |= {"quiet_ns": now_ns - SILENT_NS, "limit": limit, "offset": offset, "id": bulk_id}
+    rows: list[Row] = summaries.query(store, text, params).to_pylist()
+    total = rows[0]["total"] if rows else 0
+    if not rows and offset:
+        total = _rows(store, wanted, 1, 0, now_ns)[1]
+    for row in rows:
+        row.pop("total", None)
+    return rows, total
+
+
+def one(store: Store, verdicts: Verdicts, bulk_id: str, now_ns: int | None = None) -> Row | None:
+    """Return the row of one bulk; None when there is none."""
+    rows, _ = _rows(store, Wanted(), 1, 0, now_ns, bulk_id)
+    if not rows:
+        return None
+    (row,) = rows
+    row["verdict"], _ = verdicts.of(row, time.monotonic() + LOOKING_S)
+    for name in ("last_ns", "spans", "logs"):
+        del row[name]
+    return row

@@ -1,0 +1,135 @@
+"""A bulk over its time, in bins: jobs by state, and what each worker did. Of one size for 3 and for 300,000 jobs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bulkscope_studio.analysis.timeline.timeline import steps
+from bulkscope_studio.services import bulks
+from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.services.times import SILENT_NS
+from bulkscope_studio.storage.store import Store
+
+Floats = NDArray[np.float64]
+MOST_BINS, MOST_LANES = 2000, 256
+
+
+def overtime(
+    store: Store,
+    bulk_id: str,
+    bins: int = 600,
+    lanes: int = 64,
+    from_ns: int | None = None,
+    to_ns: int | None = None,
+    now_ns: int | None = None,
+) -> dict[str, Any]:
+    """Return the bulk from ``from_ns`` to ``to_ns`` (default: all of it) in ``bins`` of equal length.
+
+    ``jobs`` are at the end of each bin: attempts that wait (their scheduled delay over) and that run, jobs that are
+    done and failed so far. Of each lane there are ``busy``, the mean number of its slots that worked in a bin, and
+    ``failed``, the attempts that failed in it. With more workers than ``lanes``, neighbours of one host share one.
+    Raises ``NotFound``, ``InvalidQuery``.
+    """
+    if not 1 <= bins <= MOST_BINS or not 1 <= lanes <= MOST_LANES:
+        raise InvalidQuery(f"bins are from 1 to {MOST_BINS}, lanes from 1 to {MOST_LANES}")
+    own = bulks.own(store, bulk_id)
+    a = own.attempts
+    first, last = own.window
+    first, last = first if from_ns is None else from_ns, max(last, first + 1) if to_ns is None else to_ns
+    if first >= last:
+        raise InvalidQuery("from_ns must be before to_ns, both in ns since the Unix epoch")
+    base = own.window[0]
+    edges = np.linspace((first - base) / 1e9, (last - base) / 1e9, bins + 1)
+
+    def seconds(name: str) -> Floats:
+        column = pc.subtract(a[name].cast(pa.int64()), base).cast(pa.float64())
+        return np.asarray(pc.divide(column, 1e9).to_numpy(zero_copy_only=False), np.float64)
+
+    def flag(name: str) -> NDArray[np.bool_]:
+        return np.asarray(pc.fill_null(a[name], False).to_numpy(zero_copy_only=False), np.bool_)
+
+    enqueue, start, end = seconds("enqueue_ns"), seconds("start_ns"), seconds("end_ns")
+    ready = enqueue + np.nan_to_num(np.asarray(a["delay"].to_numpy(zero_copy_only=False), np.float64))
+    begun, ended = np.isfinite(start), np.isfinite(end)
+    # One that has not ended runs on, until nothing more is heard of it.
+    now = ((time.time_ns() if now_ns is None else now_ns) - base) / 1e9
+    seen = seconds("seen_ns")
+    until = np.where(ended, end, np.where(seen < now - SILENT_NS / 1e9, seen, np.maximum(seen, edges[-1] + 1)))
+    known = np.isfinite(ready)
+    there = np.where(known, np.minimum(ready, np.where(begun, start, np.inf)), start)
+    decides, ok, retried = flag("decides"), flag("ok"), flag("retried")
+    settled = decides & ended & ~retried
+
+    def so_far(moments: Floats) -> Floats:
+        return np.searchsorted(np.sort(moments[np.isfinite(moments)]), edges[1:], "right").astype(np.float64)
+
+    jobs = {
+        "waiting": so_far(there) - so_far(start),
+        "running": so_far(start) - so_far(until[begun]),
+        "done": so_far(end[settled & ok]),
+        "failed": so_far(end[settled & ~ok]),
+    }
+    failed = ended & ~ok & ~retried
+    return {
+        "bulk": own.id, "from_ns": first, "to_ns": last, "bins": bins, "bin_s": float(edges[1] - edges[0]),
+        "jobs": {name: [int(value) for value in values] for name, values in jobs.items()},
+        "lanes": _lanes(a, start, until, begun, failed, edges, lanes),
+    }  # fmt: skip
+
+
+def _lanes(
+    attempts: pa.Table,
+    start: Floats,
+    until: Floats,
+    begun: NDArray[np.bool_],
+    failed: NDArray[np.bool_],
+    edges: Floats,
+    most: int,
+) -> list[dict[str, Any]]:
+    hosts, names, instances = (attempts[name].to_pylist() for name in ("host_name", "worker", "instance"))
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for row in np.flatnonzero(begun).tolist():
+        name = names[row] or "unknown"
+        rows.setdefault((hosts[row] or "", name, instances[row] or name), []).append(row)
+    found = []
+    for host, workers in _shared(sorted(rows), most):
+        mine = np.concatenate([np.array(rows[worker]) for worker in workers])
+        busy = steps(start[mine], until[mine])
+        ends = np.sort(until[mine][failed[mine]])
+        count = np.diff(np.searchsorted(ends, edges, "right"))
+        found.append(
+            {
+                "host": host, "workers": [worker[1] for worker in workers],
+                "slots": sum(_slots(start[of], until[of]) for of in (np.array(rows[w]) for w in workers)),
+                "jobs": len(mine),
+                "busy": [round(value, 3) for value in busy.mean(edges[:-1], edges[1:]).tolist()],
+                "failed": {str(bin_): int(count[bin_]) for bin_ in np.flatnonzero(count).tolist()},
+            }
+        )  # fmt: skip
+    return found
+
+
+def _slots(start: Floats, until: Floats) -> int:
+    return steps(start, until).highest()
+
+
+def _shared(workers: list[tuple[str, str, str]], most: int) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Divide the workers among lanes: each its own while there are as many, else neighbours of one host share one."""
+    hosts: dict[str, list[tuple[str, str, str]]] = {}
+    for worker in workers:
+        hosts.setdefault(worker[0], []).append(worker)
+    each = max(1, -(-len(workers) // most))
+    while sum(-(-len(of) // each) for of in hosts.values()) > most and each < len(workers):
+        each += 1
+    lanes = [(host, of[at : at + each]) for host, of in hosts.items() for at in range(0, len(of), each)]
+    if len(lanes) <= most:
+        return lanes
+    # More hosts than lanes: the last one has the rest.
+    rest = [worker for _, of in lanes[most - 1 :] for worker in of]
+    return [*lanes[: most - 1], ("", rest)]

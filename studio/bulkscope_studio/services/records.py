@@ -1,0 +1,143 @@
+"""Records as they were taken: failures by error, logs, traces, and what an id names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bulkscope_studio.services import bulks
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.storage import saved_runs, sql, summaries
+from bulkscope_studio.storage.store import Store
+
+Row = dict[str, Any]
+MOST_LOGS, MOST_SPANS, MOST_FOUND = 1000, 5000, 50
+SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
+_EVER = (0, 2**62)
+
+
+def failures(
+    store: Store, bulk_id: str | None = None, since_ns: int | None = None, until_ns: int | None = None
+) -> dict[str, Any]:
+    """Return failed attempts by domain and type of error, of a bulk or of all, with the first of each as example."""
+    bounds = (0, _EVER[1])
+    if bulk_id is not None:
+        if bulk_id == "latest":
+            bulk_id = bulks.latest(store)
+        known = summaries.extent(store, bulk_id)
+        if known is None:
+            raise bulks.not_found(store, bulk_id)
+        bounds = (known.first_ns, known.last_ns)
+    times = {"from_ns": _EVER[0] if since_ns is None else since_ns, "to_ns": _EVER[1] if until_ns is None else until_ns}
+    # A day's span that ends in the time began in it or the day before.
+    first = max(bounds[0], 0 if since_ns is None else since_ns - 24 * 3600 * 10**9)
+    rows: list[Row] = store.query(sql.load("v1_failures"), {"bulk": bulk_id, "first_ns": first, **times}).to_pylist()
+    examples = [row["example"] for row in rows]
+    said = {}
+    if examples:
+        ids = {"traces": [row["trace_id"] for row in examples], "spans": [row["span_id"] for row in examples]}
+        for row in store.query(sql.load("v1_messages"), ids).to_pylist():
+            said[row["trace_id"], row["span_id"]] = row["message"]
+    for row in examples:
+        row["message"] = said.get((row["trace_id"], row["span_id"])) or None
+    return {"bulk": bulk_id, "attempts": sum(row["attempts"] for row in rows), "failures": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Which log records; None is any. ``severity`` is the least, ``after_ns`` asks for what is later, oldest first."""
+
+    bulk: str | None = None
+    job: str | None = None
+    trace: str | None = None
+    service: str | None = None
+    host: str | None = None
+    severity: str | None = None
+    text: str | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+    after_ns: int | None = None
+    heartbeats: bool = False
+    limit: int = 100
+    offset: int = 0
+
+
+def logs(store: Store, wanted: Lines) -> dict[str, Any]:
+    """Return log records, newest first; with ``after_ns`` those that are later, oldest first, to follow the tail.
+
+    ``more``: there are further ones. A body is cut at 2,000 characters, of one job or trace at 20,000.
+    """
+    if not 1 <= wanted.limit <= MOST_LOGS or wanted.offset < 0:
+        raise InvalidQuery(f"limit is from 1 to {MOST_LOGS}, and offset from 0")
+    if wanted.severity is not None and wanted.severity not in SEVERITIES:
+        raise InvalidQuery(f"no severity {wanted.severity!r}; one of {', '.join(SEVERITIES)}")
+    given = asdict(wanted)
+    narrow = wanted.job is not None or wanted.trace is not None
+    tail = wanted.after_ns is not None
+    first = wanted.after_ns + 1 if wanted.after_ns is not None else wanted.from_ns
+    params = {key: given[key] for key in ("bulk", "job", "trace", "service", "host", "text", "heartbeats", "offset")}
+    params |= {
+        "severity": None if wanted.severity is None else SEVERITIES[wanted.severity],
+        "from_ns": _EVER[0] if first is None else first,
+        "to_ns": _EVER[1] if wanted.to_ns is None else wanted.to_ns,
+        "body": 20_000 if narrow else 2_000,
+        "limit": wanted.limit + 1,
+    }
+    text = sql.load("v1_logs").replace("{order}", "time_ns ASC" if tail else "time_ns DESC")
+    rows: list[Row] = store.query(text, params).to_pylist()
+    more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
+    for row in rows:
+        row["attributes"] = _tree(row["attributes"])
+    return {"more": more, "logs": rows}
+
+
+def _tree(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def trace(store: Store, trace_id: str, limit: int = MOST_SPANS, offset: int = 0) -> dict[str, Any]:
+    """Return the spans of a trace, oldest first; raises ``NotFound``."""
+    if not 1 <= limit <= MOST_SPANS or offset < 0:
+        raise InvalidQuery(f"limit is from 1 to {MOST_SPANS}, and offset from 0")
+    rows: list[Row] = store.query(
+        sql.load("v1_trace"), {"trace": trace_id, "limit": limit, "offset": offset}
+    ).to_pylist()
+    if not rows and not offset:
+        raise NotFound(trace_id, [], "trace")
+    total = rows[0]["total"] if rows else None
+    for row in rows:
+        del row["total"]
+    return {"trace": trace_id, "total": total, "spans": rows}
+
+
+def span(store: Store, trace_id: str, span_id: str) -> Row:
+    """Return one span whole, with the attributes of its process; raises ``NotFound``."""
+    rows: list[Row] = store.query(sql.load("page_span"), {"trace_id": trace_id, "span_id": span_id}).to_pylist()
+    if not rows:
+        raise NotFound(span_id, [], "span")
+    row = rows[0]
+    for name in ("attributes", "events", "links", "resource"):
+        row[name] = _tree(row[name])
+    return row
+
+
+def search(store: Store, text: str, limit: int = 20) -> dict[str, Any]:
+    """Return what an id, or the first part of one, names: bulks, runs, jobs, traces, spans and workers."""
+    text = text.strip()
+    if not text:
+        raise InvalidQuery("say what to look for: an id, or the first part of one")
+    if not 1 <= limit <= MOST_FOUND:
+        raise InvalidQuery(f"limit is from 1 to {MOST_FOUND}")
+    looked = text.lower()
+    names = [("bulk", name) for name in summaries.ids(store)] + [("run", name) for name in saved_runs.names(store.path)]
+    found = [
+        {"kind": kind, "id": name, "bulk": None, "trace_id": None} for kind, name in names if looked in name.lower()
+    ]
+    found.sort(key=lambda row: (row["id"] != text, not str(row["id"]).lower().startswith(looked)))
+    rows: list[Row] = store.query(sql.load("v1_search"), {"text": text, "limit": limit}).to_pylist()
+    for row in rows:
+        del row["first_ns"]
+    # What is called exactly so comes first, whatever it is.
+    every = sorted([*found[:limit], *rows], key=lambda row: row["id"] != text)
+    return {"text": text, "found": every[:limit]}

@@ -1,0 +1,431 @@
+"""``/api/v1`` of a running studio: the same numbers as the report, of one size, and cheap where nothing has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from bulkscope_studio.server import v1
+from bulkscope_studio.server.v1.events import EVERY_S
+from bulkscope_studio.storage.store import MAX_READS, Store
+from tests.processes import BIN, PATIENCE_S
+from tests.rows import BEGIN_NS, SECOND, add, span
+from tests.studio.otlp import PROTOBUF, traces
+from tests.studio.sample import fill
+from tests.studio.serving import Addresses, studio
+
+JOBS = 24
+ODD = ("a/b", "a\nb", "..", "a?b=c", "%0A", "😀", "'; DROP TABLE spans", "<b>x</b>", "a/jobs")
+
+
+@dataclass(frozen=True)
+class Running:
+    db: Path
+    at: Addresses
+    http: httpx.Client
+
+    def get(self, path: str, code: int = 200, **params: Any) -> Any:
+        given = {name: value for name, value in params.items() if value is not None}
+        answer = self.http.get(f"/api/v1{path}", params=given or None)
+        assert answer.status_code == code, answer.text
+        return answer.json()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    db = tmp_path_factory.mktemp("v1") / "s.duckdb"
+    store = Store(db)
+    fill(store.connection(), jobs=JOBS)
+    later = BEGIN_NS + 7200 * SECOND
+    fill(store.connection(), bulks=1, jobs=600, workers=9, seed=8, start_ns=later, faults=False)
+    for name, time_ns in (("spans", "start_ns"), ("logs", "time_ns")):
+        store.connection().execute(
+            f"UPDATE {name} SET bulk_id = 'large', job_id = 'large-' || job_id"
+            f" WHERE bulk_id = 'sample-001' AND {time_ns} >= $1",
+            [later],
+        )
+    odd = [
+        span("CONSUMER", BEGIN_NS, BEGIN_NS + SECOND, trace_id=f"{0xABC000 + n:032x}", span_id=f"{0xABC000 + n:016x}",
+             bulk_id=name, job_id="j", wait=0.1)
+        for n, name in enumerate(ODD)
+    ]  # fmt: skip
+    add(store.connection(), "spans", odd)
+    store.close()
+    with (
+        studio(db, "--no-host", "--retention", "9000d") as at,
+        httpx.Client(base_url=at.web, timeout=PATIENCE_S) as http,
+    ):
+        yield Running(db, at, http)
+
+
+def command(running: Running, *words: str) -> Any:
+    said = [BIN / "bulkscope", *words, "--db", running.db, "--format", "json"]
+    found = subprocess.run(said, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(found.stdout)
+
+
+def test_it_says_what_the_commands_say(running: Running) -> None:
+    assert running.get("/bulks/sample-001/report") == command(running, "report", "sample-001")
+    assert running.get("/bulks/sample-001/explanation") == command(running, "explain", "sample-001")
+    assert running.get("/compare", a="sample-001", b="sample-002") == command(
+        running, "compare", "sample-001", "sample-002"
+    )
+    assert running.get("/capacity", bulk="sample-001") == command(running, "capacity", "sample-001")
+
+
+def test_bulks_are_searched_filtered_sorted_and_come_in_pages(running: Running) -> None:
+    every = running.get("/bulks", limit=500)
+    names = [row["id"] for row in every["bulks"]]
+    assert every["total"] == len(names) >= 3 + len(ODD)
+    listed = {row["id"]: row for row in command(running, "bulks")}
+    for row in every["bulks"]:
+        known = listed[row["id"]]
+        for ours, theirs in (
+            ("start_ns", "start_ns"), ("end_ns", "end_ns"), ("done_jobs", "done"), ("failed_jobs", "failed"),
+            ("models", "models"), ("took_s", "duration_s"),
+        ):  # fmt: skip
+            assert row[ours] == known[theirs]
+    assert {row["id"] for row in running.get("/bulks", search="SAMPLE")["bulks"]} >= {"sample-001", "sample-002"}
+    assert running.get("/bulks", search="%")["bulks"][0]["id"] == "%0A"
+    model = every["bulks"][names.index("sample-001")]["models"][0]
+    of_model = running.get("/bulks", model=model, limit=500)["bulks"]
+    assert [row["id"] for row in of_model] == [row["id"] for row in every["bulks"] if model in row["models"]]
+    assert running.get("/bulks", host="nowhere") == {
+        "asked": {"host": "nowhere", "sort": "-start_ns", "limit": 50, "offset": 0},
+        "total": 0, "looked_at": None, "verdicts_pending": 0, "bulks": [],
+    }  # fmt: skip
+    worker = running.get("/bulks/sample-001/jobs", limit=1)["jobs"][0]["worker"]
+    assert "sample-001" in [row["id"] for row in running.get("/bulks", worker=worker)["bulks"]]
+    took = [row["took_s"] for row in running.get("/bulks", sort="-took_s", limit=500)["bulks"]]
+    assert took == sorted(took, reverse=True)
+    pages = [running.get("/bulks", sort="id", limit=2, offset=at) for at in range(0, every["total"] + 2, 2)]
+    assert [row["id"] for page in pages for row in page["bulks"]] == sorted(names)
+    assert {page["total"] for page in pages} == {every["total"]}
+    failed = running.get("/bulks", failed="true", limit=500)["bulks"]
+    assert (
+        {row["id"] for row in failed} == {row["id"] for row in every["bulks"] if row["failed_jobs"]} >= {"sample-001"}
+    )
+    later = running.get("/bulks", since_ns=BEGIN_NS + 7000 * SECOND, limit=500)["bulks"]
+    assert {row["id"] for row in later} == {
+        row["id"] for row in every["bulks"] if row["end_ns"] >= BEGIN_NS + 7000 * SECOND
+    }
+    assert {row["state"] for row in running.get("/bulks", state="complete", limit=500)["bulks"]} == {"complete"}
+
+
+def test_a_verdict_is_that_of_the_explanation_and_filters(running: Running) -> None:
+    def all_known() -> list[dict[str, Any]]:
+        found = running.get("/bulks", limit=500)
+        return list(found["bulks"]) if not found["verdicts_pending"] else []
+
+    rows: list[dict[str, Any]] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not rows and time.monotonic() < deadline:
+        rows = all_known()
+    of = {row["id"]: row["verdict"] for row in rows}
+    for name in ("sample-001", "sample-002", "large", "a/b"):
+        verdict = running.get(f"/bulks/{quote(name, safe='')}/explanation")["verdict"]
+        assert of[name] == {"code": verdict["code"], "title": verdict["title"]}
+        assert running.get(f"/bulks/{quote(name, safe='')}/summary")["verdict"] == of[name]
+    code = of["sample-001"]["code"]
+    found = running.get("/bulks", verdict=code, limit=500)
+    assert {row["id"] for row in found["bulks"]} == {name for name, verdict in of.items() if verdict["code"] == code}
+    assert found["looked_at"] == len(rows)
+
+
+@pytest.mark.parametrize("name", ["sample-001", "sample-002", "large"])
+def test_jobs_add_up_to_the_report(running: Running, name: str) -> None:
+    report = running.get(f"/bulks/{name}/report")
+    found = running.get(f"/bulks/{name}/jobs", limit=1000)
+    jobs = found["jobs"]
+    assert found["total"] == len(jobs)
+    by_status = {status: sum(job["status"] == status for job in jobs) for status in ("done", "failed", "waiting")}
+    progress = report["progress"]
+    assert by_status == {key: progress[key] for key in by_status}
+    assert sum(job["attempts"] for job in jobs) == report["total"]["jobs"]["attempts"]
+    total = report["total"]["inferences"]
+    for column, number in (("output_tokens", "output_tokens"), ("input_tokens", "input_tokens"), ("cpu_s", "cpu_s")):
+        # A retried attempt's inferences are in the report, and not its job's.
+        if all(job["attempts"] == 1 for job in jobs):
+            assert sum(job[column] or 0 for job in jobs) == pytest.approx(total[number])
+    assert max(job["ended_ns"] for job in jobs) <= report["end_ns"]
+    done = [job for job in jobs if job["status"] == "done"]
+    assert all(job["excess_s"] == pytest.approx(job["work_s"] - job["expected_s"]) for job in done)
+    # Half of the jobs of a model take longer than usual.
+    for model in {job["model"] for job in done}:
+        longer = [job["excess_s"] > 0 for job in done if job["model"] == model]
+        assert 0.3 * len(longer) <= sum(longer) <= 0.7 * len(longer)
+
+
+def test_jobs_are_filtered_sorted_and_exported(running: Running) -> None:
+    path = "/bulks/sample-001/jobs"
+    every = running.get(path, limit=1000)["jobs"]
+    for column in ("work_s", "wait_s", "excess_s", "output_tokens", "cpu_s", "memory_peak_bytes"):
+        values = [job[column] for job in running.get(path, sort=f"-{column}", limit=1000)["jobs"]]
+        told = [value for value in values if value is not None]
+        assert told == sorted(told, reverse=True)
+        assert values[: len(told)] == told
+    some = running.http.get(f"/api/v1{path}?where=work_s>1&where=output_tokens<=50&status=done").json()
+    wanted = [
+        job["id"] for job in every
+        if job["status"] == "done" and job["work_s"] > 1 and job["output_tokens"] and job["output_tokens"] <= 50
+    ]  # fmt: skip
+    assert (some["total"], [job["id"] for job in some["jobs"]]) == (len(wanted), wanted)
+    (failed,) = running.get(path, status="failed")["jobs"]
+    assert failed["failure_domain"] == "model"
+    kinds = {}
+    for kind in ("csv", "parquet", "arrow"):
+        answer = running.http.get(f"/api/v1{path}", params={"format": kind, "sort": "-work_s", "status": "done"})
+        body = io.BytesIO(answer.content)
+        read = {
+            "csv": pa.csv.read_csv,
+            "parquet": pa.parquet.read_table,
+            "arrow": lambda b: pa.ipc.open_stream(b).read_all(),
+        }
+        kinds[kind] = read[kind](body)
+        assert f"sample-001.{kind}" in answer.headers["content-disposition"]
+    ids = [job["id"] for job in running.get(path, sort="-work_s", status="done", limit=1000)["jobs"]]
+    for kind, table in kinds.items():
+        assert table["id"].to_pylist() == ids, kind
+        assert table.column_names == list(every[0])
+
+
+def test_one_job_has_its_attempts_waits_and_log(running: Running) -> None:
+    retried = next(job for job in running.get("/bulks/sample-001/jobs", limit=1000)["jobs"] if job["attempts"] > 1)
+    found = running.get("/bulks/sample-001/job", id=retried["id"])
+    assert found["job"] == retried
+    assert [(row["attempt"], row["decides"]) for row in found["attempts"]] == [(1, False), (2, True)]
+    for row in found["attempts"]:
+        assert sum(row["wait_by_cause_s"].values()) == pytest.approx(row["wait_s"], abs=1e-3)
+    assert {row["trace_id"] for row in found["inferences"]} == {retried["trace_id"]}
+    assert all(line["job"] == retried["id"] for line in found["logs"])
+    explained = running.get("/bulks/sample-001/explanation")["time_s"]
+    waits = [
+        running.get("/bulks/sample-001/job", id=job["id"])["attempts"]
+        for job in running.get("/bulks/sample-001/jobs", limit=1000)["jobs"]
+    ]
+    own = sum(row["wait_by_cause_s"]["own"] for rows in waits for row in rows)
+    assert own == pytest.approx(explained["wait_own"])
+
+
+def test_over_time_is_of_one_size_and_adds_up(running: Running) -> None:
+    sizes = {}
+    for name in ("sample-001", "large"):
+        jobs = running.get(f"/bulks/{name}/jobs", limit=1000)["jobs"]
+        found = running.get(f"/bulks/{name}/overtime", bins=200, lanes=2)
+        sizes[name] = len(json.dumps(found))
+        states = found["jobs"]
+        assert {len(values) for values in states.values()} == {200}
+        assert states["done"] == sorted(states["done"])
+        assert (states["done"][-1], states["failed"][-1]) == tuple(
+            sum(job["status"] == status for job in jobs) for status in ("done", "failed")
+        )
+        assert min(map(min, states.values())) >= 0
+        assert sum(lane["jobs"] for lane in found["lanes"]) == sum(job["attempts"] for job in jobs)
+        if all(job["attempts"] == 1 for job in jobs):
+            worked = sum(sum(lane["busy"]) for lane in found["lanes"]) * found["bin_s"]
+            assert worked == pytest.approx(sum(job["work_s"] for job in jobs), rel=0.01)
+        assert len(found["lanes"]) <= 2
+    assert sizes["large"] < 1.3 * sizes["sample-001"]
+    whole = running.get("/bulks/large/overtime", bins=10)
+    middle = (whole["from_ns"] + whole["to_ns"]) // 2
+    zoomed = running.get("/bulks/large/overtime", bins=5, to_ns=middle)
+    for state, values in zoomed["jobs"].items():
+        assert values[-1] == pytest.approx(whole["jobs"][state][4], abs=1)
+    assert "before to_ns" in running.get("/bulks/large/overtime", 400, from_ns=middle, to_ns=middle)["error"]
+
+
+def test_failures_are_grouped_with_an_example(running: Running) -> None:
+    report = running.get("/bulks/sample-001/report")["total"]["jobs"]
+    found = running.get("/bulks/sample-001/failures")
+    domains: dict[str, int] = {}
+    for group in found["failures"]:
+        domains[group["failure_domain"]] = (
+            domains.get(group["failure_domain"], 0) + group["attempts"] - group["retried_attempts"]
+        )
+        job = running.get("/bulks/sample-001/job", id=group["example"]["job"])["job"]
+        assert job["id"] == group["example"]["job"]
+    assert {name: count for name, count in domains.items() if count} == report["failures_by_domain"]
+    assert running.get("/failures")["attempts"] >= found["attempts"] > 0
+    assert running.get("/failures", since_ns=BEGIN_NS + 3600 * SECOND)["failures"] == []
+
+
+def test_traces_spans_logs_and_search(running: Running) -> None:
+    job = running.get("/bulks/sample-001/jobs", limit=1)["jobs"][0]
+    trace = running.get(f"/traces/{job['trace_id']}")
+    assert trace["total"] == len(trace["spans"])
+    assert job["span_id"] in {row["span_id"] for row in trace["spans"]}
+    whole = running.get(f"/traces/{job['trace_id']}/spans/{job['span_id']}")
+    assert (whole["job_id"], whole["kind"]) == (job["id"], "CONSUMER")
+    assert running.get("/traces/none", 404)["do"]
+    newest = running.get("/logs", limit=5)["logs"]
+    times = [row["time_ns"] for row in newest]
+    assert times == sorted(times, reverse=True)
+    tail = running.get("/logs", after_ns=times[-1], limit=1000)["logs"]
+    assert [row["time_ns"] for row in tail] == sorted(row["time_ns"] for row in tail)
+    assert all(row["time_ns"] > times[-1] for row in tail)
+    bad = running.get("/logs", severity="error", limit=1000)["logs"]
+    assert all(row["severity_number"] >= 17 for row in bad)
+    assert "one of trace" in running.get("/logs", 400, severity="loud")["error"]
+    word = next(row["body"] for row in newest if row["body"])[:12]
+    assert all(word.lower() in row["body"].lower() for row in running.get("/logs", text=word)["logs"])
+    for text, kind in (
+        (job["id"], "job"), (job["trace_id"], "trace"), (job["span_id"], "span"), ("sample-001", "bulk"),
+        (job["worker"], "worker"),
+    ):  # fmt: skip
+        first = running.get("/search", text=text)["found"][0]
+        assert (first["kind"], first["id"]) == (kind, text)
+    assert running.get("/search", text="zzz")["found"] == []
+
+
+def test_models_runs_and_notes(running: Running) -> None:
+    models = running.get("/models")
+    assert models["sampled_share"] == 1
+    assert {model["name"] for model in models["models"]} >= {"smollm2-135m-q4_1", "smollm2-135m-q8_0"}
+    assert running.get("/runs") == []
+    kept = running.http.post("/api/v1/runs", json={"name": "week.1", "bulks": ["sample-001"], "note": "before"})
+    assert (kept.status_code, kept.json()["note"]) == (200, "before")
+    again = running.http.post("/api/v1/runs", json={"name": "week.1", "bulks": ["sample-001"]})
+    assert again.status_code == 409
+    noted = running.http.patch("/api/v1/runs/week.1", json={"note": "after <b>"})
+    assert (noted.status_code, running.get("/runs/week.1")["note"]) == (200, "after <b>")
+    # What was kept is what it was.
+    assert running.get("/compare", a="week.1", b="sample-001")["rows"] == []
+    form = running.http.post("/api/v1/runs", data={"name": "x"})
+    assert form.status_code in (400, 415)
+    assert running.http.patch("/api/v1/runs/week.1", json={"note": "x" * 20_000}).status_code == 400
+    assert running.http.delete("/api/v1/runs/week.1").json() == {"dropped": "week.1"}
+    assert running.get("/runs/week.1", 404)["do"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_bulk_may_be_called_anything(running: Running, name: str) -> None:
+    raw = quote(name, safe="").replace(".", "%2E")
+    assert running.get(f"/bulks/{raw}/summary")["id"] == name
+    for what in ("report", "explanation", "jobs", "overtime", "failures"):
+        running.get(f"/bulks/{raw}/{what}")
+    assert running.get(f"/bulks/{raw}/job", id="j")["job"]["id"] == "j"
+    assert running.get(f"/bulks/{raw}no/summary", 404)["id"] == name + "no"
+
+
+def test_nothing_new_costs_no_transfer_and_much_is_compressed(running: Running) -> None:
+    for path in ("/bulks", "/bulks/large/jobs?limit=1000", "/bulks/large/overtime", "/bulks/large/explanation"):
+        plain = running.http.get(f"/api/v1{path}", headers={"accept-encoding": "identity"})
+        packed = running.http.get(f"/api/v1{path}", headers={"accept-encoding": "gzip"})
+        assert plain.headers["etag"] == packed.headers["etag"]
+        assert "content-encoding" not in plain.headers
+        assert packed.headers["content-encoding"] == "gzip"
+        assert int(packed.headers["content-length"]) < len(plain.content)
+        assert packed.content == plain.content
+        same = running.http.get(f"/api/v1{path}", headers={"if-none-match": plain.headers["etag"]})
+        assert (same.status_code, same.content) == (304, b"")
+        other = running.http.get(f"/api/v1{path}", headers={"if-none-match": '"else"'})
+        assert other.status_code == 200
+
+
+def test_errors_are_json_and_say_what_to_do(running: Running) -> None:
+    for path, status in (
+        ("/nothing", 404), ("/bulks/none/report", 404), ("/bulks/none/jobs", 404), ("/bulks?limit=many", 400),
+        ("/bulks?limit=0", 400), ("/bulks?sort=colour", 400), ("/bulks?state=odd", 400), ("/search?text=%20", 400),
+        ("/bulks/sample-001/jobs?where=work_s", 400), ("/bulks/sample-001/jobs?format=xls", 400), ("/search", 400),
+        ("/bulks/sample-001/job?id=none", 404), ("/capacity?bulk=sample-001&rate=-1", 400), ("/compare?a=x", 400),
+        ("/bulks/sample-001/overtime?bins=0", 400),
+    ):  # fmt: skip
+        found = running.get(path, status)
+        assert found["error"], path
+        assert found["do"], path
+
+
+def test_what_can_be_asked_is_described(running: Running) -> None:
+    described = running.get("/openapi.json")
+    assert described["openapi"].startswith("3.")
+    page = running.http.get("/api")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path, methods in described["paths"].items():
+        assert path in page.text
+        for of in methods.values():
+            assert of["description"] in page.text.replace("&#x27;", "'") or "`" in of["description"]
+    assert "<script" not in page.text
+
+
+def send(running: Running, bulk: str) -> None:
+    body = traces({"bulk.id": bulk, "bulk.job.id": "j"}, kind=5).SerializeToString()
+    assert httpx.post(f"{running.at.otlp_http}/v1/traces", content=body, headers=PROTOBUF).status_code == 200
+
+
+async def test_events_say_what_has_changed_and_nothing_else(running: Running) -> None:
+    async with (
+        httpx.AsyncClient(base_url=running.at.web, timeout=PATIENCE_S) as http,
+        http.stream("GET", "/api/v1/events?bulk=mine") as answer,
+    ):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        received: asyncio.Queue[str] = asyncio.Queue()
+
+        async def read() -> None:
+            async for line in answer.aiter_lines():
+                await received.put(line)
+
+        reading = asyncio.create_task(read())
+        assert await asyncio.wait_for(received.get(), PATIENCE_S) == ": listening"
+        assert await asyncio.wait_for(received.get(), PATIENCE_S) == ""
+        await asyncio.sleep(3 * EVERY_S)
+        await asyncio.to_thread(send, running, "other")
+        await asyncio.sleep(3 * EVERY_S)
+        # Nothing has changed of this one: nothing is sent, not even to keep the connection.
+        assert received.empty()
+        await asyncio.to_thread(send, running, "mine")
+        assert await asyncio.wait_for(received.get(), PATIENCE_S) == "event: changed"
+        said = await asyncio.wait_for(received.get(), PATIENCE_S)
+        assert json.loads(said.removeprefix("data: ")) == {"bulks": ["mine"], "more": False}
+        reading.cancel()
+
+
+def test_a_slow_question_delays_no_other_client_and_not_the_writer(tmp_path: Path) -> None:
+    """The slow ones are stopped by hand at the end: whatever is answered before was not delayed by them."""
+    store = Store(tmp_path / "s.duckdb")
+    fill(store.connection(), jobs=12)
+    slow = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE hash(a.range, b.range) = 1"
+    ended: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            store.query(slow)
+        except BaseException as error:
+            ended.append(error)
+
+    others = [threading.Thread(target=ask) for _ in range(MAX_READS - 1)]
+    for thread in others:
+        thread.start()
+    try:
+        app = FastAPI()
+        v1.install(app, store)
+        client = TestClient(app)
+        for path in ("/bulks", "/bulks/sample-001/jobs", "/bulks/sample-001/overtime", "/search?text=sample"):
+            assert client.get(f"/api/v1{path}").status_code == 200
+        with store.writing() as connection:
+            connection.execute("INSERT INTO ingest VALUES (1, 'traces', 'http', 'refused', 'test', 1)")
+        assert ended == []
+        assert all(thread.is_alive() for thread in others)
+    finally:
+        while any(thread.is_alive() for thread in others):
+            store.interrupt()
+            time.sleep(0.05)
+        store.close()
+    assert len(ended) == len(others)
