@@ -131,19 +131,21 @@ def parcel(
     ``queue`` is what operators call where it goes, ``place`` what the receiver reads from the message to know that it
     came from there, ``names`` more by which the setting may choose it. ``body`` is bytes, text or a mapping.
     """
-    if under_way():
-        return None
-    bulk, attempt = bulks.current(), here()
+    bulk = attempt = None
+    if inside := bool(otel_context.get_current()):  # outside of all there is nothing to look for
+        if under_way():
+            return None
+        bulk, attempt = bulks.current(), here()
     of_job = bulk is not None and bulk.job_id is not None
     back = attempt is not None and attempt.place == place
     chosen = _chosen((queue, *names))
     if chosen is False or (chosen is None and of_job and not back):
         return None
-    given = texts(headers)
+    given = texts(headers) if headers else {}
     carried = given if given.get(TO) == place and travelled.JOB in given else None
     own = _named({key: value for key, value in given.items() if not key.startswith("bulkscope-")}, body)
     if bulk is None:
-        belongs = bulks.from_baggage() is not None
+        belongs = inside and bulks.from_baggage() is not None
     else:  # an id that is the trace's own names no bulk
         belongs = of_job or (bulk.id is not None and bulk.source != "trace")
     if not (chosen or own or carried or belongs):

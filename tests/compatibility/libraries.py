@@ -86,6 +86,16 @@ MESSAGES = [
           delayed=False, system="kafka", application="confluent_kafka_app"),
 ]  # fmt: skip
 
+# Queues whose broker is RabbitMQ, asked there too: Dramatiq's sends by pika, and no job is two.
+ON_RABBITMQ = [
+    Queue("celery on RabbitMQ", "newest", ("celery",),
+          ("celery", "-A", "celery_app", "worker", "-c", "1", "--without-mingle", "-Q", "celery-on-RabbitMQ-newest"),
+          own=("internal_error", "code"), system="rabbitmq", package="celery", application="celery_app"),
+    Queue("dramatiq on RabbitMQ", "newest", ("dramatiq[rabbitmq]", "opentelemetry-instrumentation-pika"),
+          ("dramatiq", "dramatiq_app", "-p", "1", "-t", "1"), system="rabbitmq", package="dramatiq",
+          application="dramatiq_app"),
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -113,3 +123,6 @@ ENGINES = [
     Engine("aiohttp", "oldest", "engine_aiohttp", ("aiohttp==3.8.*", "xllamacpp", "gguf"), OWN),
     Engine("aiohttp", "newest", "engine_aiohttp", ("aiohttp", "xllamacpp", "gguf"), OWN),
 ]  # fmt: skip
+
+# Those that the page of compatibility has rows of, beside the APIs and the demo's engine.
+ROWS = (*QUEUES, *MESSAGES, *ON_RABBITMQ, *ENGINES)

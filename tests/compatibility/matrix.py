@@ -39,6 +39,8 @@ KINDS = {
             "saq",
             "saq on PostgreSQL",
             "procrastinate",
+            "celery on RabbitMQ",
+            "dramatiq on RabbitMQ",
             "pika",
             "aio-pika",
             "aiokafka",
@@ -109,7 +111,7 @@ def noted(path: Path) -> Seen:
 
 def complete(seen: Seen) -> bool:
     """Tell whether each library was seen in all of its versions."""
-    wanted = Counter(each.name for each in (*libraries.QUEUES, *libraries.MESSAGES, *libraries.ENGINES))
+    wanted = Counter(each.name for each in libraries.ROWS)
     wanted.update({"fastapi": 2, "starlette": 1, "xllamacpp": 1})
     return all(sum(name == library for library, _ in seen) >= count for name, count in wanted.items())
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.compatibility import five
 from tests.compatibility.five import Run
-from tests.compatibility.libraries import MESSAGES, Queue
+from tests.compatibility.libraries import MESSAGES, ON_RABBITMQ, Queue
 
 pytestmark = pytest.mark.engines
 NEWEST = [library for library in MESSAGES if library.age == "newest"]
@@ -23,7 +23,7 @@ test_every_job_is_in_the_metrics = five.every_job_is_in_the_metrics
 test_what_a_job_logs_is_found_by_its_bulk = five.what_a_job_logs_is_found_by_its_bulk
 
 
-@pytest.fixture(scope="module", params=MESSAGES, ids=str)
+@pytest.fixture(scope="module", params=[*MESSAGES, *ON_RABBITMQ], ids=str)
 def run(request: pytest.FixtureRequest, brokers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
     folder = tmp_path_factory.mktemp("messages") / "app"
