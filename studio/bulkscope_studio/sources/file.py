@@ -41,6 +41,9 @@ class FileSource:
     def bulks(self) -> list[Answer]:
         return self._read(endings.list_bulks)
 
+    def outside(self) -> Answer | None:
+        return self._read(bulks.outside)
+
     def report(self, bulk: str) -> Answer:
         return self._read(reports.bulk_report, bulk)
 
