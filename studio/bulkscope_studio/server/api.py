@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.services import capacities, comparisons, drops, endings, explanations, reports, runs
+from bulkscope_studio.services import bulks, capacities, comparisons, drops, endings, explanations, reports, runs
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import trouble
