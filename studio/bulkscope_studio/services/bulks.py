@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.storage import sql, storefile, summaries
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import wording
 
 NEAREST = 5
 # Of an id, to find those that look like it: some are 64 KiB long, and the time grows with the square.
@@ -26,6 +27,12 @@ def list_bulks(store: Store, most: int | None = None) -> list[dict[str, Any]]:
     for row in rows:
         row["duration_s"] = (row["end_ns"] - row["start_ns"]) / 1e9
     return rows
+
+
+def outside(store: Store) -> dict[str, Any]:
+    """Return how many requests, sent jobs, attempts and inferences the store holds that belong to no bulk."""
+    row: dict[str, Any] = store.query(sql.load("outside")).to_pylist()[0]
+    return row | {"services": [name for name in row["services"] or () if name is not None]}
 
 
 def newest(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +69,7 @@ def not_found(store: Store, bulk_id: str) -> NotFound:
 class Own:
     """What a store has of one bulk: its attempts and requests, and the first and last time of these, in ns.
 
-    ``named`` are the parameters of queries for more of it.
+    ``named`` are the parameters of queries for more of it; ``sampled`` says which sampler its spans were left to.
     """
 
     id: str
@@ -70,6 +77,7 @@ class Own:
     attempts: pa.Table
     requests: pa.Table
     window: tuple[int, int]
+    sampled: str | None = None
 
 
 def own(store: Store, bulk_id: str) -> Own:
@@ -84,7 +92,13 @@ def own(store: Store, bulk_id: str) -> Own:
     window = _window(attempts, requests)
     if window is None:
         raise not_found(store, bulk_id)
-    return Own(bulk_id, named, attempts, requests, window)
+    return Own(bulk_id, named, attempts, requests, window, _sampled(store, named))
+
+
+def _sampled(store: Store, named: Mapping[str, object]) -> str | None:
+    for row in store.query(sql.load("sampling"), named).to_pylist():
+        return wording.sampled(row["sampler"], row["ratio"])
+    return None
 
 
 def _window(attempts: pa.Table, requests: pa.Table) -> tuple[int, int] | None:

@@ -158,6 +158,7 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
         hosts=reader.hosts(_joined([hosts(near) for near in apart])),
         drops=None,
         lost=(),
+        sampled=None,
         **reader.names(),
     )
     return analysis.Seen(

@@ -49,6 +49,7 @@ def ending_of(store: Store, looked_at: Beside, waiting_known: bool = True) -> di
         hosts=reader.hosts(_none(store, "explain_hosts")),
         drops=None,
         lost=tuple(begun.mute),
+        sampled=bulk.sampled,
         **reader.names(),
     )
     ahead = _ahead(store, looked_at, begun.now_ns) if waiting_known else None

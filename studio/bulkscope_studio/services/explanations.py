@@ -73,6 +73,7 @@ def facts_of(store: Store, looked_at: Beside, drops_known: bool = True) -> facts
         hosts=reader.hosts(rows("hosts", first=window[0], bin_ns=host_bin_ns(*window))),
         drops=_drops(rows("drops", first=window[0])) if drops_known else None,
         lost=tuple(mute),
+        sampled=bulk.sampled,
         **reader.names(),
     )
 

@@ -30,12 +30,14 @@ CREATE TABLE IF NOT EXISTS spans (
     dropped BIGINT,                               -- attributes + events + links the sender dropped; NULL when 0
     cpu_wait DOUBLE,                              -- s, threads that could have run and had no CPU
     worker VARCHAR,                               -- name of the process (workers.py); of a job's span, of who did it
-    import_time DOUBLE                            -- s, of a job's span: importing the module of its task
+    import_time DOUBLE,                           -- s, of a job's span: importing the module of its task
+    batch_size BIGINT                             -- prompts of an inference that was given several
 );
 -- Stores of before it was recorded: rows are inserted by position, so new columns come last.
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS cpu_wait DOUBLE;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS worker VARCHAR;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS import_time DOUBLE;
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS batch_size BIGINT;
 
 CREATE TABLE IF NOT EXISTS logs (
     time_ns BIGINT NOT NULL, observed_ns BIGINT, trace_id VARCHAR, span_id VARCHAR,

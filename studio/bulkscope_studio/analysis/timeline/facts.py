@@ -160,7 +160,8 @@ class Requests:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All of it. ``now`` is when it was looked at, or when anything was last heard: ``unheard`` seconds earlier;
-    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them.
+    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them;
+    ``sampled`` says that a sampler left jobs out.
     """
 
     id: str
@@ -179,6 +180,7 @@ class Facts:
     worker_names: tuple[str, ...]
     host_names: tuple[str, ...]
     job_ids: tuple[str, ...]
+    sampled: str | None = None
 
     def job_name(self, row: int) -> str:
         """Return the id of the job in a row of ``attempts``."""
