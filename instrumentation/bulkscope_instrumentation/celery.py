@@ -319,8 +319,11 @@ def _depth(channel: Any, name: str) -> float | None:
 
 def _oldest_age(channel: Any, name: str) -> float | None:
     client: Any = getattr(channel, "client", None)
-    if not hasattr(client, "lindex"):
+    if not hasattr(client, "lindex") or not hasattr(channel, "_q_for_pri"):
         return None
-    # Celery pushes on the left and pops on the right: the oldest is the last.
-    raw = client.lindex(name, -1)
-    return None if raw is None else age(json.loads(raw).get("headers", {}))
+    # Kombu's client puts the prefix before the keys of some commands, of which this is none.
+    prefix = "" if "LINDEX" in getattr(client, "PREFIXED_SIMPLE_COMMANDS", ()) else channel.global_keyprefix
+    # A list for each step of priorities. Celery pushes on the left and pops on the right: the oldest is the last.
+    last = [client.lindex(f"{prefix}{channel._q_for_pri(name, each)}", -1) for each in channel.priority_steps]
+    ages = (age(json.loads(raw).get("headers", {})) for raw in last if raw is not None)
+    return max((each for each in ages if each is not None), default=None)

@@ -19,6 +19,7 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import bulks, current, headers
 from bulkscope._jobs.bulks import Bulk
 from bulkscope._safe import guarded
+from bulkscope_instrumentation import _messages
 
 
 class ConcurrentInstrumentor(Instrumentor):
@@ -124,6 +125,16 @@ def _in_thread(pool: Any, function: Callable[..., Any]) -> Callable[..., Any] | 
 def _submit(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
     if args and (function := _in_thread(pool, args[0])) is not None:
         args = function, *args[1:]
+        # A consumer that hands its message to a pool goes on at once, and the job does not end with that.
+        if (attempt := _messages.here()) is not None:
+            attempt.hold()
+            try:
+                future = wrapped(*args, **kwargs)
+            except BaseException:
+                attempt.release()
+                raise
+            future.add_done_callback(attempt.release)
+            return future
     return wrapped(*args, **kwargs)
 
 

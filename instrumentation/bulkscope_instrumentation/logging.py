@@ -51,11 +51,16 @@ NOT_RECORDED = "(not recorded)"
 # they stand in the library's source, with nothing filled in.
 TEMPLATES = (
     "Kicking %s with args", "Received message: %s", "Cannot parse message", "TaskPool: Apply", "Request options: %s",
-    "Worker %s: result: %r",
+    "Worker %s: result: %r", "Prepare to send %r", "Received frame %r", "Sending (key=%s value=%s) to %s",
+    "Making request for %s with params", "Response body:", "Calling %s:%s with %r", "Response: %r",
 )  # fmt: skip
 # These write a job as its call, "summarise('the prompt')", or its result, "● 'the answer'": both are left out.
-CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "rq", "taskiq"))
-_CALL = re.compile(r"(?<=[\w>])\(.*\)|(?<=● ).+|(?<=^Result: ).+", re.DOTALL)
+# Procrastinate writes "summarise[7](prompt='…')", SAQ "Job<function: summarise, kwargs: {…}, …>".
+CALLS = frozenset(("arq", "bullmq", "dramatiq", "huey", "procrastinate", "rq", "saq", "taskiq"))
+_CALL = re.compile(
+    r"(?<=[\w>\]])\(.*\)|(?<=● ).+|(?<=^Result: ).+|(?<= - Result: ).+|(?<=, kwargs[:=]).+|(?<=, result[:=]).+",
+    re.DOTALL,
+)
 
 # Characters of a body or an attribute; a longer one is cut and what was cut is counted. A log line is not a
 # place for a document, and one of a megabyte would take the place of a thousand others in the send queue.

@@ -34,7 +34,7 @@ _ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.
 
 def left_to_others(name: str) -> bool:
     """Tell whether the user wants another instrumentation of a library: ``BULKSCOPE_<NAME>=contrib``."""
-    return os.environ.get(f"BULKSCOPE_{name.upper()}", "").strip().lower() == "contrib"
+    return os.environ.get(f"BULKSCOPE_{name.upper().replace('-', '_')}", "").strip().lower() == "contrib"
 
 
 def superseded() -> dict[str, str]:

@@ -23,6 +23,9 @@ class Queue:
     greenlets: int = 0
     package: str = ""
     application: str = ""
+    # A name in ``brokers.BROKERS``, and what its jobs' spans call it.
+    broker: str = "valkey"
+    system: str = "redis"
 
     def __str__(self) -> str:
         return f"{self.name} {self.age}"
@@ -53,6 +56,44 @@ QUEUES = [
     *both("taskiq", ("taskiq==0.11.*", "taskiq-redis<1.1", "redis<6"), ("taskiq", "taskiq-redis"),
           "taskiq worker taskiq_app:broker --workers 1", delayed=False),
     *both("bullmq", ("bullmq==2.9.*", "redis<6"), ("bullmq",), "python bullmq_app.py", wait_of_a_retry=False),
+    *both("saq", ("saq[redis]==0.16.*",), ("saq[redis]",), "saq -v saq_app.settings",
+          own=("internal_error", "timeout")),
+    *both("saq on PostgreSQL", ("saq[postgres]==0.16.*", "psycopg[binary]"), ("saq[postgres]", "psycopg[binary]"),
+          "saq -v saq_app.settings", own=("internal_error", "timeout"), package="saq", application="saq_app",
+          broker="postgres", system="postgres"),
+    *both("procrastinate", ("procrastinate==2.0.*", "psycopg[binary]", "psycopg-pool==3.2.*"),
+          ("procrastinate", "psycopg[binary]"),
+          "procrastinate --app=procrastinate_app.app worker", broker="postgres", system="postgres"),
+    # The newest with both of contrib's beside it: of boto3's SQS ours, botocore's calls as they are.
+    *both("boto3 (SQS)", ("boto3==1.26.*",),
+          ("boto3", "opentelemetry-instrumentation-botocore", "opentelemetry-instrumentation-boto3sqs"),
+          "python sqs_app.py", package="boto3", application="sqs_app", broker="sqs", system="aws_sqs",
+          wait_of_a_retry=False),
+]  # fmt: skip
+
+
+# Hand-written producers and consumers; ``messages/`` runs them. The newest with contrib's instrumentation beside it.
+MESSAGES = [
+    *both("pika", ("pika==1.2.*",), ("pika", "opentelemetry-instrumentation-pika"), "python pika_app.py",
+          delayed=False, wait_of_a_retry=False, system="rabbitmq"),
+    *both("aio-pika", ("aio-pika==9.0.*",), ("aio-pika", "opentelemetry-instrumentation-aio-pika"),
+          "python aio_pika_app.py", delayed=False, wait_of_a_retry=False, system="rabbitmq",
+          application="aio_pika_app"),
+    *both("aiokafka", ("aiokafka==0.10.*",), ("aiokafka", "opentelemetry-instrumentation-aiokafka"),
+          "python aiokafka_app.py", delayed=False, system="kafka"),
+    *both("confluent-kafka", ("confluent-kafka==2.0.*",),
+          ("confluent-kafka", "opentelemetry-instrumentation-confluent-kafka"), "python confluent_kafka_app.py",
+          delayed=False, system="kafka", application="confluent_kafka_app"),
+]  # fmt: skip
+
+# Queues whose broker is RabbitMQ, asked there too: Dramatiq's sends by pika, and no job is two.
+ON_RABBITMQ = [
+    Queue("celery on RabbitMQ", "newest", ("celery",),
+          ("celery", "-A", "celery_app", "worker", "-c", "1", "--without-mingle", "-Q", "celery-on-RabbitMQ-newest"),
+          own=("internal_error", "code"), system="rabbitmq", package="celery", application="celery_app"),
+    Queue("dramatiq on RabbitMQ", "newest", ("dramatiq[rabbitmq]", "opentelemetry-instrumentation-pika"),
+          ("dramatiq", "dramatiq_app", "-p", "1", "-t", "1"), system="rabbitmq", package="dramatiq",
+          application="dramatiq_app"),
 ]  # fmt: skip
 
 
@@ -82,3 +123,6 @@ ENGINES = [
     Engine("aiohttp", "oldest", "engine_aiohttp", ("aiohttp==3.8.*", "xllamacpp", "gguf"), OWN),
     Engine("aiohttp", "newest", "engine_aiohttp", ("aiohttp", "xllamacpp", "gguf"), OWN),
 ]  # fmt: skip
+
+# Those that the page of compatibility has rows of, beside the APIs and the demo's engine.
+ROWS = (*QUEUES, *MESSAGES, *ON_RABBITMQ, *ENGINES)

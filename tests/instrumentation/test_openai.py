@@ -193,13 +193,14 @@ def test_a_stream_that_does_not_say_has_no_tokens(telemetry: Telemetry) -> None:
 
 def test_ollama(telemetry: Telemetry) -> None:
     done = {"model": "m", "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3,
-            "prompt_eval_duration": 5_000_000, "eval_duration": 20_000_000}  # fmt: skip
+            "prompt_eval_cached_count": 4, "prompt_eval_duration": 5_000_000, "eval_duration": 20_000_000}  # fmt: skip
     parts = [b'{"model": "m", "message": {"content": "a"}}\n', json.dumps(done).encode() + b"\n"]
     body = {"model": "m", "messages": [], "options": {"num_predict": 8}}
     span = answered(telemetry, "/api/chat", body, parts)
     assert (span.name, span.attributes["gen_ai.provider.name"]) == ("chat m", "ollama")
     assert usage(span) == (7, 3)
     assert span.attributes["gen_ai.request.max_tokens"] == 8
+    assert span.attributes["gen_ai.usage.cache_read.input_tokens"] == 4
     assert span.attributes["gen_ai.latency.time_in_model_prefill"] == 0.005
     assert span.attributes["bulk.inference.decode_tokens_per_second"] == 100
 

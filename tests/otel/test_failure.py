@@ -93,3 +93,19 @@ def raised_while_handling(*, hidden: bool) -> BaseException:
 def test_a_context_that_was_hidden_is_not_the_cause() -> None:
     assert failure_domain(raised_while_handling(hidden=True)) == "code"
     assert failure_domain(raised_while_handling(hidden=False)) == "infra"
+
+
+class _Said(ValueError):
+    bulk_failure_domain = "input"
+
+
+class _SaidTimeout(TimeoutError):
+    bulk_failure_domain = "nonsense"
+
+
+def test_an_exception_may_say_whose_trouble_it_is() -> None:
+    assert failure_domain(_Said("prompt")) == "input"
+    assert failure_domain(_SaidTimeout()) == "timeout"
+    error = ValueError("prompt")
+    error.bulk_failure_domain = "model"  # type: ignore[attr-defined]
+    assert failure_domain(error) == "model"

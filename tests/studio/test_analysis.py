@@ -25,7 +25,7 @@ FLOATS = (
     "cpu_utilization", "cpu_pressure", "cpu_throttled", "memory_start", "memory_peak", "memory_growth",
     "memory_file", "memory_anon", "memory_limit",
 )  # fmt: skip
-INFERENCE = (
+INFERENCE = {"start_ns": pa.int64()} | (
     {name: pa.string() for name in ("job_id", "model", "worker")}
     | {name: pa.float64() for name in FLOATS}
     | {name: pa.bool_() for name in ("ok", "cpu_exact", "memory_exact")}
@@ -152,6 +152,14 @@ def test_a_floor_is_never_above_what_was_measured(attempts: list[tuple[int, int,
         assert numbers["places"] <= numbers["attempts"]
 
 
+def test_a_bulk_without_jobs_says_where_its_inferences_ran() -> None:
+    request = {"start_ns": 0, "end_ns": 2 * S, "seconds": 2.0, "outcome": "ok"}
+    ran = [{"job_id": None, "model": "m", "worker": "w", "start_ns": at * S, "ok": True} for at in (1, 3, 4)]
+    (note,) = report([], ran, [request])["notes"]
+    assert "of 3 inferences 1 began inside an API request and 2 outside" in note
+    assert "docs/own-code.md" in note
+
+
 def test_expectation_needs_jobs_workers_and_a_service_time() -> None:
     assert queueing.put_at_once(0, 1, 1.0) is None
     assert queueing.put_at_once(1, 0, 1.0) is None
@@ -172,7 +180,10 @@ def test_absent_is_none() -> None:
     assert found["requests"]["latency_s"] is None
     assert found["little"] is None
     assert not found["complete"]
-    assert found["notes"] == ["no job was recorded for this bulk"]
+    assert found["notes"] == [
+        "no jobs: no queue that Bulkscope knows was used for this bulk; no inference was recorded either; "
+        "docs/own-code.md makes jobs of such work"
+    ]
 
 
 def test_negative_wait_is_counted_and_left_out() -> None:

@@ -20,7 +20,22 @@ _GROUP, _OURS = "opentelemetry_instrumentor", "bulkscope_"
 # What each module is for; ``tests/otel/test_doctor.py`` holds it against the entry points.
 KINDS = {
     "API": ("fastapi", "starlette"),
-    "queue": ("celery", "rq", "dramatiq", "huey", "arq", "taskiq", "bullmq"),
+    "queue": (
+        "celery",
+        "rq",
+        "dramatiq",
+        "huey",
+        "arq",
+        "taskiq",
+        "bullmq",
+        "saq",
+        "procrastinate",
+        "pika",
+        "aio-pika",
+        "aiokafka",
+        "confluent_kafka",
+        "boto3",
+    ),
     "engine": ("xllamacpp", "llama_cpp", "transformers"),
     "client": ("openai", "urllib3", "aiohttp"),  # of an engine in another process
     "ours": ("logging", "concurrent"),  # of the standard library

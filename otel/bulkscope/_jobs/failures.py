@@ -3,7 +3,8 @@
 ``input`` the prompt; ``model`` the engine or its output; ``resource`` memory, disk, descriptors; ``infra``
 broker, network, a lost worker; ``timeout`` a limit on time; ``code`` anything else.
 
-By the names of the exception's classes, base classes included, because the libraries that define them
+An exception whose class or instance says so by itself, ``bulk_failure_domain = "input"``, is believed. Else
+by the names of the exception's classes, base classes included, because the libraries that define them
 are not ours to import. The first match from the most derived class on holds; the exception that caused it
 is asked when its own classes say nothing.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import errno
 import re
+
+from bulkscope import conventions as c
 
 _ERRNO = {
     errno.ENOMEM: "resource", errno.ENOSPC: "resource", errno.EDQUOT: "resource", errno.EMFILE: "resource",
@@ -72,6 +75,9 @@ def failure_domain(error: BaseException) -> str:
 
 
 def _own_domain(error: BaseException) -> str | None:
+    said = getattr(error, "bulk_failure_domain", None)
+    if isinstance(said, str) and said in c.FAILURE_DOMAINS:
+        return said
     if isinstance(error, OSError) and error.errno in _ERRNO:
         return _ERRNO[error.errno]
     for kind in type(error).__mro__:

@@ -11,7 +11,7 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key, get_value, set_value
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
 from bulkscope import _instruments
@@ -24,6 +24,14 @@ from bulkscope._safe import guarded, report
 
 # A trace of 100,000 spans helps nobody: from the 201st on a job has its own trace, linked to the request.
 JOBS_PER_TRACE = 200
+
+_UNDER_WAY = create_key("bulkscope-sending")
+
+
+def under_way() -> bool:
+    """Tell whether a job is being handed over here: what its queue's client sends meanwhile is that job."""
+    send = get_value(_UNDER_WAY)
+    return isinstance(send, Send) and send.under_way
 
 
 class Unsent:
@@ -109,6 +117,7 @@ class Send:
         expires: float | None = None,
     ) -> None:
         self._job, self._share, self._refused = job, share, False
+        self.under_way = False
         self.headers: dict[str, str] = {}
         self.failed: BaseException | None = None  # of a send that failed before it came here
         here, before = otel_context.get_current(), None
@@ -179,7 +188,8 @@ class Send:
         self._refused = True
 
     def __enter__(self) -> Send:
-        self._token = current.enter(self._context)
+        self.under_way = True
+        self._token = current.enter(set_value(_UNDER_WAY, self, self._context))
         self._started = time.perf_counter()
         return self
 
@@ -189,6 +199,7 @@ class Send:
     @guarded
     def _finish(self, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._started
+        self.under_way = False
         current.leave(self._token)
         labels = self._job.labels("send")
         try:

@@ -99,14 +99,17 @@ class Work:
             },
         )
 
-    def start(self, attempt: int | None = None) -> Work:
-        """Begin the CONSUMER span, say that the job has started, and make its context the current one."""
+    def start(self, attempt: int | None = None, *, enter: bool = True) -> Work:
+        """Begin the CONSUMER span, say that the job has started, and make its context the current one.
+
+        Without ``enter`` the context is the caller's to make current, and ``finish`` may be in any thread.
+        """
         now_ns = time.time_ns()
         self.clock = time.perf_counter()
         self._cpu = time.process_time()
         self._begin(now_ns, attempt)
         self.context: Context = trace.set_span_in_context(self.span, self._parent)
-        self._token = current.enter(self.context)
+        self._token = current.enter(self.context) if enter else None
         try:
             self._announce()
         except Exception as error:  # a time limit of the library, which is not ours to keep
@@ -170,15 +173,16 @@ class Work:
         return self.bulk.inference_failure or domain if domain == "code" else domain
 
     @guarded
-    def finish(self, error: BaseException | None = None, *, retry: bool = False) -> None:
+    def finish(self, error: BaseException | None = None, *, retry: bool = False, at: float | None = None) -> None:
         """End the span. ``error`` is what the job failed with; ``retry`` says that it will be tried again.
 
+        ``at`` is when it ended (``perf_counter``) where that is not now.
         A retried attempt carries its error but is no failure of the job: its status stays unset.
         """
         current.leave(self._token)
         heartbeat.remove(self)
         retry = retry or (error is not None and self.bulk.resent)
-        seconds = time.perf_counter() - self.clock
+        seconds = max(0.0, (time.perf_counter() if at is None else at) - self.clock)
         ended_ns = self.started_ns + int(seconds * 1e9)
         labels = dict(self._labels)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from bulkscope_studio.cli import options, running
 from bulkscope_studio.rendering import report as render
 from bulkscope_studio.rendering.output import Output, say
+from bulkscope_studio.sources.source import Source
 
 
 def command(argv: list[str]) -> int:
@@ -16,10 +17,19 @@ def command(argv: list[str]) -> int:
     options.output(parser)
     options.source(parser)
 
+    nothing = running.NO_BULK
+
+    def ask(source: Source) -> list[dict[str, Any]]:
+        nonlocal nothing
+        rows = source.bulks()
+        if not rows:
+            nothing = running.no_bulk(source)
+        return rows
+
     def text(rows: list[dict[str, Any]]) -> None:
         if rows:
             render.bulks(rows, Output())
         else:
-            say(running.NO_BULK)
+            say(nothing)
 
-    return running.run("bulks", parser.parse_args(argv), lambda source: source.bulks(), text)
+    return running.run("bulks", parser.parse_args(argv), ask, text)

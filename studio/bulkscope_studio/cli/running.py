@@ -9,7 +9,7 @@ from typing import Any
 from bulkscope_studio.rendering.output import as_json, say
 from bulkscope_studio.sources import resolve
 from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Source, Trouble, Unnamed
-from bulkscope_studio.text.wording import NO_MODEL, printable
+from bulkscope_studio.text.wording import NO_MODEL, count, printable
 
 MOST_NAMED = 5
 NO_BULK = (
@@ -95,9 +95,37 @@ def warn(message: str) -> None:
 
 def _helpful(error: NotFound | Unnamed, source: Source) -> str:
     if isinstance(error, NotFound):
-        return f"no {error.what} {error.name!r} in {source.place}. {nearest(error)}"
+        helpful = nearest(error)
+        if helpful == NO_BULK:
+            helpful = no_bulk(source)
+        return f"no {error.what} {error.name!r} in {source.place}. {helpful}"
     kept = [run["name"] for run in source.runs()] if error.runs else []
     return f"{error}. {known(source.bulks())}" + (f". Kept runs: {names(kept)}" if kept else "")
+
+
+def no_bulk(source: Source) -> str:
+    """Say that there is no bulk, what there is instead, and what is missing for one."""
+    there = source.outside()
+    parts = [] if there is None else [
+        count(there[name], one, many)
+        for name, one, many in (
+            ("requests", "API request", "API requests"), ("sent", "sent job", "sent jobs"),
+            ("attempts", "attempt at a job", "attempts at jobs"), ("inferences", "inference", "inferences"),
+        )
+        if there[name]
+    ]  # fmt: skip
+    if there is None or not parts:
+        return NO_BULK
+    of = f" of {names(there['services'][:MOST_NAMED])}" if there["services"] else ""
+    missing = "start what sends the jobs with 'bulkscope run <command>' too, or give each job an argument 'bulk_id'"
+    if there["sent"]:
+        missing = "give the request or each job an id 'bulk_id'"
+    elif not there["attempts"]:
+        missing = (
+            "no queue was seen that Bulkscope knows: give the request an id 'bulk_id', and see docs/own-code.md for a "
+            "queue of your own"
+        )
+    return f"The store holds no bulk yet, but {', '.join(parts)}{of} that belong to none: {missing}."
 
 
 def known(rows: Sequence[Answer]) -> str:

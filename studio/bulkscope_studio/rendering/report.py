@@ -86,9 +86,17 @@ def _state(report: Mapping[str, Any]) -> str:
     if report["complete"]:
         return "complete"
     p = report["progress"]
-    if not p["sent"] or p["running"] or p["waiting"] or p["retrying"]:
+    if report["sampled"] is not None:
+        return str(report["sampled"])
+    if not p["sent"]:
+        return "no jobs"
+    if p["running"] or p["waiting"] or p["retrying"]:
         return PARTIAL
     return f"PARTIAL: no job is left at work; lost {p['lost']:,}, without a recorded end {p['unknown']:,}"
+
+
+def _each_second(number_of: float | None, taken: float | None) -> float | None:
+    return None if number_of is None or not taken else number_of / taken
 
 
 def _quantiles(of: Mapping[str, Any] | None) -> str:
@@ -192,6 +200,10 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
         ]),
         ("7 Inference time", [
             ("inferences", [number(w["count"]) for w in work]),
+            *([("prompts in them", [number(w["prompts"]) for w in work]),
+               ("prompts/s", [
+                   number(_each_second(w["prompts"], j["makespan_s"])) for w, j in zip(work, jobs, strict=True)])]
+              if any((w["prompts"] or 0) > w["count"] for w in work) else []),
             ("p50 / p95 / max", [_quantiles(w["duration_s"]) for w in work]),
             ("time to first token", [_quantiles(w["ttft_s"]) for w in work]),
             ("prefill", [_quantiles(w["prefill_s"]) for w in work]),

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.services import capacities, comparisons, drops, endings, explanations, reports, runs
+from bulkscope_studio.services import bulks, capacities, comparisons, drops, endings, explanations, reports, runs
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import trouble
@@ -82,6 +82,9 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     def listed() -> JSONResponse:
         return JSONResponse(endings.list_bulks(store))
 
+    def outside() -> JSONResponse:
+        return JSONResponse(bulks.outside(store))
+
     def report(bulk_id: str) -> JSONResponse:
         return JSONResponse(reports.bulk_report(store, bulk_id))
 
@@ -125,6 +128,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
         return JSONResponse(said | {"seconds": drops.LATELY_S, "drops": drops.lately(store)})
 
     routes.add_api_route("/bulks", listed)
+    routes.add_api_route("/outside", outside)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/ending", ending)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)

@@ -14,6 +14,7 @@ from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.services.errors import NotFound
 from bulkscope_studio.storage import sql, storefile, summaries
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import wording
 
 NEAREST = 5
 # Of an id, to find those that look like it: some are 64 KiB long, and the time grows with the square.
@@ -27,6 +28,12 @@ def list_bulks(store: Store, most: int | None = None) -> list[dict[str, Any]]:
     for row in rows:
         row["duration_s"] = (row["end_ns"] - row["start_ns"]) / 1e9
     return rows
+
+
+def outside(store: Store) -> dict[str, Any]:
+    """Return how many requests, sent jobs, attempts and inferences the store holds that belong to no bulk."""
+    row: dict[str, Any] = store.query(sql.load("outside")).to_pylist()[0]
+    return row | {"services": [name for name in row["services"] or () if name is not None]}
 
 
 def newest(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -64,7 +71,7 @@ class Own:
     """What a store has of one bulk: its attempts, requests and sends that came to nothing (``queries/report_*.sql``),
     and the first and last time of these, in ns.
 
-    ``named`` are the parameters of queries for more of it.
+    ``named`` are the parameters of queries for more of it; ``sampled`` says which sampler its spans were left to.
     """
 
     id: str
@@ -73,6 +80,7 @@ class Own:
     requests: pa.Table
     sends: pa.Table
     window: tuple[int, int]
+    sampled: str | None = None
 
     @property
     def handed_out(self) -> pa.Table:
@@ -105,7 +113,13 @@ def own(store: Store, bulk_id: str) -> Own:
     if window is None:
         raise not_found(store, bulk_id)
     attempts, requests, sends = found
-    return Own(bulk_id, named, attempts, requests, sends, window)
+    return Own(bulk_id, named, attempts, requests, sends, window, _sampled(store, named))
+
+
+def _sampled(store: Store, named: Mapping[str, object]) -> str | None:
+    for row in store.query(sql.load("sampling"), named).to_pylist():
+        return wording.sampled(row["sampler"], row["ratio"])
+    return None
 
 
 def _window(tables: Sequence[pa.Table]) -> tuple[int, int] | None:

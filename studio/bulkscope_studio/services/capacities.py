@@ -159,6 +159,7 @@ def _seen(store: Store, looked_at: Sequence[Window], named: Sequence[str]) -> an
         drops=None,
         lost=(),
         unbegun=facts.Unbegun(),
+        sampled=None,
         **reader.names(),
     )
     return analysis.Seen(

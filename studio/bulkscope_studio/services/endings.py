@@ -50,6 +50,7 @@ def ending_of(store: Store, looked_at: Beside, waiting_known: bool = True) -> di
         drops=None,
         lost=tuple(begun.mute),
         unbegun=bulk.unbegun,
+        sampled=bulk.sampled,
         **reader.names(),
     )
     ahead = _ahead(store, looked_at, begun.now_ns) if waiting_known else None

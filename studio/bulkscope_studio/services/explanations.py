@@ -74,6 +74,7 @@ def facts_of(store: Store, looked_at: Beside, drops_known: bool = True) -> facts
         drops=_drops(rows("drops", first=window[0])) if drops_known else None,
         lost=tuple(mute),
         unbegun=bulk.unbegun,
+        sampled=bulk.sampled,
         **reader.names(),
     )
 

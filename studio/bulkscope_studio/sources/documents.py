@@ -30,7 +30,7 @@ _IDENTITY = {
 }  # fmt: skip
 # What is read of a resource beside the columns that it gives to its records.
 _PLACE = (c.CONTAINER_ID, c.K8S_POD_NAME, c.WORKER_SLOT)
-_LIMITS = (c.WORKER_CPUS, c.WORKER_CPU_SET, *_PLACE)
+_LIMITS = (c.WORKER_CPUS, c.WORKER_CPU_SET, c.SAMPLING, c.SAMPLING_RATIO, *_PLACE)
 _EVENT_LIMITS = (c.WORKER_MEMORY_LIMIT, *_PLACE)
 _RESOURCE = {
     **{column: f"resource.attributes.{name}" for column, name in _IDENTITY.items()},

@@ -54,7 +54,7 @@ _AMOUNTS = (
 _HEARD = {
     f"attributes.{c.JOB_ID}": "STRING", **{
         f"resource.attributes.{name}": "STRING"
-        for name in (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME, c.CONTAINER_ID, c.K8S_POD_NAME)
+        for name in (c.SERVICE_NAME, c.SERVICE_INSTANCE_ID, c.HOST_NAME, c.CONTAINER_ID, c.K8S_POD_NAME, c.WORKER_SLOT)
     },
     f"resource.attributes.{c.PROCESS_PID}": "LONG",
 }  # fmt: skip

@@ -93,6 +93,9 @@ class ElasticsearchSource:
             found = esql.query(self.client, "bulks", {}, absent, rows=esql.ROWS)
         return [_listed(row) for row in pa.table(found).to_pylist()]
 
+    def outside(self) -> Answer | None:
+        return None
+
     def report(self, bulk: str) -> Answer:
         with self._answering(bulk) as (bulk_id, store, more):
             own = bulks.own(store, bulk_id)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from bulkscope_studio.services import capacities, comparisons, endings, explanations, reports, runs
+from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, runs
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.sources.source import Answer, Question, Trouble
 from bulkscope_studio.storage import storefile
@@ -40,6 +40,9 @@ class FileSource:
 
     def bulks(self) -> list[Answer]:
         return self._read(endings.list_bulks)
+
+    def outside(self) -> Answer | None:
+        return self._read(bulks.outside)
 
     def report(self, bulk: str) -> Answer:
         return self._read(reports.bulk_report, bulk)

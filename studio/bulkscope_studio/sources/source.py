@@ -39,6 +39,9 @@ class Source(Protocol):
     def bulks(self) -> list[Answer]:
         """Return every bulk, newest first."""
 
+    def outside(self) -> Answer | None:
+        """Return how much is there that belongs to no bulk: what to say where there is none. None: not asked for."""
+
     def report(self, bulk: str) -> Answer:
         """Return the numbers of a bulk."""
 

@@ -44,6 +44,9 @@ class StudioSource:
     def bulks(self) -> list[Answer]:
         return self._list("/api/bulks")
 
+    def outside(self) -> Answer | None:
+        return self._ask("GET", "/api/outside")
+
     def report(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/report")
 

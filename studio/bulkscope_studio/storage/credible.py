@@ -25,7 +25,7 @@ _UTILIZATION: Range = (0.0, 1e3)
 ANY: Range = (-1e18, 1e18)
 
 SPANS: dict[str, Range] = {
-    "bulk_size": (0, 10**9), "enqueue_duration": SECONDS, "http_status": (0, 999),
+    "bulk_size": (0, 10**9), "batch_size": (1, 10**9), "enqueue_duration": SECONDS, "http_status": (0, 999),
     # A skewed clock makes a wait negative, which is told, not hidden.
     "wait": (-SECONDS[1], SECONDS[1]), "delay": SECONDS, "import_time": SECONDS, "expires": SECONDS,
     "attempt": (0, 10**6), "wait_ratio": (-1e9, 1e9),

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS spans (
     cpu_wait DOUBLE,                              -- s, threads that could have run and had no CPU
     worker VARCHAR,                               -- name of the process (workers.py); of a job's span, of who did it
     import_time DOUBLE,                           -- s, of a job's span: importing the module of its task
+    batch_size BIGINT,                            -- prompts of an inference that was given several
     expires DOUBLE,                               -- s from the start of a send: no worker takes the job after that
     parent_bulk_id VARCHAR                        -- of a send: the bulk of the job that sends, where it is another
 );
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS spans (
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS cpu_wait DOUBLE;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS worker VARCHAR;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS import_time DOUBLE;
+ALTER TABLE spans ADD COLUMN IF NOT EXISTS batch_size BIGINT;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS expires DOUBLE;
 ALTER TABLE spans ADD COLUMN IF NOT EXISTS parent_bulk_id VARCHAR;
 

@@ -31,7 +31,7 @@ SPANS = _columns(
     "output_tokens:i cached_tokens:i ttft:d prefill:d decode:d cpu_time:d cpu_utilization:d cpu_exact:b "
     "cpu_pressure:d cpu_throttled:d memory_start:i memory_peak:i memory_growth:i memory_file:i memory_anon:i "
     "memory_limit:i memory_exact:b tokens_per_second:d decode_tokens_per_second:d attributes:s events:s links:s "
-    "dropped:i cpu_wait:d worker:s import_time:d expires:d parent_bulk_id:s"
+    "dropped:i cpu_wait:d worker:s import_time:d batch_size:i expires:d parent_bulk_id:s"
 )
 LOGS = _columns(
     "time_ns:i observed_ns:i trace_id:s span_id:s severity_number:n severity:s event_name:s body:s scope:s "
@@ -62,7 +62,7 @@ SPAN_ATTRIBUTES = {
     c.MEMORY_START: "memory_start", c.MEMORY_PEAK: "memory_peak",
     c.MEMORY_GROWTH: "memory_growth", c.MEMORY_FILE: "memory_file", c.MEMORY_ANON: "memory_anon",
     c.MEMORY_LIMIT: "memory_limit", c.MEMORY_EXACT: "memory_exact", c.TOKENS_PER_SECOND: "tokens_per_second",
-    c.DECODE_TOKENS_PER_SECOND: "decode_tokens_per_second",
+    c.BATCH_SIZE: "batch_size", c.DECODE_TOKENS_PER_SECOND: "decode_tokens_per_second",
 }  # fmt: skip
 LOG_ATTRIBUTES = {c.BULK_ID: "bulk_id", c.JOB_ID: "job_id"}
 # Services number their bulks, and their own spans say so: 7 is the bulk that our headers call "7".

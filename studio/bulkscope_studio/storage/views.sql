@@ -280,6 +280,7 @@ SELECT trace_id, span_id, bulk_id, job_id, start_ns, end_ns, (end_ns - start_ns)
        rules.credible_input_tokens(input_tokens) AS input_tokens,
        rules.credible_output_tokens(output_tokens) AS output_tokens,
        rules.credible_cached_tokens(cached_tokens) AS cached_tokens,
+       coalesce(rules.credible_batch_size(batch_size), 1) AS prompts,
        rules.credible_ttft(ttft) AS ttft, rules.credible_prefill(prefill) AS prefill,
        rules.credible_decode(decode) AS decode,
        rules.credible_cpu_time(cpu_time) AS cpu_time, rules.credible_cpu_utilization(cpu_utilization) AS cpu_utilization,

@@ -178,3 +178,8 @@ def value(amount: float | None, unit: str) -> str:
     if not known(amount):
         return ABSENT
     return f"{number(amount)}/s" if unit == "1/s" else f"{number(amount)} {unit}"
+
+
+def sampled(sampler: str, ratio: float | None) -> str:
+    """Say that spans were left to a sampler, and how much it keeps (a share; None: a caller decides)."""
+    return f"sampled, {'as callers decide' if ratio is None else 'about ' + percent(ratio)} ({printable(sampler)})"

@@ -1,11 +1,13 @@
 """Celery: ``python publish.py celery_app`` publishes, ``celery -A celery_app worker -Q bulk`` works."""
 
+import os
+
 import work
 from celery import Celery
 from celery.exceptions import Reject
 
-app = Celery("celery_app", broker=work.BROKER, backend=work.BROKER)
-app.conf.task_default_queue = "bulk"
+app = Celery("celery_app", broker=work.BROKER, backend=work.BROKER if work.BROKER.startswith("redis") else None)
+app.conf.task_default_queue = os.environ.get("QUEUE", "bulk")
 app.conf.broker_connection_retry_on_startup = True
 
 ok = app.task(name="ok")(work.ok)

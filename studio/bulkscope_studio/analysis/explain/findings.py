@@ -66,6 +66,10 @@ class View:
 
 def unfit(view: View) -> Finding:
     """The records contradict themselves, or lack what a verdict would stand on."""
+    if view.facts.sampled is not None:
+        # Nothing is read off the jobs that are missing, nor off the times in which workers seem idle.
+        text = f"The bulk was {view.facts.sampled}: what the workers did for the other jobs is not recorded"
+        return Finding("data_unfit", True, text + ".", (said("sampled", text, True, None, link=view.bulk),))
     a, p = view.facts.attempts, view.progress
     own = a.mine & a.ended
     waits = a.wait[own & np.isfinite(a.wait)]
@@ -107,7 +111,7 @@ def unfit(view: View) -> Finding:
     if not own.any() and not len(p.lost) and view.load.stalled == 0:
         # A request that was refused, or failed, is an answer of its own.
         answered = {"overload", "internal_error"} & set(view.facts.requests.outcome)
-        what = "no job has ended yet" if p.sent else "the bulk has no jobs"
+        what = "no job has ended yet" if p.sent else "the bulk has no jobs: no queue that Bulkscope knows was used"
         holds = (bool(p.sent) or not answered) and not p.complete
         if p.complete:
             what = "no job was begun, and none is left to begin"

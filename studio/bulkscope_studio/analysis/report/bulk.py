@@ -28,8 +28,12 @@ def analyse(
     lost: pa.Table,
     sends: pa.Table,
     related: pa.Table,
+    sampled: str | None = None,
 ) -> BulkReport:
-    """Compute the report; tables have the columns of ``queries/report_*.sql``."""
+    """Compute the report; tables have the columns of ``queries/report_*.sql``.
+
+    ``sampled`` says that a sampler left jobs out: then what is recorded is no whole bulk, and nothing is missing.
+    """
     gone = [row for row in lost.to_pylist() if not row["without_end"]]
     silent, mute = ({row["span_id"] for row in some} for some in (gone, lost.to_pylist()))
     rows: list[Row] = [
@@ -48,8 +52,13 @@ def analyse(
     model_of.pop(None, None)
     models = sorted({model for model in inferences["model"].to_pylist() if model is not None})
     workers = sorted({row["worker"] for row in rows if row["worker"] is not None})
+    complete = complete and sampled is None
     checked = _little(rows) if complete else None
     notes = _notes(progress, complete, checked, off, unsent)
+    if sampled is not None:
+        notes = (f"{sampled}; counts and rates are too low",)
+    elif not progress.sent and not complete:
+        notes = (_no_jobs(inferences, requests), *notes)
     return BulkReport(
         id=bulk_id,
         start_ns=min((at for at in starts if at is not None), default=None),
@@ -73,6 +82,7 @@ def analyse(
             for row in gone
         ),
         little=checked,
+        sampled=sampled,
         notes=notes,
     )
 
@@ -210,13 +220,26 @@ def _hosts(rows: list[Row]) -> tuple[Host, ...]:
     return tuple(result)
 
 
+def _no_jobs(inferences: pa.Table, requests: pa.Table) -> str:
+    """Say what a bulk without jobs had instead, and what makes jobs of it."""
+    spans = list(zip(requests["start_ns"].to_pylist(), requests["end_ns"].to_pylist(), strict=True))
+    starts = inferences["start_ns"].to_pylist()
+    inside = sum(1 for at in starts if any(first <= at <= last for first, last in spans))
+    found = "no inference was recorded either" if not starts else (
+        f"of {wording.count(len(starts), 'inference')} {inside:,} began inside an API request and "
+        f"{len(starts) - inside:,} outside (a background task, a thread, a queue of your own)"
+    )  # fmt: skip
+    return (
+        f"no jobs: no queue that Bulkscope knows was used for this bulk; {found}; docs/own-code.md makes jobs of such "
+        "work"
+    )
+
+
 def _notes(
     progress: Progress, complete: bool, checked: Little | None, called_off: list[str], not_sent: list[str]
 ) -> tuple[str, ...]:
     notes = []
-    if progress.sent == 0 and not complete:
-        notes.append("no job was recorded for this bulk")
-    elif not complete:
+    if progress.sent and not complete:
         left = progress.sent - progress.ended
         notes.append(f"partial: {wording.unended(left, progress.sent)}")
     notes += wording.unbegun(progress, called_off, not_sent)

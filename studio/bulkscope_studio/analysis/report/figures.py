@@ -46,6 +46,7 @@ def inferences(table: pa.Table) -> Inferences:
     generated = stats.floats(of("output_tokens"))
     return Inferences(
         count=table.num_rows,
+        prompts=None if "prompts" not in names else int(stats.total(of("prompts")) or 0),
         failed=int(np.sum(stats.floats(of("ok")) == 0)),
         duration_s=stats.distribution(of("seconds")),
         ttft_s=stats.distribution(of("ttft")),

@@ -85,9 +85,10 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Inferences:
-    """Numbers 7 to 12 of a group of inferences."""
+    """Numbers 7 to 12 of a group of inferences; ``prompts`` are more than inferences where one was given several."""
 
     count: int
+    prompts: int | None
     failed: int
     duration_s: Distribution | None
     ttft_s: Distribution | None
@@ -178,6 +179,7 @@ class BulkReport:
     hosts: tuple[Host, ...]
     lost: tuple[Lost, ...]
     little: Little | None
+    sampled: str | None
     notes: tuple[str, ...]
 
 

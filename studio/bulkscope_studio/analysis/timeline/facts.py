@@ -161,8 +161,10 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Unbegun:
-    """Jobs that nobody began: ``called_off`` and ``not_sent`` say of each that was cancelled, or that the broker did
-    not take, why. ``repeated`` jobs were sent once more under the id of one before, ``refused`` ones not taken for that.
+    """Jobs that nobody began, and sends in vain.
+
+    ``called_off`` and ``not_sent`` say of each that was cancelled, or that the broker did not take, why. ``repeated``
+    jobs were sent once more under the id of one before, ``refused`` ones were not taken for that.
     """
 
     called_off: tuple[str, ...] = ()
@@ -174,7 +176,8 @@ class Unbegun:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All of it. ``now`` is when it was looked at, or when anything was last heard: ``unheard`` seconds earlier;
-    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them.
+    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them;
+    ``sampled`` says that a sampler left jobs out.
     """
 
     id: str
@@ -194,6 +197,7 @@ class Facts:
     host_names: tuple[str, ...]
     job_ids: tuple[str, ...]
     unbegun: Unbegun = Unbegun()
+    sampled: str | None = None
 
     def job_name(self, row: int) -> str:
         """Return the id of the job in a row of ``attempts``."""

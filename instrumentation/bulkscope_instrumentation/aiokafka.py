@@ -1,0 +1,163 @@
+"""aiokafka: a PRODUCER span where a record that is a job is sent, a CONSUMER span where it is worked on.
+
+Which records are jobs says ``_messages``. An attempt lasts until the consumer asks for the next record, commits this
+one or is stopped, and on as long as the tasks and the calls in threads that were started with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from bulkscope._instrumentor import Instrumentor
+from bulkscope._jobs.send import sending
+from bulkscope._safe import guarded
+from bulkscope_instrumentation import _kafka
+from bulkscope_instrumentation._messages import Attempt, Parcel, parcel
+
+_SEND = ("topic", "value", "key", "partition", "timestamp_ms", "headers")
+# Seconds that a question for the lag of a group may take in the application's loop.
+_PATIENCE_S = 2.0
+_ATTEMPTS = "_bulkscope_attempts"
+
+
+class AiokafkaInstrumentor(Instrumentor):
+    """Instruments aiokafka 0.10 and later."""
+
+    module = "aiokafka"
+    requires = ("aiokafka >= 0.10",)
+
+    def patch(self, module: ModuleType) -> None:
+        """Wrap where records are sent, asked for and committed."""
+        from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+        self.wrap(AIOKafkaProducer, "send", _send)
+        self.wrap(AIOKafkaProducer, "send_and_wait", _send)
+        self.wrap(AIOKafkaConsumer, "getone", _getone)
+        self.wrap(AIOKafkaConsumer, "getmany", _getmany)
+        self.wrap(AIOKafkaConsumer, "commit", _commit)
+        self.wrap(AIOKafkaConsumer, "stop", _stop)
+
+
+async def _send(wrapped: Callable[..., Any], producer: Any, args: Any, kwargs: Any) -> Any:
+    given = {**dict(zip(_SEND, args, strict=False)), **kwargs}
+    found = _parcel(given)
+    if found is None:
+        return await wrapped(*args, **kwargs)
+    with sending(found.send) as sent:
+        ours = [(name, value.encode()) for name, value in found.headers(sent).items()]
+        if not ours:
+            return await wrapped(*args, **kwargs)
+        before = [pair for pair in given.get("headers") or () if not pair[0].startswith("bulkscope-")]
+        return await wrapped(**{**given, "headers": [*before, *ours]})
+
+
+@guarded
+def _parcel(given: dict[str, Any]) -> Parcel | None:
+    topic = str(given["topic"])
+    return parcel("kafka", topic, topic, given.get("headers"), given.get("value"))
+
+
+def _attempts(consumer: Any) -> _kafka.Attempts:
+    found = vars(consumer).get(_ATTEMPTS)
+    if found is None:
+        found = vars(consumer)[_ATTEMPTS] = _kafka.Attempts()
+    return found  # type: ignore[no-any-return]
+
+
+@guarded
+def _take(consumer: Any, record: Any) -> Attempt | None:
+    attempt = _attempts(consumer).take(
+        record.topic, record.partition, record.offset, record.headers, record.value, record
+    )  # fmt: skip
+    if attempt is not None:
+        _watch(consumer, record.topic)
+    return attempt
+
+
+async def _getone(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:
+    _attempts(consumer).move_on()
+    record = await wrapped(*args, **kwargs)
+    if record.headers:
+        _take(consumer, record)
+    return record
+
+
+async def _getmany(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:
+    _attempts(consumer).move_on()
+    records = await wrapped(*args, **kwargs)
+    for partition, batch in records.items():
+        if any(record.headers and _kafka.has_jobs(record.headers) for record in batch):
+            records[partition] = _kafka.Batch(batch, lambda record: _take(consumer, record))
+    return records
+
+
+async def _commit(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:
+    result = await wrapped(*args, **kwargs)
+    _committed(consumer, args[0] if args else kwargs.get("offsets"))
+    return result
+
+
+@guarded
+def _committed(consumer: Any, offsets: Any) -> None:
+    up_to = None
+    if offsets:
+        up_to = {
+            (partition.topic, partition.partition): int(each[0] if isinstance(each, tuple) else each)
+            for partition, each in offsets.items()
+        }
+    _attempts(consumer).committed(up_to)
+
+
+async def _stop(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:
+    _stopped(consumer)
+    return await wrapped(*args, **kwargs)
+
+
+@guarded
+def _stopped(consumer: Any) -> None:
+    error = sys.exc_info()[1]
+    # What was not committed is delivered again; with automatic commits it is committed as the consumer stops.
+    _attempts(consumer).close(error, retry=bool(consumer._group_id) and not consumer._enable_auto_commit)
+
+
+@guarded
+def _watch(consumer: Any, topic: str) -> None:
+    if consumer._group_id:
+        loop = asyncio.get_running_loop()
+        _kafka.watch((consumer._group_id, topic), lambda: _Lag(consumer, loop))
+
+
+class _Lag:
+    """Asks for what a consumer's group has not committed of a topic, in the application's loop.
+
+    None while the loop does not run, or asks itself, and after the consumer was stopped.
+    """
+
+    def __init__(self, consumer: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._consumer, self._loop = consumer, loop
+
+    def __call__(self, topic: str) -> float | None:
+        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop or self._consumer._closed:
+            return None
+        asked = asyncio.run_coroutine_threadsafe(self._ask(topic), self._loop)
+        try:
+            return asked.result(_PATIENCE_S)
+        except TimeoutError:
+            asked.cancel()
+            return None
+
+    async def _ask(self, topic: str) -> float:
+        from aiokafka import TopicPartition
+
+        consumer = self._consumer
+        partitions = [TopicPartition(topic, each) for each in consumer.partitions_for_topic(topic) or ()]
+        ends, begins = await consumer.end_offsets(partitions), await consumer.beginning_offsets(partitions)
+        lag = 0
+        for each in partitions:
+            committed = await consumer.committed(each)
+            lag += max(0, ends[each] - (begins[each] if committed is None else committed))
+        return float(lag)
