@@ -22,16 +22,16 @@ CREATE OR REPLACE MACRO rules.attempt_state(status, failure_domain, outcome) AS
          WHEN status IS DISTINCT FROM 'ERROR' AND failure_domain IS NULL AND coalesce(outcome, 'ok') = 'ok' THEN 'done'
          ELSE 'failed' END;
 
--- Which attempt decides a job: the one with the highest place. That is the
+-- Which attempt decides a job: the one with the highest rank. That is the
 -- highest number (one without is the first), of equal numbers (the broker gave the job to another worker) the latest
 -- start, and of those that began at once one that ended before one that did not, to be tried again before done before
 -- failed. So what is done stays done when an earlier attempt ends later, and an attempt that began last decides before it
 -- ends: then the job is neither done nor failed. One number, since comparing rows takes twice as long.
-CREATE OR REPLACE MACRO rules.attempt_place(attempt, start_ns, state) AS
+CREATE OR REPLACE MACRO rules.attempt_rank(attempt, start_ns, state) AS
     CAST(coalesce(attempt, 1) AS HUGEINT) * 73786976294838206464 + CAST(start_ns AS HUGEINT) * 4
     + CASE state WHEN 'retried' THEN 3 WHEN 'done' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END;
--- The state of the attempt in a place: 0 not ended, 1 failed, 2 done, 3 retried.
-CREATE OR REPLACE MACRO rules.place_state(place) AS place & 3;
+-- The state of the attempt in a rank: 0 not ended, 1 failed, 2 done, 3 retried.
+CREATE OR REPLACE MACRO rules.rank_state(rank) AS rank & 3;
 
 -- What a parent tells of a killed process has that process' pid, and no instance.
 CREATE OR REPLACE MACRO rules.told_by_parent(service_instance_id, pid) AS service_instance_id IS NULL AND pid IS NOT NULL;
@@ -152,7 +152,7 @@ WITH begun AS (
            worker, host_name, NULL, instance, false
     FROM rules.open_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 )
-SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_place(attempt, start_ns, state) AS place FROM begun;
+SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_rank(attempt, start_ns, state) AS rank FROM begun;
 
 -- All attempts, with when they were enqueued, and sent jobs that nobody has taken (start_ns is NULL), in a time as above.
 -- `decides`: the attempt tells how its job stands, but for one that was `called_off` after it, or that nobody took.
@@ -162,7 +162,7 @@ CREATE OR REPLACE MACRO rules.attempts(of_bulks, from_ns, to_ns, every_job := fa
 WITH begun AS MATERIALIZED (
     SELECT * FROM rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 ), known AS (
-    SELECT bulk_id, job, row, place, NULL AS enqueue_ns, NULL AS queue, NULL AS expires_ns, NULL AS attempt,
+    SELECT bulk_id, job, row, rank, NULL AS enqueue_ns, NULL AS queue, NULL AS expires_ns, NULL AS attempt,
            NULL AS trace_id, NULL AS span_id
     FROM begun
     UNION ALL
@@ -171,7 +171,7 @@ WITH begun AS MATERIALIZED (
 ), jobs AS MATERIALIZED (
     -- With a window over the rows it would take twice as long.
     -- By row: a span's id is unique in its trace alone, and one that came again after long is stored twice.
-    SELECT bulk_id, job, arg_max(row, place) AS row, min(enqueue_ns) AS enqueue_ns, min(queue) AS queue,
+    SELECT bulk_id, job, arg_max(row, rank) AS row, min(enqueue_ns) AS enqueue_ns, min(queue) AS queue,
            max(enqueue_ns) AS last_ns, rules.last_expiry(enqueue_ns IS NOT NULL, expires_ns) AS expires_ns,
            rules.repeated(attempt, trace_id, span_id) AS repeated
     FROM known GROUP BY bulk_id, job

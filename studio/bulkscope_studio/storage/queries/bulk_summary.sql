@@ -1,9 +1,9 @@
 -- Tables of a WITH clause: `summary` has one row for each bulk of the spans in `these`; `begun` has their attempts, of
 -- rules.begun_attempts.
 decided AS (
-    SELECT bulk_id, job, rules.place_state(max(place)) AS state,
-           arg_max(coalesce(failure_domain, 'unknown'), place) AS domain, arg_max(start_ns, place) AS start_ns,
-           arg_max(seen_ns, place) AS seen_ns, arg_max(attempt_state, place) AS attempt_state
+    SELECT bulk_id, job, rules.rank_state(max(rank)) AS state,
+           arg_max(coalesce(failure_domain, 'unknown'), rank) AS domain, arg_max(start_ns, rank) AS start_ns,
+           arg_max(seen_ns, rank) AS seen_ns, arg_max(attempt_state, rank) AS attempt_state
     FROM begun GROUP BY bulk_id, job
 ), sends AS (
     SELECT bulk_id, rules.job_key(job_id, span_id) AS job, job_id IS NOT NULL AS named,
