@@ -258,7 +258,12 @@ def _changed(bulk: Recorded, change: Change, draw: int) -> tuple[Jobs, Slots]:
         cold = np.zeros_like(cold)
     if change.speed != 1.0:
         seconds, cold = seconds / change.speed, cold / change.speed
-    key = -seconds if change.longest_first else np.arange(len(ready), dtype=np.float64)
+    key = np.arange(len(ready), dtype=np.float64)
+    if change.longest_first:
+        # Who enqueues them sorts them: the longest is ready when the first was.
+        own = np.flatnonzero(bulk.mine)
+        ready, key = ready.copy(), -seconds
+        ready[own[np.argsort(-seconds[own], kind="stable")]] = np.sort(ready[own])
     return Jobs(ready, gap, seconds, bulk.cores, key), Slots(slots.begin, slots.end, factor, cold.copy())
 
 
