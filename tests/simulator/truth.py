@@ -1,4 +1,4 @@
-"""Which verdicts of ``explain`` a scenario deserves: by what the engine books, and by playing it with one thing changed.
+"""Which verdicts of ``explain`` a scenario deserves: by what the engine books, and by running it with a thing changed.
 
 What was saved is measured on the simulated systems themselves, the changed beside the unchanged; nothing is asked of
 the studio's replay. Savings from ``SURELY_NOT`` to ``SURELY`` are a matter of chance: with and without are then right.

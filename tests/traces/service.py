@@ -186,8 +186,8 @@ def poisson(count: int, rate: float, seed: int = 1) -> tuple[tuple[float, int, i
 
 
 def bursts(count: int, rate: float, seed: int = 1) -> tuple[tuple[float, int, int, int, str], ...]:
-    """Return what comes in heaps of 1 to 60 jobs, at ``rate`` jobs/s in the long run: the same jobs in the same order at
-    every rate."""
+    """Return what comes in heaps of 1 to 60 jobs, at ``rate`` jobs/s in the long run: the same jobs in the same order
+    at every rate."""
     chance, now, found, n = random.Random(seed), 0.0, [], 0
     told = sizes(count, seed)
     while n < count:

@@ -61,6 +61,7 @@ OFFERED = Threshold(
     "offered_load", 1.0, "1",
     "Arrivals over what the workers could do at their initial speed, lower end: too many, whatever slowed them.",
 )  # fmt: skip
+LOAD = Threshold("load", 1.0, "1", "Time that jobs took of the workers over the time these had: more cannot be done.")
 FOR_OTHERS = Threshold(
     "waited_for_others", 0.5, "share",
     "Of the jobs' time (waits and work), spent waiting for jobs of other bulks: less is not the cause.",
@@ -140,7 +141,7 @@ STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the thi
 
 ALL = (
     LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
-    IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED,
+    IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, LOAD,
     FOR_OTHERS, ALIKE_ROWS, BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY,
     CPU_PRESSURE, CPU_WAIT, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, SAVED,
     A_JOB_S, OWN_CORES, CORES_FULL, UNEVEN, BEHIND, SLOW_WORKER,

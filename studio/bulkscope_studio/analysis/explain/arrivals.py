@@ -50,11 +50,6 @@ class Arrivals:
     drain: float
 
     @property
-    def behind(self) -> bool:
-        """Whether more work came than the slots had time for, and jobs were left over: needs no distribution."""
-        return self.load > thresholds.OFFERED.value and self.left > thresholds.BEHIND.value * self.places
-
-    @property
     def piles_up(self) -> bool:
         """Whether the backlog rose by more than chance."""
         return self.backlog is not None and self.backlog.low > thresholds.RISES.value

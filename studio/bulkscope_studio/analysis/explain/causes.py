@@ -31,10 +31,17 @@ def then(found: Saving) -> str:
 
 
 def instead(view: View, found: Saving) -> str:
-    """Return what a change comes to, beside what was measured."""
-    assert view.plays is not None
-    a_job = " a job" if view.plays.stream else ""
-    return f"{then(found)} instead of {rough(view.plays.time)}{a_job}"
+    """Return what a change comes to, beside what was measured; of more workers no more than is known."""
+    p = view.plays
+    assert p is not None
+    a_job = " a job" if p.stream else ""
+    if found is p.savings.get(plays.WORKERS) and not p.bounded:
+        best = wording.estimate(rough(found.then.value))
+        return (
+            f"{best} instead of {rough(p.time)}{a_job} at best; whether they slow each other is not known, so the gain "
+            "may be none"
+        )
+    return f"{then(found)} instead of {rough(p.time)}{a_job}"
 
 
 def _saved(view: View, code: str, what: str) -> Evidence:
@@ -143,10 +150,10 @@ def waiting_for_sender(view: View) -> Finding:
     """The jobs come too slowly for the workers, from one request or a few."""
     p, found, yes = view.plays, _worth(view, plays.SENDER), None
     if p is not None and found is not None:
-        took = float(np.ptp(p.bulk.ready[p.bulk.mine]))
         idle = wording.percent(view.idle) if np.isfinite(view.idle) else "much"
+        jobs = int(np.isfinite(p.bulk.sent).sum())
         yes = (
-            f"The sender took {rough(took)} to enqueue {wording.count(int(p.bulk.mine.sum()), 'job')}; the workers had "
+            f"The sender took {rough(p.bulk.sending)} to enqueue {wording.count(jobs, 'job')}; the workers had "
             f"nothing to do for {idle} of the time. All enqueued at once: {instead(view, found)}."
         )
     return _finding(view, plays.SENDER, "all jobs were enqueued at once", "The sender was quick enough.", yes)
@@ -329,16 +336,12 @@ def at_capacity_workers(view: View) -> Finding:
             text = f"Jobs of other bulks took {share} of the workers' time. More workers would serve both sooner."
         found = _worth(view, plays.WORKERS)
         if found is not None:
-            text += f" Twice as many: {instead(view, found)}{_unsure(view)}."
+            text += f" Twice as many: {instead(view, found)}."
     return Finding("at_capacity_workers", holds, text, (*evidence, full))
 
 
 def _all_of(share: float) -> str:
     return "all" if share > 0.98 else f"{wording.percent(share)} of the"
-
-
-def _unsure(view: View) -> str:
-    return "" if view.plays is not None and view.plays.bounded else ", if they do not slow each other"
 
 
 def _places(view: View) -> str:

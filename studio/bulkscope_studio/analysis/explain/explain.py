@@ -213,8 +213,6 @@ def _next(view: View, verdict: Finding, found: tuple[Finding, ...]) -> tuple[Nex
         saving = p.worth(code)
         if saving is not None:
             text = f"{what}: {causes.instead(view, saving)}"
-            if code == plays.WORKERS and not p.bounded:
-                text += ", if they do not slow each other"
             then = saving.then
             made.append(Next(code, then.value, then.low, then.high, text))
     return tuple(sorted(made, key=lambda item: (item.makespan_s, item.change)))

@@ -289,7 +289,7 @@ def _rising(came: Arrivals, link: str) -> tuple[tuple[Evidence, ...], bool | Non
     )  # fmt: skip
     found = _piling_up(came, link)
     load = measured(
-        "time that the jobs took of the workers, over the time these had", came.load, ">", thresholds.OFFERED, link=link
+        "time that the jobs took of the workers, over the time these had", came.load, ">", thresholds.LOAD, link=link
     )
     places = came.places if np.isfinite(came.places) else math.nan
     left = measured(
@@ -614,8 +614,8 @@ TITLES = {
     "headroom": "headroom",
 }  # fmt: skip
 # The order in which they are looked at. The first that holds of FIRST is the verdict: failures and overload come before
-# resources that are full. Then what would help most of RANKED, by what it would save; where no cores are lacking, SLOWED
-# before that. LAST are what is left.
+# resources that are full. Then the one of RANKED and CORES that would help most, by what it would save; where no cores
+# are lacking, SLOWED before that. LAST are what is left.
 FIRST = (unfit, internal_failure, overload, memory_limited)
 SLOWED = (memory_bandwidth, contention)
 RANKED = (
@@ -651,5 +651,5 @@ def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | 
         cpu=cpu,
         memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),
         before=before,
-        plays=plays.plays(facts, timeline, growth, cpu, before, open_),
+        plays=plays.plays(facts, progress, timeline, growth, before, open_),
     )

@@ -12,7 +12,8 @@ from bulkscope_studio.analysis.replay import recorded
 from bulkscope_studio.analysis.replay.recorded import FITS, Change, Recorded
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.timeline.facts import Facts
-from bulkscope_studio.analysis.timeline.measures import Before, Cpu, Growth
+from bulkscope_studio.analysis.timeline.measures import Before, Growth
+from bulkscope_studio.analysis.timeline.progress import Progress
 from bulkscope_studio.analysis.timeline.timeline import Timeline
 
 # The changes, by the code of the finding that they belong to.
@@ -61,11 +62,12 @@ class Plays:
         return found if found is not None and found.worth else None
 
 
-def plays(facts: Facts, timeline: Timeline, growth: Growth, cpu: Cpu, before: Before | None, stream: bool) -> (
-    Plays | None
-):  # fmt: skip
-    """Play all changes that could matter; None where too little is recorded to play the bulk at all."""
-    bulk = recorded.recorded(facts, timeline)
+def plays(
+    facts: Facts, progress: Progress, timeline: Timeline, growth: Growth, before: Before | None, stream: bool
+) -> Plays | None:
+    """Play all changes that could matter; None where too little is recorded to play the bulk at all, or workers were
+    lost with their jobs."""
+    bulk = None if len(progress.lost_attempts) else recorded.recorded(facts, timeline)
     if bulk is None or not (bulk.end > bulk.start)[bulk.mine].any():
         return None
     of = "stay" if stream else "makespan"
@@ -93,7 +95,7 @@ def plays(facts: Facts, timeline: Timeline, growth: Growth, cpu: Cpu, before: Be
                 savings[code] = Saving(change, then, share)
 
     own = bulk.mine
-    if not stream and float(np.ptp(bulk.ready[own])) > thresholds.SAVED.value / 2 * time:
+    if not stream and bulk.sending > thresholds.SAVED.value / 2 * time:
         tried(SENDER, Change(at_once=True, first_come=True))
     if float(bulk.gap[own].sum()) > thresholds.A_JOB_S.value * jobs:
         tried(HAND_OUT, Change(gaps=0.0, first_come=True))

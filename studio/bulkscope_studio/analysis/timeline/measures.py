@@ -219,8 +219,8 @@ class Load:
 
     In slot-seconds. ``capacity``: there were so many; ``own``, ``others``: busy with this bulk, with others;
     ``stalled``: free while a job waited, for longer than ``stall_s`` at once (``stalls`` times, ``longest`` the
-    longest); ``dispatch``: free while a job waited, all of it. ``hung``: inside ``hangs`` jobs but outside their inferences
-    for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
+    longest); ``dispatch``: free while a job waited, all of it. ``hung``: inside ``hangs`` jobs but outside their
+    inferences for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
     """
 
     capacity: float
