@@ -38,8 +38,8 @@ def instead(view: View, found: Saving) -> str:
     if found is p.savings.get(plays.WORKERS) and not p.bounded:
         best = wording.estimate(rough(found.then.value))
         return (
-            f"{best} instead of {rough(p.time)}{a_job} at best; whether they slow each other is not known, so the gain "
-            "may be none"
+            f"{best} instead of {rough(p.time)}{a_job} at best; whether they slow each other is not known, so it may "
+            "bring nothing"
         )
     return f"{then(found)} instead of {rough(p.time)}{a_job}"
 

@@ -68,8 +68,8 @@ class Recorded:
     """The jobs that the bulk's workers ended while it lasted, its own (``mine``) and others', and the slots.
 
     By job: ``row`` of attempts; ``sent`` (NaN: not by the sender, a retry), ``ready``, ``start``, ``end``; ``gap``
-    between a free slot and the start; ``seconds`` of work as a usual, warm worker does it; ``cold`` and ``lost`` seconds
-    more, for a worker's first job and for want of a core; ``cores`` that it keeps busy; ``worker`` that did it.
+    between a free slot and the start; ``seconds`` of work as a usual, warm worker does it; ``cold`` and ``lost``
+    seconds more, for a worker's first job and for want of a core; ``cores`` that it keeps busy; ``worker`` that did it.
     ``slots``: see ``play.Slots``; ``slot_worker`` of each; ``cold_usual`` seconds more of a worker that is added.
     """
 
