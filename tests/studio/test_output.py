@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import bulkscope_studio
-from bulkscope_studio.cli import bulks, capacity, compare, explain, report, watch
+from bulkscope_studio.cli import bulks, capacity, compare, explain, report, watch, whatif
 from bulkscope_studio.rendering import output
 from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
@@ -77,6 +77,7 @@ COMMANDS: dict[str, tuple[Command, Callable[[str], list[str]], tuple[str, ...]]]
     "report": (report.command, lambda name: [name], ("text", "json", "md")),
     "explain": (explain.command, lambda name: [name, "--all"], ("text", "json", "md")),
     "watch": (watch.command, lambda name: [name], ("text", "json")),
+    "whatif": (whatif.command, lambda name: [name, "--workers", "4"], ("text", "json", "md")),
     "capacity": (capacity.command, lambda name: [name], ("text", "json", "md")),
     "compare": (compare.command, lambda name: [name, NAMES[0]], ("text", "json", "md")),
 }

@@ -25,9 +25,9 @@ from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.elastic.streams import LOGS, TRACES
-from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides
+from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides, whatifs
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
-from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
+from bulkscope_studio.sources.source import Answer, Change, InvalidQuery, NotFound, Question, Trouble, Unnamed
 from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
 
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
@@ -115,6 +115,14 @@ class ElasticsearchSource:
             beside = explanations.beside(store, bulk_id)
             more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
             return _noted(explanations.explanation_of(store, beside, drops_known=False), more)
+
+    def whatif(self, bulk: str, change: Change) -> Answer:
+        """Return what a bulk would have taken; how much its workers hold of memory limits is not known here."""
+        whatifs.asked(change)  # what means nothing is said before anything is read
+        with self._answering(bulk) as (bulk_id, store, more):
+            beside = explanations.beside(store, bulk_id)
+            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            return _noted(whatifs.whatif_of(store, beside, change), more)
 
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         among = _Sides(self)
