@@ -17,6 +17,7 @@ OF_ONE: dict[str, Ask] = {
     "explanation": lambda source, bulk: source.explanation(bulk),
     "whatif": lambda source, bulk: source.whatif(bulk, Change(workers=4)),
     "comparison": lambda source, bulk: source.comparison(bulk, bulk),
+    "check": lambda source, bulk: source.check(bulk, bulk, "10%"),
     "capacity": lambda source, bulk: source.capacity(Question([bulk])),
 }
 # What a path, a query or a shell could take for something else.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.text import Text
-
 from bulkscope_studio.rendering.ending import rough
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.text.markdown import bullets, inline, table
@@ -18,7 +16,7 @@ TITLE = "What ends first, within the cores and memory that are there"
 
 def text(found: Mapping[str, Any], console: Output) -> None:
     """Print it."""
-    console.print(Text(f"Bulk {found['id']}", "bold"))
+    console.print(f"Bulk {found['id']}", style="bold")
     for line in _head(found):
         console.print(line)
     if found["change"] is not None:

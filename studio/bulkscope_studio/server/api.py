@@ -17,6 +17,7 @@ from bulkscope_studio.server.v1.answer import unread
 from bulkscope_studio.services import (
     bulks,
     capacities,
+    checks,
     comparisons,
     drops,
     endings,
@@ -114,6 +115,9 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     def comparison(a: str, b: str | None = None, models: bool = False) -> JSONResponse:
         return JSONResponse(comparisons.compare(StoredSides(store), a, b, models))
 
+    def check(bulk: str, against: str, max_slower: str = checks.MAX_SLOWER) -> JSONResponse:
+        return JSONResponse(checks.check(StoredSides(store), bulk, against, max_slower))
+
     def capacity(
         bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,
         slo: str | None = None, quantile: float | None = None, model: str | None = None, workers: int | None = None,
@@ -151,6 +155,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/whatif", whatif)
     routes.add_api_route("/compare", comparison)
+    routes.add_api_route("/check", check)
     routes.add_api_route("/capacity", capacity)
     routes.add_api_route("/capacity/progress", progress)
     routes.add_api_route("/drops", dropped_lately)

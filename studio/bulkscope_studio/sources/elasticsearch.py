@@ -25,7 +25,17 @@ from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.elastic.streams import LOGS, TRACES
-from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides, whatifs
+from bulkscope_studio.services import (
+    bulks,
+    capacities,
+    checks,
+    comparisons,
+    endings,
+    explanations,
+    reports,
+    sides,
+    whatifs,
+)
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
 from bulkscope_studio.sources.source import Answer, Change, InvalidQuery, NotFound, Question, Trouble, Unnamed
 from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
@@ -129,6 +139,13 @@ class ElasticsearchSource:
         with told():
             found = comparisons.compare(among, a, b, models)
         return found | {"notes": notes(sum(among.repeated.values(), Counter()))}
+
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        checks.allowed(max_slower)  # what means nothing is said before anything is read
+        among = _Sides(self)
+        with told():
+            found = checks.check(among, bulk, against, max_slower)
+        return found | {"notes": [*found["notes"], *notes(sum(among.repeated.values(), Counter()))]}
 
     def capacity(self, question: Question) -> Answer:
         """Return what the system sustained while one bulk had jobs."""

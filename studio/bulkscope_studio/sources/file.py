@@ -9,7 +9,17 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, runs, whatifs
+from bulkscope_studio.services import (
+    bulks,
+    capacities,
+    checks,
+    comparisons,
+    endings,
+    explanations,
+    reports,
+    runs,
+    whatifs,
+)
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.sources.source import Answer, Change, Question, Trouble
 from bulkscope_studio.storage import storefile
@@ -58,6 +68,9 @@ class FileSource:
 
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         return self._read(lambda store: comparisons.compare(StoredSides(store), a, b, models))
+
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        return self._read(lambda store: checks.check(StoredSides(store), bulk, against, max_slower))
 
     def capacity(self, question: Question) -> Answer:
         return self._read(capacities.system_capacity, question)

@@ -70,6 +70,9 @@ class Source(Protocol):
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         """Compare two bulks or kept runs, or with ``models`` the two models of ``a``."""
 
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        """Return whether a bulk is slower than another or a kept run by more than a share, such as ``10%``."""
+
     def capacity(self, question: Question) -> Answer:
         """Return what the system sustains."""
 

@@ -63,6 +63,9 @@ class StudioSource:
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         return self._ask("GET", "/api/compare", {"a": a, "b": b, "models": "true" if models else None})
 
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        return self._ask("GET", "/api/check", {"bulk": bulk, "against": against, "max_slower": max_slower})
+
     def capacity(self, question: Question) -> Answer:
         given = asdict(question)
         return self._ask("GET", "/api/capacity", {"bulk": list(given.pop("bulks")), **given})
