@@ -219,6 +219,24 @@ def test_calls_of_several_processes_share_the_cpu(served: Served, engine: Engine
     assert float(cpu) == pytest.approx(used / 2, abs=AROUND_S)
 
 
+def test_who_is_not_known_to_ask_the_engine_makes_its_numbers_estimates(served: Served, engine: Engine) -> None:
+    def call() -> bool:
+        begun = engine.begin()
+        assert begun is not None
+        served.ask(cpu=0.05)
+        usage = engine.end(begun)
+        assert usage is not None
+        return usage.cpu_exact
+
+    assert call()
+    time.sleep(0.3)  # a gap in which the engine did nothing
+    assert call()
+    served.ask(cpu=0.4)  # by a client that tells nobody
+    assert not call()
+    time.sleep(0.3)
+    assert call(), "it has gone"
+
+
 def test_a_killed_process_has_no_call_under_way(served: Served, engine: Engine, tmp_path: Path) -> None:
     process = other(served, tmp_path / "ledgers")
     process.kill()

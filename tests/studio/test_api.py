@@ -103,7 +103,7 @@ async def test_id_with_a_slash(store: Store) -> None:
 async def test_a_parameter_that_is_missing_or_no_number_is_told_as_every_other_error(store: Store, asked: str) -> None:
     async with client(store) as http:
         answer = await http.get(asked)
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     assert set(answer.json()) == {"error"}
     named = {"/api/compare": "a", "/api/capacity?rate=many": "rate", "/api/capacity/progress": "bulk"}[asked]
     assert answer.json()["error"].startswith(f"{named}: ")

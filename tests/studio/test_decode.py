@@ -111,7 +111,7 @@ def test_whose_work_a_job_was(kind: int, attributes: dict[str, Any], expected: t
     ],
 )
 def test_a_slot_of_a_pool_is_a_worker(resource: dict[str, Any], told: dict[str, Any], worker: str) -> None:
-    (row,) = rows(otlp_decode.traces(traces(told, resource=CHILD | resource, kind=5)), "spans")
+    (row,) = rows(decoding.traces(traces(told, resource=CHILD | resource, kind=5)), "spans")
     assert row["worker"] == worker
 
 

@@ -216,8 +216,9 @@ def test_jobs_of_one_id_in_two_bulks_are_two_jobs() -> None:
         ("one", "j"): (ns(0.0), 1.0, True), ("one", "k"): (ns(0.0), 2.0, True), ("two", "j"): (ns(4.0), 2.0, True),
         ("two", "k"): (ns(5.0), None, True), ("two", "m"): (ns(5.0), 3.0, True),
     }  # fmt: skip
-    without = [{name: value for name, value in row.items() if name != "bulk_id"} for row in found]
-    assert without == [row for rows in apart for row in rows]
+    for row in found:
+        del row["bulk_id"]
+    assert found == [{name: row[name] for name in found[0]} for of_one in apart for row in of_one]
 
 
 @pytest.mark.parametrize("knows", ["sender", "worker"])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkscope._host import processes, sockets
-from bulkscope._host.ledger import Ledger
+from bulkscope._host.ledger import Ledger, Page
 from bulkscope._host.meter import Usage, grown, highest, share, together
 from bulkscope._host.proc import Proc, Status
 from bulkscope._safe import report
@@ -46,11 +46,11 @@ class Call:
 
     __slots__ = (
         "__weakref__", "delay", "hwm", "mixed", "over", "peak", "pressure", "process", "share", "start", "started",
-        "throttled",
+        "throttled", "unknown",
     )  # fmt: skip
 
-    def __init__(self, share: float, mixed: float, reading: _Reading, ledger: Ledger) -> None:
-        self.share, self.mixed = share, mixed
+    def __init__(self, page: Page, reading: _Reading, ledger: Ledger) -> None:
+        self.share, self.mixed, self.unknown = page.share, page.mixed, page.unknown
         self.start = self.peak = reading.rss
         self.hwm = reading.alone.hwm
         self.process = os.getpid()
@@ -93,7 +93,7 @@ class Engine:
         if page is None:
             self._ledger.forget(1)
             return None
-        call = Call(page.share, page.mixed, reading, self._ledger)
+        call = Call(page, reading, self._ledger)
         call.pressure, call.throttled = self._proc.pressure(), self._proc.throttled()
         call.delay = self._proc.run_delay() if sum(page.calls.values()) == 1 else None
         with self._lock:
@@ -116,7 +116,7 @@ class Engine:
         if page is None or page.share < call.share:  # it was written anew meanwhile
             return None
         cpu = page.share - call.share
-        exact = self._ledger.shared and page.mixed == call.mixed
+        exact = self._ledger.shared and page.mixed == call.mixed and not (call.unknown or page.unknown)
         pressure, throttled = self._proc.pressure(), self._proc.throttled()
         peak, peak_exact = _peak(call, reading)
         return Usage(

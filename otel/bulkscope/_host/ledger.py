@@ -2,7 +2,8 @@
 
 An engine's CPU clock tells what all calls together used. To give each its share, every process that asks the engine
 writes down, in one file, when a call of its own begins and ends. Between two such moments the CPU goes in equal parts
-to the calls under way; a call's CPU is what its share has grown by, and it is exact where no other was under way.
+to the calls under way; a call's CPU is what its share has grown by, and it is exact where no other was under way, and
+nobody else is known to ask the engine.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ with suppress(ImportError):  # on Windows, where no engine is found either
 # Another process holds the file for 0.1 ms; one that was stopped meanwhile must not stop this one too.
 PATIENCE_SECONDS = 0.02
 _PAUSE_SECONDS = 0.0005
+# An engine that works while none of the calls that are known is under way is asked by somebody else as well: a client
+# without Bulkscope, another user. A shorter time says nothing, and so does what is left to do after an answer: threads
+# that wait for more, a prompt's memory that is given back.
+UNKNOWN_AFTER_SECONDS = 0.2
+UNKNOWN_CPU_SECONDS = 0.1
+UNKNOWN_CORES = 0.1
 _PROC = Path("/proc")
 
 
@@ -38,15 +45,18 @@ class Page:
 
     ``used`` the clocks of the engine's processes at the last boundary, by id; ``share`` what a call that was under way
     all the time has been given; ``mixed`` what was used while several were under way, or the engine's processes
-    changed; ``calls`` by process (id and when it began) how many of its calls are under way.
+    changed; ``calls`` by process (id and when it began) how many of its calls are under way; ``at`` when that was (s
+    since the boot); ``unknown`` whether the engine worked when last none of these was under way.
     """
 
     used: dict[str, float] = field(default_factory=dict)
     share: float = 0.0
     mixed: float = 0.0
     calls: dict[str, int] = field(default_factory=dict)
+    at: float = field(default=0.0, compare=False)
+    unknown: bool = field(default=False, compare=False)
 
-    def settle(self, now: Mapping[int, float]) -> None:
+    def settle(self, now: Mapping[int, float], at: float) -> None:
         """Divide what the engine used since the last boundary among the calls under way.
 
         Who read the clocks earlier may come later, and know of fewer processes: nothing is counted twice.
@@ -60,6 +70,9 @@ class Page:
             self.share += spent / under_way
             if under_way > 1 or changed:
                 self.mixed += spent
+        elif self.at and not changed and at - self.at >= UNKNOWN_AFTER_SECONDS:
+            self.unknown = spent >= max(UNKNOWN_CPU_SECONDS, UNKNOWN_CORES * (at - self.at))
+        self.at = at
         self.used = others | clocks
 
 
@@ -123,13 +136,17 @@ class Ledger:
     def _turned(self, page: Page, now: Mapping[int, float]) -> Page:
         while self._changes:
             self._calls += self._changes.popleft()
-        page.settle(now)
+        page.settle(now, _since_boot())
         page.calls = {
             who: number for who, number in page.calls.items() if who != self._me and processes.lives(_PROC, who)
         }
         if self._calls > 0:
             page.calls[self._me] = self._calls
         return page
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _folder() -> Path:
@@ -176,6 +193,7 @@ def _read(file: int) -> Page:
         return Page(
             {str(int(pid)): float(cpu) for pid, cpu in found["used"].items()}, float(found["share"]),
             float(found["mixed"]), {str(who): int(number) for who, number in found["calls"].items()},
+            float(found.get("at", 0)), bool(found.get("unknown", False)),
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError):
         return Page()

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
+from bulkscope_studio.server.v1.answer import unread
 from bulkscope_studio.services import bulks, capacities, comparisons, drops, endings, explanations, reports, runs
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
@@ -54,8 +55,7 @@ def _handler(status: int) -> Handler:
 async def _unread(request: Request, error: Exception) -> JSONResponse:
     """Answer a parameter that is missing, or of another type than the route's."""
     assert isinstance(error, RequestValidationError)
-    said = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
-    return JSONResponse({"error": said}, 422)
+    return JSONResponse({"error": unread(error)}, 400)
 
 
 class _Told:

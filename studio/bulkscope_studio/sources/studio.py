@@ -118,7 +118,7 @@ class StudioSource:
         return Trouble(f"the studio (process {self._running.pid}) does not answer at {url}: {why}; restart it")
 
 
-_ERRORS: dict[int, type[Exception]] = {400: InvalidQuery, 409: Conflict, 422: InvalidQuery, 503: Trouble}
+_ERRORS: dict[int, type[Exception]] = {400: InvalidQuery, 409: Conflict, 503: Trouble}
 
 
 def _quoted(name: str) -> str:

@@ -54,7 +54,7 @@ _THESE = """reach AS (
     WHERE start_ns BETWEEN (SELECT first_ns FROM reach) AND (SELECT last_ns FROM reach)
       AND bulk_id IN (SELECT bulk_id FROM changed)
 ), begun AS (
-    SELECT bulk_id, job, failure_domain, place
+    SELECT bulk_id, job, failure_domain, rank
     FROM rules.begun_attempts(
         (SELECT list(bulk_id) FROM changed), (SELECT first_ns FROM reach), (SELECT last_ns FROM reach))
 )"""
@@ -62,7 +62,7 @@ _THESE = """reach AS (
 _ALL = """these AS NOT MATERIALIZED (
     SELECT * FROM spans WHERE bulk_id IS NOT NULL
 ), begun AS (
-    SELECT bulk_id, job, failure_domain, place
+    SELECT bulk_id, job, failure_domain, rank
     FROM rules.begun_attempts([], 0, 4611686018427387904, every_job := true) WHERE bulk_id IS NOT NULL
 )"""
 

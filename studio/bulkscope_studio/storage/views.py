@@ -44,11 +44,11 @@ def decided(attempts: pa.Table) -> pa.Table:
         connection.execute(f"ATTACH ':memory:' AS rules; {MACROS}")
         connection.register("kept", attempts.append_column("row", pa.array(range(len(attempts)), pa.int64())))
         found = connection.sql(
-            "WITH placed AS (SELECT *, rules.attempt_place(attempt, coalesce(start_ns, 0), CASE WHEN end_ns IS NULL"
-            " THEN NULL WHEN retried THEN 'retried' WHEN ok THEN 'done' ELSE 'failed' END) AS place FROM kept)"
-            ", last AS (SELECT arg_max(row, place) AS row FROM placed"
+            "WITH ranked AS (SELECT *, rules.attempt_rank(attempt, coalesce(start_ns, 0), CASE WHEN end_ns IS NULL"
+            " THEN NULL WHEN retried THEN 'retried' WHEN ok THEN 'done' ELSE 'failed' END) AS rank FROM kept)"
+            ", last AS (SELECT arg_max(row, rank) AS row FROM ranked"
             " GROUP BY bulk_id, coalesce(rules.job_key(job_id, span_id), row::VARCHAR))"
-            " SELECT row IN (FROM last) AS decides FROM placed ORDER BY row"
+            " SELECT row IN (FROM last) AS decides FROM ranked ORDER BY row"
         ).to_arrow_table()
     return attempts.append_column("decides", found["decides"])
 

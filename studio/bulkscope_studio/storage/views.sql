@@ -22,16 +22,16 @@ CREATE OR REPLACE MACRO rules.attempt_state(status, failure_domain, outcome) AS
          WHEN status IS DISTINCT FROM 'ERROR' AND failure_domain IS NULL AND coalesce(outcome, 'ok') = 'ok' THEN 'done'
          ELSE 'failed' END;
 
--- Which attempt decides a job: the one with the highest place. That is the
+-- Which attempt decides a job: the one with the highest rank. That is the
 -- highest number (one without is the first), of equal numbers (the broker gave the job to another worker) the latest
 -- start, and of those that began at once one that ended before one that did not, to be tried again before done before
 -- failed. So what is done stays done when an earlier attempt ends later, and an attempt that began last decides before it
 -- ends: then the job is neither done nor failed. One number, since comparing rows takes twice as long.
-CREATE OR REPLACE MACRO rules.attempt_place(attempt, start_ns, state) AS
+CREATE OR REPLACE MACRO rules.attempt_rank(attempt, start_ns, state) AS
     CAST(coalesce(attempt, 1) AS HUGEINT) * 73786976294838206464 + CAST(start_ns AS HUGEINT) * 4
     + CASE state WHEN 'retried' THEN 3 WHEN 'done' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END;
--- The state of the attempt in a place: 0 not ended, 1 failed, 2 done, 3 retried.
-CREATE OR REPLACE MACRO rules.place_state(place) AS place & 3;
+-- The state of the attempt in a rank: 0 not ended, 1 failed, 2 done, 3 retried.
+CREATE OR REPLACE MACRO rules.rank_state(rank) AS rank & 3;
 
 -- What a parent tells of a killed process has that process' pid, and no instance.
 CREATE OR REPLACE MACRO rules.told_by_parent(service_instance_id, pid) AS service_instance_id IS NULL AND pid IS NOT NULL;
@@ -115,7 +115,7 @@ WITH begun AS (
            worker, host_name, NULL, instance, false
     FROM rules.open_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 )
-SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_place(attempt, start_ns, state) AS place FROM begun;
+SELECT *, rules.job_key(job_id, span_id) AS job, rules.attempt_rank(attempt, start_ns, state) AS rank FROM begun;
 
 -- All attempts, with when they were enqueued, and sent jobs that nobody has taken (start_ns is NULL), in a time as above.
 -- `decides`: the attempt tells how its job stands. `sent_ns`: when the sender says that it enqueued a first attempt.
@@ -124,14 +124,14 @@ CREATE OR REPLACE MACRO rules.attempts(of_bulks, from_ns, to_ns, every_job := fa
 WITH begun AS MATERIALIZED (
     SELECT * FROM rules.begun_attempts(of_bulks, from_ns, to_ns, every_job := every_job)
 ), known AS (
-    SELECT bulk_id, job, row, place, NULL AS enqueue_ns, NULL AS queue FROM begun
+    SELECT bulk_id, job, row, rank, NULL AS enqueue_ns, NULL AS queue FROM begun
     UNION ALL
     SELECT bulk_id, job_id, NULL, NULL, start_ns, queue FROM rules.sent_jobs
     WHERE (every_job OR bulk_id IN (SELECT unnest(of_bulks))) AND start_ns BETWEEN from_ns AND to_ns
 ), jobs AS MATERIALIZED (
     -- With a window over the rows it would take twice as long.
     -- By row: a span's id is unique in its trace alone, and one that came again after long is stored twice.
-    SELECT bulk_id, job, arg_max(row, place) AS row, min(enqueue_ns) AS enqueue_ns, min(queue) AS queue
+    SELECT bulk_id, job, arg_max(row, rank) AS row, min(enqueue_ns) AS enqueue_ns, min(queue) AS queue
     FROM known GROUP BY bulk_id, job
 ), unnamed AS (
     SELECT job, enqueue_ns, queue FROM jobs WHERE every_job AND bulk_id IS NULL AND enqueue_ns IS NOT NULL

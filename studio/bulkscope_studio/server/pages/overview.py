@@ -62,7 +62,9 @@ def register(data: Data) -> None:
                 chart = ui.echart(charts.panels(PANELS, keys=KEYS)).mark("chart")
                 chart.style(f"height:{charts.height(PANELS)};width:100%")
                 ui.label(
-                    f"Ctrl + wheel zooms. Queue waits are of a sample where over {MOST_WAITS:,} attempts ended."
+                    "Ctrl + wheel zooms. API requests are those that can send jobs: reads (GET) that went well and "
+                    "sent none are counted apart. "
+                    f"Queue waits are of a sample where over {MOST_WAITS:,} attempts ended."
                 ).classes("bs-mute")
 
             async def show() -> None:
@@ -94,11 +96,16 @@ def _pairs(rows: list[Row], key: str, scale: float = 1.0) -> list[list[float]]:
 
 
 def totals(requests: list[Row], jobs: list[Row], tokens: list[Row]) -> Row:
-    """Return what was counted in all bins; tokens are None where no inference told of any."""
+    """Return what was counted in all bins; tokens are None where no inference told of any.
+
+    ``requests`` are those that could send jobs, and those that failed; ``reads`` asked for something, and got it.
+    """
     by = {name: sum(row["n"] for row in requests if row["series"] == name) for name in ("overload", "internal_error")}
     failed = sum(row["failed"] for row in jobs)
     return {
-        "requests": sum(row["n"] for row in requests), "overload": by["overload"], "internal": by["internal_error"],
+        "requests": sum(row["n"] for row in requests if row["series"] != "read"),
+        "reads": sum(row["n"] for row in requests if row["series"] == "read"),
+        "overload": by["overload"], "internal": by["internal_error"],
         "attempts": sum(row["done"] + row["retried"] for row in jobs) + failed, "failed": failed,
         "tokens": sum(row["n"] for row in tokens) if tokens else None,
     }  # fmt: skip
@@ -149,6 +156,7 @@ def _tiles(place: ui.element, total: Row, last: Row, length: float) -> None:
     rate = total["tokens"] / length if total["tokens"] is not None and length else None
     shown = (
         ("requests", wording.number(total["requests"])),
+        ("reads: polling, health checks", wording.number(total["reads"])),
         ("overload failures", wording.number(total["overload"])),
         ("internal failures", wording.number(total["internal"])),
         ("attempts, failed", f"{wording.number(total['attempts'])}, {wording.number(total['failed'])}"),

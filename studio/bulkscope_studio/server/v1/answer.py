@@ -51,10 +51,14 @@ def said(found: Exception) -> JSONResponse:
     if isinstance(found, Unavailable):
         return error(503, str(found), "try again; the studio's log says more")
     if isinstance(found, RequestValidationError):
-        parts = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in found.errors()]
-        return error(400, "; ".join(parts), "see /api for what can be asked")
+        return error(400, unread(found), "see /api for what can be asked")
     logger.error("a question could not be answered", exc_info=found)
     return error(500, f"the studio could not answer ({type(found).__name__})", "see the studio's log")
+
+
+def unread(found: RequestValidationError) -> str:
+    """Say which parameters are missing, or of another type than the route's."""
+    return "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in found.errors())
 
 
 class Route(APIRoute):  # type: ignore[misc]  # FastAPI is untyped here

@@ -1,7 +1,7 @@
 -- Tables of a WITH clause: `summary` has one row for each bulk of the spans in `these`; `begun` has their attempts, of
 -- rules.begun_attempts.
 decided AS (
-    SELECT bulk_id, rules.place_state(max(place)) AS state, arg_max(coalesce(failure_domain, 'unknown'), place) AS domain
+    SELECT bulk_id, rules.rank_state(max(rank)) AS state, arg_max(coalesce(failure_domain, 'unknown'), rank) AS domain
     FROM begun GROUP BY bulk_id, job
 ), counted AS (
     SELECT bulk_id, count(*) FILTER (state = 2) AS done, count(*) FILTER (state = 1) AS failed FROM decided GROUP BY bulk_id
