@@ -236,11 +236,12 @@ def asked(shape: Shape, seed: int) -> list[Asked]:
         if left is None:
             found.append(Asked(shape.name, share, False, False, math.nan, math.nan, math.nan))
             continue
+        value = max(left["value"], 1e-9)
         held = left["low"] - 1e-3 <= true <= left["high"] + 1e-3
         found.append(
             Asked(
-                shape.name, share, held, True, left["low"] / left["value"], left["high"] / left["value"],
-                true / left["value"],
+                shape.name, share, held, True, left["low"] / value, left["high"] / value,
+                true / value,
             )
         )  # fmt: skip
     return found

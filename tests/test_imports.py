@@ -26,6 +26,7 @@ STUDIO = {
 }
 ANALYSIS = {
     **{one: {"timeline", "statistics", "thresholds", "plain"} for one in ("report", "capacity", "compare", "ending")},
+    "whatif": {"replay", "timeline", "statistics", "thresholds", "plain"},
     "explain": {"replay", "timeline", "statistics", "thresholds", "plain"},
     "replay": {"timeline", "statistics", "thresholds"},
     "timeline": {"statistics", "thresholds"},

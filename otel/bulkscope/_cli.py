@@ -20,7 +20,9 @@ COMMANDS = {
     "watch": ("bulkscope_studio.cli.watch", "how far a bulk is and when it ends, until it has"),
     "explain": ("bulkscope_studio.cli.explain", "what held a bulk up, with the evidence"),
     "capacity": ("bulkscope_studio.cli.capacity", "what the system sustains, and with how many workers"),
+    "whatif": ("bulkscope_studio.cli.whatif", "a bulk played again: other workers, another order, a faster model"),
     "compare": ("bulkscope_studio.cli.compare", "two models, runs or settings, number by number"),
+    "check": ("bulkscope_studio.cli.check", "whether a bulk is slower than another: an exit code for CI"),
     "runs": ("bulkscope_studio.cli.runs", "bulks kept under a name, to compare later ones with"),
     "setup": ("bulkscope_studio.cli.setup", "apply what Elasticsearch and Kibana need"),
 }

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Question, Source
+from bulkscope_studio.sources.source import Answer, Change, Conflict, InvalidQuery, NotFound, Question, Source
 
 Ask = Callable[[Source, str], Any]
 OF_ONE: dict[str, Ask] = {
     "report": lambda source, bulk: source.report(bulk),
     "ending": lambda source, bulk: source.ending(bulk),
     "explanation": lambda source, bulk: source.explanation(bulk),
+    "whatif": lambda source, bulk: source.whatif(bulk, Change(workers=4)),
     "comparison": lambda source, bulk: source.comparison(bulk, bulk),
+    "check": lambda source, bulk: source.check(bulk, bulk, "10%"),
     "capacity": lambda source, bulk: source.capacity(Question([bulk])),
 }
 # What a path, a query or a shell could take for something else.

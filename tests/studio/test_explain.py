@@ -30,6 +30,7 @@ from tests import decoding
 from tests.processes import BIN
 from tests.simulator.ledger import VERDICTS
 from tests.simulator.scenarios import Scenario, scenarios
+from tests.simulator.truth import right
 from tests.studio import otlp
 from tests.studio.answering import studio
 from tests.studio.explaining import (
@@ -59,6 +60,11 @@ def ask(name: str) -> dict[str, Any]:
     return explain(tables, known()[name].bulk, now)
 
 
+def finding_of(found: dict[str, Any], code: str) -> dict[str, Any]:
+    (finding,) = (each for each in found["findings"] if each["code"] == code)
+    return dict(finding)
+
+
 def item(found: dict[str, Any], code: str, name: str) -> dict[str, Any]:
     """Return one line of evidence."""
     (finding,) = (each for each in found["findings"] if each["code"] == code)
@@ -78,25 +84,24 @@ EXAMPLES = (
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_verdict_is_what_held_the_bulk_up(name: str) -> None:
     found = ask(name)
-    assert found["verdict"]["code"] == known()[name].verdict
-    decided = [each for each in found["verdict"]["evidence"] if each["holds"]]
-    assert decided or found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] in right(known()[name], known()[name].run())
+    assert [each for each in found["verdict"]["evidence"] if each["holds"]]
     assert all(each["link"] is None or each["link"].startswith("/") for each in found["verdict"]["evidence"])
 
 
 def test_the_examples_have_every_verdict_and_its_border() -> None:
     chosen = [known()[name] for name in EXAMPLES]
-    assert {scenario.verdict for scenario in chosen} == set(VERDICTS) == set(findings.TITLES)
+    assert {scenario.verdict for scenario in chosen} == set(VERDICTS)
     assert {scenario.verdict for scenario in chosen if scenario.border} >= set(VERDICTS) - {"memory_limited"}
 
 
 @pytest.mark.parametrize(
     ("name", "beside"),
     [
-        ("failure/mix/cpu", "cpu_saturated"),
+        ("failure/mix/cpu", "at_capacity_cores"),
         ("failure/mix/overload", "overload"),
-        ("overload/cpu/2.5", "cpu_saturated"),
-        ("memory/mix/cpu/join/4", "cpu_saturated"),
+        ("overload/cpu/2.5", "at_capacity_cores"),
+        ("memory/mix/cpu/join/4", "at_capacity_cores"),
     ],
 )
 def test_of_two_that_hold_the_earlier_is_the_verdict_and_the_other_stands_beside(name: str, beside: str) -> None:
@@ -104,7 +109,7 @@ def test_of_two_that_hold_the_earlier_is_the_verdict_and_the_other_stands_beside
     assert found["verdict"]["code"] == known()[name].verdict
     assert beside in found["also"]
     order = [finding["code"] for finding in found["findings"]]
-    assert order == list(findings.TITLES) == list(VERDICTS)
+    assert order == list(findings.TITLES)
     assert order.index(found["verdict"]["code"]) < order.index(beside)
     assert found["findings"][-1]["holds"] is False, "there is no headroom where something holds the bulk up"
     assert findings.TITLES[found["also"][0]] in explanation.summary(found)[1]
@@ -113,7 +118,7 @@ def test_of_two_that_hold_the_earlier_is_the_verdict_and_the_other_stands_beside
 def test_slower_jobs_are_not_said_to_be_of_unknown_cause_where_the_cause_is_known() -> None:
     full, locked = ask("cpu/threads/join/8x1on4"), ask("contention/lock/join/6/0.4/decode")
     assert "contention" in full["also"]
-    assert findings.TITLES["cpu_saturated"] in full["findings"][6]["text"]
+    assert findings.TITLES["at_capacity_cores"] in finding_of(full, "contention")["text"]
     assert not [title for title in findings.TITLES.values() if title in locked["verdict"]["text"]]
 
 
@@ -135,7 +140,7 @@ def test_over_all_scenarios(verdict: str) -> None:
     for scenario in mine:
         found = ask(scenario.name)
         json.dumps(found, allow_nan=False)
-        if found["verdict"]["code"] != verdict:
+        if found["verdict"]["code"] not in right(scenario, scenario.run()):
             wrong.append(scenario.name)
         if bad := silly(found) + sums(found):
             strange[scenario.name] = bad
@@ -300,15 +305,18 @@ def test_too_many_jobs_are_an_overload_though_the_workers_became_slower_meanwhil
     assert item(found, "overload", "service_growth")["holds"] is False
     # Of those that began in the first 3 s, which take 1 s and then 1.01 and 1.02 s: 2 jobs/s and one worker.
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(2 * 1.01, rel=0.001)
+    # All but the last one, of a second and up to 1.6 s, in 60 s of one worker.
+    work = sum((job.end or 0) - (job.start or 0) for job in slowing(0.5, 0.6)[:-1])
+    assert item(found, "overload", "load")["value"] == pytest.approx(work / 60)
     # 2 jobs/s came, and 0.78 were done: 2 / 0.78 / 0.85.
     assert "~4 workers" in found["verdict"]["text"]
     assert not silly(found) + sums(found)
 
 
-def test_workers_that_fall_behind_as_they_become_slower_are_neither_overload_nor_nothing() -> None:
+def test_workers_that_fall_behind_as_they_become_slower_are_overloaded_and_it_is_said_that_they_did() -> None:
     found = explain(written(slowing(1.1, 1.0)))
-    assert found["verdict"]["code"] == "headroom"
-    assert re.findall(r"[\d.]+ (?:%|s)", found["verdict"]["text"]) == ["69 %", "59.4 s"]
+    assert found["verdict"]["code"] == "overload"
+    assert "grew by 69 %" in found["verdict"]["text"]
     assert item(found, "overload", "offered_load")["value"] == pytest.approx(1.03 / 1.1, rel=0.02)
     assert item(found, "overload", "offered_load")["holds"] is False
     assert not silly(found) + sums(found)
@@ -362,7 +370,7 @@ def test_a_bulk_that_hardly_waited_was_not_held_up_by_an_overload(last: Job) -> 
 def test_workers_that_slow_down_are_no_overload_of_small_bulks_either() -> None:
     jobs = slowing(1.1, 1.0, together=False)
     found = explain(written(jobs), jobs[-1].bulk)
-    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] == "at_capacity_workers"
     assert item(found, "overload", "before_service_growth")["holds"] is False
 
 
@@ -393,7 +401,7 @@ def test_a_bulk_that_waits_for_none_before_it_is_not_judged_by_them() -> None:
 def test_a_bulk_behind_a_large_one_waits_for_it_and_nothing_is_overloaded() -> None:
     times = [*[0.0] * 100, *np.arange(1, 60, 2.0)]
     found = explain(written(one_by_one(times), points=alive(1, 0, 200)), f"b{len(times) - 1:03d}")
-    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] == "at_capacity_workers"
     assert " 99 % of the workers' time" in found["verdict"]["text"]
     assert item(found, "overload", "before_rises")["holds"] is False
     assert found["wait"]["ratio"] == pytest.approx(1)
@@ -417,7 +425,7 @@ def test_a_bulk_that_runs_is_partial_and_says_so() -> None:
     assert found["notes"][0].endswith("2 of 7 jobs have not ended.")
     assert (found["progress"]["done"], found["progress"]["running"], found["progress"]["waiting"]) == (5, 1, 1)
     assert item(found, "data_unfit", "little_deviation")["holds"] is None
-    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] == "at_capacity_workers"
     assert not silly(found) + sums(found)
 
 
@@ -479,7 +487,7 @@ def test_two_bulks_on_the_same_workers() -> None:
     # The other one's last job comes after this bulk's end.
     assert (found["workers"]["own_s"], found["workers"]["others_s"]) == (pytest.approx(6), pytest.approx(5))
     assert any(" 45 % " in note for note in found["notes"])
-    assert found["next"][0]["change"] == "others"
+    assert "other_bulks" in {change["change"] for change in found["next"]}
     assert not silly(found) + sums(found)
 
 
@@ -501,16 +509,16 @@ ZERO = {"model": "m", "input_tokens": 0, "output_tokens": 0, "prefill": 0.0, "de
 WRONG = {"model": "m", "prefill": NAN, "decode": -3.0, "output_tokens": -5, "input_tokens": -3, "cpu_time": NAN,
          "cpu_wait": -1.0, "memory_peak": -5, "memory_limit": -1, "cpu_pressure": NAN}  # fmt: skip
 ODD: dict[str, tuple[Callable[[], list[Job]], str]] = {
-    "no inference": (lambda: row(6, inference=None), "headroom"),
-    "zero tokens": (lambda: row(20, inference=ZERO), "headroom"),
-    "NaN and negative attributes": (lambda: row(20, wait=NAN, delay=NAN, inference=WRONG), "headroom"),
+    "no inference": (lambda: row(6, inference=None), "at_capacity_workers"),
+    "zero tokens": (lambda: row(20, inference=ZERO), "at_capacity_workers"),
+    "NaN and negative attributes": (lambda: row(20, wait=NAN, delay=NAN, inference=WRONG), "at_capacity_workers"),
     "jobs that take no time": (lambda: [Job(f"j{n}", 0.0, 0.0, 0.0) for n in range(20)], "headroom"),
-    "no job ids": (lambda: [Job(None, None, float(n), n + 1.0) for n in range(6)], "headroom"),
-    "no senders": (lambda: [Job(f"j{n}", None, float(n), n + 1.0) for n in range(6)], "headroom"),
-    "neither host nor pid": (lambda: row(6, worker=None, host=None), "headroom"),
-    "a model's name of markup": (lambda: odd_model("\x1b[2J[red]<b>模型|"), "headroom"),
-    "a model without a name": (lambda: odd_model(""), "headroom"),
-    "threads": (lambda: [Job(f"j{n}", 0.0, float(n // 4), n // 4 + 1.0) for n in range(20)], "headroom"),
+    "no job ids": (lambda: [Job(None, None, float(n), n + 1.0) for n in range(6)], "at_capacity_workers"),
+    "no senders": (lambda: [Job(f"j{n}", None, float(n), n + 1.0) for n in range(6)], "at_capacity_workers"),
+    "neither host nor pid": (lambda: row(6, worker=None, host=None), "at_capacity_workers"),
+    "a model's name of markup": (lambda: odd_model("\x1b[2J[red]<b>模型|"), "at_capacity_workers"),
+    "a model without a name": (lambda: odd_model(""), "at_capacity_workers"),
+    "threads": (lambda: [Job(f"j{n}", 0.0, float(n // 4), n // 4 + 1.0) for n in range(20)], "at_capacity_workers"),
     "another clock, 0.5 s behind": (lambda: [Job(f"j{n}", n + 0.5, n, n + 1.0, wait=-0.5) for n in range(9)],
                                     "data_unfit"),
     "another clock, waits positive": (lambda: [Job(f"j{n}", 100.0, n, n + 1.0, wait=0.1) for n in range(9)],
@@ -581,7 +589,7 @@ def test_processes_that_share_no_instance_id_are_told_apart() -> None:
 
 def test_reserved_jobs_of_a_busy_worker_are_no_fault() -> None:
     found = ask("headroom/prefetch")
-    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] == "at_capacity_workers"
 
 
 def test_attributes_that_are_no_numbers_never_reach_a_column(tmp_path: Path) -> None:
@@ -602,8 +610,10 @@ def test_what_is_not_recorded_is_said_to_be_unknown_and_no_zero_is_made_up() -> 
     assert any(note.startswith("No inference was recorded") for note in found["notes"])
     assert found["time_s"]["prefill"] is found["time_s"]["decode"] is found["time_s"]["other_work"] is None
     held = {finding["code"]: finding["holds"] for finding in found["findings"]}
-    assert held["cpu_saturated"] is held["memory_limited"] is held["memory_bandwidth"] is None
-    (busy,) = (each for each in found["findings"][4]["evidence"] if each["name"] == "cores_busy")
+    assert (
+        held["at_capacity_cores"] is held["cores_taken"] is held["memory_limited"] is held["memory_bandwidth"] is None
+    )
+    busy = item(found, "at_capacity_cores", "cores_busy")
     assert busy["value"] is busy["holds"] is None
     assert busy["text"].endswith(": not recorded")
 
@@ -663,7 +673,7 @@ def test_json_has_stable_keys() -> None:
     assert " ".join(sorted(evidence)) == "high holds link low name relation text threshold unit value"
     assert all(sorted(each) == sorted(found["verdict"]) for each in found["findings"])
     (change,) = {tuple(sorted(change)) for change in found["next"]}
-    assert change == ("change", "makespan_s", "text")
+    assert change == ("change", "high_s", "low_s", "makespan_s", "text")
     late = explain(written([*row(9), Job("z", 0.0, 9.0, 99.0)]))["stragglers"]
     assert [sorted(straggler) for straggler in late] == [["job", "link", "reason", "seconds", "usual_s"]]
 
@@ -764,7 +774,7 @@ def test_a_store_of_before_a_column_is_read_as_it_is(db: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("work", "fits"),
-    [(0.5, "~1.7 times the load fits"), (0.849, "hardly more load fits"), (0.9, "hardly more load fits")],
+    [(0.5, "about 1.7 times the load fits"), (0.849, "hardly more load fits"), (0.9, "hardly more load fits")],
 )
 def test_room_for_as_much_again_is_never_one_times_the_load(work: float, fits: str) -> None:
     found = explain(written(Job(f"j{n}", float(n), float(n), n + work) for n in range(60)))

@@ -45,7 +45,7 @@ def test_an_overtaken_bulk_is_not_taken_for_a_stall() -> None:
     own = [*sent("bulk", 20, 0.0, 0.0, 1.0), *(Job(f"w{n}", 0.0, columns={"queue": "q"}) for n in range(20))]
     others = sent("other", 100, 5.0, 20.0, 1.0)
     found = explain(written([*own, *others], points=alive(1, 0.0, 119.0)), now=120.0)
-    assert (found["state"], found["verdict"]["code"]) == ("running", "headroom")
+    assert (found["state"], found["verdict"]["code"]) == ("running", "at_capacity_workers")
     assert " 83 % of the workers' time" in found["verdict"]["text"]
     assert found["next"] == [], "of a bulk that runs nobody knows the end"
 
@@ -61,7 +61,7 @@ def test_a_job_whose_end_has_not_come_yet_has_a_second_place_only_if_it_is_heard
     found = explain(written([*done, *late, *(Job(f"w{n}", 0.0) for n in range(9))]), now=42.2)
     assert found["workers"]["places"] == places
     if places == 1:
-        assert found["verdict"]["code"] == "headroom"
+        assert found["verdict"]["code"] == "at_capacity_workers"
         assert found["workers"]["own_s"] == pytest.approx(42)
 
 
@@ -86,13 +86,13 @@ def test_jobs_of_several_requests_at_once_are_a_bulk_put_at_once() -> None:
     ]  # fmt: skip
     requests = [{"start_ns": ns(n * 0.2), "end_ns": ns(n * 0.2 + 0.1), "bulk_size": 40} for n in range(6)]
     found = explain(written(jobs, requests), now=500.0)
-    assert found["verdict"]["text"].startswith("The number of workers is the limit: 4 workers were busy")
+    assert found["verdict"]["text"].startswith("All 4 workers were busy 100 % of the time")
 
 
 def test_the_longest_job_is_named_where_it_is_the_limit() -> None:
     jobs = [Job("long", 0.0, 0.0, 60.0, 1), *(Job(f"j{n}", 0.0, 0.0, 1.0, 2 + n) for n in range(3))]
     found = explain(written(jobs), now=500.0)
-    assert found["verdict"]["text"].startswith("The longest job is the limit: it took 60 s")
+    assert found["verdict"]["text"].startswith("Job long alone took 60 s of 60 s")
     assert all(change["makespan_s"] >= found["makespan"]["floor"] * 0.999 for change in found["next"])
     assert not silly(found)
 
@@ -108,7 +108,7 @@ def test_memory_of_a_worker_of_another_queue_is_not_the_bulks() -> None:
     points = [*alive(1, 0.0, 40.0), *alive(77, -3000.0, -2990.0)]
     points.append(points[-1] | {"name": "bulk.worker.memory.utilization", "value": 0.97, "time_ns": ns(-2995.0)})
     found = explain(written([*far, *sent("bulk", 20, 0.0, 0.0, 2.0)], points=points), now=500.0)
-    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] == "at_capacity_workers"
     assert evidence(found, "memory_limited", "memory_near_limit")["value"] is None
 
 
@@ -131,8 +131,8 @@ def test_containers_share_their_cores_unless_each_has_a_quota(cpus: float, busy:
         Job(f"j{n}", 0.0, n // 4 * 2.0, n // 4 * 2.0 + 2.0, 1 + n % 4, inference=used) for n in range(80)
     ]  # fmt: skip
     found = explain(written(jobs, resources=resources), now=500.0)
-    assert evidence(found, "cpu_saturated", "cores_busy")["value"] == pytest.approx(busy, rel=0.01)
-    assert found["verdict"]["code"] == "cpu_saturated"
+    assert evidence(found, "at_capacity_cores", "cores_busy")["value"] == pytest.approx(busy, rel=0.01)
+    assert found["verdict"]["code"] == "at_capacity_cores"
 
 
 def dropped(at: float, value: float, since: float) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def dropped(at: float, value: float, since: float) -> dict[str, Any]:
 def test_what_was_dropped_before_a_bulk_is_not_held_against_it() -> None:
     jobs = sent("bulk", 20, 0.0, 0.0, 2.0)
     before = explain(written(jobs, points=[dropped(5.0, 500, -3600.0), dropped(35.0, 500, -3600.0)]), now=500.0)
-    assert before["verdict"]["code"] == "headroom"
+    assert before["verdict"]["code"] == "at_capacity_workers"
     during = explain(written(jobs, points=[dropped(5.0, 500, -3600.0), dropped(35.0, 520, -3600.0)]), now=500.0)
     assert during["verdict"]["code"] == "data_unfit"
     assert "20 traces (dropped: queue_full)" in during["verdict"]["text"]
@@ -165,6 +165,6 @@ def test_what_more_workers_did_before_is_not_this_bulks() -> None:
         Job(f"two{n}-{w}", 400.0, 400.0 + 1.05 * n, 401.049 + 1.05 * n, worker=w) for n in range(20) for w in (1, 2)
     ]
     found = explain(written(jobs))
-    assert found["verdict"]["code"] == "headroom"
+    assert found["verdict"]["code"] == "at_capacity_workers"
     contention = next(finding for finding in found["findings"] if finding["code"] == "contention")
     assert contention["holds"] is False

@@ -77,8 +77,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
 
 def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page, filled: Addresses) -> None:
     page.goto(filled.web + "/bulk/full")
-    expect(page.get_by_text("CPU saturated", exact=True)).to_be_visible()
-    expect(page.get_by_text("The cores are full")).to_be_visible()
+    expect(page.get_by_text("At capacity: cores", exact=True)).to_be_visible()
+    expect(page.get_by_text("The bulk's own 8 workers want")).to_be_visible()
     page.get_by_role("link", name="Evidence, and where the time went").click()
     expect(page).to_have_url(filled.web + "/explain/full")
     expect(page.get_by_text("Where the jobs' time went")).to_be_visible()
@@ -86,7 +86,7 @@ def test_a_bulks_page_says_what_held_it_up_and_leads_to_the_evidence(page: Page,
     quiet(page)
 
 
-@pytest.mark.parametrize(("bulk", "title"), [("full", "CPU saturated"), ("broken", "Internal failure"),
+@pytest.mark.parametrize(("bulk", "title"), [("full", "At capacity: cores"), ("broken", "Internal failure"),
                                              ("unfit", "Data unfit")])  # fmt: skip
 def test_the_page_shows_every_finding_in_its_order(page: Page, filled: Addresses, bulk: str, title: str) -> None:
     page.goto(f"{filled.web}/explain/{bulk}")

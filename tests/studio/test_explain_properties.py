@@ -161,7 +161,7 @@ def test_two_interleaved_bulks_see_each_other_as_others(name: str, seed: int) ->
     work = last["path"]["work_own"] + last["path"]["work_others"]
     assert work == pytest.approx(one["path"]["work_own"], abs=1e-2)
     assert last["path"]["jobs"] == one["path"]["jobs"]
-    assert {found["verdict"]["code"] for found in (a, b, one)} == {"headroom"}
+    assert {found["verdict"]["code"] for found in (a, b, one)} == {"at_capacity_workers"}
     assert not [wrong for found in (a, b) for wrong in sums(found) + silly(found)]
 
 

@@ -29,6 +29,9 @@ from tests.simulator.scenarios import scenarios
 from tests.studio.explaining import Job, alive, explain, simulated, stored, written
 from tests.studio.made import Made, at_once
 from tests.studio.sample import fill
+from tests.traces.asking import explained
+from tests.traces.rows import ROWS, Row
+from tests.traces.service import Service, poisson, work
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDTH = 160
@@ -90,6 +93,13 @@ def of_reports() -> Cases:
     return found
 
 
+def _of_traces() -> Iterator[tuple[Row, float]]:
+    """Yield each verdict on what would help, at a value at which it is sure."""
+    for row in ROWS:
+        if not row.stream:
+            yield row, row.values[-2]
+
+
 @cache
 def of_explanations() -> Cases:
     known = {scenario.name: scenario for scenario in scenarios()}
@@ -97,7 +107,10 @@ def of_explanations() -> Cases:
     for name in VERDICTS:
         tables, now = simulated(known[name])
         found[name] = explain(tables, known[name].bulk, now)
+    for row, value in _of_traces():
+        found[f"{row.verdict}, {value:g}"] = explained(work(row.make(value)))
     found["a few jobs"] = explain(written(few(), points=alive(1, 0.5, 12.0)), now=12.0)
+    found["a stream with room"] = explained(work(Service(poisson(120, 0.8))))
     found["one job"] = explain(written([Job("a", 1.0, 1.5, 3.0)]))
     return found
 
@@ -190,6 +203,9 @@ FILES: dict[str, Callable[[], str]] = {
         of_endings(), lambda found: "\n".join([ending.line(found), *ending.sentences(found), ""])
     ),
     "explanation.txt": lambda: together(
+        of_explanations(), lambda found: printed(lambda to: explanation.text(found, to))
+    ),
+    "explanation-all.txt": lambda: together(
         of_explanations(), lambda found: printed(lambda to: explanation.text(found, to, everything=True))
     ),
     "explanation.md": lambda: together(

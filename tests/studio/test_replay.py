@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bulkscope_studio.analysis.replay.play import Jobs, Slots, play
 from bulkscope_studio.analysis.replay.recorded import Change, Recorded, estimated, recorded, replayed
-from bulkscope_studio.analysis.replay.sizes import lost_seconds
 from bulkscope_studio.analysis.statistics import simulation
 from bulkscope_studio.analysis.timeline import progress, timeline
+from bulkscope_studio.analysis.timeline.measures import lost_seconds
 from bulkscope_studio.services import explanations
 from bulkscope_studio.services.times import heard
 from tests.rows import ns

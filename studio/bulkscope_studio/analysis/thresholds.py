@@ -45,19 +45,7 @@ FAILED = Threshold(
 )
 BUSY_LOW = Threshold("busy_low", 0.70, "share", "Below it workers had time: failures are not due to load.")
 STALL_S = Threshold("stall", 5.0, "s", "A worker that is free for longer while a job waits is not between two polls.")
-IDLE_SHARE = Threshold(
-    "idle_beside_jobs",
-    0.30,
-    "share",
-    "Of the workers' time, idle while jobs waited: under 70 % busy with a backlog.",
-)
-HAND_OUT_S = Threshold(
-    "hand_out", 0.1, "s",
-    "Shorter gaps between a worker's jobs are no idleness: a broker hands a job over in 1 to 10 ms, RQ forks in 100.",
-)  # fmt: skip
-IDLE_S = Threshold(
-    "idle_time", 1.0, "s", "Idle time of all workers together: in a bulk of 0.2 s any gap is a large share."
-)
+IDLE_S = Threshold("idle_time", 1.0, "s", "Time lost or saved at all: in a bulk of 0.2 s anything is a large share.")
 STALL_SHARE = Threshold("stalled", 0.10, "share", "Of the workers' time, lost to such stalls.")
 SENDING = Threshold(
     "sending_requests", 5.0, "1", "API requests with jobs: with fewer the bulk counts as enqueued at once."
@@ -73,6 +61,7 @@ OFFERED = Threshold(
     "offered_load", 1.0, "1",
     "Arrivals over what the workers could do at their initial speed, lower end: too many, whatever slowed them.",
 )  # fmt: skip
+LOAD = Threshold("load", 1.0, "1", "Time that jobs took of the workers over the time these had: more cannot be done.")
 FOR_OTHERS = Threshold(
     "waited_for_others", 0.5, "share",
     "Of the jobs' time (waits and work), spent waiting for jobs of other bulks: less is not the cause.",
@@ -111,10 +100,7 @@ CPU_GROWS = Threshold(
 CPU_BUSY = Threshold("cores_busy", 0.95, "share", "Utilisation of the cores that the workers may use.")
 CPU_PRESSURE = Threshold("cpu_pressure", 0.20, "share", "Time in which some task waited for a core (PSI).")
 CPU_WAIT = Threshold(
-    "cpu_wait", 0.10, "share", "Of the time in which the inferences' threads could run, spent waiting for a core."
-)
-CPU_STARVED = Threshold(
-    "cpu_starved", 0.25, "share", "A share that is sufficient by itself: all allowed cores were busy."
+    "cpu_wait", 0.10, "share", "Of the inferences' time, lost as their threads waited for a core or were throttled."
 )
 MEMORY_NEAR = Threshold("memory_near_limit", 0.90, "share", "Of the limit of the host or the cgroup, at the peak.")
 MEMORY_PRESSURE = Threshold("memory_pressure", 0.10, "share", "Time in which some task waited for memory (PSI).")
@@ -127,6 +113,22 @@ MAJOR_FAULTS = Threshold(
 ROOM = Threshold(
     "room", 0.85, "share", "Utilisation up to which more load fits: above it queue waits grow steeply (1/(1-u))."
 )
+SAVED = Threshold(
+    "saved",
+    0.10,
+    "share",
+    "Of the bulk's time, saved when it is played with one thing changed: less is worth no change.",
+)
+A_JOB_S = Threshold("saved_a_job", 0.010, "s", "Saved for each job: 2 ms until a job of 1 ms begins is no fault.")
+OWN_CORES = Threshold(
+    "own_cores", 0.60, "share",
+    "Of cores that threads wait for, used by the inferences: with less it is others that have them.",
+)  # fmt: skip
+CORES_FULL = Threshold("own_cores_full", 0.85, "share", "Of the cores, used by the inferences: more workers need more.")
+UNEVEN = Threshold(
+    "uneven", 1.11, "1", "Time measured over the time where each free slot takes the next job: a tenth is saved."
+)
+BEHIND = Threshold("behind", 3.0, "1", "Jobs a slot that wait when the last arrives: fewer are a burst's rest.")
 SLOW_WORKER = Threshold("slow_worker", 1.5, "1", "Time of a worker's jobs over the median worker's, at equal tokens.")
 SLOW_WORKER_SURE = Threshold(
     "slow_worker_sure", 4.0, "1",
@@ -139,8 +141,9 @@ STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the thi
 
 ALL = (
     LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
-    IDLE_SHARE, HAND_OUT_S, IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED,
+    IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, LOAD,
     FOR_OTHERS, ALIKE_ROWS, BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY,
-    CPU_PRESSURE, CPU_WAIT, CPU_STARVED, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, SLOW_WORKER,
+    CPU_PRESSURE, CPU_WAIT, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, SAVED,
+    A_JOB_S, OWN_CORES, CORES_FULL, UNEVEN, BEHIND, SLOW_WORKER,
     SLOW_WORKER_SURE, COLD_SURE, STRAGGLER,
 )  # fmt: skip

@@ -16,22 +16,30 @@ MARKS = {True: "yes", False: "no", None: "?"}
 SPEAKS = {True: "for", False: "against", None: "?"}
 SPENT = ("", "time", "share")
 _BAR = 24
+_LEAST_S = 0.01  # a ratio of waits of 1 ms alarms for nothing
 _WORTH_SAYING = 0.02  # of the makespan: a smaller loss helps nobody
+# Verdicts whose sentence does not say what the change would bring.
+_ONLY_NEXT = ("slower_than_before",)
 Part = tuple[str, float | None]
 
 
 def text(found: Mapping[str, Any], console: Output, *, everything: bool = False) -> None:
-    """Print it; ``everything`` adds the evidence of the findings that are not the verdict."""
+    """Print the verdict, what would help and where the time went; ``everything`` adds all evidence and findings."""
     verdict = found["verdict"]
     console.print(Text.assemble((f"Bulk {found['id']}", "bold"), f"  {state(found)}"))
     console.print(f"Verdict: {verdict['title']}", style="bold")
     for line in summary(found):
         console.print(line)
-    console.print()
-    _evidence(verdict, console)
     for title, parts in times(found):
-        rows = ([*cells, _bar(share)] for cells, share in shares(parts))
+        kept = parts if everything else [(label, value) for label, value in parts if value]
+        total = sum(value or 0.0 for _, value in parts)
+        kept = [part for part in kept if everything or (part[1] or 0.0) >= _WORTH_SAYING * total]
+        rows = ([*cells, _bar(share)] for cells, share in shares(kept, total))
+        console.print()
         console.print_table((*SPENT, ""), rows, right=(1, 2), title=title)
+    if not everything:
+        console.print("The evidence, all findings, chain, waits and stragglers: --all.")
+        return
     console.print(LEGEND)
     for line in chain(found):
         console.print(line)
@@ -39,8 +47,7 @@ def text(found: Mapping[str, Any], console: Output, *, everything: bool = False)
     console.print("Findings, in the order in which they are looked at", style="bold")
     for finding in found["findings"]:
         console.print(f"  {MARKS[finding['holds']]:<4} {finding['title']}: {finding['text']}")
-        if everything and finding["code"] != verdict["code"]:
-            _evidence(finding, console)
+        _evidence(finding, console)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -68,8 +75,9 @@ def summary(found: Mapping[str, Any]) -> list[str]:
     titles = {finding["code"]: finding["title"] for finding in found["findings"]}
     if found["also"]:
         lines.append("Also found: " + ", ".join(titles[code] for code in found["also"]) + ".")
-    # An estimate as all that says what would be.
-    lines += [f"Next: {item['text']}" for item in found["next"]]
+    # What the verdict says itself is not said again.
+    told = found["verdict"]["code"]
+    lines += [f"Next: {item['text']}." for item in found["next"] if item["change"] != told or told in _ONLY_NEXT]
     return lines + list(found["notes"])
 
 
@@ -98,9 +106,10 @@ def times(found: Mapping[str, Any]) -> list[tuple[str, list[Part]]]:
     return [("Where the jobs' time went", jobs), ("Where the workers' time went", workers)]
 
 
-def shares(parts: list[Part]) -> Iterator[tuple[list[str], float]]:
-    """Yield the cells of ``SPENT`` for each part of a whole, and its share (0 where it is not known)."""
-    total = sum(value or 0.0 for _, value in parts)
+def shares(parts: list[Part], whole: float | None = None) -> Iterator[tuple[list[str], float]]:
+    """Yield the cells of ``SPENT`` for each part of a whole, their sum where none is given, and its share (0 where it
+    is not known)."""
+    total = sum(value or 0.0 for _, value in parts) if whole is None else whole
     for label, value in parts:
         share = value / total if value is not None and total > 0 else None
         yield [label, seconds(value), percent(share)], share or 0.0
@@ -128,7 +137,7 @@ def chain(found: Mapping[str, Any]) -> list[str]:
         )
     if (w := found["wait"]) is not None:
         against = "" if w["expected"] is None else f"; queueing alone explains {estimate(seconds(w['expected']))}"
-        ratio = "" if w["ratio"] is None else f", measured / expected {number(w['ratio'])}"
+        ratio = "" if w["ratio"] is None or w["measured"] < _LEAST_S else f", measured / expected {number(w['ratio'])}"
         lines.append(f"Mean queue wait {seconds(w['measured'])}{against}{ratio}.")
     for s in found["stragglers"]:
         reason = f": {s['reason']}" if s["reason"] else ""

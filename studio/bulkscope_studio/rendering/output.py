@@ -97,7 +97,7 @@ class Renewed:
             return
         said = message if change is None else change
         if said != self._said:
-            say(message)
+            say(printable(message))
         self._said = said
 
 

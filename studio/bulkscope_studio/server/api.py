@@ -14,7 +14,18 @@ from fastapi.responses import JSONResponse
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import unread
-from bulkscope_studio.services import bulks, capacities, comparisons, drops, endings, explanations, reports, runs
+from bulkscope_studio.services import (
+    bulks,
+    capacities,
+    checks,
+    comparisons,
+    drops,
+    endings,
+    explanations,
+    reports,
+    runs,
+    whatifs,
+)
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import trouble
@@ -94,8 +105,18 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     def explanation(bulk_id: str) -> JSONResponse:
         return JSONResponse(explanations.bulk_explanation(store, bulk_id))
 
+    def whatif(
+        bulk_id: str, workers: int | None = None, threads: int | None = None, prefetch: int | None = None,
+        order: str | None = None, preload: bool = False, speed: float | None = None,
+    ) -> JSONResponse:  # fmt: skip
+        change = whatifs.Change(workers, threads, prefetch, order, preload, speed)
+        return JSONResponse(whatifs.bulk_whatif(store, bulk_id, change))
+
     def comparison(a: str, b: str | None = None, models: bool = False) -> JSONResponse:
         return JSONResponse(comparisons.compare(StoredSides(store), a, b, models))
+
+    def check(bulk: str, against: str, max_slower: str = checks.MAX_SLOWER) -> JSONResponse:
+        return JSONResponse(checks.check(StoredSides(store), bulk, against, max_slower))
 
     def capacity(
         bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,
@@ -132,7 +153,9 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/ending", ending)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/whatif", whatif)
     routes.add_api_route("/compare", comparison)
+    routes.add_api_route("/check", check)
     routes.add_api_route("/capacity", capacity)
     routes.add_api_route("/capacity/progress", progress)
     routes.add_api_route("/drops", dropped_lately)

@@ -25,9 +25,19 @@ from bulkscope_studio.elastic import client as http
 from bulkscope_studio.elastic import environment, esql
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.elastic.streams import LOGS, TRACES
-from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, sides
+from bulkscope_studio.services import (
+    bulks,
+    capacities,
+    checks,
+    comparisons,
+    endings,
+    explanations,
+    reports,
+    sides,
+    whatifs,
+)
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
-from bulkscope_studio.sources.source import Answer, InvalidQuery, NotFound, Question, Trouble, Unnamed
+from bulkscope_studio.sources.source import Answer, Change, InvalidQuery, NotFound, Question, Trouble, Unnamed
 from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
 
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
@@ -116,11 +126,26 @@ class ElasticsearchSource:
             more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
             return _noted(explanations.explanation_of(store, beside, drops_known=False), more)
 
+    def whatif(self, bulk: str, change: Change) -> Answer:
+        """Return what a bulk would have taken; how much its workers hold of memory limits is not known here."""
+        whatifs.asked(change)  # what means nothing is said before anything is read
+        with self._answering(bulk) as (bulk_id, store, more):
+            beside = explanations.beside(store, bulk_id)
+            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            return _noted(whatifs.whatif_of(store, beside, change), more)
+
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         among = _Sides(self)
         with told():
             found = comparisons.compare(among, a, b, models)
         return found | {"notes": notes(sum(among.repeated.values(), Counter()))}
+
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        checks.allowed(max_slower)  # what means nothing is said before anything is read
+        among = _Sides(self)
+        with told():
+            found = checks.check(among, bulk, against, max_slower)
+        return found | {"notes": [*found["notes"], *notes(sum(among.repeated.values(), Counter()))]}
 
     def capacity(self, question: Question) -> Answer:
         """Return what the system sustained while one bulk had jobs."""

@@ -9,9 +9,19 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from bulkscope_studio.services import bulks, capacities, comparisons, endings, explanations, reports, runs
+from bulkscope_studio.services import (
+    bulks,
+    capacities,
+    checks,
+    comparisons,
+    endings,
+    explanations,
+    reports,
+    runs,
+    whatifs,
+)
 from bulkscope_studio.services.sides import StoredSides
-from bulkscope_studio.sources.source import Answer, Question, Trouble
+from bulkscope_studio.sources.source import Answer, Change, Question, Trouble
 from bulkscope_studio.storage import storefile
 from bulkscope_studio.storage.store import Store, StoreLocked, TooLong, Unavailable
 
@@ -53,8 +63,14 @@ class FileSource:
     def explanation(self, bulk: str) -> Answer:
         return self._read(explanations.bulk_explanation, bulk)
 
+    def whatif(self, bulk: str, change: Change) -> Answer:
+        return self._read(whatifs.bulk_whatif, bulk, change)
+
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         return self._read(lambda store: comparisons.compare(StoredSides(store), a, b, models))
+
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        return self._read(lambda store: checks.check(StoredSides(store), bulk, against, max_slower))
 
     def capacity(self, question: Question) -> Answer:
         return self._read(capacities.system_capacity, question)

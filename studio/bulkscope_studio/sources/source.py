@@ -7,8 +7,21 @@ from typing import Any, Protocol
 
 from bulkscope_studio.services.capacities import Question, asked
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
+from bulkscope_studio.services.whatifs import ORDERS, Change
 
-__all__ = ["Answer", "Conflict", "InvalidQuery", "NotFound", "Question", "Source", "Trouble", "Unnamed", "asked"]
+__all__ = [
+    "ORDERS",
+    "Answer",
+    "Change",
+    "Conflict",
+    "InvalidQuery",
+    "NotFound",
+    "Question",
+    "Source",
+    "Trouble",
+    "Unnamed",
+    "asked",
+]
 
 Answer = dict[str, Any]
 
@@ -51,8 +64,14 @@ class Source(Protocol):
     def explanation(self, bulk: str) -> Answer:
         """Return why a bulk took as long as it did."""
 
+    def whatif(self, bulk: str, change: Change) -> Answer:
+        """Return what a bulk that has ended would have taken under a change."""
+
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         """Compare two bulks or kept runs, or with ``models`` the two models of ``a``."""
+
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        """Return whether a bulk is slower than another or a kept run by more than a share, such as ``10%``."""
 
     def capacity(self, question: Question) -> Answer:
         """Return what the system sustains."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Question, Trouble
+from bulkscope_studio.sources.source import Answer, Change, Conflict, InvalidQuery, NotFound, Question, Trouble
 from bulkscope_studio.storage import trouble
 from bulkscope_studio.storage.address import Runtime
 
@@ -56,8 +56,15 @@ class StudioSource:
     def explanation(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/explain")
 
+    def whatif(self, bulk: str, change: Change) -> Answer:
+        given = asdict(change) | {"preload": "true" if change.preload else None}
+        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/whatif", given)
+
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
         return self._ask("GET", "/api/compare", {"a": a, "b": b, "models": "true" if models else None})
+
+    def check(self, bulk: str, against: str, max_slower: str) -> Answer:
+        return self._ask("GET", "/api/check", {"bulk": bulk, "against": against, "max_slower": max_slower})
 
     def capacity(self, question: Question) -> Answer:
         given = asdict(question)

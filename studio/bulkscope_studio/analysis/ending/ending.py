@@ -120,7 +120,9 @@ def _played(facts: Facts, p: Progress, line: timeline.Timeline, ahead: Floats, k
         return replace(known, why="no worker is at work on its queue")
     random = np.random.default_rng(estimates.SEED)
     open_ = ~a.ended[slots]
-    lasted = np.maximum(np.where(open_, a.seen[slots] - a.start[slots], 0.0), 0.0)
+    # All that are at work, also one whose slot seems to have gone on to the next: its span may only be late.
+    at_work = p.working
+    theirs = slots[open_ & ~a.mine[slots]]
     own, others = (_times(a, line, whose) for whose in (a.mine, ~a.mine))
     own = own if len(own) else others  # none of the bulk's own has ended: those of bulks before it tell
     others = others if len(others) >= _LATER else own
@@ -128,15 +130,19 @@ def _played(facts: Facts, p: Progress, line: timeline.Timeline, ahead: Floats, k
     scale = wander.levels(RUNS, random) * _stretch(a, line)
     gap = _gap(a, line)
     laws = [
-        Law(times, lasted[open_ & whose], RUNS, random)
-        for times, whose in ((own, a.mine[slots]), (others, ~a.mine[slots]))
+        Law(times, np.maximum(a.seen[rows] - a.start[rows], 0.0), RUNS, random)
+        for times, rows in ((own, at_work), (others, theirs))
     ]
-    free = np.tile(line.end[slots], (RUNS, 1))
+    free: Floats = np.tile(line.end[slots], (RUNS, 1))
     last = np.full(RUNS, now)
-    for law, whose in zip(laws, (a.mine[slots], ~a.mine[slots]), strict=True):
-        free[:, open_ & whose] = a.start[slots[open_ & whose]] + law.still
-    if (open_ & a.mine[slots]).any():
-        last = np.maximum(last, free[:, open_ & a.mine[slots]].max(axis=1))
+    for law, rows in zip(laws, (at_work, theirs), strict=True):
+        ends = a.start[rows] + law.still
+        of_slot = {row: column for column, row in enumerate(rows.tolist())}
+        for column, row in enumerate(slots.tolist()):
+            if row in of_slot:
+                free[:, column] = ends[:, of_slot[row]]
+        if rows is at_work and len(at_work):
+            last = np.maximum(last, ends.max(axis=1))
     free += gap
     jobs = _queue(a, p, ahead, now, random)
     played = max(_PLAYED, _PLAYED_PER_SLOT * len(slots))

@@ -31,6 +31,9 @@ class Arrivals:
     ``rate``: jobs/s that came. ``service``: growth of the service time over the window, relative to its mean;
     ``offered``: arrivals over what the slots can do at the service time at the start of the window; too low where jobs
     are retried or other jobs run at the same time. ``places``: mean number of slots; ``busy``: their busy share.
+    ``load``: time that the jobs that came took of the slots, gaps before them included, and that others took meanwhile,
+    over the time that the slots had until the last came; ``left``: jobs that waited when the last came, and ``drain``
+    seconds until they had begun.
     """
 
     window: float
@@ -42,6 +45,9 @@ class Arrivals:
     offered: Estimate | None
     places: float
     busy: float
+    load: float
+    left: int
+    drain: float
 
     @property
     def piles_up(self) -> bool:
@@ -129,12 +135,13 @@ def _of(facts: Facts, timeline: Timeline, rows: Flags, put: Floats) -> Arrivals:
     window = last - first
     points = min(_MOST_POINTS, len(put) // _JOBS_A_POINT)
     if window <= 0:
-        return Arrivals(window, points, np.nan, None, None, None, None, np.nan, np.nan)
+        return Arrivals(window, points, np.nan, None, None, None, None, np.nan, np.nan, np.nan, 0, np.nan)
     there = timeline.capacity.between(first, last)  # of the workers that were there then
     busy = timeline.every.between(first, last) / there if there > 0 else np.nan
     rate = (len(put) - 1) / window
+    load, left, drain = _load(facts, timeline, rows, first, last, there)
     if points < _FEWEST_POINTS:
-        return Arrivals(window, points, rate, None, None, None, None, there / window, busy)
+        return Arrivals(window, points, rate, None, None, None, None, there / window, busy, load, left, drain)
     edges = np.linspace(first, last, points + 1)
     step = window / points
     begun = np.flatnonzero(rows & np.isfinite(a.start) & np.isfinite(a.ready))
@@ -161,7 +168,26 @@ def _of(facts: Facts, timeline: Timeline, rows: Flags, put: Floats) -> Arrivals:
         offered=_scaled(at_first, rate * window / there) if at_first is not None and there > 0 else None,
         places=there / window,
         busy=busy,
+        load=load,
+        left=left,
+        drain=drain,
     )
+
+
+def _load(
+    facts: Facts, timeline: Timeline, rows: Flags, first: float, last: float, there: float
+) -> tuple[float, int, float]:
+    """Return the offered load of what came before the last arrival, and what was left when it came."""
+    a = facts.attempts
+    known = rows & np.isfinite(a.ready)
+    came = known & (a.ready >= first) & (a.ready < last) & np.isfinite(a.start)
+    gap = np.nan_to_num(np.minimum(a.start - np.maximum(a.ready, timeline.places.free), a.start - a.ready))
+    work = float(np.sum((timeline.end - a.start)[came] + np.maximum(gap, 0.0)[came]))
+    others = timeline.every.between(first, last) - timeline.mine.between(first, last)
+    began = np.where(np.isfinite(a.start), a.start, timeline.last)
+    left = known & (a.ready <= last) & (began > last)
+    drain = float(np.max(began[left]) - last) if left.any() else 0.0
+    return (work + max(0.0, others)) / there if there > 0 else np.nan, int(left.sum()), drain
 
 
 def _scaled(estimate: Estimate, by: float) -> Estimate:

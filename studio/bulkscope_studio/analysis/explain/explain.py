@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bulkscope_studio.analysis.explain import breakdown, findings
+from bulkscope_studio.analysis.explain import breakdown, causes, findings, plays
 from bulkscope_studio.analysis.explain.evidence import Finding
-from bulkscope_studio.analysis.explain.findings import View
+from bulkscope_studio.analysis.explain.view import View
 from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.statistics.queueing import Little, little
-from bulkscope_studio.analysis.thresholds import QUIET_S
+from bulkscope_studio.analysis.thresholds import QUIET_S, ROOM
 from bulkscope_studio.analysis.timeline import progress as progress_of
 from bulkscope_studio.analysis.timeline import timeline
 from bulkscope_studio.analysis.timeline.facts import Facts
@@ -26,10 +26,13 @@ _UNJUDGED = "Not judged: the records are too incomplete or contradictory."
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """A change and what it would bring: the makespan with it, in seconds, as an estimate."""
+    """A change and what it would bring, as an estimate with its interval: the makespan with it, in seconds; of jobs
+    that arrived over time the mean time from ready to end."""
 
     change: str
     makespan_s: float
+    low_s: float
+    high_s: float
     text: str
 
 
@@ -54,14 +57,11 @@ class Explanation:
 
 
 def explain(facts: Facts) -> Explanation:
-    """Look at all findings; the first that holds is the verdict, the others that hold are listed in ``also``."""
+    """Look at all findings; of those that hold one is the verdict, the others are listed in ``also``."""
     progress = progress_of.progress(facts)
     line = timeline.build(facts, progress.running and not progress.complete)
     view = findings.look(facts, progress, line, _little(facts) if progress.complete else None)
-    found = tuple(look(view) for look in findings.ORDER)
-    if any(finding.holds for finding in found[:-1]):
-        found = (*found[:-1], dataclasses.replace(found[-1], holds=False, text="Another finding holds."))
-    verdict = next(finding for finding in found if finding.holds)
+    found, verdict = _judged(view)
     also: tuple[str, ...] = ()
     if verdict.code == "data_unfit":
         # Their evidence stays, their conclusions do not.
@@ -69,7 +69,6 @@ def explain(facts: Facts) -> Explanation:
     else:
         also = tuple(f.code for f in found if f.holds and f is not verdict)
     length = breakdown.makespan(facts, line, view.load)
-    path = breakdown.critical_path(facts, line)
     return Explanation(
         id=facts.id,
         state=progress.state,
@@ -80,15 +79,47 @@ def explain(facts: Facts) -> Explanation:
         progress=_counts(progress),
         time_s=view.time,
         workers=_workers(view),
-        path=path,
+        path=breakdown.critical_path(facts, line),
         makespan=length,
         wait=breakdown.wait(facts, line),
         stragglers=tuple(
             {"job": s.job, "seconds": s.seconds, "usual_s": s.usual, "reason": s.reason, "link": view.trace(s.row)}
             for s in breakdown.stragglers(facts, line)
         ),
-        next=_next(view, length, path) if verdict.code != "data_unfit" else (),
+        next=_next(view, verdict, found) if verdict.code != "data_unfit" else (),
     )
+
+
+def _judged(view: View) -> tuple[tuple[Finding, ...], Finding]:
+    """Return all findings in their order, and which of them is the verdict."""
+    found = {look: look(view) for look in findings.ORDER}
+    holding = [found[look] for look in findings.FIRST if found[look].holds]
+    if not holding:
+        cores = [found[look] for look in findings.CORES if found[look].holds]
+        helps = [(found[look], found[look].code) for look in findings.RANKED if found[look].holds]
+        helps += [(finding, plays.CORES) for finding in cores]
+        helps.sort(key=lambda each: -_share(view, each[1]))
+        slowed = [] if cores else [found[look] for look in findings.SLOWED if found[look].holds]
+        holding = slowed + [finding for finding, _ in helps]
+    if holding:
+        for look in findings.LAST:
+            found[look] = dataclasses.replace(found[look], holds=False, text="Another finding holds.")
+    else:
+        holding = [found[look] for look in findings.LAST if found[look].holds]
+        # Headroom holds where none of the others does.
+        if holding[0].code != findings.LAST[-1](view).code:
+            last = findings.LAST[-1]
+            found[last] = dataclasses.replace(found[last], holds=False, text="Another finding holds.")
+    return tuple(found.values()), holding[0]
+
+
+def _share(view: View, code: str) -> float:
+    """Return what share of the bulk's time a change would save; of a cause that was not played as good as nothing."""
+    saving = None if view.plays is None else view.plays.savings.get(code)
+    # A job that is nearly all of the makespan is the limit, though its place in the queue does not matter.
+    alone = view.plays.longest if view.plays is not None and code == plays.LONG else 0.0
+    alone = alone if alone >= ROOM.value else 0.0
+    return max(alone, 0.0 if saving is None else saving.share)
 
 
 def _little(facts: Facts) -> Little | None:
@@ -149,41 +180,42 @@ def _notes(view: View) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _next(view: View, length: breakdown.Makespan | None, path: breakdown.Path | None) -> tuple[Next, ...]:
-    """Say what would shorten the bulk, the most effective change first; each change by itself."""
-    if length is None or not view.progress.complete or view.progress.sent < 2 or length.measured <= 0:
+_CHANGES = (
+    (plays.SENDER, "all jobs enqueued at once"),
+    (plays.HAND_OUT, "no gaps between a worker's jobs"),
+    (plays.UNEVEN, "no job reserved for a worker that is busy (prefetch 1)"),
+    (plays.LONG, "the longest jobs first"),
+    (plays.SLOW, "all workers as fast as the others"),
+    (plays.COLD, "the model loaded before the first job"),
+    (plays.SLOWER, "inferences as fast as before"),
+    (plays.OTHERS, "no other bulks on these workers"),
+)
+_NO_MORE_WORKERS = {"memory_limited", "memory_bandwidth", "cores_taken", "at_capacity_cores"}
+
+
+def _next(view: View, verdict: Finding, found: tuple[Finding, ...]) -> tuple[Next, ...]:
+    """Say what would shorten the bulk, each change played by itself, the most effective first.
+
+    What the verdict excludes is not advised: more workers where cores or memory are full.
+    """
+    p = view.plays
+    if p is None or not p.fits or not view.progress.complete or view.progress.sent < 2:
         return ()
-    changes: list[tuple[str, float, str]] = []
-    a = view.facts.attempts
-    work = float(np.sum((a.end - a.start)[a.mine & a.ended]))
-    if length.floor >= 0.7 * length.measured and length.longest_job < length.floor:
-        # Twice the slots divide the work by the gain that was measured; by 2 where none was.
-        gain = 2.0 if view.growth.gain is None else min(2.0, max(1.0, view.growth.gain.value))
-        twice = max(work / (gain * length.places), length.longest_job * 2 / gain)
-        if np.isfinite(view.cpu.busy):
-            # The work per core stays: more workers can use no more than the idle cores.
-            twice = max(twice, length.measured * min(1.0, view.cpu.busy))
-        whole = wording.seconds(length.measured)
-        changes.append(
-            ("workers", twice, f"twice the workers: {wording.estimate(wording.seconds(twice))} instead of {whole}")
-        )
-    less: list[tuple[str, float, str]] = [
-        ("tail", length.tail, "start the longest jobs first, so that all workers end together"),
-    ]
-    if path is not None:
-        less.append(("dispatch", path.dispatch, "no gaps between the jobs of the longest chain"))
-        if not view.open:
-            less.append(("api", path.start, f"enqueue the jobs {wording.seconds(path.start)} earlier"))
-    if view.load.others > 0.05 * view.load.capacity:
-        share = view.load.others / (view.load.others + view.load.own)
-        least = min(length.measured * share, length.measured - length.floor)
-        less.append(("others", least, "no other bulks on these workers"))
-    for change, saved, what in less:
-        without = length.measured - saved
-        if without >= 0.999 * length.floor:  # none of these changes makes the work itself shorter
-            changes.append((change, without, f"{what}: {wording.estimate(wording.seconds(without))}"))
-    worth = [Next(*change) for change in changes if change[1] < 0.95 * length.measured]
-    return tuple(sorted(worth, key=lambda item: (item.makespan_s, item.change)))
+    holds = {finding.code for finding in found if finding.holds}
+    changes = [(code, what) for code, what in _CHANGES if code in holds or code == plays.OTHERS]
+    if "cores_taken" in holds:
+        changes.append((plays.CORES, "the cores without the other programs"))
+    if not holds & _NO_MORE_WORKERS and verdict.code != "at_capacity_workers_and_cores":
+        count = len(p.bulk.slot_worker)
+        changes.append((plays.WORKERS, f"{2 * count} workers instead of {count}"))
+    made = []
+    for code, what in changes:
+        saving = p.worth(code)
+        if saving is not None:
+            text = f"{what}: {causes.instead(view, saving)}"
+            then = saving.then
+            made.append(Next(code, then.value, then.low, then.high, text))
+    return tuple(sorted(made, key=lambda item: (item.makespan_s, item.change)))
 
 
 def to_json(found: Explanation) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The verdicts, one function each: what it requires stands in ``docs/analysis.md``, its numbers in ``thresholds``."""
+"""The verdicts that rest on numbers of their own, one function each; ``causes`` has those that are played.
+
+What each requires stands in ``docs/analysis.md``, its numbers in ``thresholds``.
+"""
 
 from __future__ import annotations
 
@@ -6,62 +9,24 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
-from urllib.parse import quote
 
 import numpy as np
 
 from bulkscope_studio.analysis import thresholds
-from bulkscope_studio.analysis.explain import arrivals, breakdown
+from bulkscope_studio.analysis.explain import arrivals, breakdown, causes, plays
 from bulkscope_studio.analysis.explain.arrivals import Arrivals
 from bulkscope_studio.analysis.explain.evidence import Evidence, Finding, every, measured, said, some
+from bulkscope_studio.analysis.explain.view import View
 from bulkscope_studio.analysis.statistics import estimates
 from bulkscope_studio.analysis.statistics.estimates import Estimate
 from bulkscope_studio.analysis.statistics.queueing import Little
 from bulkscope_studio.analysis.thresholds import Threshold
 from bulkscope_studio.analysis.timeline import measures
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts
-from bulkscope_studio.analysis.timeline.measures import Cpu, Growth, Load, Memory
+from bulkscope_studio.analysis.timeline.measures import Growth, Memory
 from bulkscope_studio.analysis.timeline.progress import Progress
 from bulkscope_studio.analysis.timeline.timeline import Timeline
 from bulkscope_studio.text import wording
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """All that findings look at.
-
-    ``open``: the jobs arrived over time, as ``arrivals`` says; ``ahead``: what arrived before the bulk, None unless its
-    jobs mostly waited for that.
-    """
-
-    facts: Facts
-    progress: Progress
-    timeline: Timeline
-    little: Little | None
-    growth: Growth
-    load: Load
-    arrivals: Arrivals
-    open: bool
-    time: breakdown.Time
-    ahead: Arrivals | None
-    cpu: Cpu
-    memory: Memory
-
-    @property
-    def outcomes(self) -> list[str]:
-        """Return the outcomes of the bulk's API requests, where one was recorded."""
-        return [outcome for outcome in self.facts.requests.outcome if outcome is not None]
-
-    @property
-    def bulk(self) -> str:
-        """Return the bulk's page."""
-        return f"/bulk/{quote(self.facts.id, safe='')}"
-
-    def trace(self, row: int) -> str | None:
-        """Return the page of the trace of an attempt."""
-        found = self.facts.attempts.trace[row].as_py()
-        return None if found is None else f"/trace/{quote(found, safe='')}"
 
 
 def unfit(view: View) -> Finding:
@@ -134,20 +99,8 @@ def _missing(p: Progress) -> str:
     return ", ".join(parts)
 
 
-def _idle(load: Load, total: float, link: str) -> Evidence:
-    """Tell of workers that were idle beside jobs; gaps as short as a hand-over, and little in all, say nothing."""
-    share = load.dispatch / total
-    short = not load.idle and share >= thresholds.IDLE_SHARE.value
-    least, all_of_them = (wording.seconds(each.value) for each in (thresholds.HAND_OUT_S, thresholds.IDLE_S))
-    told = measured(
-        "workers' time idle while jobs waited", share, ">=", thresholds.IDLE_SHARE, link=link,
-        detail=f"the gaps of {least} and more are under {all_of_them} in all" if short else "",
-    )  # fmt: skip
-    return dataclasses.replace(told, holds=False) if short else told
-
-
 def internal_failure(view: View) -> Finding:
-    """Jobs fail without overload, workers are lost, or workers are idle while jobs wait."""
+    """Jobs fail without overload, workers are lost, or the broker stalls."""
     a, load = view.facts.attempts, view.load
     ended = np.flatnonzero(a.mine & a.ended & ~a.crashed)
     failed = ended[a.failed[ended]]
@@ -188,7 +141,6 @@ def internal_failure(view: View) -> Finding:
         "workers' time lost to long stalls while jobs waited", load.stalled / total if load.stalls else 0.0, ">=",
         thresholds.STALL_SHARE, detail=_stalls(view), link=view.bulk,
     )  # fmt: skip
-    idle = _idle(load, total, view.bulk)
     hung = measured(
         "workers' time in jobs that hung outside the inference", load.hung / total if load.hangs else 0.0, ">=",
         thresholds.STALL_SHARE, link=view.bulk,
@@ -200,7 +152,7 @@ def internal_failure(view: View) -> Finding:
         link="/",
     )  # fmt: skip
     light = every(timeouts, busy, flat)
-    holds = True in (share.holds, gone.holds, stalled.holds, idle.holds, hung.holds, api.holds, light)
+    holds = True in (share.holds, gone.holds, stalled.holds, hung.holds, api.holds, light)
     text = "No failure besides load was found."
     if holds:
         text = "Jobs failed or were held up, and not by load: " + "; ".join(
@@ -209,9 +161,9 @@ def internal_failure(view: View) -> Finding:
                 [
                     _failed_text(view, internal, ended) if share.holds else "",
                     gone.text if gone.holds else "",
-                    f"workers were idle while jobs waited for {wording.percent(load.dispatch / total)} of their time"
-                    f"{f' ({_stalls(view)})' if load.stalls else ''}"
-                    if stalled.holds or idle.holds
+                    f"workers stood still while jobs waited for {wording.percent(load.stalled / total)} of their time "
+                    f"({_stalls(view)})"
+                    if stalled.holds
                     else "",
                     f"{wording.count(load.hangs, 'job')} hung outside the inference for {wording.seconds(load.hung)} "
                     "in all (look for a broker, a result store or a disk that does not answer)"
@@ -225,7 +177,7 @@ def internal_failure(view: View) -> Finding:
             )
         )
         text += "."
-    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, idle, hung, api))
+    return Finding("internal_failure", holds, text, (share, timeouts, busy, flat, gone, stalled, hung, api))
 
 
 _MEMORY = re.compile("memory|oom|alloc", re.IGNORECASE)
@@ -336,7 +288,17 @@ def _rising(came: Arrivals, link: str) -> tuple[tuple[Evidence, ...], bool | Non
         bound="low", link=link,
     )  # fmt: skip
     found = _piling_up(came, link)
-    return (*found, flat, offered), every(*found, _either(flat, offered))
+    load = measured(
+        "time that the jobs took of the workers, over the time these had", came.load, ">", thresholds.LOAD, link=link
+    )
+    places = came.places if np.isfinite(came.places) else math.nan
+    left = measured(
+        "jobs a worker that waited when the last arrived", came.left / places if places > 0 else None, ">",
+        thresholds.BEHIND, link=link,
+    )  # fmt: skip
+    behind = every(found[0], load, left)
+    trend = every(*found, _either(flat, offered))
+    return (load, left, *found, flat, offered), True if behind or trend else trend
 
 
 def _rising_before(came: Arrivals) -> tuple[tuple[Evidence, ...], bool | None]:
@@ -382,14 +344,17 @@ def _overload_text(view: View, holds: bool | None, by: Arrivals | None) -> str:
             else "Whether more jobs arrived than the workers could do is not known."
         )
     text = "More jobs arrived than the workers could do"
-    if by is not None and by.backlog is not None and by.piles_up:
-        came = f"{wording.number(by.rate)} jobs/s"
-        text += (
-            f": {f'before this bulk, other bulks brought {came}' if by is view.ahead else f'{came} arrived'}, and the "
-            f"backlog grew by {wording.number(by.backlog.value)} jobs/s for {wording.seconds(by.window)}"
-        )
-        if by.slowed:
-            text += f", while the time of a job grew by {wording.percent(by.slowed)}"
+    if by is not None and by is view.ahead:
+        text += f": before this bulk, other bulks brought {wording.number(by.rate)} jobs/s"
+    elif by is not None:
+        text += f": {wording.number(float(f'{by.rate:.2g}'))} jobs/s came"
+        if np.isfinite(by.load):
+            text += f", {wording.number(float(f'{by.load:.2g}'))} times what they can do"
+    if by is not None and by is not view.ahead:
+        waiting = wording.count(by.left, "job")
+        text += f"; {waiting} waited when the last arrived, and {causes.rough(by.drain)} passed until all had begun"
+    if by is not None and by.slowed:
+        text += f"; the time of a job grew by {wording.percent(by.slowed)} meanwhile"
     asked = view.outcomes
     if refused := asked.count("overload"):
         verb = wording.agree(refused, "was", "were")
@@ -419,7 +384,7 @@ def memory_limited(view: View) -> Finding:
         f"{m.near_of or 'memory'}, at the peak", m.near, ">=", thresholds.MEMORY_NEAR, detail=_fit(m), link=view.bulk
     )
     pressure = measured(
-        "time in which some task of the host waited for memory (PSI)",
+        "time in which some program of the host waited for memory (PSI)",
         m.pressure,
         ">=",
         thresholds.MEMORY_PRESSURE,
@@ -479,49 +444,6 @@ def _fit(m: Memory) -> str:
     each = f"each of the {m.limits} memory limits" if own else "memory"
     ran = f"{wording.count(m.workers, 'worker')} ran"
     return f"{fit} of {wording.size(m.per_worker)} {verb} into {each}{shared}; {ran}"
-
-
-def cpu_saturated(view: View) -> Finding:
-    """All cores that the workers may use are busy, and threads wait for them."""
-    c = view.cpu
-    busy = measured(
-        "utilisation of the cores" + (f" ({c.busy_source})" if c.busy_source else ""),
-        c.busy,
-        ">=",
-        thresholds.CPU_BUSY,
-        link="/",
-    )
-    pressure = measured(
-        "time in which some task of the host waited for a core (PSI)",
-        c.pressure,
-        ">=",
-        thresholds.CPU_PRESSURE,
-        link="/",
-    )
-    proof = f"from {wording.percent(thresholds.CPU_STARVED.value)} sufficient by itself"
-    wait = measured(
-        "inference threads waiting for a core, of the time in which they could run",
-        c.wait,
-        ">=",
-        thresholds.CPU_WAIT,
-        detail=proof,
-        link=view.bulk,
-    )
-    quota = measured(
-        "inferences throttled by a CPU quota", c.throttled, ">=", thresholds.CPU_WAIT, detail=proof, link=view.bulk
-    )
-    full = busy.holds and some(pressure, wait, quota)
-    proven = np.fmax(c.wait, c.throttled) >= thresholds.CPU_STARVED.value
-    holds = True if full or proven else None if busy.holds is None and wait.holds is None else False
-    text = (
-        "The cores were not the limit."
-        if holds is False
-        else "Not known: the utilisation of the cores was not recorded."
-    )
-    if holds:
-        text = "The cores are full: " + "; ".join(item.text for item in (busy, pressure, wait, quota) if item.holds)
-        text += ". More workers on these cores do not help."
-    return Finding("cpu_saturated", holds, text, (busy, pressure, wait, quota))
 
 
 def memory_bandwidth(view: View) -> Finding:
@@ -597,14 +519,14 @@ def _share_of_growth(
 
 def _low_pressure(view: View) -> Evidence:
     wait = measured(
-        "inference threads waiting for a core, of the time in which they could run",
-        view.cpu.wait,
+        "inferences' time lost as their threads waited for a core",
+        view.cpu.lost,
         "<",
         thresholds.CPU_WAIT,
         link=view.bulk,
     )
     pressure = measured(
-        "time in which some task of the host waited for a core (PSI)",
+        "time in which some program of the host waited for a core (PSI)",
         view.cpu.pressure,
         "<",
         thresholds.CPU_PRESSURE,
@@ -613,33 +535,35 @@ def _low_pressure(view: View) -> Evidence:
     return wait if wait.holds is not None else pressure
 
 
+def _refuted(g: Growth) -> bool:
+    """Tell whether the gain of more workers is surely above what it could be if they slowed each other."""
+    if g.gain is None or not g.most > g.fewest:
+        return False
+    return g.gain.low > 2 ** (1 - math.log(thresholds.SLOWDOWN.value) / math.log(g.most / g.fewest))
+
+
 def contention(view: View) -> Finding:
     """Jobs take longer the more of them run, and none of the causes above explains it."""
     g = view.growth
     slow = _slowdown(view)
     holds = some(*slow)
+    if holds and _refuted(g):
+        holds = False
     text = "Workers hardly slow each other." if holds is False else _untold(view)
     if holds and g.service is not None:
         text = (
             f"Workers slow each other: with {wording.number(g.most)} busy instead of {wording.number(g.fewest)}, a job "
             f"takes {wording.times_as(g.service.value, 'long')}{_gain(g)}. "
         )
-        causes = [f for f in (memory_limited(view), cpu_saturated(view), memory_bandwidth(view)) if f.holds]
+        known = (memory_limited, *CORES, memory_bandwidth)
+        explained = [f for f in (look_at(view) for look_at in known) if f.holds]
         text += (
-            f"Cause: {', '.join(TITLES[cause.code] for cause in causes)}."
-            if causes
+            f"Cause: {', '.join(TITLES[cause.code] for cause in explained)}."
+            if explained
             else "Neither cores nor memory explain it: look for a lock, a shared disk, hyper-threads of one core, or a "
             "limit inside the engine."
         )
     return Finding("contention", holds, text, (*slow, _low_pressure(view)))
-
-
-def _fits(busy: float) -> str:
-    """Say how much more load fits where so large a share of the workers is busy."""
-    if busy <= 0:
-        return "far more load fits"
-    times = wording.number(max(1.0, float(f"{thresholds.ROOM.value / busy:.2g}")))
-    return "hardly more load fits" if times == "1" else f"{wording.estimate(times)} times the load fits"
 
 
 def _gain(g: Growth) -> str:
@@ -667,65 +591,6 @@ def _untold(view: View) -> str:
     )
 
 
-def headroom(view: View) -> Finding:
-    """No other finding holds: how much more load fits, or what would make the bulk faster."""
-    load, came, progress = view.load, view.arrivals, view.progress
-    busy = measured("workers busy", load.busy, "<=", thresholds.ROOM, link=view.bulk)
-    cores = measured(
-        "utilisation of the cores" + (f" ({view.cpu.busy_source})" if view.cpu.busy_source else ""),
-        view.cpu.busy,
-        "<=",
-        thresholds.ROOM,
-    )
-    places = wording.count(max(load.places, 1), "worker")
-    a = view.facts.attempts
-    longest = float(np.max((a.end - a.start)[a.mine & a.ended], initial=0.0))
-    were = "was" if load.places <= 1 else "were"
-    if load.capacity <= 0:
-        text = "Nothing can be said about load: no job took any time."
-    elif view.time.for_others > thresholds.FOR_OTHERS.value:
-        text = _beside(view)
-    elif progress.sent == 1:
-        text = "Nothing can be said about load: the bulk has one job."
-    elif view.open and came.piles_up and came.slowed and came.busy >= thresholds.BUSY_LOW.value:
-        text = (
-            f"The time of a job grew by {wording.percent(came.slowed)} over the {wording.seconds(came.window)} in "
-            "which jobs arrived, and the workers fell behind: look at the tokens and models of the jobs, and at what "
-            "else ran on the host."
-        )
-    elif view.open and np.isfinite(came.busy):
-        text = (
-            f"No bottleneck was found: {places} {were} busy {wording.percent(came.busy)} of the time at "
-            f"{wording.number(came.rate)} jobs/s; {_fits(came.busy)} before queue waits grow steeply."
-        )
-    elif longest >= thresholds.ROOM.value * (view.timeline.last - view.timeline.first):
-        text = (
-            f"The longest job is the limit: it took {wording.seconds(longest)}, and no other bottleneck was found. "
-            "More workers do not help; a shorter job, or an earlier start of it, does."
-        )
-    elif load.others > load.own:
-        text = _beside(view)
-    elif cores.holds is False:
-        text = (
-            f"The cores are close to their limit: they were busy {wording.percent(view.cpu.busy)} of the time, "
-            f"{places} {wording.percent(load.busy)}. More workers need more cores{_more(view)}."
-        )
-    else:
-        text = (
-            f"The number of workers is the limit: {places} {were} busy {wording.percent(load.busy)} of the time, and "
-            f"no other bottleneck was found{_more(view)}."
-        )
-    return Finding("headroom", True, text, (busy, cores))
-
-
-def _beside(view: View) -> str:
-    share = wording.percent(view.load.others / view.load.capacity)
-    return (
-        f"Jobs of other bulks took {share} of the workers' time, and no other bottleneck was found. More workers would "
-        f"serve both sooner{_more(view)}."
-    )
-
-
 def _more(view: View) -> str:
     """Say for how many more workers there are cores and memory."""
     c, m = view.cpu, view.memory
@@ -740,31 +605,51 @@ def _more(view: View) -> str:
 
 TITLES = {
     "data_unfit": "data unfit", "internal_failure": "internal failure", "overload": "overload",
-    "memory_limited": "memory limited", "cpu_saturated": "CPU saturated",
-    "memory_bandwidth": "memory-bandwidth bound", "contention": "contention", "headroom": "headroom",
+    "memory_limited": "memory limited", "cores_taken": "cores taken by other programs",
+    "at_capacity_cores": "at capacity: cores", "memory_bandwidth": "memory-bandwidth bound",
+    "contention": "contention", "waiting_for_sender": "waiting for the sender", "slow_hand_out": "slow hand-out",
+    "uneven_hand_out": "uneven hand-out", "one_long_job": "one long job", "slow_worker": "slow worker",
+    "cold_start": "cold start", "slower_than_before": "slower than before",
+    "at_capacity_workers_and_cores": "at capacity: workers and cores", "at_capacity_workers": "at capacity: workers",
+    "headroom": "headroom",
 }  # fmt: skip
-# The order is fixed: the first that holds is the verdict. Failures and overload come before resources that are full,
-# and the known causes of a slow-down (memory, cores, bus) before the slow-down of unknown cause.
-ORDER = (
-    unfit, internal_failure, overload, memory_limited, cpu_saturated, memory_bandwidth, contention, headroom,
+# The order in which they are looked at. The first that holds of FIRST is the verdict: failures and overload come before
+# resources that are full. Then the one of RANKED and CORES that would help most, by what it would save; where no cores
+# are lacking, SLOWED before that. LAST are what is left.
+FIRST = (unfit, internal_failure, overload, memory_limited)
+SLOWED = (memory_bandwidth, contention)
+RANKED = (
+    causes.waiting_for_sender, causes.slow_hand_out, causes.uneven_hand_out, causes.one_long_job, causes.slow_worker,
+    causes.cold_start, causes.slower_than_before,
 )  # fmt: skip
+CORES = (causes.cores_taken, causes.at_capacity_cores)
+LAST = (causes.at_capacity_workers_and_cores, causes.at_capacity_workers, causes.headroom)
+ORDER = (*FIRST, *CORES, *SLOWED, *RANKED, *LAST)
 
 
 def look(facts: Facts, progress: Progress, timeline: Timeline, little: Little | None) -> View:
     """Measure all that the findings need."""
     came = arrivals.own(facts, timeline)
     time = breakdown.time(facts, timeline)
+    growth, cpu, before = (
+        measures.growth(facts, timeline),
+        measures.cpu(facts, timeline),
+        measures.before(facts, timeline),
+    )
+    open_ = arrivals.over_time(facts, timeline, came)
     return View(
         facts=facts,
         progress=progress,
         timeline=timeline,
         little=little,
-        growth=measures.growth(facts, timeline),
+        growth=growth,
         load=measures.load(facts, progress, timeline, thresholds.STALL_S.value),
         arrivals=came,
-        open=arrivals.over_time(facts, timeline, came),
+        open=open_,
         time=time,
         ahead=arrivals.ahead(facts, timeline) if time.for_others > thresholds.FOR_OTHERS.value else None,
-        cpu=measures.cpu(facts, timeline),
+        cpu=cpu,
         memory=measures.memory(facts, timeline, thresholds.MEMORY_NEAR.value),
+        before=before,
+        plays=plays.plays(facts, progress, timeline, growth, before, open_),
     )

@@ -31,7 +31,7 @@ class Change:
     """What is changed before the bulk is played again; without arguments nothing is.
 
     ``slots``: their number (more are as the usual ones, and begin as cold as those did; fewer: the fastest stay).
-    ``at_once``: all jobs are ready when the first is. ``gaps``: times the recorded gaps of the hand-out, 0 for none.
+    ``at_once``: all jobs are enqueued when the first is. ``gaps``: times the recorded gaps of the hand-out, 0 for none.
     ``first_come``: a free slot takes the job that has been ready longest, whoever had reserved it. ``longest_first``:
     of the ready jobs the longest. ``alike``: slow workers are as the others. ``preloaded``: no worker's first job is
     longer. ``starved``: False for threads that never wait for a core. ``speed``: times as fast. ``alone``: without
@@ -67,13 +67,15 @@ class Outcome:
 class Recorded:
     """The jobs that the bulk's workers ended while it lasted, its own (``mine``) and others', and the slots.
 
-    By job: ``row`` of attempts; ``ready``, ``start``, ``end``; ``gap`` between a free slot and the start; ``seconds``
-    of work as a usual, warm worker does it; ``cold`` and ``lost`` seconds more, for a worker's first job and for want
-    of a core; ``cores`` that it keeps busy; ``slot`` that did it. ``slots``: see ``play.Slots``; ``worker`` of each.
+    By job: ``row`` of attempts; ``sent`` (NaN: not by the sender, a retry), ``ready``, ``start``, ``end``; ``gap``
+    between a free slot and the start; ``seconds`` of work as a usual, warm worker does it; ``cold`` and ``lost``
+    seconds more, for a worker's first job and for want of a core; ``cores`` that it keeps busy; ``worker`` that did it.
+    ``slots``: see ``play.Slots``; ``slot_worker`` of each; ``cold_usual`` seconds more of a worker that is added.
     """
 
     row: Codes
     mine: Flags
+    sent: Floats
     ready: Floats
     start: Floats
     end: Floats
@@ -87,6 +89,12 @@ class Recorded:
     slot_worker: Codes
     cold_usual: float
     sizes: Sizes
+
+    @property
+    def sending(self) -> float:
+        """Return the seconds from the first job that was sent to the last; NaN where none was."""
+        sent = self.sent[np.isfinite(self.sent)]
+        return float(np.ptp(sent)) if len(sent) else np.nan
 
     @property
     def measured(self) -> Outcome:
@@ -155,13 +163,26 @@ def recorded(facts: Facts, timeline: Timeline) -> Recorded | None:
         factor=factor,
         cold=by_slot,
     )
+    first = a.mine[rows] & (a.attempt[rows] <= 1)
+    warm = np.maximum(end - start - cold, 0.0)
     return Recorded(
-        row=rows, mine=a.mine[rows] & np.isfinite(a.ready[rows]), ready=ready, start=start, end=end,
-        gap=np.maximum(gap, 0.0), seconds=np.maximum(end - start - cold, 0.0) / own_factor, cold=cold,
-        lost=np.minimum(size.lost, np.maximum(end - start - cold, 0.0)) / own_factor, cores=size.cores,
-        worker=a.worker[rows], slots=slots, slot_worker=codes,
-        cold_usual=float(np.median(firsts)) if len(firsts) else 0.0, sizes=size,
-    )  # fmt: skip
+        row=rows,
+        mine=a.mine[rows] & np.isfinite(a.ready[rows]),
+        sent=np.where(first, np.minimum(a.enqueue[rows], ready), np.nan),
+        ready=ready,
+        start=start,
+        end=end,
+        gap=np.maximum(gap, 0.0),
+        seconds=warm / own_factor,
+        cold=cold,
+        lost=np.minimum(size.lost, warm) / own_factor,
+        cores=size.cores,
+        worker=a.worker[rows],
+        slots=slots,
+        slot_worker=codes,
+        cold_usual=float(np.median(firsts)) if len(firsts) else 0.0,
+        sizes=size,
+    )
 
 
 def replayed(bulk: Recorded, change: Change = Change(), draw: int = 0) -> Outcome | None:
@@ -238,7 +259,9 @@ def _changed(bulk: Recorded, change: Change, draw: int) -> tuple[Jobs, Slots]:
             )
             cold_usual = float(random.choice(known))
     if change.at_once:
-        ready = np.where(bulk.mine, float(np.min(ready[bulk.mine])), ready)
+        # A scheduled delay stays, and so does what was put again after a failure.
+        sent = np.isfinite(bulk.sent)
+        ready = np.where(sent, ready - np.nan_to_num(bulk.sent - np.nanmin(bulk.sent)), ready) if sent.any() else ready
     factor, cold = slots.factor, slots.cold
     if change.alike:
         factor = np.ones_like(factor)
@@ -258,7 +281,12 @@ def _changed(bulk: Recorded, change: Change, draw: int) -> tuple[Jobs, Slots]:
         cold = np.zeros_like(cold)
     if change.speed != 1.0:
         seconds, cold = seconds / change.speed, cold / change.speed
-    key = -seconds if change.longest_first else np.arange(len(ready), dtype=np.float64)
+    key = np.arange(len(ready), dtype=np.float64)
+    if change.longest_first:
+        # Who enqueues them sorts them: the longest is ready when the first was.
+        own = np.flatnonzero(bulk.mine)
+        ready, key = ready.copy(), -seconds
+        ready[own[np.argsort(-seconds[own], kind="stable")]] = np.sort(ready[own])
     return Jobs(ready, gap, seconds, bulk.cores, key), Slots(slots.begin, slots.end, factor, cold.copy())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bulkscope_studio.analysis.thresholds import ALIKE_ROWS, COLD_SURE, SLOW_WORKER, SLOW_WORKER_SURE
 from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats, by_code, firsts
+from bulkscope_studio.analysis.timeline.measures import lost_seconds
 
 _LEAST_SCATTER = 0.02  # the same prompt again differs by as much: no factor below is told from chance
 _MOST_SCATTER = 1.0
@@ -93,17 +94,6 @@ def _by_job(facts: Facts) -> _ByJob:
         return _ByJob(
             model, total(i.prefilled_tokens), total(i.output_tokens), total(seconds), total(i.cpu_time), total(lost)
         )
-
-
-def lost_seconds(seconds: Floats, cpu: Floats, wait: Floats) -> Floats:
-    """Return how much sooner an inference of so many ``seconds`` had ended if its threads had never waited for a core.
-
-    ``cpu`` and ``wait`` are core-seconds of all its threads. Of threads that run side by side the waits pass at the
-    same time: with p of them runnable on average, a p-th of all waits. NaN where not recorded.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        beside = np.where(seconds > 0, (cpu + wait) / seconds, np.nan)
-        return np.asarray(np.minimum(wait / np.maximum(1.0, beside), seconds))
 
 
 def _first_jobs(facts: Facts, model: Codes) -> Flags:

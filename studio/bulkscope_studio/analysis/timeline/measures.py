@@ -40,6 +40,7 @@ class Growth:
 # lowest the quiet group; the jobs in between (a ramp) are left out.
 _MOST, _FEWEST = 0.8, 1.5
 _OWN_MOST = 1.1  # times the busy workers of the bulk's own jobs: up to that the hour before counts
+_SOON = 0.05  # of the usual job
 _SLACK = 1e-6  # many jobs lie exactly at a limit: rounding must not choose between them
 
 
@@ -119,7 +120,10 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
     kept = i.ok[of] & (i.start[of] >= a.start[rows]) & ~firsts(i.start, i.worker, i.model)[of]
     beside = np.full(len(rows), np.nan)
     for host, here in by_code(a.host[rows], np.arange(len(rows))).items():
-        beside[here] = timeline.host_busy[host].mean(a.start[rows[here]], a.end[rows[here]])
+        busy, start, end = timeline.host_busy[host], a.start[rows[here]], a.end[rows[here]]
+        # A little later: of jobs that come together the first finds nobody, and all have each other beside them.
+        soon = _SOON * float(np.median(end - start))
+        beside[here] = _as_at_the_start(busy.mean(start, end), busy.value(start + soon))
     kept &= beside >= 0.5  # a job counts as one busy worker itself: such records are wrong
     own = beside[kept & a.mine[rows]]
     if len(own):  # with more busy workers than this bulk ever had, the hour before says nothing about it
@@ -133,6 +137,65 @@ def _jobs(facts: Facts, timeline: Timeline) -> _Jobs:
         beside[kept], i.model[of], a.end[rows] - a.start[rows], i.prefill[of], i.decode[of], i.cpu_time[of],
         i.output_tokens[of], prefilled,
     )  # fmt: skip
+
+
+def _as_at_the_start(mean: Floats, at_start: Floats) -> Floats:
+    """Return for each job the mean number beside those that began beside as many: by the number at its start.
+
+    A long job meets more others because it is long: of jobs that come at a steady pace and do not slow each other, the
+    mean over their own time made contention in up to 95 % of draws. What is busy at its start knows nothing of its
+    length (an instrument, Angrist and Imbens 1995).
+    """
+    found = np.full(len(mean), np.nan)
+    good = np.isfinite(mean)
+    _, level = np.unique(at_start[good], return_inverse=True)
+    if len(level):
+        found[good] = (np.bincount(level, mean[good]) / np.bincount(level))[level]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """How long an inference of the bulk takes over one of the hour before it, at equal model and tokens.
+
+    ``rows`` earlier inferences, half of which ended more than ``ago`` s before the bulk's first job.
+    """
+
+    ratio: Estimate
+    ago: float
+    rows: int
+
+
+_AS_CROWDED = 0.75  # of the busy workers of the bulk's own: fewer may be quicker for being fewer
+
+
+def before(facts: Facts, timeline: Timeline) -> Before | None:
+    """Compare them; None where too few ran before, or only with far fewer busy workers."""
+    i = facts.inferences
+    seconds = i.end - i.start
+    kept = i.ok & (seconds > 0) & ~firsts(i.start, i.worker, i.model) & (i.mine | (i.end <= timeline.first))
+    beside = np.full(len(seconds), np.nan)
+    for host, here in by_code(i.host, np.flatnonzero(kept)).items():
+        if host in timeline.host_busy:
+            beside[here] = timeline.host_busy[host].mean(i.start[here], i.end[here])
+    kept &= np.isfinite(beside)
+    own = kept & i.mine
+    if own.sum() < thresholds.ALIKE_ROWS.value:
+        return None
+    kept &= i.mine | (beside >= _AS_CROWDED * float(np.median(beside[own])))
+    kept &= np.isin(i.model, i.model[own])
+    earlier = kept & ~i.mine
+    if earlier.sum() < thresholds.ALIKE_ROWS.value:
+        return None
+    rows = np.flatnonzero(kept)
+    rows = rows[:: max(1, -(-len(rows) // MOST_ROWS))]
+    with np.errstate(invalid="ignore"):
+        tokens = [np.log1p(i.output_tokens[rows]), np.log1p(i.prefilled_tokens[rows])]
+    found = _effect(i.mine[rows].astype(np.float64), np.log(seconds[rows]), i.model[rows], tokens)
+    if found is None:
+        return None
+    ratio = Estimate(*(float(np.exp(value)) for value in (found.value, found.low, found.high)))
+    return Before(ratio, timeline.first - float(np.median(i.end[earlier])), int(earlier.sum()))
 
 
 def _effect(x: Floats, y: Floats, models: Codes, covariates: list[Floats]) -> Estimate | None:
@@ -156,16 +219,14 @@ class Load:
 
     In slot-seconds. ``capacity``: there were so many; ``own``, ``others``: busy with this bulk, with others;
     ``stalled``: free while a job waited, for longer than ``stall_s`` at once (``stalls`` times, ``longest`` the
-    longest); ``dispatch``: free while a job waited, all of it; ``idle``: that in gaps longer than it takes to hand a
-    job over, 0 where it is too little to tell anything. ``hung``: inside ``hangs`` jobs but outside their inferences
-    for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
+    longest); ``dispatch``: free while a job waited, all of it. ``hung``: inside ``hangs`` jobs but outside their
+    inferences for as long at once (a broker that does not take the result, a disk). ``places``: most slots at once.
     """
 
     capacity: float
     own: float
     others: float
     dispatch: float
-    idle: float
     stalled: float
     stalls: int
     longest: float
@@ -189,7 +250,6 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     open_gaps = _open_gaps(facts, progress, timeline)
     every = np.concatenate([gaps, open_gaps])
     stalls = every > _long(gaps, stall_s)
-    idle = float(every[every >= thresholds.HAND_OUT_S.value].sum())
     around = _around_inferences(facts)
     around = around[around > _long(around, stall_s)]
     longest = int(np.argmax(every)) if len(every) else -1
@@ -199,7 +259,6 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
         own=timeline.mine.between(*window),
         others=_above(timeline.every.between(*window), timeline.mine.between(*window)),
         dispatch=float(every.sum()),
-        idle=idle if idle >= thresholds.IDLE_S.value else 0.0,
         stalled=float(every[stalls].sum()),
         stalls=int(stalls.sum()),
         longest=float(every[longest]) if longest >= 0 else 0.0,
@@ -211,8 +270,9 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
 
 
 def _long(times: Floats, least: float) -> float:
-    """Return above which length a gap is unusual: queues that are polled have gaps of their own."""
-    return max(least, 3 * float(np.median(times))) if len(times) else least
+    """Return above which length a gap is unusual: queues that are polled, or slow, have gaps of their own, which may
+    well be six times the usual one."""
+    return max(least, 10 * float(np.median(times))) if len(times) else least
 
 
 def _around_inferences(facts: Facts) -> Floats:
@@ -263,7 +323,9 @@ class Cpu:
     (PSI), and of the time in which the inferences' threads could run the share ``wait`` without a core and, of the
     inferences' time, ``throttled`` by a quota.
 
-    ``cores_per_place``: cores that one inference keeps busy; ``cores``: the cores that the workers may use.
+    ``lost``: of the inferences' own time, what they would have ended sooner with a core whenever they wanted one.
+    ``cores_per_place``: cores that one inference keeps busy, ``wanted`` with what it waited for; ``cores``: the cores
+    that the workers may use, ``own`` the share of them that the inferences used.
     """
 
     busy: float
@@ -273,6 +335,20 @@ class Cpu:
     throttled: float
     cores_per_place: float
     cores: float
+    lost: float
+    wanted: float
+    own: float
+
+
+def lost_seconds(seconds: Floats, cpu: Floats, wait: Floats) -> Floats:
+    """Return how much sooner an inference of so many ``seconds`` had ended if its threads had never waited for a core.
+
+    ``cpu`` and ``wait`` are core-seconds of all its threads. Of threads that run side by side the waits pass at the
+    same time: with p of them runnable on average, a p-th of all waits. NaN where not recorded.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        beside = np.where(seconds > 0, (cpu + wait) / seconds, np.nan)
+        return np.asarray(np.minimum(wait / np.maximum(1.0, beside), seconds))
 
 
 def cpu(facts: Facts, timeline: Timeline) -> Cpu:
@@ -301,6 +377,13 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
     quota = (part > 0) & np.isfinite(i.cpu_throttled)
     timed = i.mine & np.isfinite(i.cpu_time) & (seconds > 0)
     cores = [worker.cpus for worker in _own(facts, timeline) if np.isfinite(worker.cpus)]
+    with np.errstate(invalid="ignore"):
+        lost = lost_seconds(seconds, i.cpu_time, i.cpu_wait)
+    wall = float(np.sum((seconds * part)[waited]))
+    ran = crowd.between(timeline.first, timeline.last)
+    there, parts = _cores(facts, timeline), _parts_of_all(facts, timeline)
+    spent = (parts > 0) & np.isfinite(i.cpu_time)
+    own = float(np.sum((i.cpu_time * parts)[spent]))
     return Cpu(
         busy=busy,
         busy_source=source,
@@ -308,8 +391,37 @@ def cpu(facts: Facts, timeline: Timeline) -> Cpu:
         wait=lacked / (used + lacked) if used + lacked > 0 else np.nan,
         throttled=float(np.sum((i.cpu_throttled * part)[quota]) / np.sum(weight[quota])) if quota.any() else np.nan,
         cores_per_place=float(i.cpu_time[timed].sum() / seconds[timed].sum()) if timed.any() else np.nan,
-        cores=max(cores, default=np.nan),
+        cores=there if cores else np.nan,
+        lost=float(np.sum((lost * part)[waited])) / wall if wall > 0 else np.nan,
+        wanted=(used + lacked) / wall if wall > 0 else np.nan,
+        own=own / (there * ran) if spent.any() and there > 0 and ran > 0 else np.nan,
     )
+
+
+def _parts_of_all(facts: Facts, timeline: Timeline) -> Floats:
+    """Return of each inference, the bulk's or another's, the share of its time that fell into the crowded time."""
+    i, crowd = facts.inferences, timeline.crowd
+    inside = crowd.integral(np.minimum(i.end, timeline.last)) - crowd.integral(np.maximum(i.start, timeline.first))
+    seconds = i.end - i.start
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((seconds > 0) & (inside > 0), inside / seconds, 0.0)
+
+
+def _cores(facts: Facts, timeline: Timeline) -> float:
+    """Return how many cores all workers of the bulk may use."""
+    groups: dict[tuple[int, str | None, str], float] = {}
+    for worker in _own(facts, timeline):
+        if np.isfinite(worker.cpus):
+            key = _shared(worker)
+            groups[key] = max(groups.get(key, 0.0), worker.cpus)
+    return sum(groups.values())
+
+
+def _shared(worker: Worker) -> tuple[int, str | None, str]:
+    """Return what workers that share their cores have in common: without a quota what they are allowed, with one each
+    container has its own."""
+    apart = "" if worker.cpu_set is None or worker.shares_set() else worker.container or ""
+    return worker.host, worker.cpu_set, apart
 
 
 def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float]]:
@@ -318,10 +430,8 @@ def _sets(facts: Facts, timeline: Timeline) -> list[tuple[str, float]]:
     sets: dict[tuple[int, str, str, float], set[int]] = {}
     for worker in facts.workers:
         if worker.cpu_set is not None and np.isfinite(worker.cpus):
-            # Containers without a quota share what they are allowed; with one, each has its own.
-            apart = "" if worker.shares_set() else worker.container or ""
-            key = (worker.host, worker.cpu_set, apart, worker.cpus)
-            sets.setdefault(key, set()).add(worker.code)
+            host, _, apart = _shared(worker)
+            sets.setdefault((host, worker.cpu_set, apart, worker.cpus), set()).add(worker.code)
     found = []
     for (_, cpu_set, _, cores), members in sorted(sets.items()):
         rows = np.isin(i.worker, list(members)) & np.isfinite(i.cpu_time) & (i.end > i.start)

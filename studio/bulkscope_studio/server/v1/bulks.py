@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Route, json
-from bulkscope_studio.services import bulks, endings, explanations, jobs, listing, overtime, records, reports
+from bulkscope_studio.services import bulks, endings, explanations, jobs, listing, overtime, records, reports, whatifs
 from bulkscope_studio.storage.store import Store
 
 KINDS = {
@@ -61,6 +61,14 @@ def router(store: Store) -> APIRouter:
         """How far the bulk is, and when it ends, with an interval."""
         return json(endings.bulk_ending(store, bulk_id))
 
+    def whatif(
+        bulk_id: str, workers: int | None = None, threads: int | None = None, prefetch: int | None = None,
+        order: str | None = None, preload: bool = False, speed: float | None = None,
+    ) -> Response:  # fmt: skip
+        """The bulk played again under a change, and what ends first, as `bulkscope whatif` has it."""
+        change = whatifs.Change(workers, threads, prefetch, order, preload, speed)
+        return json(whatifs.bulk_whatif(store, bulk_id, change))
+
     def listed_jobs(
         bulk_id: str, search: str | None = None, status: str | None = None, model: str | None = None,
         worker: str | None = None, host: str | None = None, failure_domain: str | None = None,
@@ -102,6 +110,7 @@ def router(store: Store) -> APIRouter:
     routes.add_api_route(f"/bulks/{BULK}/report", report)
     routes.add_api_route(f"/bulks/{BULK}/explanation", explanation)
     routes.add_api_route(f"/bulks/{BULK}/ending", ending)
+    routes.add_api_route(f"/bulks/{BULK}/whatif", whatif)
     routes.add_api_route(f"/bulks/{BULK}/jobs", listed_jobs)
     routes.add_api_route(f"/bulks/{BULK}/job", job)
     routes.add_api_route(f"/bulks/{BULK}/overtime", over_time)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Route, error, json
-from bulkscope_studio.services import capacities, comparisons, drops, figures, runs
+from bulkscope_studio.services import capacities, checks, comparisons, drops, figures, runs
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 
@@ -43,6 +43,10 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     def compare(a: str, b: str | None = None, models: bool = False) -> Response:
         """Two bulks, runs or models (`NAME@MODEL`), as `bulkscope compare` has it."""
         return json(comparisons.compare(StoredSides(store), a, b, models))
+
+    def check(bulk: str, against: str, max_slower: str = checks.MAX_SLOWER) -> Response:
+        """Whether a bulk is slower than another or a run by more than a share, as `bulkscope check` has it."""
+        return json(checks.check(StoredSides(store), bulk, against, max_slower))
 
     def capacity(
         bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,
@@ -82,6 +86,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     routes.add_api_route("/models", models)
     routes.add_api_route("/compare", compare)
+    routes.add_api_route("/check", check)
     routes.add_api_route("/capacity", capacity)
     routes.add_api_route("/status", receiver)
     routes.add_api_route("/runs", kept)
