@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import ModuleType
@@ -15,11 +16,13 @@ from typing import Any
 
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import headers as travelled
+from bulkscope._jobs import queues
 from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded, report
+from bulkscope_instrumentation import _redis
 
 OPTION = "tm"
 # Options by which an application chooses what is one job.
@@ -144,6 +147,32 @@ def _job(queue: str, job: Any) -> Job:
 def _made(wrapped: Callable[..., None], worker: Any, args: Any, kwargs: Any) -> None:
     wrapped(*args, **kwargs)
     _wrap_processor(worker)
+    _watch(worker)
+
+
+@guarded
+def _watch(worker: Any) -> None:
+    pool = getattr(getattr(worker, "client", None), "connection_pool", None)
+    if pool is None:
+        return  # a cluster, or no Redis
+    client, prefix = _redis.beside(pool), f"{worker.prefix}:"
+
+    def depth(name: str) -> float:
+        """Return the jobs that are due: waiting ones, and those with a priority, which are kept apart."""
+        lists = sum(client.llen(f"{prefix}{name}:{each}") for each in ("wait", "paused"))
+        return float(lists + client.zcard(f"{prefix}{name}:prioritized"))
+
+    def oldest_age(name: str) -> float | None:
+        """Return the age of the oldest waiting job; None where some have priorities, which are not in order of age."""
+        if client.zcard(f"{prefix}{name}:prioritized"):
+            return None
+        # With the option "lifo" a job is put at the end that is taken from.
+        ends = {client.lindex(f"{prefix}{name}:wait", position) for position in (0, -1)} - {None}
+        found = (client.hmget(f"{prefix}{name}:{job_id.decode()}", "timestamp", "delay") for job_id in ends)
+        due = [int(since) + int(delay or 0) for since, delay in found if since is not None]
+        return max(0.0, time.time() - min(due) / 1e3) if due else None
+
+    queues.watch([worker.name], depth, oldest_age)
 
 
 @guarded

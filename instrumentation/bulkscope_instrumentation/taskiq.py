@@ -20,6 +20,7 @@ from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded, report
+from bulkscope_instrumentation import _redis
 
 LABEL = "bulkscope"
 _REQUEUED = "X-Taskiq-requeue"
@@ -199,12 +200,20 @@ async def _listen(wrapped: Callable[..., Any], receiver: Any, args: Any, kwargs:
 
 @guarded
 def _watch(broker: Any) -> None:
-    pool = getattr(broker, "connection_pool", None)
-    if "ListQueue" not in type(broker).__name__ or pool is None:
-        return  # a stream or an exchange has no length that says how many jobs wait
-    from redis import Redis
+    pool, kind = getattr(broker, "connection_pool", None), type(broker).__name__
+    if pool is None:
+        return
+    if "ListQueue" in kind:
+        client = _redis.beside(pool)
+        queues.watch([broker.queue_name], lambda name: float(client.llen(name)))
+    elif "Stream" in kind:
+        client = _redis.beside(pool)
+        queues.watch([broker.queue_name], lambda name: _undelivered(client, name, broker.consumer_group_name))
 
-    # The broker's own connections belong to its event loop; metrics are read in another thread.
-    known = ("host", "port", "db", "username", "password")
-    client = Redis(**{key: value for key, value in pool.connection_kwargs.items() if key in known})
-    queues.watch([broker.queue_name], lambda name: float(client.llen(name)))
+
+def _undelivered(client: Any, stream: str, group: str) -> float | None:
+    """Return how many entries of a stream no worker of the group has been given; None where Redis cannot say."""
+    for each in client.xinfo_groups(stream):
+        if each["name"] == group.encode():
+            return None if each.get("lag") is None else float(each["lag"])
+    return None

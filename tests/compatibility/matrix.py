@@ -66,14 +66,14 @@ NOTES = {
     "urllib3": "As openai, also through `requests`.",
     "aiohttp": "As openai; `litellm` sends by `httpx` over it, and is seen once.",
     "bullmq": "A job that is tried again has no queue wait: the broker puts it back and does not say when. "
-    "The depth of the queue is not reported.",
+    "Its oldest age is reported where no job has a priority.",
     "pika": "RabbitMQ 3.10. Which messages are jobs, and where an attempt begins and ends: [messages.md](messages.md). "
     "A message that the broker puts back has no queue wait: it does not say when.",
     "aio-pika": "As pika.",
     "aiokafka": "Kafka 4.4. As pika; the depth of a topic is what the group has not committed, and an error is known "
     "when it leaves the consumer's loop, a task or a call in a pool.",
     "confluent-kafka": "As aiokafka.",
-    "taskiq": "The depth of the queue is reported for list queues on Redis.",
+    "taskiq": "The depth of the queue is reported for lists and streams on Redis.",
     "huey": "A serializer of the application's own carries nothing: its jobs are in traces of their own, without wait.",
     "arq": "Cancelled jobs that are run again wait from the moment they were first due.",
     "transformers": "A prompt without an attention mask counts with all its tokens.",
