@@ -29,7 +29,8 @@ def span(kind: str, job: str | None, at: float, seconds: float = 0.0, error: boo
     document: dict[str, Any] = {
         "@timestamp": START + round(at * 1000), "trace_id": f"{next(NUMBERS):032x}", "span_id": f"{next(NUMBERS):016x}",
         "kind": kind, "duration": int(seconds * 1e9), "resource": {"attributes": process},
-        "scope": {"name": "bulkscope"}, "attributes": {"bulk.id": BULK} | ({} if job is None else {"bulk.job.id": job}) | named,
+        "scope": {"name": "bulkscope"},
+        "attributes": {"bulk.id": BULK} | ({} if job is None else {"bulk.job.id": job}) | named,
     }  # fmt: skip
     if error:
         document["status"] = {"code": "Error"}
