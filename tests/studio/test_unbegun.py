@@ -119,7 +119,9 @@ def test_what_is_called_off_waits_no_more(records: Records, stored: Stores) -> N
     assert report["cancelled"] == {"expired": 2, "revoked": 1}
     assert "3 jobs were cancelled (2 expired, 1 revoked)" in report["notes"]
     verdict = explanations.bulk_explanation(store, BULK)["verdict"]
-    assert verdict["code"] not in ("internal_failure", "data_unfit"), "nobody stood idle beside jobs that nobody was to do"
+    assert verdict["code"] not in ("internal_failure", "data_unfit"), (
+        "nobody stood idle beside jobs that nobody was to do"
+    )
 
 
 def test_a_bulk_of_which_no_job_was_begun_is_complete(records: Records, stored: Stores) -> None:
