@@ -104,7 +104,13 @@ class _Deferring:
         with ExitStack() as stack:
             for sent in self._sents:
                 stack.enter_context(sent)
-            yield
+            try:
+                yield
+            except Exception as error:
+                if type(error).__name__ == "AlreadyEnqueued":
+                    for sent in self._sents:
+                        sent.refused()
+                raise
 
     def made(self, jobs: list[Any]) -> list[Any]:
         """Return what the call returned, as it would have been without us."""

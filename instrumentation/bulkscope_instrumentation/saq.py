@@ -19,7 +19,7 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import headers as travelled
 from bulkscope._jobs import queues
 from bulkscope._jobs.job import Job
-from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.send import Send, Unsent, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _postgres
@@ -72,9 +72,19 @@ async def _enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: A
     with ExitStack() as stack:
         token = _enqueuing.set(stack)
         try:
-            return await wrapped(*args, **kwargs)
+            job = await wrapped(*args, **kwargs)
         finally:
             _enqueuing.reset(token)
+        if job is None:
+            _refused(stack)
+        return job
+
+
+@guarded
+def _refused(stack: ExitStack) -> None:
+    sent: Send | Unsent | None = vars(stack).get(_HEADERS)
+    if sent is not None:
+        sent.refused()
 
 
 async def _before_enqueue(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: Any) -> Any:
@@ -89,6 +99,7 @@ def _begin_to_send(queue: Any, job: Any) -> None:
         return
     sent = sending(lambda: Send(_job(queue, job), delay=max(0.0, job.scheduled - time.time()) if job.scheduled else 0))
     stack.enter_context(sent)
+    vars(stack)[_HEADERS] = sent
     if sent.headers:
         vars(job)[_HEADERS] = sent.headers
 

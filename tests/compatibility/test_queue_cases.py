@@ -146,6 +146,8 @@ def test_a_job_of_saq_that_is_aborted_or_stopped(saq: Sink) -> None:
 
 def test_a_job_of_saq_that_is_sent_twice_is_done_once(saq: Sink) -> None:
     assert _outcomes(saq, "c-twice") == [(1, "ok", None)]
+    sent = [span["attributes"].get("bulk.outcome") for span in _spans(saq, PRODUCER, "c-twice")]
+    assert sent == [None, "duplicate"]
     assert _depths(saq, "bulk")
 
 
@@ -184,5 +186,5 @@ def test_jobs_of_procrastinate_that_are_aborted_or_refused(procrastinate: Sink) 
     assert error.rpartition(".")[2] in ("CancelledError", "JobAborted")
     assert _spans(procrastinate, CONSUMER, "c-refused") == []
     (refused,) = _spans(procrastinate, PRODUCER, "c-refused")
-    assert refused["attributes"]["error.type"].endswith("AlreadyEnqueued")
+    assert refused["attributes"]["bulk.outcome"] == "duplicate"
     assert _depths(procrastinate, "bulk")
