@@ -60,6 +60,7 @@ def test_every_link_and_image_of_the_documents_is_there() -> None:
         "docs/kubernetes.md",
         "docs/doctor.md",
         "docs/surroundings.md",
+        "docs/messages.md",
     ):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -55,6 +55,14 @@ def delay(headers: Any) -> float:
     return max(0, wanted) / 1e3 if isinstance(wanted, int | float) else 0.0
 
 
+def expires(expiration: object) -> float | None:
+    """Return in how many seconds a queue drops the message, of AMQP's text in milliseconds; None where it says none."""
+    try:
+        return float(expiration) / 1e3  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
 _watched: set[Any] = set()
 _lock = threading.Lock()
 

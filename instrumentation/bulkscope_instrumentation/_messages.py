@@ -31,6 +31,7 @@ from opentelemetry.context import Context, create_key, get_value, set_value
 from bulkscope import _lifecycle
 from bulkscope._jobs import bulks
 from bulkscope._jobs import headers as travelled
+from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, under_way
 from bulkscope._jobs.work import Work
@@ -107,10 +108,11 @@ class Parcel(NamedTuple):
     delay: float
     attempt: int
     previous: Mapping[str, str] | None
+    expires: float | None
 
     def send(self) -> Send:
         """Return the job's ``Send``."""
-        return Send(self.job, delay=self.delay, attempt=self.attempt, previous=self.previous)
+        return Send(self.job, delay=self.delay, attempt=self.attempt, previous=self.previous, expires=self.expires)
 
     def headers(self, sent: Any) -> dict[str, str]:
         """Return what is to be added to the message's own headers; nothing where ``sent`` could not be made."""
@@ -120,16 +122,22 @@ class Parcel(NamedTuple):
             **sent.headers, travelled.JOB: str(self.job.id), travelled.TASK: self.job.task, TO: self.place
         }  # fmt: skip
 
+    def undelivered(self, sent: Any) -> None:
+        """Say that the broker has not taken what was sent, which is known only after the call that sent it."""
+        cancelled(self.job, sent.headers, "undelivered")
+
 
 @guarded
 def parcel(
     system: str, queue: str, place: str, headers: Any, body: Any, *,
     names: Iterable[str] = (), message_id: object = None, task: object = None, delay: float = 0.0,
+    expires: float | None = None,
 ) -> Parcel | None:  # fmt: skip
     """Return what is sent when it is a job, else None.
 
     ``queue`` is what operators call where it goes, ``place`` what the receiver reads from the message to know that it
-    came from there, ``names`` more by which the setting may choose it. ``body`` is bytes, text or a mapping.
+    came from there, ``names`` more by which the setting may choose it. ``body`` is bytes, text or a mapping. ``delay``
+    and ``expires`` are in seconds, as ``Send`` takes them.
     """
     bulk = attempt = None
     if inside := bool(otel_context.get_current()):  # outside of all there is nothing to look for
@@ -166,6 +174,7 @@ def parcel(
         delay,
         1 if carried is None else travelled.attempt_of(carried) + 1,
         carried,
+        expires,
     )
 
 

@@ -177,6 +177,7 @@ def _parcel(exchange: Any, args: Any, kwargs: Any) -> Parcel | None:
     return parcel(
         "rabbitmq", name or key, _amqp.place(name, key), message.headers, message.body, names=(key,),
         message_id=message.message_id, task=message.type, delay=_amqp.delay(message.headers),
+        expires=_amqp.expires(message.properties.expiration),
     )  # fmt: skip
 
 

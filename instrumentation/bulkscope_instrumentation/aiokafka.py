@@ -52,7 +52,17 @@ async def _send(wrapped: Callable[..., Any], producer: Any, args: Any, kwargs: A
         if not ours:
             return await wrapped(*args, **kwargs)
         before = [pair for pair in given.get("headers") or () if not pair[0].startswith("bulkscope-")]
-        return await wrapped(**{**given, "headers": [*before, *ours]})
+        result = await wrapped(**{**given, "headers": [*before, *ours]})
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda future: _delivered(future, found, sent))
+        return result
+
+
+@guarded
+def _delivered(future: Any, found: Parcel, sent: Any) -> None:
+    # Asked for its exception, the future would no longer warn that the application has not.
+    if not future.cancelled() and getattr(future, "_exception", None) is not None:
+        found.undelivered(sent)
 
 
 @guarded

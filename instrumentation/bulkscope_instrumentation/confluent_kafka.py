@@ -54,6 +54,11 @@ def _named_like(kind: type) -> Callable[[type], type]:
 def _producer(kind: Any) -> type:
     @_named_like(kind)
     class Producer(kind):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Of all messages; one of a message's own would take its place.
+            self._bulkscope_reported = _config(args, kwargs).get("on_delivery")
+            super().__init__(*args, **kwargs)
+
         def produce(self, *args: Any, **kwargs: Any) -> Any:
             produce = super().produce
             given = _given(args, kwargs)
@@ -64,7 +69,8 @@ def _producer(kind: Any) -> type:
                 headers = found.headers(sent)
                 if not headers:
                     return produce(*args, **kwargs)
-                return produce(**{**given, "headers": _with(given.get("headers"), headers)})
+                reporting = _reporting(given, self._bulkscope_reported, found, sent)
+                return produce(**{**given, **reporting, "headers": _with(given.get("headers"), headers)})
 
     return Producer
 
@@ -84,6 +90,23 @@ def _with(before: Any, headers: dict[str, str]) -> list[tuple[str, Any]]:
     pairs = before.items() if isinstance(before, dict) else before or ()
     kept = [(name, value) for name, value in pairs if not name.startswith("bulkscope-")]
     return [*kept, *((name, value.encode()) for name, value in headers.items())]
+
+
+def _config(args: Any, kwargs: Any) -> dict[str, Any]:
+    return {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
+
+
+def _reporting(given: dict[str, Any], of_all: Any, found: Parcel, sent: Any) -> dict[str, Any]:
+    """Take the callback of the delivery's report out of ``given``, and return one that hears it too."""
+    own = [given.pop(name, None) for name in ("on_delivery", "callback")]
+    callback = next((each for each in (*own, of_all) if each is not None), None)
+
+    def reported(error: Any, record: Any) -> Any:
+        if error is not None:
+            found.undelivered(sent)
+        return callback(error, record) if callback is not None else None
+
+    return {"on_delivery": reported}
 
 
 def _consumer(kind: Any) -> type:
@@ -122,7 +145,7 @@ class _Consumer:
     def __init__(self, args: Any, kwargs: Any) -> None:
         self._attempts = _kafka.Attempts()
         self._closed, self._asking = False, threading.Lock()
-        config = {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
+        config = _config(args, kwargs)
         self._group = str(config.get("group.id") or "")
         self._commits = str(config.get("enable.auto.commit", True)).lower() != "false"
 

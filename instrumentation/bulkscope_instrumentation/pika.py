@@ -186,7 +186,7 @@ def _parcel(given: Mapping[str, Any]) -> Parcel | None:
     return parcel(
         "rabbitmq", exchange or key, _amqp.place(exchange, key), headers, given.get("body"), names=(key,),
         message_id=getattr(properties, "message_id", None), task=getattr(properties, "type", None),
-        delay=_amqp.delay(headers),
+        delay=_amqp.delay(headers), expires=_amqp.expires(getattr(properties, "expiration", None)),
     )  # fmt: skip
 
 

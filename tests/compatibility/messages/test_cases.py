@@ -52,6 +52,11 @@ class Cases:
         said = [log for log in self.sink.logs if log["body"] == "working" and log["attributes"].get("bulk.id") == bulk]
         return [log["span_id"] for log in said]
 
+    def undelivered(self, bulk: str) -> list[str]:
+        """Ids of the jobs that the broker has not taken."""
+        found = [s["attributes"] for s in self.sink.spans if s["attributes"].get("error.type") == "undelivered"]
+        return [each["bulk.job.id"] for each in found if each["bulk.id"] == bulk]
+
     def sent(self, bulk: str) -> list[dict[str, Any]]:
         return [s for s in self.sink.spans if s["kind"] == PRODUCER and s["attributes"].get("bulk.id") == bulk]
 
@@ -122,6 +127,7 @@ class TestPika:
         named = [span["attributes"]["messaging.destination.name"] for span in pika.sink.spans]
         assert "events" not in named
         assert pika.outcomes("b-header") == pika.outcomes("b-properties") == [OK]
+        assert pika.sent("b-header")[0]["attributes"]["bulk.job.expires"] == 60
 
     def test_an_answer_is_no_job(self, pika: Cases) -> None:
         assert pika.outcomes("b-answer") == [OK]
@@ -268,6 +274,11 @@ class TestAiokafka(_Kafka):
         _each_lasts(0.3, cases.took("b-tasks"), 3)
         assert sorted(cases.lines("b-tasks")) == sorted(s["span_id"] for s in cases.attempts("b-tasks"))
 
+    def test_what_the_broker_does_not_take_is_said_of_the_job(self, cases: Cases) -> None:
+        assert cases.undelivered("b-lost") == [span["attributes"]["bulk.job.id"] for span in cases.sent("b-lost")]
+        assert len(cases.undelivered("b-lost")) == 1
+        assert "refused MessageSizeTooLargeError" in cases.output
+
 
 class TestConfluentKafka(_Kafka):
     mine, received = "{'mine': b'1'}", "[('mine', b'1')]"
@@ -280,6 +291,11 @@ class TestConfluentKafka(_Kafka):
         assert cases.outcomes("b-pool") == [OK, OK, (1, "internal_error", "ValueError")]
         _each_lasts(0.3, cases.took("b-pool"), 3)
         assert sorted(cases.lines("b-pool")) == sorted(s["span_id"] for s in cases.attempts("b-pool"))
+
+    def test_what_the_broker_does_not_take_is_said_of_the_job(self, cases: Cases) -> None:
+        assert cases.undelivered("b-lost") == [span["attributes"]["bulk.job.id"] for span in cases.sent("b-lost")]
+        assert len(cases.undelivered("b-lost")) == 2
+        assert cases.output.count("of all _MSG_TIMED_OUT") == cases.output.count("of one _MSG_TIMED_OUT") == 1
 
     def test_serializers(self, cases: Cases) -> None:
         assert cases.outcomes("b-serialized") == [OK]

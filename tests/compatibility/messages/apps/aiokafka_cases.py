@@ -101,5 +101,10 @@ async def main():
             await records.commit()
             await asyncio.sleep(1.5)
 
+    # More than the broker takes of one, which it says after it was sent.
+    async with AIOKafkaProducer(bootstrap_servers=BROKER, max_request_size=10_000_000) as producer:
+        sent = await producer.send("aio-lost", b"x" * 3_000_000, headers=[("bulk_id", b"b-lost")])
+        print("refused", type((await asyncio.gather(sent, return_exceptions=True))[0]).__name__)
+
 
 asyncio.run(main())

@@ -119,3 +119,10 @@ records = consumer("depth", **{"enable.auto.commit": False})
 records.commit(message=poll(records), asynchronous=False)
 time.sleep(1.5)
 records.close()
+
+# Nobody listens there: the report of the delivery says so, to the application too.
+nowhere = {"bootstrap.servers": "127.0.0.1:9", "message.timeout.ms": 300, "log_level": 0}
+lost = Producer({**nowhere, "on_delivery": lambda error, record: print("of all", error.name())})
+lost.produce("lost", b'{"bulk_id": "b-lost"}')
+lost.produce("lost", b'{"bulk_id": "b-lost"}', on_delivery=lambda error, record: print("of one", error.name()))
+lost.flush(30)
