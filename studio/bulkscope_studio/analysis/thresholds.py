@@ -122,7 +122,7 @@ SAVED = Threshold(
 A_JOB_S = Threshold("saved_a_job", 0.010, "s", "Saved for each job: 2 ms until a job of 1 ms begins is no fault.")
 OWN_CORES = Threshold(
     "own_cores", 0.60, "share",
-    "Of cores that threads wait for, used by the inferences: with less it is others that have them.",
+    "Of the busy cores, used by the inferences while their threads wait for more: with less others have them.",
 )  # fmt: skip
 CORES_FULL = Threshold("own_cores_full", 0.85, "share", "Of the cores, used by the inferences: more workers need more.")
 UNEVEN = Threshold(
