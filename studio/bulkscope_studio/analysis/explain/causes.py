@@ -92,7 +92,7 @@ def _lacking(view: View) -> tuple[tuple[Evidence, ...], bool | None]:
 def _own(view: View, relation: str) -> Evidence:
     """Hold what the inferences used of the cores that were busy against what makes them their own limit."""
     c = view.cpu
-    share = min(1.0, c.own / c.busy) if np.isfinite(c.busy) and c.busy > 0 else c.own
+    share = min(1.0, round(c.own / c.busy, 9)) if np.isfinite(c.busy) and c.busy > 0 else c.own
     return measured("busy cores used by the inferences", share, relation, thresholds.OWN_CORES, link=view.bulk)
 
 
