@@ -19,6 +19,7 @@ ALL = (
     "verdicts",
     "explain",
     "endings",
+    "endings_live",
     "elastic",
     "capacity",
     "sustained",

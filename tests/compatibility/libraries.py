@@ -89,7 +89,8 @@ MESSAGES = [
 # Queues whose broker is RabbitMQ, asked there too: Dramatiq's sends by pika, and no job is two.
 ON_RABBITMQ = [
     Queue("celery on RabbitMQ", "newest", ("celery",),
-          ("celery", "-A", "celery_app", "worker", "-c", "1", "--without-mingle", "-Q", "celery-on-RabbitMQ-newest"),
+          ("celery", "-A", "celery_app", "worker", "-c", "1", "--without-mingle", "-l", "INFO", "-Q",
+           "celery-on-RabbitMQ-newest"),
           own=("internal_error", "code"), system="rabbitmq", package="celery", application="celery_app"),
     Queue("dramatiq on RabbitMQ", "newest", ("dramatiq[rabbitmq]", "opentelemetry-instrumentation-pika"),
           ("dramatiq", "dramatiq_app", "-p", "1", "-t", "1"), system="rabbitmq", package="dramatiq",

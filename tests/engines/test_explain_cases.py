@@ -15,11 +15,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bulkscope_studio.cli import capacity, compare, explain, report
 from bulkscope_studio.elastic.client import Client
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.services import capacities, explanations, reports
 from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.storage.store import Store
+from tests import decoding
 from tests.engines import bridge, homes, servers, templates
 
 BEGIN = 1_700_000_000 * 10**9 + 123_456_789  # ns, no whole millisecond
@@ -37,7 +37,7 @@ class Homes:
         self.source = ElasticsearchSource(Client("Elasticsearch", url))
 
     def tell(self, signal: str, request: Any) -> None:
-        homes.keep(self.store, getattr(otlp_decode, signal)(request))
+        homes.keep(self.store, getattr(decoding, signal)(request))
         assert bridge.store(self.url, bridge.SIGNALS[signal][1](request)) == []
         servers.ask("POST", f"{self.url}/*/_refresh")
 

@@ -10,10 +10,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store
-from tests import rows
+from tests import decoding, rows
 from tests.studio.otlp import pairs
 
 BEGIN = time.time_ns() - 600 * 10**9
@@ -82,7 +81,7 @@ class Sent:
         store = Store(Path(":memory:"))
         known: dict[str, str] = {}
         for signal in ("traces", "logs", "metrics"):
-            tables = getattr(otlp_decode, signal)(getattr(self, signal)).arrow()
+            tables = getattr(decoding, signal)(getattr(self, signal)).arrow()
             known |= dict(zip(*tables.pop("resources", rows.table("resources", [])).to_pydict().values(), strict=True))
             rows.insert(store.connection(), tables)
         resources = ({"resource_id": name, "attributes": text} for name, text in known.items())

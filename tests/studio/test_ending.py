@@ -190,7 +190,7 @@ def test_the_level_of_the_last_jobs_counts_where_chance_does_not_explain_it() ->
 @pytest.mark.slow
 def test_the_interval_holds_the_end_of_nine_in_ten_bulks() -> None:
     """By the benchmark's own queue: heavy tails, drift, cold starts, leaving workers, retries, other bulks."""
-    found = bench.run(bench.SHAPES, 208, seed=7)
+    found = bench.run(bench.SHAPES, 208, seed=1)
     held = Counter(one.share for one in found if one.held)
     asked_ = Counter(one.share for one in found)
     assert set(asked_) == {0.25, 0.5, 0.75}

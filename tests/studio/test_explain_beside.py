@@ -153,6 +153,27 @@ def test_what_was_dropped_before_a_bulk_is_not_held_against_it() -> None:
     assert begun["verdict"]["code"] == "data_unfit", "the count began within the bulk"
 
 
+@pytest.mark.parametrize("each", [0.25, 1.0, 3.0])
+def test_of_a_gap_that_the_senders_have_counted_the_verdict_stands(each: float) -> None:
+    """The receiver was away for about 3 of 75 jobs of each worker; what was sent then was counted as dropped."""
+    jobs = [Job(f"j{n}", n * 1e-6, 1 + n // 4 * each, 1 + (n // 4 + 0.98) * each, 1 + n % 4) for n in range(300)]
+    gap = [Job(job.name, job.put) if 120 <= n < 131 else job for n, job in enumerate(jobs)]
+    # Another process is heard of later: nothing more will come of the bulk.
+    heard = alive(99, 0.0, 890.0)
+    counted = [*heard, dropped(-5.0, 0, -3600.0), dropped(50 * each, 22, -3600.0)]
+    whole = explain(written(jobs, points=heard), now=900.0)
+    stands = explain(written(gap, points=counted), now=900.0)
+    assert stands["verdict"]["code"] == whole["verdict"]["code"] != "data_unfit"
+    assert any("That is a gap of 2.5 % of the bulk's spans" in note for note in stands["notes"])
+    assert not any("gap" in note for note in whole["notes"])
+    unknown = explain(written(gap, points=heard), now=900.0)
+    assert unknown["verdict"]["code"] == "data_unfit"
+    more = [Job(job.name, job.put) if 120 <= n < 140 else job for n, job in enumerate(jobs)]
+    counted = [*heard, dropped(-5.0, 0, -3600.0), dropped(50 * each, 40, -3600.0)]
+    assert explain(written(more, points=counted), now=900.0)["verdict"]["code"] == "data_unfit"
+    assert not silly(stands)
+
+
 def test_what_more_workers_did_before_is_not_this_bulks() -> None:
     """An hour with four workers on two cores, that took twice as long for a job, then a bulk of two that did not."""
     jobs = [Job(f"one{n}", 100.0 + n, 100.0 + n, 100.999 + n, worker=1, bulk="before") for n in range(20)]

@@ -155,6 +155,21 @@ def test_a_partial_bulk_says_so_and_is_looked_at_again(page: Page, tmp_path: Pat
         page.goto("about:blank")  # before the studio ends
 
 
+def test_a_bulk_that_has_not_ended_says_when_it_will(page: Page, tmp_path: Path) -> None:
+    db = tmp_path / "s.duckdb"
+    store = Store(db)
+    insert(store, running("going", 1))
+    store.close()
+    with studio(db, "--no-host") as addresses:
+        page.goto(addresses.web + "/bulk/going")
+        expect(page.get_by_text("When it ends", exact=True)).to_be_visible()
+        expect(page.get_by_text("4 of 5 jobs, ")).to_be_visible()
+        page.goto(addresses.web + "/bulks")
+        expect(page.get_by_text("ends in", exact=True)).to_have_count(1)  # a narrow page hides the head of the table
+        quiet(page)
+        page.goto("about:blank")  # before the studio ends
+
+
 def tell_end(addresses: Addresses, bulk: str, db: Path) -> None:
     """Send the span of the job that was going on."""
     now = time.time_ns()

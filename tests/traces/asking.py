@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.ingest.writer import Ingest
 from bulkscope_studio.services.explanations import bulk_explanation
 from bulkscope_studio.storage.store import Store
+from tests import decoding
 from tests.traces.otlp import messages, ns
 from tests.traces.service import Done
 
@@ -19,7 +19,7 @@ def explained(done: Done) -> dict[str, Any]:
     ingest = Ingest(store)
     try:
         for signal, message in messages(done):
-            decoded = getattr(otlp_decode, signal)(message)
+            decoded = getattr(decoding, signal)(message)
             assert not decoded.refused, decoded.refused
             ingest.submit(decoded, signal, "http").result()
         return bulk_explanation(store, "asked", now_ns=ns(max(prompt.end for prompt in done.prompts) + 60))

@@ -31,6 +31,12 @@ LOST_RECORDS = Threshold(
 )
 MISSING_SENDS = Threshold("missing_sends", 0.01, "share", "Jobs without the sender's span, while others have one.")
 MISSING_ENDS = Threshold("missing_ends", 0.01, "share", "Jobs whose end was not recorded though their worker went on.")
+KNOWN_GAP = Threshold(
+    "known_gap",
+    0.04,
+    "share",
+    "Of records or jobs, where the senders' own counts explain them: a restart of the receiver is no unfit bulk.",
+)
 QUIET_S = Threshold(
     "quiet",
     15.0,
@@ -122,7 +128,7 @@ SAVED = Threshold(
 A_JOB_S = Threshold("saved_a_job", 0.010, "s", "Saved for each job: 2 ms until a job of 1 ms begins is no fault.")
 OWN_CORES = Threshold(
     "own_cores", 0.60, "share",
-    "Of cores that threads wait for, used by the inferences: with less it is others that have them.",
+    "Of the busy cores, used by the inferences while their threads wait for more: with less others have them.",
 )  # fmt: skip
 CORES_FULL = Threshold("own_cores_full", 0.85, "share", "Of the cores, used by the inferences: more workers need more.")
 UNEVEN = Threshold(
@@ -140,8 +146,8 @@ COLD_SURE = Threshold(
 STRAGGLER = Threshold("straggler", 3.0, "1", "Interquartile ranges above the third quartile (Tukey 1977, far out).")
 
 ALL = (
-    LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, QUIET_S, FAILED, BUSY_LOW, STALL_S, STALL_SHARE,
-    IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, LOAD,
+    LITTLE, NEGATIVE_WAITS, LOST_RECORDS, MISSING_SENDS, MISSING_ENDS, KNOWN_GAP, QUIET_S, FAILED, BUSY_LOW, STALL_S,
+    STALL_SHARE, IDLE_S, SENDING, OVERLOAD_S, OVERLOAD_POINTS, RISES, REFUSED, SERVICE_GROWTH, OFFERED, LOAD,
     FOR_OTHERS, ALIKE_ROWS, BUSY_RANGE, GAIN, SURE_GAIN, SLOWDOWN, SURE_SLOWDOWN, PREFILL_SCALES, CPU_GROWS, CPU_BUSY,
     CPU_PRESSURE, CPU_WAIT, MEMORY_NEAR, MEMORY_PRESSURE, MAJOR_FAULTS, ROOM, SAVED,
     A_JOB_S, OWN_CORES, CORES_FULL, UNEVEN, BEHIND, SLOW_WORKER,

@@ -6,8 +6,8 @@ quantile. Percentiles of the resamples would need hundreds of thousands of them 
 numbers, and are too narrow for ten jobs.
 
 Jobs of one run are not independent where the machine drifts, and runs differ by more than their jobs do. So the
-variance is raised by how much jobs that began one after another are alike (of a first-order autoregression,
-(1 + r) / (1 - r)), and where a side has several bulks, an interval by the jackknife over bulks is taken when wider.
+variance is raised by how much jobs that began one after another are alike (``_factor``), and where a side has several
+bulks, an interval by the jackknife over bulks is taken when it is the wider one.
 """
 
 from __future__ import annotations
@@ -147,7 +147,12 @@ def _alike(rows: Rows, logarithm: Logarithm) -> list[float]:
 
 
 def _factor(rows: Floats, began: Floats, logarithm: Logarithm) -> float:
-    """Return (1 + r) / (1 - r) of what jobs that began one after another make of the logarithm; at least 1."""
+    """Return by what factor the variance of the logarithm is more than of independent jobs; at least 1.
+
+    The larger of that of a first-order autoregression, (1 + r) / (1 - r), and of the correlations over a quarter of the
+    jobs (Bartlett's weights). Of 40 independent jobs the interval is 1.04 times as wide on the median. A speed that
+    wanders over ten jobs and more cannot be told from a difference by 40: 15 % of such pairs still have a winner.
+    """
     count = min(len(rows), ORDERED)
     place = np.empty(len(rows), np.int64)
     place[np.argsort(began, kind="stable")] = np.arange(len(rows)) * count // len(rows)
@@ -161,7 +166,11 @@ def _factor(rows: Floats, began: Floats, logarithm: Logarithm) -> float:
         return 1.0
     found = float(apart[:-1] @ apart[1:]) / of_all
     r = min(_MOST_ALIKE, max(0.0, (found + 1 / count) / max(0.1, 1 - 3 / count)))
-    return (1 + r) / (1 - r)
+    most = count // 4
+    together = 1.0
+    for lag in range(1, most + 1):
+        together += 2 * (1 - lag / (most + 1)) * (float(apart[:-lag] @ apart[lag:]) / of_all + 1 / count)
+    return max((1 + r) / (1 - r), together)
 
 
 def _between_runs(rows: Rows, logarithm: Logarithm) -> tuple[float, int] | None:

@@ -185,7 +185,7 @@ def makespan(facts: Facts, timeline: Timeline, load: Load) -> Makespan | None:
     longest = float(work.max())
     return Makespan(
         measured=final - timeline.first,
-        floor=max(float(work.sum()) / places, longest),
+        floor=min(max(float(work.sum()) / places, longest), final - timeline.first),
         longest_job=longest,
         places=places,
         tail=max(0.0, open_places) / places,

@@ -90,7 +90,10 @@ def _lacking(view: View) -> tuple[tuple[Evidence, ...], bool | None]:
 
 
 def _own(view: View, relation: str) -> Evidence:
-    return measured("cores used by the inferences", view.cpu.own, relation, thresholds.OWN_CORES, link=view.bulk)
+    """Hold what the inferences used of the cores that were busy against what makes them their own limit."""
+    c = view.cpu
+    share = min(1.0, round(c.own / c.busy, 9)) if np.isfinite(c.busy) and c.busy > 0 else c.own
+    return measured("busy cores used by the inferences", share, relation, thresholds.OWN_CORES, link=view.bulk)
 
 
 def lack_of_cores(view: View) -> bool:
@@ -105,7 +108,7 @@ def cores_taken(view: View) -> Finding:
     holds = lacking and own.holds if lacking else lacking
     text = "Other programs did not take the cores." if holds is False else "Not known: who had the cores."
     if holds:
-        others = wording.percent(1 - c.own)
+        others = wording.percent((c.busy if np.isfinite(c.busy) else 1.0) - c.own)
         waited = wording.percent(c.lost) if np.isfinite(c.lost) else "much"
         text = (
             f"Other programs had {others} of the cores: the inferences got {wording.number(round(c.own * c.cores, 1))} "

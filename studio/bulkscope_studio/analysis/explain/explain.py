@@ -13,7 +13,7 @@ from bulkscope_studio.analysis.explain.evidence import Finding
 from bulkscope_studio.analysis.explain.view import View
 from bulkscope_studio.analysis.plain import plain
 from bulkscope_studio.analysis.statistics.queueing import Little, little
-from bulkscope_studio.analysis.thresholds import QUIET_S, ROOM
+from bulkscope_studio.analysis.thresholds import KNOWN_GAP, LOST_RECORDS, QUIET_S, ROOM
 from bulkscope_studio.analysis.timeline import progress as progress_of
 from bulkscope_studio.analysis.timeline import timeline
 from bulkscope_studio.analysis.timeline.facts import Facts
@@ -170,7 +170,7 @@ def _notes(view: View) -> tuple[str, ...]:
         notes.append("Whether telemetry was dropped is not recorded in this source.")
     elif view.facts.drops:
         parts = (f"{records:,} {signal} ({reason})" for signal, reason, records in view.facts.drops)
-        notes.append("Some telemetry was lost: " + ", ".join(parts) + ".")
+        notes.append("Some telemetry was lost: " + ", ".join(parts) + "." + _gap(view))
     if view.load.others > 0.01 * view.load.capacity:
         share = wording.percent(view.load.others / view.load.capacity)
         notes.append(f"Other bulks used the same workers for {share} of their time.")
@@ -180,6 +180,16 @@ def _notes(view: View) -> tuple[str, ...]:
     if not view.facts.models and (view.facts.attempts.mine & view.facts.attempts.ended).any():
         notes.append("No inference was recorded, so there are no numbers on models, tokens, CPU and memory.")
     return tuple(notes)
+
+
+def _gap(view: View) -> str:
+    """Say how far what was lost leaves the numbers open, in a bulk whose verdict stands all the same."""
+    ended = int(np.sum(view.facts.attempts.mine & view.facts.attempts.ended))
+    lost = sum(records for signal, _, records in view.facts.drops or () if signal in ("traces", "unknown"))
+    share = lost / max(1, 3 * ended + lost)
+    if not LOST_RECORDS.value < share <= KNOWN_GAP.value:
+        return ""
+    return f" That is a gap of {wording.percent(share)} of the bulk's spans: sums and shares may be off by as much."
 
 
 _CHANGES = (

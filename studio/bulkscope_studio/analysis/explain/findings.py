@@ -41,11 +41,19 @@ def unfit(view: View) -> Finding:
     negative = float(np.mean(waits < 0)) if len(waits) else None
     expected = max(1, 3 * int(own.sum()))  # PRODUCER, CONSUMER and inference span of each
     lost = sum(records for signal, _, records in view.facts.drops or () if signal in ("traces", "unknown"))
+    # What was refused contradicts itself; what was dropped was good, and nobody took it.
+    drops = view.facts.drops or ()
+    counted = sum(n for signal, why, n in drops if signal in ("traces", "unknown") and why.startswith("dropped"))
     ends = len(p.missing) + p.unknown
     first = own & (a.attempt <= 1)
     unsent = int(np.sum(first & np.isnan(a.put)))
     sent = int(first.sum()) - unsent
     early = int(np.sum(own & (a.enqueue < view.facts.heard_first - 1)))
+
+    def least(gone: int, usual: Threshold) -> Threshold:
+        """Return what makes the data unfit: more, where the senders' counts say that so many were lost on the way."""
+        return thresholds.KNOWN_GAP if 0 < gone <= counted else usual
+
     evidence = [
         measured(
             "deviation from Little's law (L = λW)", view.little.deviation if view.little else None, ">",
@@ -55,7 +63,7 @@ def unfit(view: View) -> Finding:
         # No sender's span at all: the sender is not instrumented. Spans of some jobs only: the others were lost.
         measured(
             "jobs without the sender's span", unsent / (sent + unsent) if sent else None, ">",
-            thresholds.MISSING_SENDS, link=view.bulk,
+            least(unsent, thresholds.MISSING_SENDS), link=view.bulk,
         ),
         said(
             "cut_window",
@@ -66,10 +74,10 @@ def unfit(view: View) -> Finding:
         measured("negative queue waits", negative, ">", thresholds.NEGATIVE_WAITS, link=view.bulk),
         measured(
             "records dropped or refused", None if view.facts.drops is None else lost / expected, ">",
-            thresholds.LOST_RECORDS, detail=_drops(view.facts), link="/",
+            least(lost, thresholds.LOST_RECORDS), detail=_drops(view.facts), link="/",
         ),
         measured(
-            "jobs without a recorded end", ends / p.sent if p.sent else None, ">", thresholds.MISSING_ENDS,
+            "jobs without a recorded end", ends / p.sent if p.sent else None, ">", least(ends, thresholds.MISSING_ENDS),
             detail=_missing(p), link=view.bulk,
         ),
     ]  # fmt: skip

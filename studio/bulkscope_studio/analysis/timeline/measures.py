@@ -245,7 +245,7 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
     """Add it up; a stall that goes on is counted up to now."""
     window = timeline.first, timeline.last
     waits = timeline.waits
-    gaps, rows = waits.dispatch, waits.rows
+    gaps, rows = _worked_unseen(facts, progress, waits.dispatch), waits.rows
     # Prefetched jobs have no gap; jobs that nobody has taken yet wait while any slot is free.
     open_gaps = _open_gaps(facts, progress, timeline)
     every = np.concatenate([gaps, open_gaps])
@@ -267,6 +267,25 @@ def load(facts: Facts, progress: Progress, timeline: Timeline, stall_s: float) -
         hangs=len(around),
         places=timeline.capacity.highest(),
     )
+
+
+def _worked_unseen(facts: Facts, progress: Progress, gaps: Floats) -> Floats:
+    """Return the gaps without the work that was done in them and not recorded, as far as it is known how much that is.
+
+    Jobs whose end did not come were worked on while their worker seems to have been free: in the longest gaps first.
+    """
+    a = facts.attempts
+    own = a.mine & a.ended
+    unseen = len(progress.missing) + progress.unknown
+    if not unseen or not own.any() or not len(gaps):
+        return gaps
+    left = unseen * float(np.mean((a.end - a.start)[own]))
+    found = gaps.copy()
+    for row in np.argsort(-gaps)[: 2 * unseen].tolist():
+        taken = min(found[row], left)
+        found[row] -= taken
+        left -= taken
+    return found
 
 
 def _long(times: Floats, least: float) -> float:
