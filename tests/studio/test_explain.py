@@ -655,7 +655,7 @@ def test_thresholds_have_names_of_their_own_and_reasons() -> None:
 KEYS = {
     "": "also findings id makespan next notes path progress schema state stragglers time_s verdict wait workers",
     "verdict": "code evidence holds text title",
-    "progress": "done failed lost retrying running sent unknown waiting without_end",
+    "progress": "cancelled done duplicate failed lost not_sent retrying running sent unknown waiting without_end",
     "time_s": "api decode delay inference_rest other_work prefill wait_absent wait_dispatch wait_others wait_own work",
     "workers": "capacity_s dispatch_s idle_s others_s own_s places",
     "path": "absent delay dispatch jobs last_job length start work_others work_own workers",
