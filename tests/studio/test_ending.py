@@ -13,7 +13,7 @@ import pytest
 from bench import endings as bench
 from bulkscope_studio.analysis.ending.draws import Law, Wandering
 from bulkscope_studio.cli import watch
-from bulkscope_studio.services.endings import bulk_ending, list_bulks, of_running
+from bulkscope_studio.services.endings import Ends, bulk_ending, list_bulks
 from bulkscope_studio.storage.store import Store
 from tests.rows import ns
 from tests.studio.explaining import Job, insert, stored, written
@@ -115,7 +115,7 @@ def test_a_worker_that_went_silent_is_no_slot() -> None:
 def test_the_list_says_it_of_running_bulks_alone() -> None:
     old = [Job(f"old-{n}", -50.0, -40.0 + n, -39.0 + n, bulk="old") for n in range(3)]
     with stored(written([*halfway(), *old])) as store:
-        found = of_running(store, [{**row, "sent": row["jobs"]} for row in list_bulks(store)], ns(11.0))
+        found = Ends(store).of_running(list_bulks(store), ns(11.0))
         assert list(found) == ["bulk"]
         assert [row["ending"] for row in list_bulks(store)] == [None, None]  # asked months later
 

@@ -38,12 +38,14 @@ STATUS: dict[type[Exception], int] = {
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 
 
-def install(app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict) -> None:
+def install(
+    app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict, ends: endings.Ends | None = None
+) -> None:
     """Add the routes under ``/api``, the answers to errors, and the header that tells of the store's trouble.
 
     ``status`` gives the receiver's addresses, counts and trouble.
     """
-    app.include_router(router(store, status))
+    app.include_router(router(store, status, ends or endings.Ends(store)))
     for kind, code in STATUS.items():
         app.add_exception_handler(kind, _handler(code))
     app.add_exception_handler(RequestValidationError, _unread)
@@ -86,12 +88,12 @@ class _Told:
         await self._app(scope, receive, sent if scope["type"] == "http" else send)
 
 
-def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRouter:
+def router(store: Store, status: Callable[[], Mapping[str, object]], ends: endings.Ends) -> APIRouter:
     """Return the routes under ``/api``; each lets errors pass, which ``install`` answers."""
     routes = APIRouter(prefix="/api")
 
     def listed() -> JSONResponse:
-        return JSONResponse(endings.list_bulks(store))
+        return JSONResponse(endings.list_bulks(store, ends))
 
     def outside() -> JSONResponse:
         return JSONResponse(bulks.outside(store))
@@ -100,7 +102,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
         return JSONResponse(reports.bulk_report(store, bulk_id))
 
     def ending(bulk_id: str) -> JSONResponse:
-        return JSONResponse(endings.bulk_ending(store, bulk_id))
+        return JSONResponse(ends.of(bulk_id))
 
     def explanation(bulk_id: str) -> JSONResponse:
         return JSONResponse(explanations.bulk_explanation(store, bulk_id))

@@ -43,11 +43,12 @@ def build(store: Store, status: Callable[[], Mapping[str, object]], asked: Login
     from bulkscope_studio.server.anyid import let_mounts_through
     from bulkscope_studio.server.pages import bulks, capacity, compare, explain, inference, logs, overview, trace
     from bulkscope_studio.server.pages.data import Data
+    from bulkscope_studio.services.endings import Ends
 
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None)
-    api.install(app, store, status)
-    v1.install(app, store, status)
-    data = Data(store, status)
+    data = Data(store, status, Ends(store))
+    api.install(app, store, status, data.ends)
+    v1.install(app, store, status, data.ends)
     for module in (overview, bulks, explain, capacity, compare, trace, inference, logs):
         module.register(data)
     ui.run_with(app, title="Bulkscope", dark=None, reconnect_timeout=5.0, show_welcome_message=False)

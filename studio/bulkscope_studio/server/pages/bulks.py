@@ -70,13 +70,12 @@ def register(data: Data) -> None:
                     "tokens": "output tokens",
                 }  # fmt: skip
                 table = layout.table(columns, [], "bulk", "done failed duration ends wait tokens")
-                column = ending.Column(data)
 
             async def show() -> None:
                 found = await data.rows("bulks")
                 empty.set_visibility(not found)
                 box.set_visibility(bool(found))
-                ends = await column.of(found)
+                ends = await ending.of(data, found)
                 table.rows = [_bulk_row(row, ending.shown(ends, row["bulk_id"])) for row in found]
                 table.update()
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.services.times import CLOCKS_NS
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.sql import sampled
@@ -43,10 +44,11 @@ def _number(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 @dataclass(frozen=True)
 class Data:
-    """The store and the receiver's counts."""
+    """The store, the receiver's counts, and when running bulks end."""
 
     store: Store
     status: Callable[[], Mapping[str, object]]
+    ends: Ends
 
     async def rows(self, name: str, /, **params: object) -> list[Row]:
         """Return the rows of ``queries/page_<name>.sql``; parameters it does not use are left out.

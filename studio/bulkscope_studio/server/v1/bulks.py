@@ -24,7 +24,7 @@ KINDS = {
 BULK = any_id("bulk_id")
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, ends: endings.Ends) -> APIRouter:
     """Return the routes of bulks."""
     routes = APIRouter(route_class=Route, tags=["bulks"])
     verdicts = listing.Verdicts(store)
@@ -39,7 +39,7 @@ def router(store: Store) -> APIRouter:
         wanted = listing.Wanted(
             search, since_ns, until_ns, service, host, worker, model, state, failed, verdict, sort, limit, offset
         )
-        return json(listing.bulks(store, verdicts, wanted))
+        return json(listing.bulks(store, verdicts, ends, wanted))
 
     def summary(bulk_id: str) -> Response:
         """One bulk in the columns of the list, with its verdict."""
@@ -59,7 +59,7 @@ def router(store: Store) -> APIRouter:
 
     def ending(bulk_id: str) -> Response:
         """How far the bulk is, and when it ends, with an interval."""
-        return json(endings.bulk_ending(store, bulk_id))
+        return json(ends.of(bulk_id))
 
     def whatif(
         bulk_id: str, workers: int | None = None, threads: int | None = None, prefetch: int | None = None,

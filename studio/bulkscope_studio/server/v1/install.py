@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1 import bulks, events, records, system
 from bulkscope_studio.server.v1.answer import error, json
+from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage.store import Store
 
 PREFIX = "/api/v1"
@@ -29,10 +30,17 @@ _STYLE = (
 )
 
 
-def install(app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict) -> None:
+def install(
+    app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict, ends: Ends | None = None
+) -> None:
     """Add the routes under ``/api/v1``, their description, and the page at ``/api``."""
     routes = APIRouter(prefix=PREFIX)
-    for part in (bulks.router(store), system.router(store, status), records.router(store), events.router(store)):
+    for part in (
+        bulks.router(store, ends or Ends(store)),
+        system.router(store, status),
+        records.router(store),
+        events.router(store),
+    ):
         routes.include_router(part)
     described = get_openapi(title="Bulkscope", version="1", description=ABOUT, routes=routes.routes)
     page = _page(described)
