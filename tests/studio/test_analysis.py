@@ -19,6 +19,7 @@ JOB = {
     "end_ns": pa.int64(), "seen_ns": pa.int64(), "wait": pa.float64(), "delay": pa.float64(),
     "import_time": pa.float64(), "retried": pa.bool_(), "ok": pa.bool_(), "failure_domain": pa.string(),
     "error_type": pa.string(), "worker": pa.string(), "span_id": pa.string(), "decides": pa.bool_(),
+    "called_off": pa.string(), "repeated": pa.int64(),
 }  # fmt: skip
 FLOATS = (
     "seconds", "ttft", "prefill", "decode", "input_tokens", "output_tokens", "cached_tokens", "cpu_time",
@@ -40,6 +41,11 @@ LOST = {
     "likely": pa.bool_(), "model_likely": pa.bool_(),
     "without_end": pa.bool_(),
 }  # fmt: skip
+SENDS = {
+    "not_sent": pa.int64(), "refused": pa.int64(), "reasons": pa.list_(pa.string()), "start_ns": pa.int64(),
+    "end_ns": pa.int64(),
+}  # fmt: skip
+RELATED = {"relation": pa.string(), "bulk": pa.string()}
 HOST = {"host_name": pa.string(), "name": pa.string(), "mean": pa.float64(), "max": pa.float64()}
 
 
@@ -54,6 +60,7 @@ def job(name: str, put: float, start: float, end: float | None, **more: Any) -> 
         "enqueue_ns": int(put * S),
         "start_ns": int(start * S),
         "worker": "w0",
+        "repeated": 0,
     }
     if end is not None:
         row |= {"end_ns": int(end * S), "wait": start - put, "ok": True, "retried": False}
@@ -75,6 +82,8 @@ def report(
         table(REQUEST, requests or []),
         table(HOST, []),
         table(LOST, lost or []),
+        table(SENDS, [{"not_sent": 0, "refused": 0}]),
+        table(RELATED, []),
     )
     return to_json(analyse("b", *tables))
 

@@ -209,7 +209,9 @@ def test_the_place_of_a_killed_worker_is_not_free() -> None:
     begun = [Job(f"j{n}", 0.0, 10.2 + 10 * n, 20.2 + 10 * n, 3) for n in range(30)]
     jobs = [killed("x", 0.0, 0.0, 10.0, 2, TIME_LIMIT, "timeout"), *begun, *(Job(f"w{n}", 0.0) for n in range(5))]
     found = explain(written(jobs, points=alive(3, 10.1, 310.0)), now=310.5)
-    assert item(found, "workers' time idle while jobs waited")["holds"] is False
+    (uneven,) = (each for each in found["findings"] if each["code"] == "uneven_hand_out")
+    assert [(each["name"], each["value"]) for each in uneven["evidence"]] == [("saved", pytest.approx(0, abs=0.001))]
+    assert found["verdict"]["code"] == "at_capacity_workers"
 
 
 def test_what_ran_in_a_killed_worker_is_no_stand_still() -> None:

@@ -299,9 +299,10 @@ def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
     store = healthy(tmp_path / "s.duckdb")
     bulk = {"bulk": "good"} | summaries.EVER
     tables = [store.query(load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")]
+    after = [store.query(load(f"report_{name}"), bulk) for name in ("sends", "related")]
     empty = store.query(load("report_host"), {"first": 0, "last": 0})
     lost = store.query(load("page_lost"), bulk | {"silent_ns": 0})
-    found = analyse("good", *tables, empty, lost)
+    found = analyse("good", *tables, empty, lost, *after)
     for group in found.workers:
         names = tables[0]["worker"].to_pylist()
         rows = tables[0].filter(pa.array([name == group.name for name in names]))

@@ -134,8 +134,11 @@ WITH near AS NOT MATERIALIZED (
            rules.credible_attempt(max(TRY_CAST(json_extract(attributes, '$."bulk.job.attempt"') AS INTEGER))) AS attempt,
            min(time_ns) AS start_ns, max(time_ns) AS seen_ns, min(worker) AS worker,
            coalesce(min(host_name), '') AS host_name, min(instance) AS instance
-    FROM said s SEMI JOIN without w ON w.span_id = s.span_id AND w.trace_id IS NOT DISTINCT FROM s.trace_id
-    GROUP BY trace_id, span_id
+    FROM (
+        -- A record that names no trace is of the attempt whose others do.
+        SELECT s.* REPLACE (coalesce(s.trace_id, max(s.trace_id) OVER (PARTITION BY s.span_id)) AS trace_id)
+        FROM said s SEMI JOIN without w ON w.span_id = s.span_id AND w.trace_id IS NOT DISTINCT FROM s.trace_id
+    ) GROUP BY trace_id, span_id
 )
 SELECT o.* FROM open o
        ANTI JOIN (SELECT * FROM near WHERE told) k

@@ -103,18 +103,22 @@ class Recorded:
 
 
 def presence(facts: Facts, timeline: Timeline, rows: Codes) -> list[tuple[int, float, float]]:
-    """Return each slot's worker, and from when to when it was there: to the end, unless its worker fell silent long
-    before."""
+    """Return each slot's worker, and from when to when it was there: to the end, unless its worker was killed, or fell
+    silent long before."""
+    a = facts.attempts
+    killed = set(a.worker[a.killed].tolist())
     said = {worker.code: worker for worker in facts.workers}
     begun, ended = first_and_last(facts, timeline.end, rows)
     found = []
-    for code in np.unique(facts.attempts.worker[rows]).tolist():
+    for code in np.unique(a.worker[rows]).tolist():
         worker = said.get(code)
         begin, end = float(begun[code]), np.inf
         if worker is not None and np.isfinite(worker.first):
             begin = min(worker.first, begin)
             if worker.last < timeline.last - QUIET_S.value:
                 end = max(worker.last, float(ended[code]))
+        if code in killed:
+            end = float(ended[code])
         # A worker with no sign of life but its jobs may have been there all the time after.
         found += [(code, begin, end)] * timeline.places.places.get(code, 1)
     return found

@@ -24,8 +24,12 @@ WITH ended AS (
            arg_max(TRY_CAST(json_extract(attributes, '$."process.memory.usage"') AS BIGINT), time_ns, 2) AS resident,
            arg_max(json_extract_string(attributes, '$."gen_ai.request.model"'), time_ns) AS model,
            arg_max(TRY_CAST(json_extract(attributes, '$."bulk.worker.oom_kills"') AS BIGINT), time_ns) AS kills
-    FROM rules.heartbeats h ANTI JOIN ended e ON rules.is_of(h.trace_id, h.span_id, e.trace_id, e.span_id)
-    WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last AND job_id IS NOT NULL AND span_id IS NOT NULL
+    FROM (
+        -- A record that names no trace is of the attempt whose others do.
+        SELECT h.* REPLACE (coalesce(h.trace_id, max(h.trace_id) OVER (PARTITION BY h.span_id)) AS trace_id)
+        FROM rules.heartbeats h ANTI JOIN ended e ON rules.is_of(h.trace_id, h.span_id, e.trace_id, e.span_id)
+        WHERE bulk_id = $bulk AND time_ns BETWEEN $bulk_first AND $bulk_last AND job_id IS NOT NULL AND span_id IS NOT NULL
+    ) h
     GROUP BY h.trace_id, h.span_id
 ), killed AS (
     SELECT * FROM ended WHERE told
