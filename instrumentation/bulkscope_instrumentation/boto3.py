@@ -277,7 +277,9 @@ class _Queue:
                 if "AccessDenied" not in _code(error):
                     raise
                 self._denied = True
-                log_once("a queue's attributes", "The depth of %s is not reported: allow sqs:GetQueueAttributes", self._url)
+                log_once(
+                    "a queue's attributes", "The depth of %s is not reported: allow sqs:GetQueueAttributes", self._url
+                )
             else:
                 self._known = answer.get("Attributes") or {}
         return self._known

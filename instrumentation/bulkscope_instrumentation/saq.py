@@ -1,8 +1,8 @@
 """SAQ on Redis and PostgreSQL: a PRODUCER span where a job is enqueued, a CONSUMER span where its function runs.
 
 A job is stored as a serialized dictionary. What must travel is a key of its ``meta`` there, put in as the job is
-written and taken out as it is read: a job's ``meta`` never has it, and a worker without Bulkscope hands it on. Who calls
-``Job.to_dict`` sees it as ``meta.bulkscope``: that is what SAQ stores.
+written and taken out as it is read: a job's ``meta`` never has it, and a worker without Bulkscope hands it on. Whoever
+calls ``Job.to_dict`` sees it as ``meta.bulkscope``: that is what SAQ stores.
 """
 
 from __future__ import annotations

@@ -100,13 +100,16 @@ def receive(count: int, place: str = "000000000000/prompts") -> Any:
     members = {"MessageSystemAttributeNames": None}
     shape = SimpleNamespace(input_shape=SimpleNamespace(members=members))
     client = SimpleNamespace(meta=SimpleNamespace(service_model=SimpleNamespace(operation_model=lambda name: shape)))
-    headers = {travelled.BULK: "b-1", TO: place}
+
+    def ours(number: int) -> dict[str, str]:
+        return {"StringValue": json.dumps({travelled.BULK: "b-1", TO: place, travelled.JOB: f"j{number}"})}
+
     answer = {
         "Messages": [
             {
                 "MessageId": f"m{number}", "ReceiptHandle": f"r{number}", "Body": "x" * 1000,
                 "MD5OfMessageAttributes": "0", "Attributes": {"ApproximateReceiveCount": "1"},
-                "MessageAttributes": {"bulkscope": {"StringValue": json.dumps({**headers, travelled.JOB: f"j{number}"})}},
+                "MessageAttributes": {"bulkscope": ours(number)},
             }
             for number in range(count)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,14 +30,12 @@ def test_a_message_of_taskiq_that_is_not_run(
         if error is not None:
             raise error
 
-    async def run() -> None:
-        try:
-            await taskiq._callback(callback, SimpleNamespace(broker=broker), (b"{}",), {})
-        except BaseException as raised:
-            assert raised is error
-
-    asyncio.run(run())
-    told = [span.attributes["error.type"] for span in telemetry.spans() if span.attributes["bulk.outcome"] == "cancelled"]
+    coroutine = taskiq._callback(callback, SimpleNamespace(broker=broker), (b"{}",), {})
+    with pytest.raises(type(error)) if error is not None else nullcontext():
+        asyncio.run(coroutine)
+    told = [
+        span.attributes["error.type"] for span in telemetry.spans() if span.attributes["bulk.outcome"] == "cancelled"
+    ]
     assert told == ([] if reason is None else [reason])
 
 
@@ -71,9 +70,7 @@ def test_the_depth_of_saq_is_asked_for_as_its_queue_is(monkeypatch: pytest.Monke
     assert watched == [(["prompts"], 5.0)]
 
 
-@pytest.mark.parametrize(
-    ("lock", "size", "why"), [("own", 10, "has both locks"), (None, 3000, "and 2000 is the most")]
-)
+@pytest.mark.parametrize(("lock", "size", "why"), [("own", 10, "has both locks"), (None, 3000, "and 2000 is the most")])
 def test_a_job_of_procrastinate_without_room_says_why(
     monkeypatch: pytest.MonkeyPatch, lock: str | None, size: int, why: str
 ) -> None:

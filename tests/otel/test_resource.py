@@ -76,7 +76,9 @@ def test_the_users_instance_id_wins(spawn: Callable[..., Any], sink: Sink, tmp_p
         assert ids == {"first": "pod-7", **rest}
 
 
-def test_a_slot_is_filled_by_the_process_that_is_started_and_by_none_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_is_filled_by_the_process_that_is_started_and_by_none_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One that a job starts, by a fork or anew, is no worker of the pool."""
     script = (
         "import multiprocessing, subprocess, sys\n"
@@ -86,7 +88,7 @@ def test_a_slot_is_filled_by_the_process_that_is_started_and_by_none_of_its_own(
         "say('child again')\n"
         "fork = multiprocessing.get_context('fork').Process(target=say, args=('fork',))\n"
         "fork.start(); fork.join()\n"
-        "code = 'from bulkscope._host import resource; print(\"anew\", \"bulk.worker.slot\" in resource.attributes())'\n"
+        'code = \'from bulkscope._host import resource as r; print("anew", "bulk.worker.slot" in r.attributes())\'\n'
         "subprocess.run([sys.executable, '-c', code], check=True)\n"
     )
     monkeypatch.delenv("BULKSCOPE_WORKER_SLOT", raising=False)

@@ -268,7 +268,8 @@ INFERENCE, CPU, PEAK = (
 RATE, RATIO = "bulk_inference_tokens_per_second_per_second", "bulk_job_wait_ratio"
 
 # The service's numbers: 7 requests, of which 1 overload and 1 internal error; 12 jobs in 2 processes, 2 failed,
-# 1 was not sent and 2 were cancelled; 8 inferences of the small model with 10 and 20 tokens, 4 of the large one with 100 and 50.
+# 1 more was not sent and 2 were cancelled; 8 inferences of the small model with 10 and 20 tokens, 4 of the large one
+# with 100 and 50.
 NUMBERS: dict[int, list[Known]] = {
     1: [
         Known(f"service:http_server_requests:rate5m{{{API}}}", 7 * IN_5_MINUTES),

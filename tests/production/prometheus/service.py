@@ -1,8 +1,8 @@
 """A service with known numbers, run under ``bulkscope run``: ``api FILE`` or ``work FILE FIRST LAST``.
 
 ``api`` answers seven requests (four 200, one each of 422, 429 and a failure), enqueues three jobs for each that it
-accepts, and writes the jobs to FILE, one JSON line each; its broker does not take one job more. ``work`` does the jobs of
-lines FIRST to LAST of such a file; who begins at 0 finds two more that have expired.
+accepts, and writes the jobs to FILE, one JSON line each; one job more its broker does not take. ``work`` does the jobs
+of lines FIRST to LAST of such a file; who begins at 0 finds two more that have expired.
 """
 
 from __future__ import annotations
