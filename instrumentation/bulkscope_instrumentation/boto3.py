@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
@@ -31,7 +31,7 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
 from bulkscope._jobs.send import Send, sending
 from bulkscope._safe import guarded, log_once
-from bulkscope_instrumentation._messages import Attempt, Parcel, parcel, received
+from bulkscope_instrumentation._messages import Attempt, Handed, Parcel, parcel, received
 
 _NAME = "bulkscope"
 _COUNT = "ApproximateReceiveCount"
@@ -428,29 +428,16 @@ def _move_on() -> None:
         found.leave()
 
 
-class _Messages(list[Any]):
+class _Messages(Handed):
     """The messages of one answer; whoever takes one from it works on that one from then on."""
 
-    def __iter__(self) -> Iterator[Any]:
-        for message in list.__iter__(self):
-            _take(message)
-            yield message
+    def take(self, message: Any) -> None:
+        """Begin or go on with it."""
+        _take(message)
+
+    def over(self) -> None:
+        """Leave the last."""
         _move_on()
-
-    def __getitem__(self, index: Any) -> Any:
-        found = list.__getitem__(self, index)
-        if isinstance(index, int):
-            _take(found)
-        return found
-
-    def pop(self, index: Any = -1) -> Any:
-        """Take one out."""
-        found = list.pop(self, index)
-        _take(found)
-        return found
-
-    def __reduce__(self) -> Any:
-        return list, (self[:],)
 
 
 def _receive_message(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
