@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from bulkscope._jobs import queues
 
 # Reasons of a dead letter for which a worker had it before.
 _BY_A_WORKER = ("rejected", "delivery_limit")
@@ -61,16 +58,3 @@ def expires(expiration: object) -> float | None:
         return float(expiration) / 1e3  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-
-
-_watched: set[Any] = set()
-_lock = threading.Lock()
-
-
-def watch(key: tuple[Any, ...], make: Callable[[], Callable[[str], float | None]]) -> None:
-    """Report the depth of the queue that is last in ``key``, once a process; ``make`` returns who asks the broker."""
-    with _lock:
-        if key in _watched:
-            return
-        _watched.add(key)
-    queues.watch([key[-1]], make())

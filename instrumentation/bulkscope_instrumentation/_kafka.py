@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from bulkscope._jobs import queues
 from bulkscope._safe import guarded
-from bulkscope_instrumentation._messages import TO, Attempt, Pulled, received
+from bulkscope_instrumentation._messages import TO, Attempt, Handed, Pulled, received
 
+# Errors of a broker, and of clients that check before they send, for what we may have added: the record is too large
+# (10), headers are not known to it (35), the record is not valid (87); librdkafka's own of a missing feature (-165).
+OURS_TO_BLAME = frozenset((10, 35, 87, -165))
 # An iteration's turn of a record that is shorter reads the record and does not work on it.
 _READING_S = 0.001
 
@@ -17,8 +19,9 @@ _READING_S = 0.001
 class Attempts(Pulled):
     """The attempts at the records that one consumer was given last, and which records those are."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: str) -> None:
         super().__init__()
+        self._group = group
         self._records: dict[Attempt, tuple[str, int, int]] = {}
 
     def move_on(self) -> None:
@@ -29,7 +32,9 @@ class Attempts(Pulled):
     @guarded
     def take(self, topic: str, partition: int, offset: int, headers: Any, value: Any, record: Any) -> Attempt | None:
         """Begin the attempt at a record that is a job, and return it; None of any other."""
-        attempt = received("kafka", topic, headers, value, came_from=lambda to: to == topic, settles=False)
+        attempt = received(
+            "kafka", topic, headers, value, came_from=lambda to: to == topic, settles=False, group=self._group
+        )  # fmt: skip
         if attempt is not None:
             self._records[attempt] = topic, partition, offset
             self.add(attempt, record, value)
@@ -51,43 +56,41 @@ def has_jobs(headers: Any) -> bool:
     return bool(headers) and any(key == TO for key, _ in headers)
 
 
-class Batch(list[Any]):
+class Batch(Handed):
     """Records that were given at once, some of them jobs.
 
-    A job of a batch begins when an iteration comes to it. It ends when the iteration goes on, if it was worked on
-    there; where the iteration only read it, as to make one call of a model of them all, it ends with the batch.
+    A job of a batch begins when the application takes it. It ends when the next is taken, if it was worked on until
+    then; where it was only read, as to make one call of a model of them all, it ends with the batch.
     """
 
     def __init__(self, records: list[Any], begin: Callable[[Any], Attempt | None]) -> None:
         super().__init__(records)
         self._begin = begin
-        self._begun: set[int] = set()
+        # By the record's id, which the record itself keeps from being another's.
+        self._begun: dict[int, tuple[Any, Attempt | None]] = {}
+        self._taken: Attempt | None = None
+        self._since = 0.0
 
-    def __iter__(self) -> Iterator[Any]:
-        for record in super().__iter__():
-            attempt = None
-            if id(record) not in self._begun:
-                self._begun.add(id(record))
-                attempt = guarded(self._begin)(record)
-            began = time.perf_counter()
-            try:
-                yield record
-            finally:
-                if attempt is not None:
-                    if time.perf_counter() - began < _READING_S:
-                        attempt.leave()
-                    else:
-                        attempt.move_on()
+    @guarded
+    def take(self, record: Any) -> None:
+        """Begin the attempt at a record, or go on with it."""
+        known = self._begun.get(id(record))
+        if known is not None and known[1] is not None and known[1] is self._taken:
+            return
+        self.over()
+        if known is None:
+            known = self._begun[id(record)] = record, guarded(self._begin)(record)
+        elif known[1] is not None and not known[1].ended:
+            known[1].enter()
+        self._taken, self._since = known[1], time.perf_counter()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(super().__iter__()),)
-
-
-_watched: set[Any] = set()
-
-
-def watch(key: tuple[str, str], make: Callable[[], Callable[[str], float | None]]) -> None:
-    """Report the lag of the group and topic ``key``, once a process; ``make`` returns who asks the broker."""
-    if key not in _watched:
-        _watched.add(key)
-        queues.watch([key[1]], make())
+    @guarded
+    def over(self) -> None:
+        """Leave the record that was taken last."""
+        attempt, self._taken = self._taken, None
+        if attempt is None or attempt.ended:
+            return
+        if time.perf_counter() - self._since < _READING_S:
+            attempt.leave()
+        else:
+            attempt.move_on()

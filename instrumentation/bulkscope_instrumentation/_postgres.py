@@ -20,6 +20,7 @@ def watch(names: list[str], conninfo: str, options: Mapping[str, Any], ask: Call
     seconds, None where none waits. After an error the next question opens a fresh connection.
     """
     import psycopg
+    from psycopg.rows import tuple_row
 
     kept: dict[str, tuple[float, Any]] = {}
     connection: Any = None
@@ -33,8 +34,12 @@ def watch(names: list[str], conninfo: str, options: Mapping[str, Any], ask: Call
                 return row
             try:
                 if connection is None:
-                    connection = psycopg.connect(conninfo, **{"connect_timeout": 2, **options, "autocommit": True})
-                row = ask(connection, name)
+                    settings = {"connect_timeout": 2, **options, "autocommit": True, "row_factory": tuple_row}
+                    connection = psycopg.connect(conninfo, **settings)
+                # Of this question alone: a pool between us and the server shares what is set of a session.
+                with connection.transaction():
+                    connection.execute("SET LOCAL statement_timeout = 2000")
+                    row = ask(connection, name)
             except BaseException:
                 connection = None
                 raise

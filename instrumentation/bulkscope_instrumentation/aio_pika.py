@@ -20,7 +20,7 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _amqp
-from bulkscope_instrumentation._messages import Attempt, Parcel, Pulled, Unsettled, parcel, reason, received
+from bulkscope_instrumentation._messages import Attempt, Parcel, Pulled, Unsettled, parcel, reason, received, watch
 
 # Seconds that a question for the depth of a queue may take in the application's loop.
 _PATIENCE_S = 2.0
@@ -73,7 +73,7 @@ class AioPikaInstrumentor(Instrumentor):
     async def _next(self, wrapped: Callable[..., Any], iterator: Any, args: Any, kwargs: Any) -> Any:
         self._move_on(iterator)
         message = await wrapped(*args, **kwargs)
-        self._take(iterator, iterator._amqp_queue, message, bool(iterator._consume_kwargs.get("no_ack")))
+        self._took(iterator, message)
         return message
 
     async def _close(self, wrapped: Callable[..., Any], iterator: Any, args: Any, kwargs: Any) -> Any:
@@ -85,6 +85,10 @@ class AioPikaInstrumentor(Instrumentor):
         pulled = self._pulled.get(source)
         if pulled is not None:
             pulled.move_on()
+
+    @guarded
+    def _took(self, iterator: Any, message: Any) -> None:
+        self._take(iterator, iterator._amqp_queue, message, bool(iterator._consume_kwargs.get("no_ack")))
 
     @guarded
     def _take(self, source: Any, queue: Any, message: Any, no_ack: bool) -> None:
@@ -238,7 +242,7 @@ def _watch(channel: Any, queue: str) -> None:
     """Report the depth of a queue that jobs come from."""
     connection = channel.connection
     url = connection.url
-    _amqp.watch((url.host, url.port, url.path, queue), lambda: _Depth(connection, asyncio.get_running_loop()))
+    watch((url.host, url.port, url.path, queue), lambda: _Depth(connection, asyncio.get_running_loop()))
 
 
 class _Depth:
@@ -250,6 +254,10 @@ class _Depth:
     def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._connection, self._loop = connection, loop
         self._channel: Any = None
+
+    def usable(self) -> bool:
+        """Tell whether the connection is open."""
+        return not self._connection.is_closed and not self._loop.is_closed()
 
     def __call__(self, queue: str) -> float | None:
         if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _kafka
-from bulkscope_instrumentation._messages import Attempt, Parcel, parcel
+from bulkscope_instrumentation._messages import Attempt, Parcel, failure_of, parcel, watch, went_without
 
 _SEND = ("topic", "value", "key", "partition", "timestamp_ms", "headers")
 # Seconds that a question for the lag of a group may take in the application's loop.
@@ -52,7 +53,15 @@ async def _send(wrapped: Callable[..., Any], producer: Any, args: Any, kwargs: A
         if not ours:
             return await wrapped(*args, **kwargs)
         before = [pair for pair in given.get("headers") or () if not pair[0].startswith("bulkscope-")]
-        result = await wrapped(**{**given, "headers": [*before, *ours]})
+        result = None
+        try:
+            result = await wrapped(**{**given, "headers": [*before, *ours]})
+        except Exception as error:
+            if getattr(error, "errno", None) not in _kafka.OURS_TO_BLAME:
+                raise
+        if result is None:  # refused as a whole, so that it cannot come twice
+            result = await wrapped(*args, **kwargs)
+            went_without("Kafka")
         if isinstance(result, asyncio.Future):
             result.add_done_callback(lambda future: _delivered(future, found, sent))
         return result
@@ -60,8 +69,7 @@ async def _send(wrapped: Callable[..., Any], producer: Any, args: Any, kwargs: A
 
 @guarded
 def _delivered(future: Any, found: Parcel, sent: Any) -> None:
-    # Asked for its exception, the future would no longer warn that the application has not.
-    if not future.cancelled() and getattr(future, "_exception", None) is not None:
+    if failure_of(future) is not None:
         found.undelivered(sent)
 
 
@@ -74,7 +82,7 @@ def _parcel(given: dict[str, Any]) -> Parcel | None:
 def _attempts(consumer: Any) -> _kafka.Attempts:
     found = vars(consumer).get(_ATTEMPTS)
     if found is None:
-        found = vars(consumer)[_ATTEMPTS] = _kafka.Attempts()
+        found = vars(consumer)[_ATTEMPTS] = _kafka.Attempts(str(consumer._group_id or ""))
     return found  # type: ignore[no-any-return]
 
 
@@ -138,7 +146,7 @@ def _stopped(consumer: Any) -> None:
 def _watch(consumer: Any, topic: str) -> None:
     if consumer._group_id:
         loop = asyncio.get_running_loop()
-        _kafka.watch((consumer._group_id, topic), lambda: _Lag(consumer, loop))
+        watch((consumer._group_id, topic), lambda: _Lag(consumer, loop))
 
 
 class _Lag:
@@ -148,10 +156,15 @@ class _Lag:
     """
 
     def __init__(self, consumer: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._consumer, self._loop = consumer, loop
+        self._consumer, self._loop = weakref.ref(consumer), loop
+
+    def usable(self) -> bool:
+        """Tell whether the consumer is open."""
+        consumer = self._consumer()
+        return consumer is not None and not consumer._closed and not self._loop.is_closed()
 
     def __call__(self, topic: str) -> float | None:
-        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop or self._consumer._closed:
+        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop or not self.usable():
             return None
         asked = asyncio.run_coroutine_threadsafe(self._ask(topic), self._loop)
         try:
@@ -160,10 +173,12 @@ class _Lag:
             asked.cancel()
             return None
 
-    async def _ask(self, topic: str) -> float:
+    async def _ask(self, topic: str) -> float | None:
         from aiokafka import TopicPartition
 
-        consumer = self._consumer
+        consumer = self._consumer()
+        if consumer is None:
+            return None
         partitions = [TopicPartition(topic, each) for each in consumer.partitions_for_topic(topic) or ()]
         ends, begins = await consumer.end_offsets(partitions), await consumer.beginning_offsets(partitions)
         lag = 0

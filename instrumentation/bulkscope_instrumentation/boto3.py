@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
@@ -31,7 +31,7 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
 from bulkscope._jobs.send import Send, sending
 from bulkscope._safe import guarded, log_once
-from bulkscope_instrumentation._messages import Attempt, Parcel, parcel, received
+from bulkscope_instrumentation._messages import Attempt, Handed, Parcel, parcel, received
 
 _NAME = "bulkscope"
 _COUNT = "ApproximateReceiveCount"
@@ -119,10 +119,15 @@ def _no_room(reason: str) -> None:
     log_once("a message's attributes", "A message to SQS goes without its bulk and its times: %s", reason)
 
 
+def _code(error: Exception) -> str:
+    """Return what SQS calls an error; nothing where it is none of SQS's."""
+    answer = getattr(error, "response", None)
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
+
+
 def _is_ours_to_blame(error: Exception) -> bool:
     """Tell whether SQS has refused a message for what it holds, which may be what we have added."""
-    answer = getattr(error, "response", None)
-    code = str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
+    code = _code(error)
     return "Invalid" in code or "TooLong" in code
 
 
@@ -154,7 +159,7 @@ def _send_message_batch(call: Call, client: Any, params: Mapping[str, Any]) -> A
     try:
         answer = batch.ask(call, params)
     except BaseException as error:
-        batch.end(dict.fromkeys(batch.ids, error))
+        batch.end({each: error for each in batch.ids if each not in batch.taken})
         raise
     batch.end(_failures(answer) or {})
     return answer
@@ -170,8 +175,11 @@ class _Batch:
 
     def __init__(self, entries: list[Any], parcels: list[Parcel | None]) -> None:
         share = sum(found is not None for found in parcels)
-        self._plain = {entry.get("Id"): entry for entry in entries}
-        self.ids = list(self._plain)
+        self.ids = [entry.get("Id") for entry in entries]
+        # What SQS has taken for sure, whatever comes after.
+        self.taken: set[Any] = set()
+        # As the application gave them, those to which an attribute of ours was added.
+        self._plain: dict[Any, Any] = {}
         self._sents: list[tuple[Any, Any]] = []
         self._ours: list[Any] = []
         for entry, found in zip(entries, parcels, strict=True):
@@ -180,6 +188,8 @@ class _Batch:
                 sent = sending(functools.partial(_shared, found, share))
                 self._sents.append((entry, sent))
                 ours = _with(entry, found.headers(sent))
+                if ours is not None:
+                    self._plain[entry.get("Id")] = entry
             self._ours.append(ours or entry)
         # Entered only when all are made: each has the caller's span as its parent, not the one before.
         for _, sent in self._sents:
@@ -190,7 +200,7 @@ class _Batch:
         try:
             answer = call({**params, "Entries": self._ours})
         except Exception as error:
-            if not _is_ours_to_blame(error):
+            if not self._plain or not _is_ours_to_blame(error):
                 raise
         else:
             return self._again(call, params, answer)
@@ -199,21 +209,36 @@ class _Batch:
         return answer
 
     def _again(self, call: Call, params: Mapping[str, Any], answer: Any) -> Any:
-        refused = [
-            each["Id"] for each in answer.get("Failed") or () if each.get("SenderFault") and each["Id"] in self._plain
-        ]
-        if not refused:
+        entries = self._refused(answer)
+        if not entries:
             return answer
-        second = call({**params, "Entries": [self._plain[each] for each in refused]})
-        taken = {each["Id"] for each in second.get("Successful") or ()}
-        if not taken:
-            return answer
-        _no_room("SQS refuses it with our attribute, and takes it without")
-        answer["Successful"] = [*(answer.get("Successful") or ()), *second["Successful"]]
-        answer["Failed"] = [each for each in answer["Failed"] if each["Id"] not in taken]
-        if not answer["Failed"]:
-            del answer["Failed"]
+        try:
+            second = call({**params, "Entries": entries})
+        except Exception:
+            return answer  # the application never made this call: it gets the answer to its own
+        self._join(answer, second)
         return answer
+
+    @guarded
+    def _refused(self, answer: Any) -> list[Any]:
+        """Return, as the application gave them, the entries that SQS may have refused for what we added."""
+        self.taken.update(each["Id"] for each in answer.get("Successful") or ())
+        failed = [each["Id"] for each in answer.get("Failed") or () if each.get("SenderFault")]
+        return [self._plain[each] for each in failed if each in self._plain]
+
+    @guarded
+    def _join(self, answer: Any, second: Any) -> None:
+        """Write into ``answer`` what SQS has taken of the second call."""
+        taken = second.get("Successful") or []
+        ids = {each["Id"] for each in taken}
+        failed = [each for each in answer["Failed"] if each["Id"] not in ids]
+        if not taken:
+            return
+        answer["Successful"], answer["Failed"] = [*(answer.get("Successful") or ()), *taken], failed
+        if not failed:
+            del answer["Failed"]
+        for _ in taken:
+            _no_room("SQS refuses it with our attribute, and takes it without")
 
     def end(self, errors: Mapping[Any, BaseException]) -> None:
         """Say of each job that it was taken, or by the entry's id what for it was not."""
@@ -230,23 +255,37 @@ def _shared(found: Parcel, share: int) -> Send:
 
 
 class _Queue:
-    """What is known of a queue that jobs come from; it is asked when something has gone wrong, and for its depth."""
+    """What is known of a queue that jobs come from; it is asked when something has gone wrong, and for its depth.
+
+    By the application's own client, whose calls are billed and seen by its event hooks: once a minute at most, and
+    never again where that is not allowed.
+    """
 
     def __init__(self, client: Any, url: str) -> None:
         self._client, self._url = client, url
-        self._asked, self._known = float("-inf"), dict[str, Any]()
-        queues.watch([_name(url)], lambda name: self._number("ApproximateNumberOfMessages", fresh=True))
+        self._asked, self._known, self._denied = float("-inf"), dict[str, Any](), False
+        queues.watch([_name(url)], lambda name: self._number("ApproximateNumberOfMessages"))
 
-    def _attributes(self, fresh: bool) -> dict[str, Any]:
-        if fresh or time.monotonic() - self._asked > _ATTRIBUTES_KEPT_S:
+    def _attributes(self) -> dict[str, Any]:
+        if not self._denied and time.monotonic() - self._asked > _ATTRIBUTES_KEPT_S:
             self._asked = time.monotonic()
-            with suppress_instrumentation():
-                answer = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
-            self._known = answer.get("Attributes") or {}
+            try:
+                with suppress_instrumentation():
+                    answer = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+            except Exception as error:
+                self._known = {}
+                if "AccessDenied" not in _code(error):
+                    raise
+                self._denied = True
+                log_once(
+                    "a queue's attributes", "The depth of %s is not reported: allow sqs:GetQueueAttributes", self._url
+                )
+            else:
+                self._known = answer.get("Attributes") or {}
         return self._known
 
-    def _number(self, name: str, *, fresh: bool = False) -> float | None:
-        value = self._attributes(fresh).get(name)
+    def _number(self, name: str) -> float | None:
+        value = self._attributes().get(name)
         return None if value is None else float(value)
 
     @guarded
@@ -257,7 +296,7 @@ class _Queue:
     @guarded
     def most_receives(self) -> int | None:
         """Return how often a message is delivered before it goes to the dead letters; None where it never does."""
-        policy = json.loads(self._attributes(False).get("RedrivePolicy") or "{}")
+        policy = json.loads(self._attributes().get("RedrivePolicy") or "{}")
         return int(policy["maxReceiveCount"]) if policy.get("maxReceiveCount") else None
 
 
@@ -265,9 +304,12 @@ class _Message:
     """A job that was received; its attempt begins when the application first touches it."""
 
     def __init__(
-        self, queue: _Queue, url: str, headers: Mapping[str, Any], body: str, count: int, visible: float | None
-    ) -> None:
-        self._queue, self._url, self._headers, self._body, self._count = queue, url, headers, body, count
+        self, queue: _Queue, url: str, headers: Mapping[str, Any], message: Mapping[str, Any], count: int,
+        visible: float | None,
+    ) -> None:  # fmt: skip
+        self.id, self.handle = message["MessageId"], message["ReceiptHandle"]
+        self._queue, self._url, self._headers, self._count = queue, url, headers, count
+        self._body = message.get("Body") or ""
         self.came, self._visible = time.monotonic(), visible
         self.attempt: Attempt | None = None
         self._begun = False
@@ -286,6 +328,9 @@ class _Message:
                 "aws_sqs", _name(self._url), self._headers, self._body,
                 came_from=lambda sent_to: sent_to == place, again=self._count - 1,
             )  # fmt: skip
+            self._headers, self._body = {}, ""  # up to 256 KiB each, which the attempt holds as long as it lasts
+            if self.attempt is None:
+                _forget(self)  # no job of this queue: a dead letter for one
         return self.attempt
 
     def enter(self) -> None:
@@ -334,6 +379,7 @@ class _Message:
     def settle(self, error: BaseException | None = None, *, again: bool = False) -> None:
         """End the attempt; ``again`` says that SQS delivers the message again, as far as it does."""
         attempt = self.begin()
+        _forget(self)
         if attempt is None or attempt.ended:
             return
         if not attempt.held and (again or threading.get_ident() == self._thread):
@@ -349,6 +395,14 @@ _queues: dict[str, _Queue] = {}
 _in_flight: OrderedDict[str, _Message] = OrderedDict()
 _latest: OrderedDict[str, _Message] = OrderedDict()
 _of_thread = threading.local()
+
+
+def _forget(message: _Message) -> None:
+    """Keep a delivery no longer: it is settled, or no job."""
+    with _lock:
+        for known, key in ((_in_flight, message.handle), (_latest, message.id)):
+            if known.get(key) is message:
+                del known[key]
 
 
 def _handle(message: Any) -> Any:
@@ -374,29 +428,16 @@ def _move_on() -> None:
         found.leave()
 
 
-class _Messages(list[Any]):
+class _Messages(Handed):
     """The messages of one answer; whoever takes one from it works on that one from then on."""
 
-    def __iter__(self) -> Iterator[Any]:
-        for message in list.__iter__(self):
-            _take(message)
-            yield message
+    def take(self, message: Any) -> None:
+        """Begin or go on with it."""
+        _take(message)
+
+    def over(self) -> None:
+        """Leave the last."""
         _move_on()
-
-    def __getitem__(self, index: Any) -> Any:
-        found = list.__getitem__(self, index)
-        if isinstance(index, int):
-            _take(found)
-        return found
-
-    def pop(self, index: Any = -1) -> Any:
-        """Take one out."""
-        found = list.pop(self, index)
-        _take(found)
-        return found
-
-    def __reduce__(self) -> Any:
-        return list, (self[:],)
 
 
 def _receive_message(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
@@ -442,9 +483,9 @@ def _arrived(client: Any, params: Mapping[str, Any], ours: Mapping[str, Any], an
         value = _drop(message, "MessageAttributes", _NAME)
         if value is None:
             continue
-        if "MessageAttributes" not in message or "MD5OfMessageAttributes" in message:
-            message.pop("MD5OfMessageAttributes", None)  # of ours too: whoever compared it would find it wrong
-        jobs = _remember(client, params, message, value, count) or jobs
+        message.pop("MD5OfMessageAttributes", None)  # of ours too: whoever compared it would find it wrong
+        _remember(client, params, message, value, count)
+        jobs = True
     if jobs:
         answer["Messages"] = _Messages(messages)
 
@@ -459,7 +500,7 @@ def _drop(message: dict[str, Any], key: str, name: str) -> Any:
     return found
 
 
-def _remember(client: Any, params: Mapping[str, Any], message: Mapping[str, Any], value: Any, count: int) -> bool:
+def _remember(client: Any, params: Mapping[str, Any], message: Mapping[str, Any], value: Any, count: int) -> None:
     url = params["QueueUrl"]
     headers = json.loads(value.get("StringValue") or "{}")
     before = _latest.get(message["MessageId"])
@@ -470,23 +511,22 @@ def _remember(client: Any, params: Mapping[str, Any], message: Mapping[str, Any]
         if queue is None:
             queue = _queues[url] = _Queue(client, url)
         visible = params.get("VisibilityTimeout")
-        found = _Message(queue, url, headers, message.get("Body") or "", count, visible)
+        found = _Message(queue, url, headers, message, count, visible)
         _in_flight[message["ReceiptHandle"]] = _latest[message["MessageId"]] = found
         for known in (_in_flight, _latest):
             if len(known) > _REMEMBERED:
                 known.popitem(last=False)
-    return True
 
 
 @guarded
 def _end_overdue() -> None:
     with _lock:
-        waiting = list(_in_flight.items())
-    for handle, message in waiting:
+        waiting = list(_in_flight.values())
+    for message in waiting:
         if message.over():
             message.settle(again=True)
         if message.attempt is not None and message.attempt.ended:
-            _in_flight.pop(handle, None)
+            _forget(message)
 
 
 def _made_resources(wrapped: Callable[..., Any], handler: Any, args: Any, kwargs: Any) -> Any:
@@ -523,7 +563,7 @@ def _done(params: Mapping[str, Any], answer: Any) -> list[Any]:
 @guarded
 def _deleted(entries: Iterable[Any] | None) -> None:
     for entry in entries or ():
-        message = _in_flight.pop(entry.get("ReceiptHandle"), None)
+        message = _in_flight.get(entry.get("ReceiptHandle"))
         if message is not None:
             message.settle(message.error())
 
@@ -550,7 +590,6 @@ def _changed(entries: Iterable[Any] | None) -> None:
         if seconds > 0 and error is None:
             message.hide(seconds)  # it takes longer
         else:
-            _in_flight.pop(entry.get("ReceiptHandle"), None)
             message.settle(error, again=True)
 
 

@@ -7,9 +7,11 @@ patched: subclasses take their places before anything else of the package asks f
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -17,11 +19,13 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _kafka
-from bulkscope_instrumentation._messages import Attempt, Parcel, parcel
+from bulkscope_instrumentation._messages import Attempt, Parcel, parcel, watch, went_without
 
 _PRODUCE = ("topic", "value", "key", "partition", "callback", "on_delivery", "timestamp", "headers")
+_BATCH = ("topic", "messages")
 _COMMIT = ("message", "offsets", "asynchronous")
-_PATIENCE_S = 2.0
+# What the end of a consumer waits for is one such question.
+_PATIENCE_S = 1.0
 
 
 class ConfluentKafkaInstrumentor(Instrumentor):
@@ -69,10 +73,34 @@ def _producer(kind: Any) -> type:
                 headers = found.headers(sent)
                 if not headers:
                     return produce(*args, **kwargs)
-                reporting = _reporting(given, self._bulkscope_reported, found, sent)
-                return produce(**{**given, **reporting, "headers": _with(given.get("headers"), headers)})
+                reporting = _reporting(produce, given, self._bulkscope_reported, found, sent)
+                try:
+                    return produce(**{**given, **reporting, "headers": _with(given.get("headers"), headers)})
+                except Exception as error:
+                    if _code(error) not in _kafka.OURS_TO_BLAME:
+                        raise
+                # Not to be sent as it is, so that it cannot come twice.
+                result = produce(**{**given, **reporting})
+                went_without("Kafka")
+                return result
 
+    if hasattr(kind, "produce_batch"):  # since 2.13; it takes no headers, so that these jobs go without
+
+        def produce_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = kind.produce_batch(self, *args, **kwargs)
+            _count_batch(args, kwargs)
+            return result
+
+        Producer.produce_batch = produce_batch
     return Producer
+
+
+@guarded
+def _count_batch(args: Any, kwargs: Any) -> None:
+    given = {**dict(zip(_BATCH, args, strict=False)), **kwargs}
+    for message in given["messages"]:
+        if "_error" not in message and _parcel({**message, "topic": given["topic"]}) is not None:
+            went_without("Kafka")
 
 
 @guarded
@@ -96,13 +124,38 @@ def _config(args: Any, kwargs: Any) -> dict[str, Any]:
     return {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
 
 
-def _reporting(given: dict[str, Any], of_all: Any, found: Parcel, sent: Any) -> dict[str, Any]:
-    """Take the callback of the delivery's report out of ``given``, and return one that hears it too."""
+def _code(error: Any) -> Any:
+    """Return the number of an error, which an exception of the library carries."""
+    inner = next(iter(getattr(error, "args", ())), None)
+    code = getattr(error, "code", None) or getattr(inner, "code", None)
+    return code() if callable(code) else None
+
+
+def _reporting(
+    produce: Callable[..., Any], given: dict[str, Any], of_all: Any, found: Parcel, sent: Any
+) -> dict[str, Any]:  # fmt: skip
+    """Take the callback of the delivery's report out of ``given``, and return one that hears it too.
+
+    A record that the broker has refused for what we may have added is sent again as it was.
+    """
     own = [given.pop(name, None) for name in ("on_delivery", "callback")]
     callback = next((each for each in (*own, of_all) if each is not None), None)
 
-    def reported(error: Any, record: Any) -> Any:
+    # What is large the library has a copy of, and gives it back with the report.
+    small = {name: value for name, value in given.items() if name not in ("value", "key")}
+
+    @guarded
+    def sent_again(error: Any, record: Any) -> bool:
+        if _code(error) not in _kafka.OURS_TO_BLAME:
+            return False
+        produce(**small, value=record.value(), key=record.key(), on_delivery=functools.partial(reported, again=True))
+        went_without("Kafka")
+        return True
+
+    def reported(error: Any, record: Any, again: bool = False) -> Any:
         if error is not None:
+            if not again and sent_again(error, record):
+                return None
             found.undelivered(sent)
         return callback(error, record) if callback is not None else None
 
@@ -125,7 +178,8 @@ def _consumer(kind: Any) -> type:
 
         def consume(self, *args: Any, **kwargs: Any) -> Any:
             self._bulkscope.move_on()
-            return self._bulkscope.batch(self, super().consume(*args, **kwargs))
+            records = super().consume(*args, **kwargs)
+            return self._bulkscope.batch(self, records) or records
 
         def commit(self, *args: Any, **kwargs: Any) -> Any:
             result = super().commit(*args, **kwargs)
@@ -136,6 +190,13 @@ def _consumer(kind: Any) -> type:
             self._bulkscope.close()
             return super().close(*args, **kwargs)
 
+    if hasattr(kind, "__exit__"):  # since 2.13; C's own calls no close of a subclass
+
+        def leave(self: Any, *error: Any) -> Any:
+            self._bulkscope.close()
+            return kind.__exit__(self, *error)
+
+        Consumer.__exit__ = leave
     return Consumer
 
 
@@ -143,10 +204,10 @@ class _Consumer:
     """What is known of one consumer beside itself."""
 
     def __init__(self, args: Any, kwargs: Any) -> None:
-        self._attempts = _kafka.Attempts()
-        self._closed, self._asking = False, threading.Lock()
+        self.closed, self.asking = False, threading.Lock()
         config = _config(args, kwargs)
         self._group = str(config.get("group.id") or "")
+        self._attempts = _kafka.Attempts(self._group)
         self._commits = str(config.get("enable.auto.commit", True)).lower() != "false"
 
     def move_on(self) -> None:
@@ -163,6 +224,7 @@ class _Consumer:
             self._watch(consumer, record.topic())
         return attempt
 
+    @guarded
     def batch(self, consumer: Any, records: Any) -> Any:
         if any(record.error() is None and _kafka.has_jobs(record.headers()) for record in records):
             return _kafka.Batch(records, lambda record: self.take(consumer, record))
@@ -180,28 +242,56 @@ class _Consumer:
 
     @guarded
     def close(self) -> None:
-        with self._asking:
-            self._closed = True
+        self.closed = True
+        with self.asking:  # a question that is under way, of at most _PATIENCE_S; no other follows
+            pass
         # Offsets of what was handed out are committed by themselves, unless that was switched off.
         self._attempts.close(sys.exc_info()[1], retry=not self._commits)
 
     @guarded
     def _watch(self, consumer: Any, topic: str) -> None:
         if self._group:
-            _kafka.watch((self._group, topic), lambda: lambda name: self._lag(consumer, name))
-
-    def _lag(self, consumer: Any, topic: str) -> float | None:
-        with self._asking:  # the library must not lose its handle in the middle of a question
-            return None if self._closed else _lag(consumer, topic)
+            watch((self._group, topic), lambda: _Lag(consumer, self))
 
 
-def _lag(consumer: Any, topic: str) -> float:
-    """Return how many records of a topic the consumer's group has not committed; asked in another thread."""
-    from confluent_kafka import TopicPartition
+class _Lag:
+    """Asks how many records of a topic a consumer's group has not committed, in another thread.
 
-    found = consumer.list_topics(topic, timeout=_PATIENCE_S).topics[topic].partitions
-    lag = 0
-    for each in consumer.committed([TopicPartition(topic, number) for number in found], timeout=_PATIENCE_S):
-        low, high = consumer.get_watermark_offsets(each, timeout=_PATIENCE_S)
-        lag += max(0, high - (each.offset if each.offset >= 0 else low))
-    return float(lag)
+    None after the consumer was closed. One that the application drops is not kept by us.
+    """
+
+    def __init__(self, consumer: Any, known: _Consumer) -> None:
+        self._consumer, self._known = weakref.ref(consumer), known
+
+    def usable(self) -> bool:
+        """Tell whether the consumer is open."""
+        return not self._known.closed and self._consumer() is not None
+
+    def __call__(self, topic: str) -> float | None:
+        consumer = self._consumer()
+        if consumer is None:
+            return None
+        lag = 0
+        for each in self._answers(consumer, topic):
+            if each is None:
+                return None
+            lag += each
+        return float(lag)
+
+    def _ask(self, question: Callable[..., Any], *args: Any) -> Any:
+        """Ask one question; None once the consumer is closed: the library must not lose its handle meanwhile."""
+        with self._known.asking:
+            return None if self._known.closed else question(*args, timeout=_PATIENCE_S)
+
+    def _answers(self, consumer: Any, topic: str) -> Iterator[int | None]:
+        from confluent_kafka import TopicPartition
+
+        found = self._ask(consumer.list_topics, topic)
+        partitions = found and [TopicPartition(topic, number) for number in found.topics[topic].partitions]
+        committed = partitions and self._ask(consumer.committed, partitions)
+        if committed is None:
+            yield None
+            return
+        for each in committed:
+            marks = self._ask(consumer.get_watermark_offsets, each)
+            yield None if marks is None else max(0, marks[1] - (each.offset if each.offset >= 0 else marks[0]))

@@ -46,6 +46,7 @@ class DramatiqInstrumentor(Instrumentor):
         processing = worker._WorkerThread if hasattr(worker, "_WorkerThread") else worker.WorkerThread
         self.wrap(Broker, "__init__", self._made)
         self.wrap(Broker, "emit_before", _emit_before)
+        self.wrap(self._consumer, "handle_message", _handle_message)
         self.wrap(processing, "process_message", _process)
         self.wrap(MessageProxy, "stuff_exception", _stuff_exception)
         self.wrap(worker.Worker, "start", _start)
@@ -115,6 +116,19 @@ class _Processing:
     def skip(self) -> None:
         reason = "expired" if self._message.failed else "skipped"
         cancelled(_job(self._broker, self._message), self._message.options.get(OPTION) or {}, reason)
+
+
+def _handle_message(wrapped: Callable[..., Any], consumer: Any, args: Any, kwargs: Any) -> Any:
+    result = wrapped(*args, **kwargs)
+    _tell_if_unregistered(consumer.broker, args[0] if args else kwargs["message"])
+    return result
+
+
+@guarded
+def _tell_if_unregistered(broker: Any, message: Any) -> None:
+    """Tell of a message that the consumer has rejected: no actor of its name is declared, and no thread gets it."""
+    if message.failed and message.actor_name not in broker.actors:
+        cancelled(_job(broker, message), message.options.get(OPTION) or {}, "unregistered")
 
 
 def _process(wrapped: Callable[..., Any], thread: Any, args: Any, kwargs: Any) -> Any:

@@ -114,7 +114,14 @@ class LastFilter:
         self._original, self._last = original, last
 
     def __get__(self, logger: logging.Logger | None, kind: type | None = None) -> Any:
-        return self if logger is None else MethodType(self._original, _Asked(logger, self._last))
+        if logger is None:
+            return self
+        try:
+            return MethodType(self._original, _Asked(logger, self._last))
+        except Exception:
+            if getattr(logger, "name", None) != "bulkscope":  # which says this: it would ask itself, and so on
+                report("a log record")
+            return MethodType(self._original, logger)
 
     def __call__(self, logger: logging.Logger, record: logging.LogRecord) -> Any:
         """For whoever wraps ``Logger.filter`` after us."""

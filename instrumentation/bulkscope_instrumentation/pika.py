@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -17,12 +18,14 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded, report
 from bulkscope_instrumentation import _amqp
-from bulkscope_instrumentation._messages import Attempt, Parcel, Pulled, Unsettled, parcel, reason, received
+from bulkscope_instrumentation._messages import Attempt, Parcel, Pulled, Unsettled, parcel, reason, received, watch
 
 _PUBLISH = ("exchange", "routing_key", "body", "properties", "mandatory")
 _CONSUME = ("queue", "on_message_callback", "auto_ack")
 _GET = ("queue", "auto_ack")
 _GET_BY_CALLBACK = ("queue", "callback", "auto_ack")
+# Seconds that a question for the depth of a queue may take.
+_PATIENCE_S = 2
 
 _unsettled = Unsettled()
 
@@ -144,28 +147,53 @@ class PikaInstrumentor(Instrumentor):
     def _watch(self, channel: Any, queue: str) -> None:
         """Report the depth of a queue that jobs come from; the broker is asked over a connection of our own."""
         params = channel.connection.params
-        _amqp.watch(
-            (params.host, params.port, params.virtual_host, queue), lambda: _Depth(self._connection, params)
+        connection = channel.connection
+        watch(
+            (params.host, params.port, params.virtual_host, queue),
+            lambda: _Depth(self._connection, params, connection),
         )  # fmt: skip
 
 
 class _Depth:
-    """Asks the broker for the ready messages of a queue; after an error the next question opens a fresh connection."""
+    """Asks the broker for the ready messages of a queue; after an error the next question opens a fresh connection.
 
-    def __init__(self, connection: Any, params: Any) -> None:
-        self._make, self._params = connection, copy.copy(params)
+    A broker that does not answer is given up after ``_PATIENCE_S``: the reader of all metrics waits for it.
+    """
+
+    def __init__(self, connection: Any, params: Any, of: Any) -> None:
+        self._make, self._params, self._of = connection, copy.copy(params), weakref.ref(of)
+        self._connection: Any = None
         self._channel: Any = None
-        self._params.socket_timeout = self._params.blocked_connection_timeout = 2
+        self._params.socket_timeout = self._params.stack_timeout = _PATIENCE_S
+        self._params.blocked_connection_timeout = _PATIENCE_S
+        self._params.connection_attempts, self._params.retry_delay = 1, 0  # what is waited between two
         self._params.heartbeat = 0  # nobody reads between two questions
+
+    def usable(self) -> bool:
+        """Tell whether the application's connection, whose parameters these are, is open."""
+        of = self._of()
+        return of is not None and not of.is_closed
 
     def __call__(self, queue: str) -> float | None:
         try:
-            if self._channel is None:
-                self._channel = self._make(self._params).channel()
-            return float(self._channel.queue_declare(queue=queue, passive=True).method.message_count)
+            if self._connection is None:
+                self._connection = self._make(self._params)
+            loop = self._connection._impl
+            timer = loop._adapter_call_later(_PATIENCE_S, _give_up)
+            try:
+                if self._channel is None:
+                    self._channel = self._connection.channel()
+                return float(self._channel.queue_declare(queue=queue, passive=True).method.message_count)
+            finally:
+                loop._adapter_remove_timeout(timer)
         except Exception:
-            self._channel = None
+            self._connection = self._channel = None
             raise
+
+
+def _give_up() -> None:
+    """Raise out of whatever the connection waits for."""
+    raise TimeoutError("RabbitMQ has not said in time how many messages wait")
 
 
 def _like(callback: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

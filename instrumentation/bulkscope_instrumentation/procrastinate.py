@@ -83,9 +83,11 @@ def _carrying(job: Any, headers: dict[str, str]) -> Any:
     # Two of the same name would be a lock.
     text = f"{_PREFIX}{uuid4().hex}:{json.dumps(headers, separators=(',', ':'))}"
     free = next((place for place in _PLACES if getattr(job, place) is None), None)
-    if free is None or len(text.encode()) > _MOST_BYTES:
+    size = len(text.encode())
+    if free is None or size > _MOST_BYTES:
+        why = "has both locks" if free is None else f"would need {size} bytes of a lock, and {_MOST_BYTES} is the most"
         drops.count("headers", 1, "no_room")
-        log_once("a job's locks", "A job of Procrastinate has both locks: its wait and its bulk do not travel with it")
+        log_once("a job's locks", "A job of Procrastinate %s: its wait and its bulk do not travel with it", why)
         return job
     return job.evolve(**{free: text})
 

@@ -1,7 +1,8 @@
 """SAQ on Redis and PostgreSQL: a PRODUCER span where a job is enqueued, a CONSUMER span where its function runs.
 
 A job is stored as a serialized dictionary. What must travel is a key of its ``meta`` there, put in as the job is
-written and taken out as it is read: the application never sees it, and a worker without Bulkscope hands it on.
+written and taken out as it is read: a job's ``meta`` never has it, and a worker without Bulkscope hands it on. Whoever
+calls ``Job.to_dict`` sees it as ``meta.bulkscope``: that is what SAQ stores.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, Unsent, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded
-from bulkscope_instrumentation import _postgres
+from bulkscope_instrumentation import _postgres, _redis
 
 _KEY = "bulkscope"
 _HEADERS = "_bulkscope"
@@ -228,15 +229,7 @@ def _watch(queue: Any) -> None:
 
 
 def _watch_redis(queue: Any) -> None:
-    from redis import Redis
-
-    # The queue's own connections belong to its event loop; metrics are read in another thread.
-    pool = queue.redis.connection_pool
-    known = ("host", "port", "db", "username", "password")
-    options = {key: value for key, value in pool.connection_kwargs.items() if key in known}
-    if "path" in pool.connection_kwargs:
-        options["unix_socket_path"] = pool.connection_kwargs["path"]
-    client = Redis(**options, ssl=pool.connection_class.__name__.startswith("SSL"))
+    client = _redis.beside(queue.redis.connection_pool)
     waiting = f"saq:{queue.name}:queued"
 
     def oldest_age(name: str) -> float | None:

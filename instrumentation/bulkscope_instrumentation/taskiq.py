@@ -114,15 +114,18 @@ def _headers(labels: dict[str, Any]) -> dict[str, Any]:
 async def _callback(wrapped: Callable[..., Any], receiver: Any, args: Any, kwargs: Any) -> Any:
     ran: list[bool] = []
     token = _ran.set(ran)
-    reason = "unregistered"
+    reason: str | None = None
     try:
-        return await wrapped(*args, **kwargs)
+        answer = await wrapped(*args, **kwargs)
+        reason = "unregistered"
+        return answer
     except Exception as error:
         reason = error_type(error)
         raise
     finally:
         _ran.reset(token)
-        if not ran:
+        # Cancelled with the worker's end, which is no Exception: the message comes again.
+        if reason is not None and not ran:
             _not_run(receiver.broker, args[0] if args else kwargs["message"], reason)
 
 

@@ -77,10 +77,12 @@ NOTES = {
     "huey": "A serializer of the application's own carries nothing: its jobs are in traces of their own, without wait.",
     "arq": "Cancelled jobs that are run again wait from the moment they were first due.",
     "transformers": "A prompt without an attention mask counts with all its tokens.",
-    "saq": "Cron jobs begin traces of their own; their wait is from SAQ's own clock.",
+    "saq": "Cron jobs begin traces of their own; their wait is from SAQ's own clock. `job.to_dict()`, and a worker "
+    "without Bulkscope, show what travels as `meta.bulkscope`.",
     "saq on PostgreSQL": "As saq. There a job is wanted at a whole second, and 0.16 begins it up to 1 s before.",
     "procrastinate": "The bulk travels in one of a job's two locks: a job that has both of its own goes without, and "
-    "is counted in `bulk.telemetry.dropped`. Periodic jobs have no wait. The depth is reported with psycopg.",
+    "is counted in `bulk.telemetry.dropped`. A worker without Bulkscope sees our text as the job's lock; as each text "
+    "is another one, it locks nothing. Periodic jobs have no wait. The depth is reported with psycopg.",
     "boto3 (SQS)": "On ElasticMQ. Which messages are jobs, and where an attempt begins and ends: "
     "[messages.md](messages.md). A message that is received again has no queue wait: SQS does not say since when it "
     "could be. The age of the oldest is not reported: only CloudWatch has it. aiobotocore is left alone.",

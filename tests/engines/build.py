@@ -185,6 +185,16 @@ def rabbitmq() -> None:
     for script in (erlang / "bin" / "erl", *erlang.glob("erts-*/bin/erl")):
         script.write_text(script.read_text().replace("/usr/lib/erlang", str(erlang)))
     shutil.rmtree(apt)
+    # Unpacking brings none of the libraries that the packages depend on.
+    tried = subprocess.run(
+        [erlang / "bin" / "erl", "-noshell", "-eval", "{ok, _} = application:ensure_all_started(crypto), halt()."],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    if tried.returncode:
+        raise MissingError(
+            "Erlang does not start; a shared library that Debian's erlang-base or erlang-crypto needs is missing: "
+            f"{(tried.stderr or tried.stdout).strip()[-500:]}"
+        )
 
 
 def kafka() -> None:

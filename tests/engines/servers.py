@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -284,10 +285,15 @@ def postgres(folder: Path) -> Iterator[Server]:
     """Run an empty PostgreSQL; its ``url`` is that of the user postgres, who may do all without a password."""
     programs, port = postgres_programs(), free_port()
     # It refuses to run as root, and then nobody has to be able to reach its data.
-    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="bulkscope-postgres-") as home:
+    as_nobody: list[str] = []
+    base = None
+    if os.getuid() == 0:
+        nobody = pwd.getpwnam("nobody")  # its group is nogroup on Debian, nobody elsewhere
+        as_nobody = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+        base = "/tmp"  # root's TMPDIR may be one that nobody else enters
+    with tempfile.TemporaryDirectory(prefix="bulkscope-postgres-", dir=base) as home:
         if as_nobody:
-            shutil.chown(home, "nobody", "nogroup")
+            os.chown(home, nobody.pw_uid, nobody.pw_gid)
         data, environment = f"{home}/data", _environment(HOME=home)
         options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         made = subprocess.run(
@@ -304,10 +310,12 @@ def postgres(folder: Path) -> Iterator[Server]:
             f"postgresql://postgres@127.0.0.1:{port}/postgres",
         )  # fmt: skip
         with _running(server):
-            yield server
-            # It ends at once, whoever has a connection.
-            assert server.process is not None
-            server.process.send_signal(signal.SIGINT)
+            try:
+                yield server
+            finally:
+                # It ends at once, whoever has a connection.
+                assert server.process is not None
+                server.process.send_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -367,3 +367,20 @@ def test_uninstrumented(telemetry: Telemetry) -> None:
     assert dict(vars(logging.Logger)) != before
     instrumentor.uninstrument()
     assert dict(vars(logging.Logger)) == before
+
+
+def test_a_fault_of_ours_where_filters_are_asked(
+    telemetry: Telemetry, instrumented: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("bulkscope_instrumentation.logging._Asked", broken)
+    monkeypatch.setattr("bulkscope._safe._reported", set())
+    monkeypatch.setattr(logging.getLogger("bulkscope"), "level", logging.DEBUG)
+    logger.warning("to the application's handlers")
+    logger.warning("and again")
+    said = [record.message for record in caplog.records if record.name == logger.name]
+    assert said == ["to the application's handlers", "and again"]
+    ours = [record for record in caplog.records if record.name == "bulkscope"]
+    assert [record.levelname for record in ours] == ["WARNING", "DEBUG"]

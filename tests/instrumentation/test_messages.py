@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import pickle
 import threading
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
 
+from bulkscope._export import drops
 from bulkscope._jobs import bulks, queues
 from bulkscope._jobs import headers as travelled
 from bulkscope._jobs.bulks import Bulk
 from bulkscope._jobs.job import Job
 from bulkscope._jobs.send import Send, sending
-from bulkscope_instrumentation import _amqp, _kafka, _messages
+from bulkscope_instrumentation import _amqp, _kafka, _messages, aiokafka, confluent_kafka
 from bulkscope_instrumentation._messages import TO, Attempt, parcel, received
 from bulkscope_instrumentation.concurrent import ConcurrentInstrumentor
 from tests.telemetry import Telemetry
@@ -250,7 +253,7 @@ def test_a_batch_is_a_list(telemetry: Telemetry, request_of_a_bulk: Bulk) -> Non
     begun = []
     batch = _kafka.Batch([1, 2, 3], begun.append)  # type: ignore[arg-type, func-returns-value]
     assert batch == [1, 2, 3]
-    assert (len(batch), batch[1], batch[1:], type(pickle.loads(pickle.dumps(batch)))) == (3, 2, [2, 3], list)
+    assert (len(batch), batch[1:], type(pickle.loads(pickle.dumps(batch)))) == (3, [2, 3], list)
     assert begun == []
     assert [*batch, *batch] == [1, 2, 3, 1, 2, 3]
     assert begun == [1, 2, 3]
@@ -291,3 +294,240 @@ def test_each_watched_queue_of_a_process_reports(telemetry: Telemetry) -> None:
     assert {"one": 1.0, "two": 2.0}.items() <= found["bulk.queue.depth"].items()
     assert "three" not in found["bulk.queue.depth"]
     assert found["bulk.queue.oldest_age"]["two"] == 3.0
+
+
+def test_what_is_nested_too_deep_names_no_bulk(telemetry: Telemetry) -> None:
+    assert send(body=b'{"bulk_id": ' + b"[" * 100_000) == {}
+    assert send(body='{"bulk_id": "b-2", "prompt": "' + "\u00e9" * (1 << 20) + '"}') == {}
+
+
+def test_each_group_has_its_own_deliveries(telemetry: Telemetry, request_of_a_bulk: Bulk) -> None:
+    headers = send()
+    for group in ("one", "two", "one"):
+        attempt = receive(headers, group=group, settles=False)
+        assert attempt is not None
+        attempt.end()
+    assert sorted(outcomes(telemetry)) == [(1, "ok", None), (1, "ok", None), (2, "ok", None)]
+
+
+def test_a_call_that_failed_unsettled_comes_again_with_the_end_of_the_channel(
+    telemetry: Telemetry, request_of_a_bulk: Bulk
+) -> None:
+    attempt, channel, unsettled = receive(send()), object(), _messages.Unsettled()
+    assert attempt is not None
+    unsettled.add(channel, 1, attempt)
+    with attempt.running():
+        attempt.hold()
+    future: Future[None] = Future()
+    future.set_exception(OSError())
+    attempt.release(future)
+    unsettled.closed(channel)
+    assert outcomes(telemetry) == [(1, "retry", "OSError")]
+
+
+def test_a_message_refused_for_good_stays_so(telemetry: Telemetry, request_of_a_bulk: Bulk) -> None:
+    attempt = receive(send())
+    assert attempt is not None
+    attempt.hold()
+    attempt.settle(OSError())
+    attempt.end(ValueError(), retry=True)
+    assert outcomes(telemetry) == [(1, "internal_error", "OSError")]
+
+
+def test_a_task_whose_error_nobody_asks_for_still_says_so(
+    telemetry: Telemetry, request_of_a_bulk: Bulk, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = object()
+
+    async def handle(message: object) -> None:
+        raise ValueError("no")
+
+    async def consume() -> None:
+        attempt = receive(send(), settles=False)
+        assert attempt is not None
+        pulled = _messages.Pulled()
+        pulled.add(attempt, message)
+        task = asyncio.create_task(handle(message))
+        pulled.move_on()
+        await asyncio.sleep(0.01)
+        assert task.done()
+
+    asyncio.run(consume())
+    gc.collect()
+    assert outcomes(telemetry) == [(1, "internal_error", "ValueError")]
+    assert "Task exception was never retrieved" in caplog.text
+
+
+def test_a_task_that_is_looked_at_keeps_nothing(telemetry: Telemetry, request_of_a_bulk: Bulk) -> None:
+    class Message:
+        pass
+
+    async def handle(message: Message) -> None:
+        del message
+        await asyncio.sleep(30)
+
+    async def consume() -> None:
+        attempt = receive(send(), settles=False)
+        assert attempt is not None
+        message = Message()
+        kept = weakref.ref(message)
+        task = asyncio.create_task(handle(message))
+        _messages.hold_in_tasks(attempt, [message])
+        assert attempt.held == 1
+        del message
+        await asyncio.sleep(0)
+        assert kept() is None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert attempt.held == 0
+
+    asyncio.run(consume())
+
+
+@pytest.mark.parametrize("take", ["pop", "index", "reversed"])
+def test_a_batch_begins_what_is_taken_out_of_it(
+    telemetry: Telemetry, request_of_a_bulk: Bulk, monkeypatch: pytest.MonkeyPatch, take: str
+) -> None:
+    monkeypatch.setattr(_kafka, "_READING_S", 0.0)
+    attempts = _kafka.Attempts("group")
+    headers = [list(send(body=b"1").items()), list(send(body=b"2").items())]
+    batch = _kafka.Batch([0, 1], lambda each: attempts.take("prompts", 0, each, headers[each], b"", each))
+    ways = {"pop": lambda: (batch.pop() for _ in range(2)), "index": lambda: (batch[each] for each in (0, 1))}
+    here = set()
+    for _ in ways.get(take, lambda: reversed(batch))():
+        current = _messages.here()
+        assert current is not None
+        here.add(current.job_id)
+    attempts.move_on()
+    assert here == {dict(each)[travelled.JOB] for each in headers}
+    assert outcomes(telemetry) == [(1, "ok", None), (1, "ok", None)]
+
+
+def test_a_depth_is_asked_by_whoever_is_open(telemetry: Telemetry) -> None:
+    class Reader:
+        def __init__(self, value: float) -> None:
+            self.value, self.open = value, True
+
+        def usable(self) -> bool:
+            return self.open
+
+        def __call__(self, queue: str) -> float:
+            return self.value
+
+    def depth() -> list[Any]:
+        return [
+            point.value for point in telemetry.metrics()["bulk.queue.depth"]
+            if point.attributes["messaging.destination.name"] == "moves"
+        ]  # fmt: skip
+
+    first, second = Reader(1.0), Reader(2.0)
+    for reader in (first, second):
+        _messages.watch(("group", "moves"), lambda reader=reader: reader)  # type: ignore[misc]
+    assert depth() == [1.0]
+    first.open = False
+    _messages.watch(("group", "moves"), lambda: second)
+    assert depth() == [2.0]
+
+
+class KafkaError:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def code(self) -> int:
+        return self.number
+
+
+class Record:
+    def value(self) -> bytes:
+        return b'{"bulk_id": "b-2"}'
+
+    def key(self) -> bytes:
+        return b"key"
+
+
+class Refusing:
+    """As confluent-kafka's producer: it refuses what has headers of ours, at once or in the report."""
+
+    late = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.taken: list[dict[str, Any]] = []
+
+    def produce(self, **given: Any) -> None:
+        ours = any(name.startswith("bulkscope-") for name, _ in given.get("headers") or ())
+        if ours and not self.late:
+            raise RuntimeError(KafkaError(10))
+        if not ours:
+            self.taken.append(given)
+        if given.get("on_delivery"):
+            given["on_delivery"](KafkaError(10) if ours else None, Record())
+
+
+class RefusingLate(Refusing):
+    late = True
+
+
+@pytest.mark.parametrize("kind", [Refusing, RefusingLate])
+def test_a_record_that_is_too_large_with_our_headers_goes_without(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    reports: list[Any] = []
+    counted: list[Any] = []
+    monkeypatch.setattr(drops, "count", lambda *what: counted.append(what))
+    producer: Any = confluent_kafka._producer(kind)({})
+    producer.produce(
+        "prompts", Record().value(), b"key", headers=[("mine", b"1")], callback=lambda error, _: reports.append(error)
+    )
+    assert counted == [("headers", 1, "no_room")]
+    [taken] = producer.taken
+    assert (taken["topic"], taken["value"], taken["key"]) == ("prompts", Record().value(), b"key")
+    assert taken["headers"] == [("mine", b"1")]
+    assert reports == [None]
+
+
+def test_records_that_cannot_be_read_are_handed_on(telemetry: Telemetry) -> None:
+    class Broken:
+        def error(self) -> None:
+            return None
+
+        def headers(self) -> None:
+            raise RuntimeError("no headers")
+
+    class Kind:
+        left = False
+
+        def consume(self) -> list[Any]:
+            return [Broken()]
+
+        def __exit__(self, *error: Any) -> None:
+            self.left = True
+
+    consumer: Any = confluent_kafka._consumer(Kind)()
+    assert len(consumer.consume()) == 1
+    consumer.__exit__(None, None, None)
+    assert (consumer.left, consumer._bulkscope.closed) == (True, True)
+
+
+def test_aiokafka_sends_a_record_that_is_too_large_without_our_headers(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TooLarge(Exception):
+        errno = 10
+
+    counted: list[Any] = []
+    monkeypatch.setattr(drops, "count", lambda *what: counted.append(what))
+
+    async def send_and_wait(topic: str, value: bytes, headers: Any = ()) -> Any:
+        if headers:
+            raise TooLarge
+        return "taken"
+
+    body = b'{"bulk_id": "b-2"}'
+    assert asyncio.run(aiokafka._send(send_and_wait, None, ("prompts", body), {})) == "taken"
+    assert counted == [("headers", 1, "no_room")]
+
+    async def other(topic: str, value: bytes, headers: Any = ()) -> Any:
+        raise KeyError("elsewhere")
+
+    with pytest.raises(KeyError):
+        asyncio.run(aiokafka._send(other, None, ("prompts", body), {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -73,3 +74,27 @@ def test_the_users_instance_id_wins(spawn: Callable[..., Any], sink: Sink, tmp_p
     if given:
         rest = {body: f"pod-7-{said['process.pid']}" for body, said in found.items() if body != "first"}
         assert ids == {"first": "pod-7", **rest}
+
+
+def test_a_slot_is_filled_by_the_process_that_is_started_and_by_none_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that a job starts, by a fork or anew, is no worker of the pool."""
+    script = (
+        "import multiprocessing, subprocess, sys\n"
+        "from bulkscope._host import resource\n"
+        "say = lambda who: print(who, resource.process_attributes().get('bulk.worker.slot'), flush=True)\n"
+        "say('child')\n"
+        "say('child again')\n"
+        "fork = multiprocessing.get_context('fork').Process(target=say, args=('fork',))\n"
+        "fork.start(); fork.join()\n"
+        'code = \'from bulkscope._host import resource as r; print("anew", "bulk.worker.slot" in r.attributes())\'\n'
+        "subprocess.run([sys.executable, '-c', code], check=True)\n"
+    )
+    monkeypatch.delenv("BULKSCOPE_WORKER_SLOT", raising=False)
+    with resource.filling_slot(2) as slot:
+        assert "bulk.worker.slot" not in resource.process_attributes(), "the pool's own process fills none"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"child {slot}", f"child again {slot}", "fork None", "anew False"]
+    assert slot == f"{os.getpid()}#2"
+    assert "BULKSCOPE_WORKER_SLOT" not in os.environ

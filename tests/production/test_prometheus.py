@@ -267,8 +267,9 @@ INFERENCE, CPU, PEAK = (
 )  # fmt: skip
 RATE, RATIO = "bulk_inference_tokens_per_second_per_second", "bulk_job_wait_ratio"
 
-# The service's numbers: 7 requests, of which 1 overload and 1 internal error; 12 jobs in 2 processes, 2 failed; 8
-# inferences of the small model with 10 and 20 tokens, 4 of the large one with 100 and 50.
+# The service's numbers: 7 requests, of which 1 overload and 1 internal error; 12 jobs in 2 processes, 2 failed,
+# 1 more was not sent and 2 were cancelled; 8 inferences of the small model with 10 and 20 tokens, 4 of the large one
+# with 100 and 50.
 NUMBERS: dict[int, list[Known]] = {
     1: [
         Known(f"service:http_server_requests:rate5m{{{API}}}", 7 * IN_5_MINUTES),
@@ -290,6 +291,8 @@ NUMBERS: dict[int, list[Known]] = {
     ],
     4: [
         Known(f"queue:messaging_client_sent_messages:rate5m{{{QUEUE}}}", 12 * IN_5_MINUTES),
+        Known(f'queue_outcome:messaging_client_sent_messages:rate5m{{{QUEUE},bulk_outcome="not_sent"}}', IN_5_MINUTES),
+        Known(f'queue_reason:bulk_job_cancelled:rate5m{{{QUEUE},error_type="expired"}}', 2 * IN_5_MINUTES),
         Known(f"queue:messaging_client_consumed_messages:rate5m{{{QUEUE}}}", 12 * IN_5_MINUTES),
         Known(f"queue:messaging_process:rate5m{{{QUEUE}}}", 12 * IN_5_MINUTES),
     ],

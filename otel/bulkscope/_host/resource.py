@@ -17,6 +17,8 @@ from bulkscope._host.proc import Proc
 _BEARER = "BULKSCOPE_INSTANCE_PID"
 # The slot of a pool that a process fills: a variable, because some pools fork and some start an interpreter anew.
 _SLOT = "BULKSCOPE_WORKER_SLOT"
+# The process that has taken its slot out of the variable, and the slot: what a job starts must not find it there.
+_filled: tuple[int, str] | None = None
 
 
 def _given() -> dict[str, str]:
@@ -57,8 +59,19 @@ def filling_slot(number: int) -> Iterator[str]:
 def process_attributes() -> dict[str, Any]:
     """Return what differs between a process and its forks: instance id, pid, and the slot that it fills in a pool."""
     found = {c.SERVICE_INSTANCE_ID: _instance_id(), c.PROCESS_PID: os.getpid()}
-    slot = os.environ.get(_SLOT)
+    slot = _slot()
     return found if slot is None else found | {c.WORKER_SLOT: slot}
+
+
+def _slot() -> str | None:
+    """Return the slot that this process fills, or None; the first call takes it, for this process alone."""
+    global _filled
+    pid = os.getpid()
+    given = os.environ.get(_SLOT)
+    if given is not None and not given.startswith(f"{pid}#"):  # this one's own pool is about to start another
+        del os.environ[_SLOT]
+        _filled = (pid, given)
+    return _filled[1] if _filled is not None and _filled[0] == pid else None
 
 
 def attributes(proc: Proc | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Dramatiq: over its age limit, skipped by a middleware, not sent."""
+"""Dramatiq: over its age limit, skipped by a middleware, of no actor, not sent."""
 
 import contextlib
 import time
@@ -27,6 +27,8 @@ def publish():
     for _ in range(2):
         ok.send_with_options(kwargs={"bulk_id": "b-age"}, max_age=200)
     ok.send(bulk_id="b-skipped")
+    unknown = {"actor_name": "nobody", "args": (), "kwargs": {"bulk_id": "b-unknown"}, "options": {}}
+    broker.enqueue(dramatiq.Message(queue_name="bulk", **unknown))
     with contextlib.suppress(Exception):
         down = RedisBroker(url=unbegun.nowhere())
         down.declare_queue("bulk")
@@ -34,6 +36,7 @@ def publish():
     wanted = {
         "b-age": {"sent": 3, "done": 1, "cancelled": 2},
         "b-skipped": {"sent": 1, "cancelled": 1},
+        "b-unknown": {"sent": 1, "cancelled": 1},
         "b-down": {"not_sent": 1},
     }
     unbegun.write(wanted)

@@ -1,7 +1,8 @@
 """A service with known numbers, run under ``bulkscope run``: ``api FILE`` or ``work FILE FIRST LAST``.
 
 ``api`` answers seven requests (four 200, one each of 422, 429 and a failure), enqueues three jobs for each that it
-accepts, and writes the jobs to FILE, one JSON line each. ``work`` does the jobs of lines FIRST to LAST of such a file.
+accepts, and writes the jobs to FILE, one JSON line each; one job more its broker does not take. ``work`` does the jobs
+of lines FIRST to LAST of such a file; who begins at 0 finds two more that have expired.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,8 @@ from fastapi import FastAPI, HTTPException
 import bulkscope
 from bulkscope._export import drops
 from bulkscope._jobs import queues
+from bulkscope._jobs.cancel import cancelled
+from bulkscope._jobs.job import Job
 
 app = FastAPI()
 jobs: list[dict[str, str]] = []
@@ -61,6 +65,8 @@ def main() -> None:
     role, file = sys.argv[1], Path(sys.argv[2])
     if role == "api":
         asyncio.run(serve())
+        with suppress(ConnectionError), bulkscope.enqueue("prompts", bulk_id="b-1", task="answer"):
+            raise ConnectionError("the broker is down")
         file.write_text("".join(json.dumps(headers) + "\n" for headers in jobs))
         drops.count("traces", 5, "queue_full")
         return
@@ -71,7 +77,9 @@ def main() -> None:
             work(number, json.loads(lines[number]))
         except (MemoryError, KeyError):
             continue
-    # What a queue's own module does with its broker.
+    # What a queue's own module does: with a job that it will not begin, and with its broker.
+    for number in range(2 if first == 0 else 0):
+        cancelled(Job(system="bulkscope", queue="prompts", id=f"old-{number}", task="answer"), {}, "expired")
     queues.watch(["prompts"], lambda name: 7.0, lambda name: 3.5)
 
 
