@@ -441,8 +441,8 @@ def test_a_running_bulk_is_listed_with_its_end_and_called_off_jobs_wait_no_more(
     worker = {"host_name": "h", "pid": 1, "service_instance_id": "i1"}
     names = [f"j{n}" for n in range(6)]
     spans = [
-        span("PRODUCER", now - 12 * SECOND, now - 12 * SECOND, trace_id=f"{n + 1:032x}", span_id=f"a{n:015x}", job_id=name,
-             **own)
+        span("PRODUCER", now - 12 * SECOND, now - 12 * SECOND, trace_id=f"{n + 1:032x}", span_id=f"a{n:015x}",
+             job_id=name, **own)
         for n, name in enumerate(names)
     ]  # fmt: skip
     spans += [
@@ -483,12 +483,14 @@ def test_a_running_bulk_is_listed_with_its_end_and_called_off_jobs_wait_no_more(
 @pytest.mark.parametrize("number", [10**30, -(10**30), 2**63, 2**63 - 1])
 def test_numbers_beyond_64_bits_are_refused(running: Running, number: int) -> None:
     for path in (
-        "/bulks?offset", "/bulks?since_ns", "/bulks?until_ns", "/bulks?limit", "/bulks/sample-001/jobs?offset", "/logs?from_ns",
+        "/bulks?offset", "/bulks?since_ns", "/bulks?until_ns", "/bulks?limit", "/bulks/sample-001/jobs?offset",
+        "/logs?from_ns",
         "/logs?to_ns", "/logs?after_ns", "/logs?offset", "/failures?since_ns", "/failures?until_ns",
         "/bulks/sample-001/overtime?from_ns", "/bulks/sample-001/overtime?to_ns", "/search?text=a&limit",
     ):  # fmt: skip
         said = running.get(f"{path}={number}", 400)
-        assert said["error"] and said["do"]
+        assert said["error"]
+        assert said["do"]
     for path in ("/bulks?since_ns", "/logs?from_ns", "/logs?after_ns", "/failures?since_ns"):
         for most in (-(2**62), 2**62):
             running.get(f"{path}={most}")
@@ -537,7 +539,7 @@ def test_a_verdict_is_found_anew_when_a_sender_tells_what_it_dropped(tmp_path: P
     before, start_ns = verdict()
     assert before != "data_unfit"
     lost = {
-        "name": "bulk.telemetry.dropped", "value": 1e6, "start_ns": start_ns, "time_ns": start_ns + SECOND,
+        "name": "bulk.telemetry.dropped", "type": "sum", "value": 1e6, "start_ns": start_ns, "time_ns": start_ns + SECOND,
         "service_instance_id": "i", "attributes": '{"signal": "traces", "error.type": "queue_full"}',
     }  # fmt: skip
     add(store.connection(), "points", [lost])
