@@ -539,7 +539,8 @@ def test_a_verdict_is_found_anew_when_a_sender_tells_what_it_dropped(tmp_path: P
     before, start_ns = verdict()
     assert before != "data_unfit"
     lost = {
-        "name": "bulk.telemetry.dropped", "type": "sum", "value": 1e6, "start_ns": start_ns, "time_ns": start_ns + SECOND,
+        "name": "bulk.telemetry.dropped", "type": "sum", "value": 1e6,
+        "start_ns": start_ns, "time_ns": start_ns + SECOND,
         "service_instance_id": "i", "attributes": '{"signal": "traces", "error.type": "queue_full"}',
     }  # fmt: skip
     add(store.connection(), "points", [lost])
