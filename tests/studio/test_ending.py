@@ -13,12 +13,17 @@ import pytest
 from bench import endings as bench
 from bulkscope_studio.analysis.ending.draws import Law, Wandering
 from bulkscope_studio.cli import watch
-from bulkscope_studio.services.endings import Ends, bulk_ending, list_bulks
+from bulkscope_studio.services import jobs as services_jobs
+from bulkscope_studio.services import listing
+from bulkscope_studio.services.endings import MOST_RUNNING, RESTS, Ends, bulk_ending, list_bulks
+from bulkscope_studio.services.times import SILENT_NS
+from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import Store
 from tests.rows import ns
 from tests.studio.explaining import Job, insert, stored, written
 
 WORK = 2.0
+SILENT_S = SILENT_NS / 1e9
 QUEUE = {"queue": "q"}
 REQUEST = {"start_ns": ns(0), "end_ns": ns(0.1)}
 
@@ -47,7 +52,8 @@ def test_of_equal_jobs_the_end_is_known() -> None:
     found = asked(halfway(), 11.0)  # 10 of 20 are done at 10 s; the others need 10 s more
     assert found["state"] == "running"
     assert found["progress"] == {
-        "sent": 20, "done": 10, "failed": 0, "running": 2, "retrying": 0, "waiting": 8, "lost": 0, "unknown": 0
+        "sent": 20, "done": 10, "failed": 0, "cancelled": 0, "running": 2, "retrying": 0, "waiting": 8, "lost": 0,
+        "unknown": 0,
     }  # fmt: skip
     left = found["left_s"]
     assert left["low"] <= 9.0 <= left["high"]
@@ -118,6 +124,57 @@ def test_the_list_says_it_of_running_bulks_alone() -> None:
         found = Ends(store).of_running(list_bulks(store), ns(11.0))
         assert list(found) == ["bulk"]
         assert [row["ending"] for row in list_bulks(store)] == [None, None]  # asked months later
+
+
+def test_announced_jobs_count_in_the_list_as_in_the_ending() -> None:
+    """5 of 10 announced jobs were seen, and done: the list must ask for the end of a bulk that is not complete."""
+    requests = [{**REQUEST, "bulk_size": 10}]
+    with stored(written(halfway(done=5, jobs=5), requests=requests)) as store:
+        (row,) = list_bulks(store)
+        assert (row["jobs"], row["sent"], row["done"]) == (5, 10, 5)
+        assert bulk_ending(store, "bulk", ns(7.0))["state"] == "running"
+        assert list(Ends(store).of_running([row], ns(7.0))) == ["bulk"]
+
+
+@pytest.mark.parametrize("later", [5.0, SILENT_S - 1, SILENT_S + 1, 500.0])
+@pytest.mark.parametrize("others", [False, True])
+def test_the_list_the_jobs_and_the_ending_have_one_clock(later: float, others: bool) -> None:
+    """A bulk is last heard of at 11 s; with ``others`` the store hears of another queue until it is asked."""
+    beside = [Job("o", 0.0, 1.0, 11.0 + later - 0.1, worker=9, bulk="other", columns={"queue": "z"})] if others else []
+    now_ns = ns(11.0 + later)
+    with stored(written([*halfway(), *beside])) as store:
+        summaries.ensure(store.connection())  # as a studio does when it starts
+        ending = bulk_ending(store, "bulk", now_ns)
+        wanted = listing.Wanted(search="bulk")
+        (row,) = listing.bulks(store, listing.Verdicts(store), Ends(store), wanted, now_ns)["bulks"]
+        assert row["state"] == ending["state"] == ("stopped" if others and later > SILENT_S else "running")
+        statuses = Counter(services_jobs.table(store, "bulk", now_ns)["status"].to_pylist())
+        assert statuses["running"] == ending["progress"]["running"]
+        assert statuses["lost"] == ending["progress"]["lost"]
+
+
+def test_of_a_long_list_the_newest_few_are_looked_at_and_not_again_at_once() -> None:
+    """A clock on which each look at a bulk takes 1 s; 60 bulks do not end."""
+    bulks = [job for n in range(60) for job in halfway(done=2, jobs=6, bulk=f"b{n:02}", first=2 * n)]
+    with stored(written(bulks)) as store:
+        rows = list_bulks(store)
+        ticks = iter(range(1_000_000))
+        asked: list[str] = []
+
+        class Counted(Ends):
+            def of(self, bulk_id: str, now_ns: int | None = None) -> dict[str, Any]:
+                asked.append(bulk_id)
+                return super().of(bulk_id, now_ns)
+
+        found = Counted(store, lambda: float(next(ticks))).of_running(rows, ns(4.0))
+        assert list(found) == asked == [row["id"] for row in rows[:MOST_RUNNING]]
+        seconds = 0.0
+        ends = Ends(store, lambda: seconds)
+        first = ends.of("b00")
+        assert ends.of("b00") is not first  # that took no time at all: nothing is saved by keeping it
+        took = Ends(store, lambda: float(next(ticks)))
+        kept = took.of("b00")
+        assert [took.of("b00") is kept for _ in range(RESTS)] == [True] * (RESTS - 1) + [False]
 
 
 def saved(path: Path, jobs: list[Job]) -> Path:

@@ -24,8 +24,11 @@ from starlette.testclient import TestClient
 
 from bulkscope_studio.server import v1
 from bulkscope_studio.server.v1.events import EVERY_S
+from bulkscope_studio.services import explanations, listing, records
+from bulkscope_studio.services.endings import Ends
+from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import MAX_READS, Store
-from tests.processes import BIN, PATIENCE_S
+from tests.processes import BIN, PATIENCE_S, wait_for_line
 from tests.rows import BEGIN_NS, SECOND, add, span
 from tests.studio.otlp import PROTOBUF, traces
 from tests.studio.sample import fill
@@ -429,3 +432,135 @@ def test_a_slow_question_delays_no_other_client_and_not_the_writer(tmp_path: Pat
             time.sleep(0.05)
         store.close()
     assert len(ended) == len(others)
+
+
+def test_a_running_bulk_is_listed_with_its_end_and_called_off_jobs_wait_no_more(tmp_path: Path) -> None:
+    """Six jobs that were sent at once: three done, one at work, one that waits, one that was revoked."""
+    now = time.time_ns()
+    own = {"bulk_id": "mine", "queue": "q", "attempt": 1}
+    worker = {"host_name": "h", "pid": 1, "service_instance_id": "i1"}
+    names = [f"j{n}" for n in range(6)]
+    spans = [
+        span("PRODUCER", now - 12 * SECOND, now - 12 * SECOND, trace_id=f"{n + 1:032x}", span_id=f"a{n:015x}",
+             job_id=name, **own)
+        for n, name in enumerate(names)
+    ]  # fmt: skip
+    spans += [
+        span("CONSUMER", now - (12 - 3 * n) * SECOND, now - (9 - 3 * n) * SECOND, trace_id=f"{n + 1:032x}",
+             span_id=f"b{n:015x}", job_id=name, wait=3.0 * n, outcome="ok", **own, **worker)
+        for n, name in enumerate(names[:3])
+    ]  # fmt: skip
+    spans.append(
+        span("CLIENT", now - 10 * SECOND, now - 10 * SECOND, trace_id=f"{99:032x}", span_id=f"c{0:015x}", job_id="j5",
+             outcome="cancelled", error_type="revoked", bulk_id="mine")
+    )  # fmt: skip
+    begun = {
+        "bulk_id": "mine", "job_id": "j3", "trace_id": f"{4:032x}", "span_id": f"b{3:015x}", "time_ns": now - SECOND,
+        "event_name": "bulk.job.started", "attributes": '{"bulk.job.attempt": 1}', **worker,
+    }  # fmt: skip
+    store = Store(tmp_path / "s.duckdb")
+    add(store.connection(), "spans", spans)
+    add(store.connection(), "logs", [begun])
+    store.close()
+    with (
+        studio(tmp_path / "s.duckdb", "--no-host") as at,
+        httpx.Client(base_url=at.web, timeout=PATIENCE_S) as http,
+    ):
+        found = Running(tmp_path / "s.duckdb", at, http)
+        (row,) = found.get("/bulks")["bulks"]
+        ending = found.get("/bulks/mine/ending")
+        assert row["state"] == ending["state"] == "running"
+        assert row["ending"]["left_s"] == ending["left_s"] is not None
+        assert (row["sent_jobs"], row["done_jobs"], row["cancelled_jobs"]) == (6, 3, 1)
+        assert ending["progress"]["cancelled"] == 1
+        jobs = {job["id"]: job["status"] for job in found.get("/bulks/mine/jobs")["jobs"]}
+        assert jobs == dict.fromkeys(names[:3], "done") | {"j3": "running", "j4": "waiting", "j5": "cancelled"}
+        assert [job["id"] for job in found.get("/bulks/mine/jobs", status="cancelled")["jobs"]] == ["j5"]
+        over = found.get("/bulks/mine/overtime", bins=4)["jobs"]
+        assert (over["waiting"][-1], over["running"][-1], over["done"][-1]) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("number", [10**30, -(10**30), 2**63, 2**63 - 1])
+def test_numbers_beyond_64_bits_are_refused(running: Running, number: int) -> None:
+    for path in (
+        "/bulks?offset", "/bulks?since_ns", "/bulks?until_ns", "/bulks?limit", "/bulks/sample-001/jobs?offset",
+        "/logs?from_ns",
+        "/logs?to_ns", "/logs?after_ns", "/logs?offset", "/failures?since_ns", "/failures?until_ns",
+        "/bulks/sample-001/overtime?from_ns", "/bulks/sample-001/overtime?to_ns", "/search?text=a&limit",
+    ):  # fmt: skip
+        said = running.get(f"{path}={number}", 400)
+        assert said["error"]
+        assert said["do"]
+    for path in ("/bulks?since_ns", "/logs?from_ns", "/logs?after_ns", "/failures?since_ns"):
+        for most in (-(2**62), 2**62):
+            running.get(f"{path}={most}")
+
+
+def test_an_unknown_verdict_is_refused_with_those_that_are_known(running: Running) -> None:
+    said = running.get("/bulks", 400, verdict="nonsense")["error"]
+    assert "headroom" in said
+    assert "at_capacity_workers" in said
+
+
+def test_the_tail_of_the_log_loses_no_record_of_the_same_moment(tmp_path: Path) -> None:
+    times = [BEGIN_NS] * 3 + [BEGIN_NS + 1] * 4 + [BEGIN_NS + 2]
+    store = Store(tmp_path / "s.duckdb")
+    add(store.connection(), "logs", [{"time_ns": at, "body": f"line {n}"} for n, at in enumerate(times)])
+    for limit in (2, 3, 4, 5, 8):
+        seen, after, offset = [], BEGIN_NS - 1, 0
+        while True:
+            found = records.logs(store, records.Lines(after_ns=after, limit=limit, offset=offset))
+            seen += [row["body"] for row in found["logs"]]
+            if not found["more"]:
+                break
+            moments = {row["time_ns"] for row in found["logs"]}
+            after, offset = (
+                (after, offset + limit) if len(moments) == 1 and len(found["logs"]) == limit else (max(moments), 0)
+            )
+        assert sorted(seen) == [f"line {n}" for n in range(len(times))]
+        pages = [
+            records.logs(store, records.Lines(limit=limit, offset=at))["logs"] for at in range(0, len(times), limit)
+        ]
+        assert sorted(row["body"] for page in pages for row in page) == sorted(seen)
+    store.close()
+
+
+def test_a_verdict_is_found_anew_when_a_sender_tells_what_it_dropped(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    fill(store.connection(), jobs=12)
+    summaries.ensure(store.connection())
+    verdicts, ends = listing.Verdicts(store), Ends(store)
+    wanted = listing.Wanted(search="sample-001")
+
+    def verdict() -> Any:
+        (row,) = listing.bulks(store, verdicts, ends, wanted)["bulks"]
+        return row["verdict"]["code"], row["start_ns"]
+
+    before, start_ns = verdict()
+    assert before != "data_unfit"
+    lost = {
+        "name": "bulk.telemetry.dropped", "type": "sum", "value": 1e6,
+        "start_ns": start_ns, "time_ns": start_ns + SECOND,
+        "service_instance_id": "i", "attributes": '{"signal": "traces", "error.type": "queue_full"}',
+    }  # fmt: skip
+    add(store.connection(), "points", [lost])
+    now, _ = verdict()
+    assert now == explanations.bulk_explanation(store, "sample-001")["verdict"]["code"] == "data_unfit"
+    store.close()
+
+
+def test_the_end_of_a_studio_ends_the_streams_of_events_without_a_traceback(tmp_path: Path) -> None:
+    words = [BIN / "bulkscope", "studio", "--db", tmp_path / "s.duckdb", "--port", "0", "--otlp-http-port", "0"]
+    process = subprocess.Popen(
+        [*words, "--otlp-grpc-port", "0", "--no-host"], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    web = next(line.split()[-1] for line in wait_for_line(process, "Data  ").splitlines() if " http://" in line)
+    with httpx.stream("GET", f"{web}/api/v1/events", timeout=PATIENCE_S) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": listening"
+        process.terminate()
+        assert list(lines) == [""]  # it ends as it should, and is not torn
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "Error" not in said

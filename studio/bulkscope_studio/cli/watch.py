@@ -14,8 +14,8 @@ from bulkscope_studio.sources.file import FileSource
 from bulkscope_studio.sources.source import InvalidQuery, NotFound, Source
 from bulkscope_studio.text import parse
 
-EPILOG = """exit codes: 0 every job is done; 1 a job has failed; 2 no such bulk, no store, wrong usage; 3 nothing more
-is heard of the bulk and not all of its jobs have ended; 130 after Ctrl-C"""
+EPILOG = """exit codes: 0 every job is done; 1 a job has failed or was cancelled; 2 no such bulk, no store, wrong
+usage; 3 nothing more is heard of the bulk and not all of its jobs have ended; 130 after Ctrl-C"""
 # What is asked takes at most so much of the time, however large the bulk is.
 _SHARE = 0.1
 
@@ -68,7 +68,7 @@ def _watched(source: Source, given: argparse.Namespace, line: Renewed, every: fl
             text = as_json(found, indent=None) if given.format == "json" else ending.line(found)
             line.show(text, _change(found))
             if found["state"] == "complete":
-                return 1 if found["progress"]["failed"] else 0
+                return 1 if found["progress"]["failed"] or found["progress"]["cancelled"] else 0
             if found["state"] == "running":
                 quiet_since = began
             if not moves or began - quiet_since >= patience:

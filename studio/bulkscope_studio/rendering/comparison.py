@@ -102,19 +102,13 @@ def effect(row: Mapping[str, Any]) -> str:
     if of is None:
         return wording.ABSENT
     if row["kind"] == "ratio":
-        said = f"{_times(of['value'])} times ({wording.between(of['low'], of['high'], _times)})"
+        said = f"{wording.times(of['value'])} times ({wording.times_between(of['low'], of['high'])})"
         smallest = f"{wording.percent(of['smallest'])}" if of["smallest"] < 100 else "a hundredfold"
     else:
         range_ = wording.between(of["low"], of["high"], lambda share: f"{100 * share:+.1f}")
         said = f"{100 * of['value']:+.1f} points ({range_})"
         smallest = f"{100 * of['smallest']:.1f} points"
     return f"{said}; detectable from {smallest}"
-
-
-def _times(value: float) -> str:
-    if value >= 1000:
-        return "over 1000"
-    return f"{value:.3f}" if abs(value - 1) < 0.05 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:

@@ -42,10 +42,12 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
 def line(found: Mapping[str, Any], name: bool = True) -> str:
     """Return how far a bulk is, in one line."""
     p = found["progress"]
-    parts = [f"{p['done'] + p['failed']:,} of {count(p['sent'], 'job')}"]
+    parts = [f"{p['done'] + p['failed'] + p['cancelled']:,} of {count(p['sent'], 'job')}"]
     if p["failed"]:
         domains = ", ".join(f"{domain} {jobs:,}" for domain, jobs in found["failures_by_domain"].items())
         parts.append(f"{p['failed']:,} failed ({domains})")
+    if p["cancelled"]:
+        parts.append(f"{p['cancelled']:,} cancelled")
     if found["state"] == "complete":
         parts.append("complete")
         return _named(found, parts, name)

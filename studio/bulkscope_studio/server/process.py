@@ -207,7 +207,8 @@ async def _serve(
 
     guarded = loopback.Guard(OtlpHttp(intake), loopback.is_sender_host, loopback.SENDER_SAID)
     receiver = _server(guarded, "off", CLOSE_SECONDS + 3, most)
-    pages = _server(web.build(store, status, asked), "on", 2, most)
+    app = web.build(store, status, asked)
+    pages = _server(app, "on", 2, most)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -238,6 +239,7 @@ async def _serve(
             say(f"Login        any user, the password in {login.VARIABLE}")
         say(f"Data         {store.path}")
         await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+    app.state.close_events()
     receiver.should_exit = pages.should_exit = True
     # Requests that were taken are answered before their connections are closed; questions are not waited for.
     closed = asyncio.create_task(asyncio.to_thread(ingest.close, CLOSE_SECONDS))

@@ -57,8 +57,8 @@ def _judged(found: Mapping[str, Any], row: Mapping[str, Any] | None, most: float
     if effect is None:
         return UNKNOWN, f"Cannot be said. {row['note']}".strip()
     said = (
-        f"a job takes {wording.number(effect['value'])} times as long as in {found['a']['label']} "
-        f"({wording.between(effect['low'], effect['high'])}; allowed are {wording.number(most)})"
+        f"a job takes {wording.times(effect['value'])} times as long as in {found['a']['label']} "
+        f"({wording.times_between(effect['low'], effect['high'])}; allowed are {wording.number(most)})"
     )
     if effect["high"] <= most:
         return FINE, f"Not slower than allowed: {said}."
@@ -66,6 +66,6 @@ def _judged(found: Mapping[str, Any], row: Mapping[str, Any] | None, most: float
         return SLOWER, f"Slower than allowed: {said}."
     more = ""
     if effect["smallest"] > most - 1:
-        from_ = wording.percent(effect["smallest"])
+        from_ = wording.percent(effect["smallest"]) if effect["smallest"] < 100 else "a hundredfold"
         more = f" These jobs show differences from {from_} on; more of them show smaller ones."
     return UNKNOWN, f"Cannot be said: {said}.{more}"

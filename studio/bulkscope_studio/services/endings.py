@@ -108,11 +108,12 @@ class Ends:
     def of_running(self, rows: Iterable[Mapping[str, Any]], now_ns: int | None = None) -> dict[str, dict[str, Any]]:
         """Return by id when those of a list of bulks, newest first, that run will end.
 
-        Rows have ``id``, ``jobs``, ``done``, ``failed``, ``cancelled``. Of the unfinished the newest few are looked at.
+        Rows have ``id``, ``sent`` (those that the request announced included), ``done``, ``failed``, ``cancelled``.
+        Of the unfinished the newest few are looked at.
         """
         asked_ns = time.time_ns() if now_ns is None else now_ns
         unfinished = (
-            row["id"] for row in rows if row["jobs"] and row["done"] + row["failed"] + row["cancelled"] < row["jobs"]
+            row["id"] for row in rows if row["sent"] and row["done"] + row["failed"] + row["cancelled"] < row["sent"]
         )
         heard = (
             bulk

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from bulkscope_studio.analysis.explain import explain
 from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.services.bulks import Own, own
-from bulkscope_studio.services.times import AFTER_NS, SILENT_NS, heard, host_bin_ns
+from bulkscope_studio.services.times import AFTER_NS, SILENT_NS, heard, host_bin_ns, present
 from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
 
@@ -92,8 +92,8 @@ class Begun(NamedTuple):
 def attempts_of(store: Store, looked_at: Beside) -> Begun:
     """Return the attempts of a bulk and of others beside it; ``mute`` are rows of ``page_lost.sql`` of silent ones."""
     bulk, asked = looked_at.bulk, looked_at.asked_ns
-    first_heard, last_heard = heard(store, asked)
-    now = min(asked, max(last_heard or 0, bulk.window[1]))
+    first_heard, _ = heard(store, asked)
+    now = present(store, asked, bulk.window[1])
     own = bulk.handed_out
     begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
     mute: list[dict[str, Any]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkscope_studio.analysis.replay.sizes import usual_seconds
-from bulkscope_studio.services import bulks, waits
+from bulkscope_studio.services import bulks, times, waits
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.listing import order
-from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store
 
-STATUS = ("waiting", "running", "retrying", "done", "failed", "lost", "unknown")
+STATUS = ("waiting", "running", "retrying", "done", "failed", "cancelled", "lost", "unknown")
 NUMBERS = (
     "attempt", "attempts", "enqueued_ns", "started_ns", "ended_ns", "wait_s", "scheduled_delay_s", "work_s",
     "expected_s", "excess_s", "inference_s", "ttft_s", "prefill_s", "decode_s", "input_tokens", "cached_tokens",
@@ -61,7 +59,7 @@ def table(store: Store, bulk_id: str, now_ns: int | None = None) -> pa.Table:
         raise bulks.not_found(store, bulk_id)
     named = {"bulk": bulk_id, **known.bounds}
     found = store.query(sql.load("v1_jobs"), named)
-    found = _silent(store, found, named, time.time_ns() if now_ns is None else now_ns)
+    found = _silent(store, found, named, times.present(store, now_ns, known.last_ns))
     expected = _expected(found)
     work = _floats(found["work_s"])
     at = found.column_names.index("work_s") + 1
@@ -74,7 +72,7 @@ def _silent(store: Store, jobs: pa.Table, named: dict[str, Any], now_ns: int) ->
     """Say of jobs that run and of which nothing is heard that they are lost, or that their end is unknown."""
     if not pc.any(pc.equal(jobs["status"], "running")).as_py():
         return jobs
-    gone = store.query(sql.load("page_lost"), {**named, "silent_ns": now_ns - SILENT_NS}).to_pylist()
+    gone = store.query(sql.load("page_lost"), {**named, "silent_ns": now_ns - times.SILENT_NS}).to_pylist()
     state = {
         (row["trace_id"], row["span_id"]): "unknown" if row["without_end"] else "lost"
         for row in gone

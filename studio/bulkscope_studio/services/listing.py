@@ -8,16 +8,16 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bulkscope_studio.services import endings, explanations
+from bulkscope_studio.analysis.explain import findings as explain
+from bulkscope_studio.services import endings, explanations, times
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
-from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store, TooLong
 
 Row = dict[str, Any]
 MOST_ROWS = 500
 # What the list of ends reads of a row.
-_COUNTS = {"id": "id", "jobs": "sent_jobs", "done": "done_jobs", "failed": "failed_jobs", "cancelled": "cancelled_jobs"}
+_COUNTS = {"id": "id", "sent": "sent_jobs", "done": "done_jobs", "failed": "failed_jobs", "cancelled": "cancelled_jobs"}
 STATES = ("complete", "running", "stopped")
 SORTS = (
     "id", "start_ns", "end_ns", "took_s", "sent_jobs", "done_jobs", "failed_jobs", "cancelled_jobs",
@@ -25,6 +25,9 @@ SORTS = (
 )  # fmt: skip
 # An explanation of a bulk of 100,000 jobs takes 0.6 s, of a small one 0.03: a page fills in as it is asked for again.
 VERDICTS_S = 1.0
+# What tells of a bulk comes up to AFTER_NS after its end, and is exported up to a minute later (5 s by our
+# default, 60 by that of OpenTelemetry).
+_SETTLES_NS = times.AFTER_NS + 60_000_000_000
 # A filter by verdict looks at the newest bulks that fit otherwise.
 LOOKED_AT, LOOKING_S = 500, 10.0
 
@@ -67,10 +70,12 @@ class Verdicts:
     def of(self, row: Row, deadline: float) -> tuple[dict[str, str] | None, bool]:
         """Return the verdict (``code``, ``title``) of a row of the list, and whether it is known: in time, or before.
 
-        One of a running bulk changes with the time, and is not kept for long.
+        One of a running bulk changes with the time, as what is counted beside it does until a while after its end: it
+        is not kept for long. That its senders dropped something may be told much later.
         """
-        fresh = int(time.monotonic() / 10) if row["state"] == "running" else None
-        key = (row["last_ns"], row["spans"], row["logs"], row["state"], fresh)
+        young = time.time_ns() - row["end_ns"] < _SETTLES_NS
+        fresh = int(time.monotonic() / 10) if young or row["state"] == "running" else None
+        key = (row["last_ns"], row["spans"], row["logs"], row["state"], fresh, self._dropped(row))
         with self._lock:
             known = self._known.get(row["id"])
             if known is not None and known[0] == key:
@@ -91,6 +96,12 @@ class Verdicts:
                 self._known.popitem(last=False)
         return found, True
 
+    def _dropped(self, row: Row) -> int:
+        """Return how many counts of dropped records there are up to a bulk's end, of whichever sender."""
+        params = {"last": row["end_ns"] + times.AFTER_NS}
+        (found,) = self._store.query(sql.load("v1_drops"), params).to_pylist()
+        return int(found["counts"])
+
 
 def bulks(
     store: Store, verdicts: Verdicts, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
@@ -100,6 +111,8 @@ def bulks(
         raise InvalidQuery(f"no state {wanted.state!r}; one of {', '.join(STATES)}")
     if not 1 <= wanted.limit <= MOST_ROWS or wanted.offset < 0:
         raise InvalidQuery(f"limit is from 1 to {MOST_ROWS}, and offset from 0")
+    if wanted.verdict is not None and wanted.verdict not in explain.TITLES:
+        raise InvalidQuery(f"no verdict {wanted.verdict!r}; one of {', '.join(explain.TITLES)}")
     looked_at = None
     if wanted.verdict is None:
         rows, total = _rows(store, wanted, wanted.limit, wanted.offset, now_ns)
@@ -131,13 +144,17 @@ def _rows(
     name, highest_first = order(wanted.sort, SORTS)
     by = f"{name} {'DESC' if highest_first else 'ASC'} NULLS LAST, start_ns DESC, id"
     given = asdict(wanted)
-    now_ns = time.time_ns() if now_ns is None else now_ns
     text = sql.part("v1_bulks").replace("{order}", by)
     params = {
         key: given[key]
         for key in ("search", "since_ns", "until_ns", "service", "host", "worker", "model", "state", "failed")
     }
-    params |= {"quiet_ns": now_ns - SILENT_NS, "limit": limit, "offset": offset, "id": bulk_id}
+    params |= {
+        "quiet_ns": times.present(store, now_ns) - times.SILENT_NS,
+        "limit": limit,
+        "offset": offset,
+        "id": bulk_id,
+    }
     rows: list[Row] = summaries.query(store, text, params).to_pylist()
     total = rows[0]["total"] if rows else 0
     if not rows and offset:

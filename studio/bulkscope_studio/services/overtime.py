@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from bulkscope_studio.analysis.timeline.timeline import steps
 from bulkscope_studio.services import bulks
 from bulkscope_studio.services.errors import InvalidQuery
-from bulkscope_studio.services.times import SILENT_NS
+from bulkscope_studio.services.times import SILENT_NS, present
 from bulkscope_studio.storage.store import Store
 
 Floats = NDArray[np.float64]
@@ -32,14 +31,15 @@ def overtime(
     """Return the bulk from ``from_ns`` to ``to_ns`` (default: all of it) in ``bins`` of equal length.
 
     ``jobs`` are at the end of each bin: attempts that wait (their scheduled delay over) and that run, jobs that are
-    done and failed so far. Of each lane there are ``busy``, the mean number of its slots that worked in a bin, and
-    ``failed``, the attempts that failed in it. With more workers than ``lanes``, neighbours of one host share one.
+    done and failed so far; one that was called off before anybody began it is none of them. Of each lane there are
+    ``busy``, the mean number of its slots that worked in a bin, and ``failed``, the attempts that failed in it. With
+    more workers than ``lanes``, neighbours of one host share one.
     Raises ``NotFound``, ``InvalidQuery``.
     """
     if not 1 <= bins <= MOST_BINS or not 1 <= lanes <= MOST_LANES:
         raise InvalidQuery(f"bins are from 1 to {MOST_BINS}, lanes from 1 to {MOST_LANES}")
     own = bulks.own(store, bulk_id)
-    a = own.attempts
+    a = own.handed_out
     first, last = own.window
     first, last = first if from_ns is None else from_ns, max(last, first + 1) if to_ns is None else to_ns
     if first >= last:
@@ -58,7 +58,7 @@ def overtime(
     ready = enqueue + np.nan_to_num(np.asarray(a["delay"].to_numpy(zero_copy_only=False), np.float64))
     begun, ended = np.isfinite(start), np.isfinite(end)
     # One that has not ended runs on, until nothing more is heard of it.
-    now = ((time.time_ns() if now_ns is None else now_ns) - base) / 1e9
+    now = (present(store, now_ns, own.window[1]) - base) / 1e9
     seen = seconds("seen_ns")
     until = np.where(ended, end, np.where(seen < now - SILENT_NS / 1e9, seen, np.maximum(seen, edges[-1] + 1)))
     known = np.isfinite(ready)

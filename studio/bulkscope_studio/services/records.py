@@ -66,7 +66,8 @@ class Lines:
 def logs(store: Store, wanted: Lines) -> dict[str, Any]:
     """Return log records, newest first; with ``after_ns`` those that are later, oldest first, to follow the tail.
 
-    ``more``: there are further ones. A body is cut at 2,000 characters, of one job or trace at 20,000.
+    ``more``: there are further ones. A page of the tail ends between two moments; where all of it is of one moment,
+    ``offset`` goes on. A body is cut at 2,000 characters, of one job or trace at 20,000.
     """
     if not 1 <= wanted.limit <= MOST_LOGS or wanted.offset < 0:
         raise InvalidQuery(f"limit is from 1 to {MOST_LOGS}, and offset from 0")
@@ -86,7 +87,11 @@ def logs(store: Store, wanted: Lines) -> dict[str, Any]:
     }
     text = sql.load("v1_logs").replace("{order}", "time_ns ASC" if tail else "time_ns DESC")
     rows: list[Row] = store.query(text, params).to_pylist()
-    more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
+    more = len(rows) > wanted.limit
+    if more and tail:
+        # Whoever asks for what is later than the last record must not miss others of that same moment.
+        rows = [row for row in rows if row["time_ns"] < rows[-1]["time_ns"]] or rows
+    rows = rows[: wanted.limit]
     for row in rows:
         row["attributes"] = _tree(row["attributes"])
     return {"more": more, "logs": rows}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from bulkscope_studio.analysis import thresholds
 from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
@@ -20,6 +22,17 @@ _MOST_SAMPLES = 4000
 def host_bin_ns(first_ns: int, last_ns: int) -> int:
     """Return over how long each sample of a host is taken together."""
     return max(10**9, (last_ns - first_ns) // _MOST_SAMPLES)
+
+
+def present(store: Store, asked_ns: int | None = None, last_ns: int = 0) -> int:
+    """Return which moment counts as now for whoever asks at ``asked_ns`` (default: at this moment): when anything was
+    last heard of anything, which ``last_ns`` was as well.
+
+    In a store that is no longer written to nothing goes silent. One rule: the end of a bulk, the list and the jobs
+    say the same of what runs.
+    """
+    asked = time.time_ns() if asked_ns is None else asked_ns
+    return min(asked, max(heard(store, asked)[1] or 0, last_ns))
 
 
 def heard(store: Store, now_ns: int) -> tuple[int | None, int | None]:

@@ -115,6 +115,20 @@ def between(low: float, high: float, words: Callable[[float], str] = number) -> 
     return first if first == last else f"{first} to {last}"
 
 
+def times(factor: float) -> str:
+    """How many times as much, near 1 by three decimal places; beyond a thousandfold it is not told apart."""
+    if not known(factor):
+        return _unknown(factor)
+    if factor >= 1000 or factor < 0.001:
+        return "over 1000" if factor >= 1000 else "under 0.001"
+    return f"{factor:.3f}" if abs(factor - 1) < 0.05 else f"{factor:.2f}" if factor >= 0.1 else f"{factor:.2g}"
+
+
+def times_between(low: float, high: float) -> str:
+    """The interval of a factor; one that leaves everything open is not known."""
+    return "interval not known" if low < 0.001 and high >= 1000 else between(low, high, times)
+
+
 def times_as(factor: float, how: str) -> str:
     """A factor of two things: ``as long``, ``1.5 times as long``."""
     return agree(factor, f"as {how}", f"{number(factor)} times as {how}")

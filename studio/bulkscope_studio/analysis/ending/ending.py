@@ -108,8 +108,8 @@ def _hindered(facts: Facts, p: Progress, line: timeline.Timeline) -> str | None:
 
 def _counts(p: Progress) -> dict[str, int]:
     return {
-        "sent": p.sent, "done": p.done, "failed": p.failed, "running": len(p.working), "retrying": p.retrying,
-        "waiting": len(p.waiting), "lost": len(p.lost), "unknown": p.unknown + len(p.missing),
+        "sent": p.sent, "done": p.done, "failed": p.failed, "cancelled": p.cancelled, "running": len(p.working),
+        "retrying": p.retrying, "waiting": len(p.waiting), "lost": len(p.lost), "unknown": p.unknown + len(p.missing),
     }  # fmt: skip
 
 

@@ -81,9 +81,7 @@ def whatif(facts: Facts, asked: Asked) -> dict[str, Any]:
     """Return what was measured, what the change comes to, and what ends first; raises ``Unplayable``."""
     p = progress(facts)
     if not p.complete:
-        raise Unplayable(
-            f"only a bulk that has ended can be played again: {wording.unended(p.sent - p.done - p.failed, p.sent)}"
-        )
+        raise Unplayable(f"only a bulk that has ended can be played again: {wording.unended(p.sent - p.ended, p.sent)}")
     line = timeline.build(facts, running=False)
     bulk = replay.recorded(facts, line)
     if bulk is None:

@@ -42,7 +42,7 @@ def card(data: Data, bulk_id: str) -> None:
 
 async def of(data: Data, rows: Sequence[Row]) -> Mapping[str, str]:
     """Return what a list shows for those that run, by id; rows are of ``page_bulks.sql``."""
-    named = [row | {"id": row["bulk_id"], "jobs": row["sent"]} for row in rows]
+    named = [row | {"id": row["bulk_id"]} for row in rows]
     found = await data.asked(lambda: data.ends.of_running(named))
     return {bulk: ending.left(end) for bulk, end in found.items() if end["left_s"] is not None}
 

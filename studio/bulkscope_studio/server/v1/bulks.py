@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.v1.answer import Route, json
+from bulkscope_studio.server.v1.answer import Int64, Route, json
 from bulkscope_studio.services import bulks, endings, explanations, jobs, listing, overtime, records, reports, whatifs
 from bulkscope_studio.storage.store import Store
 
@@ -30,10 +30,11 @@ def router(store: Store, ends: endings.Ends) -> APIRouter:
     verdicts = listing.Verdicts(store)
 
     def listed(
-        search: str | None = None, since_ns: int | None = None, until_ns: int | None = None, service: str | None = None,
-        host: str | None = None, worker: str | None = None, model: str | None = None, state: str | None = None,
-        failed: bool | None = None, verdict: str | None = None, sort: str = "-start_ns", limit: int = 50,
-        offset: int = 0,
+        search: str | None = None, since_ns: Int64 | None = None, until_ns: Int64 | None = None,
+        service: str | None = None, host: str | None = None, worker: str | None = None, model: str | None = None,
+        state: str | None = None,
+        failed: bool | None = None, verdict: str | None = None, sort: str = "-start_ns", limit: Int64 = 50,
+        offset: Int64 = 0,
     ) -> Response:  # fmt: skip
         """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict."""
         wanted = listing.Wanted(
@@ -73,7 +74,7 @@ def router(store: Store, ends: endings.Ends) -> APIRouter:
         bulk_id: str, search: str | None = None, status: str | None = None, model: str | None = None,
         worker: str | None = None, host: str | None = None, failure_domain: str | None = None,
         error_type: str | None = None, where: Annotated[list[str] | None, Query()] = None, sort: str = "enqueued_ns",
-        limit: int = 100, offset: int = 0, format: Literal["json", "csv", "parquet", "arrow"] = "json",
+        limit: Int64 = 100, offset: Int64 = 0, format: Literal["json", "csv", "parquet", "arrow"] = "json",
     ) -> Response:  # fmt: skip
         """Jobs of a bulk. `where` is a condition such as `work_s>10` or `excess_s>2`, and may be given several times;
         `sort` is a column, with `-` in front the highest first. As csv, parquet or arrow all of them come."""
@@ -92,16 +93,16 @@ def router(store: Store, ends: endings.Ends) -> APIRouter:
         return json(found | {"logs": lines["logs"], "more_logs": lines["more"]})
 
     def over_time(
-        bulk_id: str, bins: int = 600, lanes: int = 64, from_ns: int | None = None, to_ns: int | None = None
+        bulk_id: str, bins: Int64 = 600, lanes: Int64 = 64, from_ns: Int64 | None = None, to_ns: Int64 | None = None
     ) -> Response:
         """Jobs by state and workers' slots over the time of the bulk, in bins: one size for any number of jobs."""
         return json(overtime.overtime(store, bulk_id, bins, lanes, from_ns, to_ns))
 
-    def failed_of(bulk_id: str, since_ns: int | None = None, until_ns: int | None = None) -> Response:
+    def failed_of(bulk_id: str, since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
         """Failed attempts of a bulk by domain and type of error, each with an example."""
         return json(records.failures(store, bulk_id, since_ns, until_ns))
 
-    def failed(since_ns: int | None = None, until_ns: int | None = None) -> Response:
+    def failed(since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
         """Failed attempts of all bulks by domain and type of error, each with an example."""
         return json(records.failures(store, None, since_ns, until_ns))
 

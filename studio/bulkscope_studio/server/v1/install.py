@@ -33,13 +33,17 @@ _STYLE = (
 def install(
     app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict, ends: Ends | None = None
 ) -> None:
-    """Add the routes under ``/api/v1``, their description, and the page at ``/api``."""
-    routes = APIRouter(prefix=PREFIX)
+    """Add the routes under ``/api/v1``, their description, and the page at ``/api``.
+
+    ``app.state.close_events()`` ends the streams of events: a server that is to end would else wait for them.
+    """
+    routes, hub = APIRouter(prefix=PREFIX), events.Hub(store)
+    app.state.close_events = hub.close
     for part in (
         bulks.router(store, ends or Ends(store)),
         system.router(store, status),
         records.router(store),
-        events.router(store),
+        events.router(hub),
     ):
         routes.include_router(part)
     described = get_openapi(title="Bulkscope", version="1", description=ABOUT, routes=routes.routes)

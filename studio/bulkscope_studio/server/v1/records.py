@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from bulkscope_studio.server.v1.answer import Route, json
+from bulkscope_studio.server.v1.answer import Int64, Route, json
 from bulkscope_studio.services import records
 from bulkscope_studio.storage.store import Store
 
@@ -14,7 +14,7 @@ def router(store: Store) -> APIRouter:
     """Return the routes of records."""
     routes = APIRouter(route_class=Route, tags=["records"])
 
-    def trace(trace_id: str, limit: int = records.MOST_SPANS, offset: int = 0) -> Response:
+    def trace(trace_id: str, limit: Int64 = records.MOST_SPANS, offset: Int64 = 0) -> Response:
         """The spans of a trace, oldest first."""
         return json(records.trace(store, trace_id, limit, offset))
 
@@ -24,9 +24,9 @@ def router(store: Store) -> APIRouter:
 
     def logs(
         bulk: str | None = None, job: str | None = None, trace: str | None = None, service: str | None = None,
-        host: str | None = None, severity: str | None = None, text: str | None = None, from_ns: int | None = None,
-        to_ns: int | None = None, after_ns: int | None = None, heartbeats: bool = False, limit: int = 100,
-        offset: int = 0,
+        host: str | None = None, severity: str | None = None, text: str | None = None, from_ns: Int64 | None = None,
+        to_ns: Int64 | None = None, after_ns: Int64 | None = None, heartbeats: bool = False, limit: Int64 = 100,
+        offset: Int64 = 0,
     ) -> Response:  # fmt: skip
         """Log records, newest first; with `after_ns` those that came since, oldest first, to follow the tail.
         `severity` is the least: trace, debug, info, warn, error or fatal."""
@@ -35,7 +35,7 @@ def router(store: Store) -> APIRouter:
         )
         return json(records.logs(store, wanted))
 
-    def search(text: str, limit: int = 20) -> Response:
+    def search(text: str, limit: Int64 = 20) -> Response:
         """What an id, or the first part of one, names: bulks, runs, jobs, traces, spans, workers."""
         return json(records.search(store, text, limit))
 

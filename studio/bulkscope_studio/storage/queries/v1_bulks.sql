@@ -5,7 +5,7 @@ SELECT l.bulk_id AS id, l.start_ns, l.end_ns, (l.end_ns - l.start_ns) / 1e9 AS t
        l.state, l.last_ns, l.spans, l.logs, count(*) OVER () AS total
 FROM (
     SELECT s.*, h.last_ns, h.spans, h.logs,
-           CASE WHEN sent > 0 AND done + failed + cancelled >= sent THEN 'complete' WHEN h.last_ns >= $quiet_ns THEN 'running'
+           CASE WHEN sent > 0 AND done + failed + cancelled >= sent THEN 'complete' WHEN coalesce(h.last_ns, s.end_ns) > $quiet_ns THEN 'running'
                 ELSE 'stopped' END AS state
     FROM listed s LEFT JOIN (
         SELECT bulk_id, max(last_ns) AS last_ns, sum(spans)::BIGINT AS spans, sum(logs)::BIGINT AS logs

@@ -14,7 +14,8 @@ WITH attempts AS (
     WHERE a.decides AND i.bulk_id = $bulk AND i.start_ns BETWEEN $bulk_first AND $bulk_last
     GROUP BY a.job
 )
-SELECT a.job AS id, CASE WHEN a.start_ns IS NULL THEN 'waiting' WHEN a.end_ns IS NULL THEN 'running'
+SELECT a.job AS id, CASE WHEN a.called_off IS NOT NULL THEN 'cancelled' WHEN a.start_ns IS NULL THEN 'waiting'
+                         WHEN a.end_ns IS NULL THEN 'running'
                          WHEN a.state = 'retried' THEN 'retrying' ELSE a.state END AS status,
        coalesce(a.attempt, CASE WHEN a.start_ns IS NOT NULL THEN 1 END) AS attempt, t.attempts, u.model, a.worker, a.host_name AS host,
        a.queue, a.enqueue_ns AS enqueued_ns, a.start_ns AS started_ns, a.end_ns AS ended_ns, a.wait AS wait_s,

@@ -9,4 +9,4 @@ WHERE time_ns >= $from_ns AND time_ns <= $to_ns
   AND ($heartbeats OR event_name IS DISTINCT FROM 'bulk.job.heartbeat')
   AND ($bulk IS NULL OR bulk_id = $bulk) AND ($job IS NULL OR job_id = $job) AND ($service IS NULL OR service_name = $service)
   AND ($trace IS NULL OR trace_id = $trace) AND ($host IS NULL OR host_name = $host)
-ORDER BY {order} LIMIT $limit OFFSET $offset
+ORDER BY {order}, trace_id, span_id, body LIMIT $limit OFFSET $offset
