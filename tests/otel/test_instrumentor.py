@@ -137,5 +137,6 @@ def test_every_instrumentation_is_registered() -> None:
         if point.name.startswith("bulkscope_")
     }
     # By the name of the library; a module has an underscore where that has a dash.
-    assert {f"bulkscope_{path.stem}" for path in folder.glob("[a-z]*.py")} == {name.replace("-", "_") for name in points}
+    modules = {f"bulkscope_{path.stem}" for path in folder.glob("[a-z]*.py")}
+    assert modules == {name.replace("-", "_") for name in points}
     assert all(issubclass(point.load(), Instrumentor) for point in points.values())
