@@ -30,6 +30,14 @@ from tests.telemetry import Telemetry
 CONSUMER = "CONSUMER"
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_at_work() -> Iterator[None]:
+    """End the attempts that a test has left: their heartbeats are of the whole process."""
+    yield
+    for attempt in list(_messages._open.values()):
+        attempt.end()
+
+
 @pytest.fixture
 def request_of_a_bulk() -> Iterator[Bulk]:
     bulk = Bulk()
