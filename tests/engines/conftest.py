@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,27 @@ import pytest
 
 from bulkscope_studio.storage.store import Store
 from tests import sink
-from tests.demo.conftest import Service, broker, call, service, tiny, until  # noqa: F401 (fixtures)
+from tests.demo.conftest import ROOT, Service, broker, call, service, tiny, until  # noqa: F401 (fixtures)
 from tests.engines import bridge, homes, servers, templates
 from tests.engines.traffic import DATABASES, JOBS, documents, instrumented
+from tests.processes import PATIENCE_S, free_port
 
 PROMETHEUS = """
 global: {scrape_interval: 1s}
 otlp:
   promote_resource_attributes: [service.name, service.instance.id, host.name, deployment.environment.name]
 storage: {tsdb: {out_of_order_time_window: 1h}}
+"""
+
+# A sender whose broker has gone: its job of the bulk is not sent. Without a result, which Celery would ask for first.
+IN_VAIN = """
+from kombu.exceptions import OperationalError
+from demo import tasks
+try:
+    job = {"prompt": "a", "bulk_id": "tiny", "model": "tiny", "max_tokens": 4}
+    tasks.generate.apply_async(kwargs=job, retry=False, ignore_result=True)
+except OperationalError:
+    raise SystemExit(3)
 """
 
 
@@ -55,6 +69,9 @@ def sent(stack: Stack, service: Callable[..., Service]) -> Iterator[sink.Sink]: 
         for model in ("tiny", "unknown"):
             call(f"{demo.url}/bulks", {"model": model, "prompts": ["a b c"] * JOBS, "max_tokens": 4, "bulkId": model})
         until(lambda: call(f"{demo.url}/bulks/tiny").body.get("done") == JOBS, "the bulk is done")
+        away = demo.env | {"DEMO_BROKER": f"redis://127.0.0.1:{free_port()}/0"}
+        sender = subprocess.run([sys.executable, "-c", IN_VAIN], cwd=ROOT, env=away, timeout=PATIENCE_S)
+        assert sender.returncode == 3, "the broker was away"
         demo.end()
         yield between
 

@@ -315,13 +315,13 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
         url,
         [
             document
-            for n in range(30)
+            for bulk, beside, first, number in (("silent", "beside", 0, 30), ("few", "beside-few", 1440, 3))
+            for n in range(number)
+            for at in [begin + (first + n) * minute]
             for document in (
-                event("silent", 11_000 + n, begin + n * minute, "started", f"s{n:02d}", n // 3, pid=100 + n),
+                event(bulk, 11_000 + first + n, at, "started", f"s{n:02d}", n // 3, pid=100 + n),
                 *(
-                    event(
-                        "beside", 12_000, begin + n * minute + after, "heartbeat", "b", n // 3 + (after > late), pid=8
-                    )
+                    event(beside, 12_000 + first, at + after, "heartbeat", "b", n // 3 + (after > late), pid=8)
                     for after in range(10_000, 60_000, 10_000)
                     if n % 3 == 2
                 ),
@@ -331,12 +331,21 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
     asked = []
     whole = Client.request
     monkeypatch.setattr(Client, "request", lambda self, *rest, **more: asked.append(rest) or whole(self, *rest, **more))
-    found = {job["job_id"]: job["domain"] for job in report(source, "silent")["lost"]}
-    assert found == {f"s{n:02d}": "resource" if n % 3 == 2 else "infra" for n in range(30)}
-    assert len(asked) < 10
+    requests = {}
+    for bulk, number in (("few", 3), ("silent", 30)):
+        asked.clear()
+        found = {job["job_id"]: job["domain"] for job in report(source, bulk)["lost"]}
+        assert found == {f"s{n:02d}": "resource" if n % 3 == 2 else "infra" for n in range(number)}
+        requests[bulk] = len(asked)
+        assert sum("kills for memory" in str(rest) for rest in asked) == 1, "proofs are asked for once"
+    assert requests["silent"] == requests["few"], "what is asked does not grow with the jobs that were lost"
 
 
-def test_an_answer_in_part_is_no_answer(source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_in_part_is_no_answer(
+    url: str, source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(url, [span("in part", "Producer", START, 0.001, bulk__job__id="j")])
+    assert report(source, "in part")["progress"]["sent"] == 1
     whole = source.client.request
 
     def partial(method: str, path: str, *rest: Any, **options: Any) -> Any:
@@ -347,7 +356,7 @@ def test_an_answer_in_part_is_no_answer(source: ElasticsearchSource, monkeypatch
 
     monkeypatch.setattr(type(source.client), "request", lambda self, *rest, **options: partial(*rest, **options))
     with pytest.raises(Trouble, match="in part only"):
-        source.bulks()
+        report(source, "in part")
 
 
 def test_a_queue_that_elastics_processor_has_moved_is_one_queue(

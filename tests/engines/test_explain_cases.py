@@ -111,7 +111,10 @@ class Told:
     def event(self, worker: Process, name: str, span_id: bytes, at: int, **values: Any) -> None:
         group = self._of(self.logs.resource_logs, self._records, worker)
         scope = group.scope_logs[0] if group.scope_logs else group.scope_logs.add()
-        record = scope.log_records.add(time_unix_nano=at, event_name=name, span_id=span_id, trace_id=bytes([7] * 16))
+        # What a process says inside a span is of its trace.
+        record = scope.log_records.add(
+            time_unix_nano=at, event_name=name, span_id=span_id, trace_id=span_id.rjust(16, b"\0")
+        )
         attributes(record, {name.replace("__", "."): value for name, value in values.items()})
 
     def open(self, worker: Process, job: str, at: int, beats: int, **values: Any) -> None:
