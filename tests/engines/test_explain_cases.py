@@ -108,21 +108,23 @@ class Told:
         attributes(span, {name.replace("__", "."): value for name, value in values.items()})
         return bytes(span.span_id)
 
-    def event(self, worker: Process, name: str, span_id: bytes, at: int, **values: Any) -> None:
+    def event(self, worker: Process, name: str, span_id: bytes, at: int, trace: bytes = b"", **values: Any) -> None:
         group = self._of(self.logs.resource_logs, self._records, worker)
         scope = group.scope_logs[0] if group.scope_logs else group.scope_logs.add()
         # What a process says inside a span is of its trace.
-        record = scope.log_records.add(
-            time_unix_nano=at, event_name=name, span_id=span_id, trace_id=span_id.rjust(16, b"\0")
-        )
+        trace_id = trace or span_id.rjust(16, b"\0")
+        record = scope.log_records.add(time_unix_nano=at, event_name=name, span_id=span_id, trace_id=trace_id)
         attributes(record, {name.replace("__", "."): value for name, value in values.items()})
 
-    def open(self, worker: Process, job: str, at: int, beats: int, **values: Any) -> None:
-        """Add a job that began and has not ended, with its heartbeats."""
-        span_id = (10**6 + next(self._numbers)).to_bytes(8, "big")
-        self.event(worker, "bulk.job.started", span_id, at, bulk__job__id=job, **values)
+    def open(
+        self, worker: Process, job: str, at: int, beats: int, span_id: bytes = b"", trace: bytes = b"", **values: Any
+    ) -> bytes:
+        """Add a job that began and has not ended, with its heartbeats; return its span's id."""
+        span_id = span_id or (10**6 + next(self._numbers)).to_bytes(8, "big")
+        self.event(worker, "bulk.job.started", span_id, at, trace, bulk__job__id=job, **values)
         for beat in range(1, beats + 1):
-            self.event(worker, "bulk.job.heartbeat", span_id, at + beat * SECOND, bulk__job__id=job, **values)
+            self.event(worker, "bulk.job.heartbeat", span_id, at + beat * SECOND, trace, bulk__job__id=job, **values)
+        return span_id
 
     def job(self, worker: Process, bulk: str, job: str, put: int, at: int, seconds: float, **more: Any) -> None:
         """Add an attempt: what it logged as it began, its span and the span of its inference."""
@@ -211,7 +213,9 @@ def crowd() -> Told:
     for number in range(8):
         begin = BEGIN + number * 3 * SECOND + 777
         found.job(FAR, "other", f"far-{number}", begin - SECOND, begin, 2.5, bulk__outcome="ok")
-    found.open(FAR, "far-open", BEGIN + 30 * SECOND, 20, bulk__id="other")
+    span_id = found.open(FAR, "far-open", BEGIN + 30 * SECOND, 5, bulk__id="other")
+    # Another's span has the same id: it is unique in its trace alone.
+    found.open(FAR, "far-again", BEGIN + 45 * SECOND, 5, span_id, bytes([9] * 16))
     # Killed for memory: its neighbour's counter of kills stands higher afterwards.
     lost = at[TWO] + 11 * MILLI
     found.open(TWO, f"mine-{JOBS}", lost, 3, bulk__id="mine", bulk__worker__oom_kills=0)

@@ -110,10 +110,11 @@ class ElasticsearchSource:
         with self._answering(bulk) as (bulk_id, store, more):
             own = bulks.own(store, bulk_id)
             more.add_shares(*own.window)
-            found = reports.report_of(store, own)
+            # What came more than once is said of the bulk's own records: its end reads those of others as well.
+            found = _noted(reports.report_of(store, own), more)
             if not found["complete"]:
                 found["ending"] = _ending(store, more, bulk_id)
-            return _noted(found, more)
+            return found
 
     def ending(self, bulk: str) -> Answer:
         """Return when a bulk will end; of other bulks what has begun is known here, and not what waits."""
