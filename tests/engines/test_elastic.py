@@ -341,9 +341,7 @@ def test_proofs_of_many_kills_are_asked_for_at_once(
     assert requests["silent"] == requests["few"], "what is asked does not grow with the jobs that were lost"
 
 
-def test_an_answer_in_part_is_no_answer(
-    url: str, source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_in_part_is_no_answer(url: str, source: ElasticsearchSource, monkeypatch: pytest.MonkeyPatch) -> None:
     store(url, [span("in part", "Producer", START, 0.001, bulk__job__id="j")])
     assert report(source, "in part")["progress"]["sent"] == 1
     whole = source.client.request

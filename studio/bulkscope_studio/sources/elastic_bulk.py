@@ -221,7 +221,8 @@ class Loader:
         if not self._events_known():
             return
         params = self._window(first_ns, last_ns) | {"first": esql.date(first_ns // MILLISECOND_NS)}
-        for page in esql.pages(self._client, "window_events", params, {"after_id": ("attempt_id", "")}, self._unheard()):
+        after = {"after_id": ("attempt_id", "")}
+        for page in esql.pages(self._client, "window_events", params, after, self._unheard()):
             documents.insert(self._store, "logs", documents.heard(page))
 
     def _add_other_spans(self, first_ns: int, last_ns: int) -> None:
