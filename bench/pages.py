@@ -32,6 +32,7 @@ from bulkscope_studio.server.pages.logs import search  # noqa: E402
 from bulkscope_studio.server.pages.overview import MOST_WAITS  # noqa: E402
 from bulkscope_studio.services import capacities, explanations, figures, reports  # noqa: E402
 from bulkscope_studio.services.bulks import latest, list_bulks, not_found  # noqa: E402
+from bulkscope_studio.services.endings import Ends  # noqa: E402
 from bulkscope_studio.storage import summaries  # noqa: E402
 from bulkscope_studio.storage.store import Store  # noqa: E402
 from tests.studio.sample import fill  # noqa: E402
@@ -169,9 +170,9 @@ def measure(path: Path) -> None:
         "{:,} spans, {:,} points, {:,} log records, {:,} bulks; {} MB\n".format(*counts, path.stat().st_size // 10**6)
     )
     print("| page | first, ms | median, ms | p95, ms | CPU, ms |\n|---|---:|---:|---:|---:|")
-    for name in pages(Data(store, dict), at):
+    for name in pages(Data(store, dict, Ends(store)), at):
         store = Store(path, **SETTINGS)  # type: ignore[arg-type]
-        ask = pages(Data(store, dict), at)[name]
+        ask = pages(Data(store, dict, Ends(store)), at)[name]
         took, used = [], []
         for _ in range(RUNS + 1):
             began, before = time.perf_counter(), _cpu()

@@ -19,7 +19,7 @@ from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import capacities, comparisons, explanations, reports
 from bulkscope_studio.services.capacities import Question
-from bulkscope_studio.services.endings import list_bulks
+from bulkscope_studio.services.endings import Ends, list_bulks
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage import summaries
@@ -89,7 +89,7 @@ def page(store: Store, name: str, given: Row) -> list[Row]:
     """Return the rows of a page's query, as JSON would hold them."""
     named = set(re.findall(r"\$([a-z]\w*)", load(f"page_{name}")))
     known = summaries.EVER | given
-    found = asyncio.run(Data(store, dict).rows(name, **{key: known[key] for key in named if key in known}))
+    found = asyncio.run(Data(store, dict, Ends(store)).rows(name, **{key: known[key] for key in named if key in known}))
     json.dumps(found, allow_nan=True)
     return found
 

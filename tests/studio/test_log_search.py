@@ -8,6 +8,7 @@ import pytest
 
 from bulkscope_studio.server.pages import logs
 from bulkscope_studio.server.pages.data import Data
+from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage.store import Store
 from tests import chance, rows
 from tests.rows import BEGIN_NS
@@ -36,7 +37,7 @@ async def test_parts_are_all_logs_in_their_order(seed: int, tmp_path: Path, monk
     connection = store.connection()
     rows.insert(connection, {"logs": rows.table("logs", made)})
     connection.close()
-    data = Data(store, dict)
+    data = Data(store, dict, Ends(store))
     wanted = sorted((at for n, at in enumerate(times) if n % 3), reverse=True)
     found: list[int] = []
     before, parts, left = logs.NEWEST_NS, 0, len(times)
@@ -67,7 +68,7 @@ async def test_parts_are_all_logs_in_their_order(seed: int, tmp_path: Path, monk
 async def test_without_a_text_all_logs_are_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "SEARCHED", 1)
     store = Store(tmp_path / "s.duckdb")
-    data = Data(store, dict)
+    data = Data(store, dict, Ends(store))
     nothing = {"severity": None, "bulk_id": None, "service": None, "offset": 0}
     assert await logs.search(data, text="x", **nothing) == ([], {"from_ns": 0, "older": 0})
     connection = store.connection()
@@ -89,7 +90,7 @@ async def test_heartbeats_are_shown_only_if_they_are_wanted(tmp_path: Path) -> N
     connection = store.connection()
     rows.insert(connection, {"logs": rows.table("logs", made)})
     connection.close()
-    data = Data(store, dict)
+    data = Data(store, dict, Ends(store))
     nothing = {"severity": None, "bulk_id": None, "service": None, "offset": 0}
     for text in (None, "e"):
         hidden, _ = await logs.search(data, text=text, **nothing)

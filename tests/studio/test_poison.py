@@ -19,6 +19,7 @@ from bulkscope_studio.ingest import otlp_decode
 from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import capacities, figures, times
 from bulkscope_studio.services.bulks import nearest
+from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
@@ -243,7 +244,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 
     def agrees() -> None:
         """What statistics tell without reading is what the rows tell."""
-        assert asyncio.run(Data(store, dict).stored()) == odd.page(store, "extent", {})[0]
+        assert asyncio.run(Data(store, dict, Ends(store)).stored()) == odd.page(store, "extent", {})[0]
 
     agrees()
     # A clock that is a second ahead is like any other, and in a store of nothing else what there is counts.

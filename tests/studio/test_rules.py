@@ -16,6 +16,7 @@ from bulkscope_studio.server.pages import overview
 from bulkscope_studio.server.pages.data import Data, Row
 from bulkscope_studio.services import bulks, capacities, explanations, reports
 from bulkscope_studio.services.capacities import Question
+from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage import sql, storefile, summaries, views
 from bulkscope_studio.storage.store import Store
 from tests import rows
@@ -30,7 +31,7 @@ AGAIN = {"outcome": "retry", "status": "UNSET", "failure_domain": "infra", "erro
 
 
 def page(store: Store, name: str, **given: Any) -> list[Row]:
-    return asyncio.run(Data(store, dict).rows(name, **given))
+    return asyncio.run(Data(store, dict, Ends(store)).rows(name, **given))
 
 
 def counts(store: Store) -> dict[str, tuple[int, int, int]]:
