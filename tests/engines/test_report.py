@@ -35,7 +35,7 @@ def test_every_number_is_the_same(stack: Stack, sent: sink.Sink, studio: Store, 
     eventually(lambda: len(documents(stack, "logs-*")) >= len(sent.logs))
     theirs = ElasticsearchSource(Client("Elasticsearch", stack.elasticsearch)).report(bulk)
     if theirs["ending"] is not None:
-        # The Collector's host metrics go on to Elasticsearch alone: by them time has passed, and what ran may have stopped.
+        # The Collector's host metrics go on to Elasticsearch alone: by them what ran may have stopped.
         rows.add(studio.connection(), "points", [rows.alive(theirs["ending"]["now_ns"])])
     ours = reports.bulk_report(studio, bulk)
     for one in (ours, theirs):
