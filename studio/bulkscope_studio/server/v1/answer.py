@@ -80,7 +80,7 @@ class Route(APIRoute):  # type: ignore[misc]  # FastAPI is untyped here
                 return said(found)
             if len(getattr(response, "body", None) or b"") < LEAST_COMPRESSED:
                 return conditional(request, response)
-            # Of an export of 100 MB the hash takes 0.1 s, and compression longer: meanwhile others are answered.
+            # In a thread: an export may have many megabytes, and others are answered meanwhile.
             return await run_in_threadpool(conditional, request, response)
 
         return handler
