@@ -234,7 +234,7 @@ def test_open_jobs_are_running_lost_unknown_or_waiting() -> None:
         [
             job("heard", 0, 1, None, span_id="s1"),
             job("silent", 0, 1, None, span_id="s2"),
-            {"job_id": "queued", "enqueue_ns": 0},
+            {"job_id": "queued", "enqueue_ns": 0, "repeated": 0},
         ],
         requests=[{"start_ns": 0, "end_ns": S, "seconds": 1.0, "outcome": "ok", "bulk_size": 5}],
         lost=[
@@ -246,6 +246,7 @@ def test_open_jobs_are_running_lost_unknown_or_waiting() -> None:
     # Two more were announced by the request and left no trace.
     assert progress == {
         "sent": 5, "done": 0, "failed": 0, "running": 1, "retrying": 0, "waiting": 1, "lost": 1, "unknown": 2,
+        "cancelled": 0, "not_sent": 0, "duplicate": 0,
     }  # fmt: skip
     assert found["notes"][0] == "partial: 5 of 5 jobs have not ended"
     assert list(found["lost"]) == [

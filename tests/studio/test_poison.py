@@ -308,7 +308,7 @@ def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
         names = tables[0]["worker"].to_pylist()
         rows = tables[0].filter(pa.array([name == group.name for name in names]))
         inferred = tables[1].filter(pa.array([name == group.name for name in tables[1]["worker"].to_pylist()]))
-        alone = analyse("good", rows, inferred, tables[2].slice(0, 0), empty, lost)
+        alone = analyse("good", rows, inferred, tables[2].slice(0, 0), empty, lost, *after)
         assert group.jobs == alone.total.jobs
         assert group.inferences == alone.total.inferences
     store.close()
