@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from bulkscope import _lifecycle
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
@@ -279,9 +280,15 @@ class _Lag:
         return float(lag)
 
     def _ask(self, question: Callable[..., Any], *args: Any) -> Any:
-        """Ask one question; None once the consumer is closed: the library must not lose its handle meanwhile."""
+        """Ask one question; None once the consumer is closed: the library must not lose its handle meanwhile.
+
+        None also when the process ends: its signal interrupts ``poll``, and beside that 2.16 let a question wait for as
+        long as the flush did, so that no metric of the process left.
+        """
         with self._known.asking:
-            return None if self._known.closed else question(*args, timeout=_PATIENCE_S)
+            if self._known.closed or _lifecycle.ending():
+                return None
+            return question(*args, timeout=_PATIENCE_S)
 
     def _answers(self, consumer: Any, topic: str) -> Iterator[int | None]:
         from confluent_kafka import TopicPartition

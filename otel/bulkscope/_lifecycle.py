@@ -99,10 +99,15 @@ def at_end(callback: Callable[[], None]) -> None:
     _at_end.append(callback)
 
 
+def ending() -> bool:
+    """Tell whether the process is leaving, by whatever door."""
+    return _ended_pid == os.getpid()
+
+
 def flush_at_end() -> None:
     """Flush once a process: the first door it leaves by does the work, the next ones find it done."""
     global _ended_pid
-    if _ended_pid == os.getpid():
+    if ending():
         return
     _ended_pid = os.getpid()
     for callback in _at_end:
