@@ -27,6 +27,9 @@ NUMBER = re.compile(r"(?:under )?(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 MILLISECOND_S = 0.002
 CLOSE = 0.02
 SHARES = (".busy_low.", ".idle_beside_jobs.", ".stalled.", ".room.")  # of the workers' time
+# A replay in which two jobs of the same millisecond change places goes on in another way: savings were 1.6 % of the
+# time and 3.2 % apart, in a demo's bulk and one of 48 jobs 0.2 ms apart.
+OF_REPLAY = 0.05
 OF_INTERVAL = 0.15  # an estimate from jobs of tens of milliseconds
 
 
@@ -128,6 +131,10 @@ def _off(name: str, answer: dict[str, Any], item: dict[str, Any] | None) -> floa
     if "time_s" not in answer:
         return MILLISECOND_S
     jobs, time, workers = answer["progress"]["sent"], answer["time_s"], answer["workers"]
+    if item is not None and item["name"] == "saved":
+        return OF_REPLAY
+    if name.startswith(".next."):
+        return OF_REPLAY * float(answer["makespan"]["measured"])
     if item is not None and item["low"] is not None and item["high"] is not None:
         return max(MILLISECOND_S, OF_INTERVAL * float(item["high"] - item["low"]))
     if name.startswith((".time_s.", ".workers.")):
