@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.routing import Mount
 
 
 class _AnyId(Convertor[str]):  # type: ignore[misc]  # Starlette is untyped here
@@ -25,10 +21,3 @@ register_url_convertor("id", _AnyId())
 def any_id(name: str) -> str:
     """Return the part of a route's path that stands for any text and is given as ``name``."""
     return f"{{{name}:id}}"
-
-
-def let_mounts_through(app: Any) -> None:
-    """Let what is mounted in a Starlette application, such as NiceGUI's, see such paths."""
-    for route in app.routes:
-        if isinstance(route, Mount):
-            route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)

@@ -196,7 +196,7 @@ async def _serve(
     http_socket: socket.socket, most: int,
 ) -> bool:  # fmt: skip
     """Serve until a signal comes; False when a server could not be started, or ended by itself."""
-    from bulkscope_studio.server import pages as web
+    from bulkscope_studio.server import app as web
 
     ingest = intake.ingest
 
