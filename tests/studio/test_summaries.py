@@ -130,9 +130,14 @@ class Life:
         """Delete what began before ``at`` seconds."""
 
         def work() -> None:
-            retention._delete(self.store, ns(at), "of a test")
+            retention._expire(self.store, ns(at), "of a test")
 
         self.ingest.call(work).result(30)
+
+    def delete(self, bulk: str) -> None:
+        """Delete a bulk, as its user may."""
+        kept = retention.Retention(self.store, 10_000 * 86_400, 10**12)
+        self.ingest.call(lambda: kept.delete_bulk(bulk), deletes=True).result(30)
 
     def kill(self) -> None:
         """Go on with what a killed process leaves: the file and its log as they are on the disk."""
@@ -161,6 +166,7 @@ STEPS = st.lists(
         st.tuples(st.just("write"), messes()),
         st.tuples(st.just("refresh"), st.sampled_from([1, 5, 10**6])),
         st.tuples(st.just("expire"), st.integers(0, 220)),
+        st.tuples(st.just("delete"), st.sampled_from(["bulk", "other"])),
         st.tuples(st.sampled_from(["reopen", "kill"]), st.none()),
     ),
     min_size=1,
@@ -180,6 +186,9 @@ def test_after_whatever_happens_the_list_is_that_of_all_spans(first: list[Job], 
                 one.refresh(what)
             elif step == "expire":
                 one.expire(what)
+            elif step == "delete":
+                one.delete(what)
+                assert what not in {row["id"] for row in listed(one.store)}
             elif step == "kill":
                 one.kill()
             else:

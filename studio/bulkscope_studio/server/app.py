@@ -7,16 +7,23 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from bulkscope_studio.server import api, login, loopback, v1, web
+from bulkscope_studio.services.deletions import Delete
 from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage.store import Store
 
 
-def build(store: Store, status: Callable[[], Mapping[str, object]], asked: login.Login | None = None) -> FastAPI:
-    """Return the application; ``status`` gives the receiver's counts, ``asked`` the login."""
+def build(
+    store: Store, status: Callable[[], Mapping[str, object]], asked: login.Login | None = None,
+    delete: Delete = v1.no_writer,
+) -> FastAPI:  # fmt: skip
+    """Return the application; ``status`` gives the receiver's counts, ``asked`` the login.
+
+    ``delete`` deletes a bulk by the thread that writes.
+    """
     app = FastAPI(title="Bulkscope Studio", docs_url=None, redoc_url=None, openapi_url=None)
     ends = Ends(store)
     api.install(app, store, status, ends)
-    v1.install(app, store, status, ends)
+    v1.install(app, store, status, ends, delete)
     web.install(app)  # last of the routes: what no other has is a page that is not there
     if asked is not None:
         app.add_middleware(login.Asked, login=asked)

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from bulkscope_studio.rendering.output import say
 from bulkscope_studio.server import login, loopback
 from bulkscope_studio.storage import address as runtime
 from bulkscope_studio.storage import retention, storefile, summaries
-from bulkscope_studio.storage.store import Store, StoreLocked
+from bulkscope_studio.storage.store import Store, StoreLocked, Unavailable, first_line
 from bulkscope_studio.text import parse
 
 HOST = "127.0.0.1"
@@ -158,11 +158,12 @@ def run(settings: Settings) -> bool:
                 ingest.submit_tables(tables)
 
         stops.append(host_sampler.start(sampled))
-    stops.append(_keep_small(ingest, retention.Retention(store, keep, limit)))
+    kept = retention.Retention(store, keep, limit)
+    stops.append(_keep_small(ingest, kept))
     stops.append(_sum_up(ingest, store))
     served = False
     try:
-        served = asyncio.run(_serve(store, intake, note, asked, web_socket, http_socket, most))
+        served = asyncio.run(_serve(store, intake, kept, note, asked, web_socket, http_socket, most))
     finally:
         for stop in stops:
             stop()
@@ -192,8 +193,8 @@ def _store(db: Path) -> Store:
 
 
 async def _serve(
-    store: Store, intake: Intake, note: runtime.Runtime, asked: login.Login | None, web_socket: socket.socket,
-    http_socket: socket.socket, most: int,
+    store: Store, intake: Intake, kept: retention.Retention, note: runtime.Runtime, asked: login.Login | None,
+    web_socket: socket.socket, http_socket: socket.socket, most: int,
 ) -> bool:  # fmt: skip
     """Serve until a signal comes; False when a server could not be started, or ended by itself."""
     from bulkscope_studio.server import app as web
@@ -205,9 +206,18 @@ async def _serve(
         found["db_bytes"] = store.path.stat().st_size if store.path.exists() else 0
         return found
 
+    def delete(bulk_id: str) -> Mapping[str, int]:
+        """Delete a bulk by the thread that writes."""
+        try:
+            return ingest.call(lambda: kept.delete_bulk(bulk_id), deletes=True).result()
+        except Busy as error:
+            raise Unavailable(str(error)) from error
+        except duckdb.Error as error:
+            raise Unavailable(f"the store could not delete the bulk: {first_line(error)}") from error
+
     guarded = loopback.Guard(OtlpHttp(intake), loopback.is_sender_host, loopback.SENDER_SAID)
     receiver = _server(guarded, "off", CLOSE_SECONDS + 3, most)
-    app = web.build(store, status, asked)
+    app = web.build(store, status, asked, delete)
     pages = _server(app, "on", 2, most)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

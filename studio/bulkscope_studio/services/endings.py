@@ -105,6 +105,11 @@ class Ends:
                 self._kept.popitem(last=False)
         return found
 
+    def forget(self, bulk_id: str) -> None:
+        """Keep nothing of a bulk any longer, which has been deleted."""
+        with self._lock:
+            self._kept.pop(bulk_id, None)
+
     def of_running(self, rows: Iterable[Mapping[str, Any]], now_ns: int | None = None) -> dict[str, dict[str, Any]]:
         """Return by id when those of a list of bulks, newest first, that run will end.
 

@@ -24,4 +24,8 @@ class InvalidQuery(Exception):
 
 
 class Conflict(Exception):
-    """What was asked for would replace something; the message says how to do so."""
+    """What was asked for would replace or spoil something; ``do`` says how to have it all the same."""
+
+    def __init__(self, said: str, do: str = "send it again with replace") -> None:
+        super().__init__(said)
+        self.do = do

@@ -164,6 +164,12 @@ def _rows(
     return rows, total
 
 
+def state(store: Store, bulk_id: str, now_ns: int | None = None) -> str | None:
+    """Return which of STATES one bulk is in; None when it is not in the list."""
+    rows, _ = _rows(store, Wanted(), 1, 0, now_ns, bulk_id)
+    return str(rows[0]["state"]) if rows else None
+
+
 def one(store: Store, verdicts: Verdicts, bulk_id: str, now_ns: int | None = None) -> Row | None:
     """Return the row of one bulk; None when there is none."""
     rows, _ = _rows(store, Wanted(), 1, 0, now_ns, bulk_id)

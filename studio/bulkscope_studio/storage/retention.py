@@ -1,9 +1,10 @@
-"""Old telemetry goes, by age and by size; what went is counted."""
+"""Old telemetry goes, by age and by size, and a bulk when its user says so; what went is counted."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 import duckdb
@@ -21,6 +22,12 @@ BINS = 1000
 
 _TABLES = {"spans": "start_ns", "logs": "time_ns", "points": "time_ns", "ingest": "time_ns"}
 _OWNED = ("spans", "logs", "points")
+# Traces in which a bulk has a record and no other bulk has one: a request that sent jobs of two stays with the other.
+_SOLELY = """CREATE OR REPLACE TEMP TABLE solely AS
+WITH records AS (SELECT trace_id, bulk_id FROM spans UNION ALL SELECT trace_id, bulk_id FROM logs)
+SELECT trace_id FROM records WHERE trace_id IN (SELECT trace_id FROM records WHERE bulk_id = $bulk)
+GROUP BY trace_id HAVING bool_and(bulk_id IS NULL OR bulk_id = $bulk)"""
+_OF_BULK = "(bulk_id = $bulk OR (bulk_id IS NULL AND trace_id IN (FROM solely)))"
 
 
 class Retention:
@@ -43,7 +50,7 @@ class Retention:
         something was heard in the last ten minutes, as long as the store is not twice as large as it may be.
         """
         now = time.time_ns()
-        gone = _delete(self._store, now - int(self._keep * 1e9), "older than the retention")
+        gone = _expire(self._store, now - int(self._keep * 1e9), "older than the retention")
         _sweep(self._store)
         self._settle(gone)
         held = self._held()
@@ -54,10 +61,23 @@ class Retention:
         if held > self._most:
             running_since = now - RUNNING_NS if held < 2 * self._most else None
             before = _cut(self._store, 1 - AFTER_CUT * self._most / held, running_since)
-            cut = _delete(self._store, before, "over the maximum size", running_since)
+            cut = _expire(self._store, before, "over the maximum size", running_since)
             _sweep(self._store)
             self._settle(cut)
             gone += cut
+        return gone
+
+    def delete_bulk(self, bulk_id: str) -> dict[str, int]:
+        """Delete the records of one bulk, and its row in the table of bulks; return how many went, by table.
+
+        Records without a bulk go with it where they are of its traces alone. Measurements of hosts and processes are of
+        no bulk, and stay. Each deletion leaves a row in ``ingest`` with the outcome ``deleted``.
+        """
+        with self._store.writing() as connection:
+            connection.execute(_SOLELY, {"bulk": bulk_id})
+            gone = _delete(connection, dict.fromkeys(("spans", "logs"), _OF_BULK), {"bulk": bulk_id}, "deleted", "bulk")
+        _sweep(self._store)
+        self._settle(sum(gone.values()))
         return gone
 
     def _held(self) -> float:
@@ -149,30 +169,38 @@ def _cut(store: Store, share: float, running_since: int | None) -> int:
     return 0
 
 
-def _delete(store: Store, before_ns: int, reason: str, running_since: int | None = None) -> int:
-    """Delete what is older, in one transaction; return how many records went."""
-    total = 0
+def _expire(store: Store, before_ns: int, reason: str, running_since: int | None = None) -> int:
+    """Delete what is older; return how many records went."""
     with store.writing() as connection:
         _running(connection, running_since)
-        connection.execute("BEGIN")
-        try:
-            for table, column in _TABLES.items():
-                gone = f"{column} < $before AND {_old(table)}"
-                summaries.forget(connection, table, gone, {"before": before_ns})
-                row = connection.execute(f"DELETE FROM {table} WHERE {gone}", {"before": before_ns}).fetchone()
-                count = int(row[0]) if row else 0
-                if count and table != "ingest":
-                    connection.execute(
-                        "INSERT INTO ingest VALUES ($now, $signal, 'studio', 'expired', $reason, $count)",
-                        {"now": time.time_ns(), "signal": table, "reason": reason, "count": count},
-                    )
-                total += count
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(duckdb.Error):
-                connection.execute("ROLLBACK")
-            raise
-    return total
+        old = {table: f"{column} < $before AND {_old(table)}" for table, column in _TABLES.items()}
+        return sum(_delete(connection, old, {"before": before_ns}, "expired", reason).values())
+
+
+def _delete(
+    connection: duckdb.DuckDBPyConnection, which: Mapping[str, str], params: Mapping[str, object], outcome: str,
+    reason: str,
+) -> dict[str, int]:  # fmt: skip
+    """Delete the rows of each table that fit its condition, in one transaction; return how many went."""
+    gone = {}
+    connection.execute("BEGIN")
+    try:
+        for table, condition in which.items():
+            summaries.forget(connection, table, condition, params)
+            row = connection.execute(f"DELETE FROM {table} WHERE {condition}", dict(params)).fetchone()
+            gone[table] = int(row[0]) if row else 0
+            if gone[table] and table != "ingest":
+                connection.execute(
+                    "INSERT INTO ingest VALUES ($now, $signal, 'studio', $outcome, $reason, $count)",
+                    {"now": time.time_ns(), "signal": table, "outcome": outcome, "reason": reason}
+                    | {"count": gone[table]},
+                )
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise
+    return gone
 
 
 def _sweep(store: Store) -> None:

@@ -70,7 +70,7 @@ ALTER TABLE points ADD COLUMN IF NOT EXISTS worker VARCHAR;
 -- What was refused, truncated or dropped on the way in; shown on every page.
 CREATE TABLE IF NOT EXISTS ingest (
     time_ns BIGINT NOT NULL, signal VARCHAR NOT NULL, transport VARCHAR NOT NULL,
-    outcome VARCHAR NOT NULL,                     -- refused truncated expired
+    outcome VARCHAR NOT NULL,                     -- refused truncated repeated expired deleted
     reason VARCHAR NOT NULL, records BIGINT NOT NULL
 );
 

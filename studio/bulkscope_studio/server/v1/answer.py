@@ -51,7 +51,7 @@ def said(found: Exception) -> JSONResponse:
     if isinstance(found, InvalidQuery):
         return error(400, str(found), "see /api for what can be asked")
     if isinstance(found, Conflict):
-        return error(409, str(found), "send it again with replace")
+        return error(409, str(found), found.do)
     if isinstance(found, TooLong):
         return error(503, str(found), "ask for less: a shorter time, fewer rows, or one bulk")
     if isinstance(found, Unavailable):

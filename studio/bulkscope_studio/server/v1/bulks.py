@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -10,11 +11,23 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Int64, Route, json
-from bulkscope_studio.services import bulks, endings, explanations, jobs, listing, overtime, records, reports, whatifs
+from bulkscope_studio.services import (
+    bulks,
+    deletions,
+    endings,
+    explanations,
+    jobs,
+    listing,
+    overtime,
+    records,
+    reports,
+    whatifs,
+)
 from bulkscope_studio.storage.store import Store
 
 KINDS = {
@@ -24,8 +37,10 @@ KINDS = {
 BULK = any_id("bulk_id")
 
 
-def router(store: Store, ends: endings.Ends) -> APIRouter:
-    """Return the routes of bulks."""
+def router(
+    store: Store, ends: endings.Ends, delete: deletions.Delete, tell_deleted: Callable[[str], None]
+) -> APIRouter:
+    """Return the routes of bulks; ``delete`` is done by the thread that writes, and then told to who listens."""
     routes = APIRouter(route_class=Route, tags=["bulks"])
     verdicts = listing.Verdicts(store)
 
@@ -106,7 +121,15 @@ def router(store: Store, ends: endings.Ends) -> APIRouter:
         """Failed attempts of all bulks by domain and type of error, each with an example."""
         return json(records.failures(store, None, since_ns, until_ns))
 
+    async def deleted(bulk_id: str, running: bool = False) -> Response:
+        """Delete all that is stored of a bulk; kept runs of it stay. One that runs only with `running=true`."""
+        found = await run_in_threadpool(deletions.delete, store, delete, bulk_id, running)
+        ends.forget(bulk_id)
+        tell_deleted(bulk_id)
+        return json(found)
+
     routes.add_api_route("/bulks", listed)
+    routes.add_api_route(f"/bulks/{BULK}", deleted, methods=["DELETE"])
     routes.add_api_route(f"/bulks/{BULK}/summary", summary)
     routes.add_api_route(f"/bulks/{BULK}/report", report)
     routes.add_api_route(f"/bulks/{BULK}/explanation", explanation)

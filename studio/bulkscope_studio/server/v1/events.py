@@ -1,4 +1,5 @@
-"""Server-sent events: ``changed`` with the ids of bulks whose records have come; else nothing is sent.
+"""Server-sent events: ``changed`` with the ids of bulks whose records have come, ``deleted`` with those of bulks that
+their user has deleted; else nothing is sent.
 
 One query a second serves all clients, and none is asked while there are none.
 """
@@ -35,6 +36,7 @@ class _Client:
     def __init__(self, bulks: set[str]) -> None:
         self._bulks = bulks
         self._untold: dict[str, None] = {}
+        self._deleted: dict[str, None] = {}
         self._more = False
         self.woken = asyncio.Event()
 
@@ -49,12 +51,25 @@ class _Client:
         if self._untold:
             self.woken.set()
 
-    def take(self) -> tuple[list[str], bool]:
-        """Return the bulks, the one that changed last at the end, and whether there were more."""
-        found = list(self._untold), self._more
-        self._untold, self._more = {}, False
+    def tell_deleted(self, bulk: str) -> None:
+        if not self._bulks or bulk in self._bulks:
+            self._untold.pop(bulk, None)
+            if len(self._deleted) < MOST_BULKS:
+                self._deleted[bulk] = None
+            else:
+                self._more = True
+            self.woken.set()
+
+    def take(self) -> bytes:
+        """Return the events: which bulks were deleted, then which have changed, the one that did last at the end."""
+        told = b""
+        for name, bulks in (("deleted", list(self._deleted)), ("changed", list(self._untold))):
+            if bulks:
+                data = orjson.dumps({"bulks": bulks, "more": self._more})
+                told += b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+        self._untold, self._deleted, self._more = {}, {}, False
         self.woken.clear()
-        return found
+        return told
 
 
 class Hub:
@@ -91,13 +106,18 @@ class Hub:
                 await mine.woken.wait()
                 if self._closed:
                     return
-                told, more = mine.take()
-                yield b"event: changed\ndata: " + orjson.dumps({"bulks": told, "more": more}) + b"\n\n"
+                if told := mine.take():
+                    yield told
         finally:
             self._clients.discard(mine)
             if not self._clients and self._task is not None:
                 self._task.cancel()
                 self._task = None
+
+    def tell_deleted(self, bulk: str) -> None:
+        """Tell those who listen that a bulk has been deleted. Of its event loop alone."""
+        for client in self._clients:
+            client.tell_deleted(bulk)
 
     def close(self) -> None:
         """End what clients listen to: their answers end as if nothing more would come. Of its event loop alone."""
@@ -131,7 +151,8 @@ def router(hub: Hub) -> APIRouter:
     routes = APIRouter(route_class=Route, tags=["events"])
 
     async def events(bulk: list[str] = Query(default=[])) -> Response:  # noqa: B008  # FastAPI's way
-        """`event: changed` with `{"bulks": [...]}` when records of a bulk have come; of the named ones, or of all."""
+        """`event: changed` with `{"bulks": [...]}` when records of a bulk have come, `event: deleted` with the same
+        when bulks were deleted; of the named ones, or of all. With `more` there were others: read the list again."""
         if hub.full:
             return error(503, f"{MOST_CLIENTS} clients listen already", "close a page, or ask for the bulk itself")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}

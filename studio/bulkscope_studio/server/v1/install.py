@@ -13,8 +13,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1 import bulks, events, records, system
 from bulkscope_studio.server.v1.answer import error, json
+from bulkscope_studio.services.deletions import Delete
 from bulkscope_studio.services.endings import Ends
-from bulkscope_studio.storage.store import Store
+from bulkscope_studio.storage.store import Store, Unavailable
 
 PREFIX = "/api/v1"
 ABOUT = (
@@ -30,17 +31,23 @@ _STYLE = (
 )
 
 
+def no_writer(bulk_id: str) -> Mapping[str, int]:
+    """Delete nothing: nobody writes to this store."""
+    raise Unavailable(f"nothing can be deleted of {bulk_id!r}: this store is only read")
+
+
 def install(
-    app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict, ends: Ends | None = None
-) -> None:
-    """Add the routes under ``/api/v1``, their description, and the page at ``/api``.
+    app: FastAPI, store: Store, status: Callable[[], Mapping[str, object]] = dict, ends: Ends | None = None,
+    delete: Delete = no_writer,
+) -> None:  # fmt: skip
+    """Add the routes under ``/api/v1``, their description, and the page at ``/api``; ``delete`` is the writer's.
 
     ``app.state.close_events()`` ends the streams of events: a server that is to end would else wait for them.
     """
     routes, hub = APIRouter(prefix=PREFIX), events.Hub(store)
     app.state.close_events = hub.close
     for part in (
-        bulks.router(store, ends or Ends(store)),
+        bulks.router(store, ends or Ends(store), delete, hub.tell_deleted),
         system.router(store, status),
         records.router(store),
         events.router(hub),

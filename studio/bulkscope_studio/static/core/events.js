@@ -33,10 +33,12 @@ function open() {
     if (missed) tell(() => true); // nobody said what changed meanwhile
     missed = false;
   });
-  source.addEventListener("changed", (event) => {
+  const told = (/** @type {MessageEvent} */ event) => {
     const { bulks, more } = JSON.parse(event.data);
     tell(({ of }) => of !== null && (of === "*" || more || bulks.includes(of)));
-  });
+  };
+  source.addEventListener("changed", told);
+  source.addEventListener("deleted", told);
   source.addEventListener("error", async () => {
     missed = true;
     close(); // the browser gives up after some errors, and we do not
