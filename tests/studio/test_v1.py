@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 
 from bulkscope_studio.server import v1
 from bulkscope_studio.server.v1.events import EVERY_S
-from bulkscope_studio.services import explanations, listing, records
+from bulkscope_studio.services import explanations, listing, overtime, records
 from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import MAX_READS, Store
@@ -252,6 +252,20 @@ def test_over_time_is_of_one_size_and_adds_up(running: Running) -> None:
     for state, values in zoomed["jobs"].items():
         assert values[-1] == pytest.approx(whole["jobs"][state][4], abs=1)
     assert "before to_ns" in running.get("/bulks/large/overtime", 400, from_ns=middle, to_ns=middle)["error"]
+
+
+def test_over_time_shows_each_attempt_however_short(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    hour, milli = 3600 * SECOND, SECOND // 1000
+    own = {"bulk_id": "mine", "trace_id": "t", "host_name": "h", "pid": 1}
+    moments = [(0, milli), (3 * hour + 7 * SECOND, milli), (6 * hour, 0), (9 * hour, milli), (10 * hour - milli, milli)]
+    add(store.connection(), "spans", [
+        span("CONSUMER", BEGIN_NS + at, BEGIN_NS + at + took, span_id=f"{n}", job_id=f"j{n}", **own)
+        for n, (at, took) in enumerate(moments)
+    ])  # fmt: skip
+    (lane,) = overtime.overtime(store, "mine", 100)["lanes"]
+    store.close()
+    assert [n for n, busy in enumerate(lane["busy"]) if busy] == [0, 30, 60, 90, 99]
 
 
 def test_failures_are_grouped_with_an_example(running: Running) -> None:

@@ -17,6 +17,7 @@ from bulkscope_studio.storage.store import Store
 
 Floats = NDArray[np.float64]
 MOST_BINS, MOST_LANES = 2000, 256
+_LEAST_BUSY = 0.001
 
 
 def overtime(
@@ -32,8 +33,8 @@ def overtime(
 
     ``jobs`` are at the end of each bin: attempts that wait (their scheduled delay over) and that run, jobs that are
     done and failed so far; one that was called off before anybody began it is none of them. Of each lane there are
-    ``busy``, the mean number of its slots that worked in a bin, and ``failed``, the attempts that failed in it. With
-    more workers than ``lanes``, neighbours of one host share one.
+    ``busy``, the mean number of its slots that worked in a bin (0 is none at all: any work is 0.001 or more), and
+    ``failed``, the attempts that failed in it. With more workers than ``lanes``, neighbours of one host share one.
     Raises ``NotFound``, ``InvalidQuery``.
     """
     if not 1 <= bins <= MOST_BINS or not 1 <= lanes <= MOST_LANES:
@@ -100,7 +101,12 @@ def _lanes(
     found = []
     for host, workers in _shared(sorted(rows), most):
         mine = np.concatenate([np.array(rows[worker]) for worker in workers])
-        busy = steps(start[mine], until[mine])
+        busy = steps(start[mine], until[mine]).mean(edges[:-1], edges[1:])
+        # Rounding leaves no attempt out: one of 1 ms in a bin of an hour is seen as well.
+        begun_by = np.searchsorted(np.sort(start[mine]), edges[1:], "left")
+        over = np.maximum(until[mine], np.nextafter(start[mine], np.inf))
+        over_by = np.searchsorted(np.sort(over), edges[:-1], "right")
+        shown = np.where(begun_by > over_by, np.maximum(np.round(busy, 3), _LEAST_BUSY), 0.0)
         ends = np.sort(until[mine][failed[mine]])
         count = np.diff(np.searchsorted(ends, edges, "right"))
         found.append(
@@ -108,7 +114,7 @@ def _lanes(
                 "host": host, "workers": [worker[1] for worker in workers],
                 "slots": sum(_slots(start[of], until[of]) for of in (np.array(rows[w]) for w in workers)),
                 "jobs": len(mine),
-                "busy": [round(value, 3) for value in busy.mean(edges[:-1], edges[1:]).tolist()],
+                "busy": shown.tolist(),
                 "failed": {str(bin_): int(count[bin_]) for bin_ in np.flatnonzero(count).tolist()},
             }
         )  # fmt: skip
