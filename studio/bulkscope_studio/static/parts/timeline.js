@@ -101,6 +101,9 @@ export function Canvas({ width, height, label, draw, on, name }) {
   return html`<canvas ref=${canvas} role="img" aria-label=${label} data-name=${name} style=${{ height: `${height}px` }}></canvas>`;
 }
 
+/** Links between the drawings are followed, not dragged. @param {Event} event */
+const onControl = (event) => event.target instanceof Element && event.target.closest("a, button") !== null;
+
 /** Follow the pointer over an axis that begins at `left` px and is `width` px long.
  * @param {{left: number, width: number, range: Range, onZoom: (range: Range | null) => void, onClick?: (y: number) => void}} given
  * @returns {{at: {x: number, y: number} | null, dragged: {x: number, width: number} | null, on: Record<string, (event: any) => void>}} */
@@ -117,7 +120,7 @@ export function usePointer({ left, width, range, onZoom, onClick }) {
     onPointerMove: (/** @type {PointerEvent} */ event) => setAt(place(event)),
     onPointerLeave: () => setAt(null),
     onPointerDown: (/** @type {PointerEvent} */ event) => {
-      if (event.button || !(event.target instanceof HTMLCanvasElement)) return; // beside the drawings are links
+      if (event.button || onControl(event)) return;
       /** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId);
       setBegun(place(event).x);
     },
@@ -130,7 +133,7 @@ export function usePointer({ left, width, range, onZoom, onClick }) {
       onZoom({ from, to });
     },
     onPointerCancel: () => setBegun(null),
-    onDblClick: (/** @type {MouseEvent} */ event) => event.target instanceof HTMLCanvasElement && onZoom(null),
+    onDblClick: (/** @type {MouseEvent} */ event) => !onControl(event) && onZoom(null),
   };
   const [a, b] = [inside(begun ?? 0), inside(at?.x ?? 0)];
   const dragged = begun !== null && at && Math.abs(a - b) >= CLICK_PX ? { x: Math.min(a, b), width: Math.abs(a - b) } : null;
