@@ -209,6 +209,50 @@ def test_jobs_are_filtered_sorted_and_exported(running: Running) -> None:
         assert table.column_names == list(every[0])
 
 
+def test_jobs_of_a_time_are_those_that_were_at_work_in_it(running: Running) -> None:
+    every = running.get("/bulks/large/jobs", limit=1000)["jobs"]
+    first = min(job["started_ns"] for job in every)
+    last = max(job["ended_ns"] for job in every if job["ended_ns"] is not None)
+    low, high = first + (last - first) // 3, first + (last - first) // 2
+
+    def ids(**params: Any) -> set[str]:
+        return {job["id"] for job in running.get("/bulks/large/jobs", limit=1000, **params)["jobs"]}
+
+    begun = [job for job in every if job["started_ns"] is not None]
+    until = {job["id"]: job["ended_ns"] if job["ended_ns"] is not None else 2**62 for job in begun}
+    some = {job["id"] for job in begun if job["started_ns"] <= high and until[job["id"]] >= low}
+    assert ids(from_ns=low, to_ns=high) == some
+    assert 0 < len(some) < len(every)
+    assert ids(from_ns=low) == {job["id"] for job in begun if until[job["id"]] >= low}
+    assert ids(to_ns=high) == {job["id"] for job in begun if job["started_ns"] <= high}
+    assert ids(from_ns=first, to_ns=last) == {job["id"] for job in begun}
+
+
+def test_workers_come_in_pages_and_are_those_of_the_report(running: Running) -> None:
+    whole = running.get("/bulks/large/report")
+    lean = running.get("/bulks/large/report", workers="false")
+    assert lean == {name: of for name, of in whole.items() if name != "workers"}
+    found = running.get("/bulks/large/workers")
+    hosts = {job["worker"]: job["host"] for job in running.get("/bulks/large/jobs", limit=1000)["jobs"]}
+    assert found["total"] == len(whole["workers"]) > 1
+    assert found["workers"] == [group | {"host": hosts[group["name"]]} for group in whole["workers"]]
+    turned = running.get("/bulks/large/workers", sort="-work_p95_s")["workers"]
+    work = [group["jobs"]["process_s"]["p95"] for group in turned]
+    assert work == sorted(work, reverse=True)
+    pages = [running.get("/bulks/large/workers", sort="-work_p95_s", limit=2, offset=at) for at in range(0, 20, 2)]
+    assert [group for page in pages for group in page["workers"]] == turned
+    assert "sort by one of" in running.get("/bulks/large/workers", 400, sort="colour")["error"]
+    assert running.get("/bulks/lagre/workers", 404)["nearest"][0] == "large"
+
+
+def test_the_thirteen_numbers_are_told_with_their_definitions(running: Running) -> None:
+    found = running.get("/numbers")
+    assert [row["number"] for row in found] == list(range(1, 14))
+    document = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
+    for row in found:
+        assert f"| {row['number']} | {row['name']} | {row['definition']} |" in document
+
+
 def test_one_job_has_its_attempts_waits_and_log(running: Running) -> None:
     retried = next(job for job in running.get("/bulks/sample-001/jobs", limit=1000)["jobs"] if job["attempts"] > 1)
     found = running.get("/bulks/sample-001/job", id=retried["id"])

@@ -33,7 +33,8 @@ _COMPARED = {">=": pc.greater_equal, "<=": pc.less_equal, "=": pc.equal, ">": pc
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which jobs, in which order; None is any. ``where`` are conditions such as ``work_s>10``."""
+    """Which jobs, in which order; None is any. ``where`` are conditions such as ``work_s>10``; ``from_ns`` and
+    ``to_ns`` choose those of which the deciding attempt was at work at some moment between the two."""
 
     search: str | None = None
     status: str | None = None
@@ -44,6 +45,8 @@ class Wanted:
     error_type: str | None = None
     where: Sequence[str] = ()
     sort: str = "enqueued_ns"
+    from_ns: int | None = None
+    to_ns: int | None = None
 
 
 def table(store: Store, bulk_id: str, now_ns: int | None = None) -> pa.Table:
@@ -122,6 +125,12 @@ def chosen(jobs: pa.Table, wanted: Wanted) -> pa.Table:
                 f"cannot read the condition {condition!r}; write for example work_s>10, of {', '.join(NUMBERS)}"
             )
         jobs = jobs.filter(_COMPARED[part[2]](jobs[part[1]], float(part[3])))
+    if wanted.from_ns is not None:  # what has not ended is at work still
+        begun = pc.is_valid(jobs["started_ns"])
+        going = pc.fill_null(pc.greater_equal(jobs["ended_ns"], wanted.from_ns), True)
+        jobs = jobs.filter(pc.and_(begun, going))
+    if wanted.to_ns is not None:
+        jobs = jobs.filter(pc.less_equal(jobs["started_ns"], wanted.to_ns))
     name, highest_first = order(wanted.sort, SORTS)
     turned = "descending" if highest_first else "ascending"
     return jobs.take(

@@ -8,6 +8,8 @@ from typing import Any
 from bulkscope_studio.analysis import analyse, to_json
 from bulkscope_studio.services import endings
 from bulkscope_studio.services.bulks import Own, own
+from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.services.listing import order
 from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
@@ -19,6 +21,41 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any]:
     if not found["complete"]:
         found["ending"] = endings.bulk_ending(store, found["id"])
     return found
+
+
+# By what workers can be sorted, and where the number stands in the report.
+_SORTS = {
+    "name": ("name",), "host": ("host",), "done_jobs": ("jobs", "done"), "failed_jobs": ("jobs", "failed"),
+    "retries": ("jobs", "retries"), "jobs_per_s": ("jobs", "rate_per_s"), "wait_p95_s": ("jobs", "wait_s", "p95"),
+    "work_p50_s": ("jobs", "process_s", "p50"), "work_p95_s": ("jobs", "process_s", "p95"),
+    "slots": ("jobs", "places"), "tokens_per_s": ("inferences", "tokens_per_s"),
+    "output_tokens": ("inferences", "output_tokens"), "cpu_s": ("inferences", "cpu_s"),
+    "memory_peak_bytes": ("inferences", "memory_peak_bytes"),
+}  # fmt: skip
+MOST_WORKERS = 1000
+
+
+def workers(store: Store, bulk_id: str, sort: str = "name", limit: int = 100, offset: int = 0) -> dict[str, Any]:
+    """Return the workers of a bulk as its report has them, each with its host, a page of them in order.
+
+    Absent numbers come last. Raises ``NotFound``, ``InvalidQuery``.
+    """
+    name, highest_first = order(sort, tuple(_SORTS))
+    if not 1 <= limit <= MOST_WORKERS or offset < 0:
+        raise InvalidQuery(f"limit is from 1 to {MOST_WORKERS}, and offset from 0")
+    bulk = own(store, bulk_id)
+    hosts = dict(zip(bulk.attempts["worker"].to_pylist(), bulk.attempts["host_name"].to_pylist(), strict=True))
+    found = [group | {"host": hosts.get(group["name"])} for group in report_of(store, bulk)["workers"]]
+
+    def value(group: Any) -> Any:
+        for step in _SORTS[name]:
+            group = None if group is None else group[step]
+        return group
+
+    known = [group for group in found if value(group) is not None]
+    known.sort(key=value, reverse=highest_first)
+    rows = known + [group for group in found if value(group) is None]
+    return {"total": len(rows), "workers": rows[offset : offset + limit]}
 
 
 def report_of(store: Store, bulk: Own) -> dict[str, Any]:

@@ -65,9 +65,14 @@ def router(
             raise bulks.not_found(store, name)
         return json(row)
 
-    def report(bulk_id: str) -> Response:
-        """The numbers of one bulk, as `bulkscope report` has them."""
-        return json(reports.bulk_report(store, bulk_id))
+    def report(bulk_id: str, workers: bool = True) -> Response:
+        """The numbers of one bulk, as `bulkscope report` has them; with `workers=false` not those of each worker."""
+        found = reports.bulk_report(store, bulk_id)
+        return json(found if workers else {name: of for name, of in found.items() if name != "workers"})
+
+    def workers(bulk_id: str, sort: str = "name", limit: Int64 = 100, offset: Int64 = 0) -> Response:
+        """The numbers of each worker of a bulk, as `report` has them, with its host; `sort` as that of jobs."""
+        return json(reports.workers(store, bulk_id, sort, limit, offset))
 
     def explanation(bulk_id: str) -> Response:
         """Why the bulk took as long as it did, as `bulkscope explain` has it."""
@@ -88,12 +93,16 @@ def router(
     def listed_jobs(
         bulk_id: str, search: str | None = None, status: str | None = None, model: str | None = None,
         worker: str | None = None, host: str | None = None, failure_domain: str | None = None,
-        error_type: str | None = None, where: Annotated[list[str] | None, Query()] = None, sort: str = "enqueued_ns",
-        limit: Int64 = 100, offset: Int64 = 0, format: Literal["json", "csv", "parquet", "arrow"] = "json",
+        error_type: str | None = None, where: Annotated[list[str] | None, Query()] = None,
+        from_ns: Int64 | None = None, to_ns: Int64 | None = None, sort: str = "enqueued_ns", limit: Int64 = 100,
+        offset: Int64 = 0, format: Literal["json", "csv", "parquet", "arrow"] = "json",
     ) -> Response:  # fmt: skip
         """Jobs of a bulk. `where` is a condition such as `work_s>10` or `excess_s>2`, and may be given several times;
-        `sort` is a column, with `-` in front the highest first. As csv, parquet or arrow all of them come."""
-        wanted = jobs.Wanted(search, status, model, worker, host, failure_domain, error_type, where or (), sort)
+        `from_ns` and `to_ns` choose those that were at work at some moment between the two; `sort` is a column, with
+        `-` in front the highest first. As csv, parquet or arrow all of them come."""
+        wanted = jobs.Wanted(
+            search, status, model, worker, host, failure_domain, error_type, where or (), sort, from_ns, to_ns
+        )
         if format == "json":
             return json(jobs.page(store, bulk_id, wanted, limit, offset))
         found = jobs.chosen(jobs.table(store, bulk_id), wanted)
@@ -132,6 +141,7 @@ def router(
     routes.add_api_route(f"/bulks/{BULK}", deleted, methods=["DELETE"])
     routes.add_api_route(f"/bulks/{BULK}/summary", summary)
     routes.add_api_route(f"/bulks/{BULK}/report", report)
+    routes.add_api_route(f"/bulks/{BULK}/workers", workers)
     routes.add_api_route(f"/bulks/{BULK}/explanation", explanation)
     routes.add_api_route(f"/bulks/{BULK}/ending", ending)
     routes.add_api_route(f"/bulks/{BULK}/whatif", whatif)

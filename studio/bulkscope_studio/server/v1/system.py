@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from bulkscope import conventions
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Route, error, json
 from bulkscope_studio.services import capacities, checks, comparisons, drops, figures, runs
@@ -39,6 +40,10 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     def models() -> Response:
         """Each model by all that is stored: inferences, times, rates, tokens, RAM."""
         return json(figures.models(store))
+
+    def numbers() -> Response:
+        """The thirteen numbers and how each is defined."""
+        return json([{"number": n.number, "name": n.name, "definition": n.definition} for n in conventions.NUMBERS])
 
     def compare(a: str, b: str | None = None, models: bool = False) -> Response:
         """Two bulks, runs or models (`NAME@MODEL`), as `bulkscope compare` has it."""
@@ -85,6 +90,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
         return json(runs.drop(store, name))
 
     routes.add_api_route("/models", models)
+    routes.add_api_route("/numbers", numbers)
     routes.add_api_route("/compare", compare)
     routes.add_api_route("/check", check)
     routes.add_api_route("/capacity", capacity)
