@@ -54,7 +54,7 @@ def measure(path: Path, what: str) -> None:
         for name in ("attempts", "inferences", "requests"):
             store.query(sql.load(f"report_{name}"), {"bulk": BULK, **known.bounds})
         store.query(sql.load("report_host"), window)
-        store.query(sql.load("page_lost"), {"bulk": BULK, "silent_ns": window["last"], **known.bounds})
+        store.query(sql.load("lost"), {"bulk": BULK, "silent_ns": window["last"], **known.bounds})
 
     def explain() -> None:
         found = explanations.bulk_explanation(store, BULK)

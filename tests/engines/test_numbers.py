@@ -1,4 +1,4 @@
-"""Each of the thirteen numbers of one bulk, in the report, on the page, in Kibana and in Prometheus: one value.
+"""Each of the thirteen numbers of one bulk, in the report, in the list, in Kibana and in Prometheus: one value.
 
 Real processes record the bulk (``thirteen.py``): two workers, two models, a retry, two failures, cached tokens, a
 request refused, one broken, one malformed. What they send goes into DuckDB, Elasticsearch and Prometheus. The values
@@ -20,15 +20,13 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bulkscope import conventions as c
-from bulkscope_studio.services import figures, reports
-from bulkscope_studio.storage import summaries
+from bulkscope_studio.services import listing, reports
 from tests import sink
 from tests.engines import bridge, homes, servers, templates, thirteen
 from tests.engines.panels import panel
 from tests.processes import BIN, environment
 from tests.production.prometheus import server
 from tests.production.prometheus.server import Prometheus
-from tests.studio import odd
 
 pytestmark = pytest.mark.engines
 
@@ -46,9 +44,7 @@ class Everywhere:
 
     spans: list[Span]
     report: dict[str, Any]
-    page: figures.Figures
-    waits: dict[str, Any]  # of page_bulk_numbers
-    progress: dict[str, Any]  # of page_bulk_progress
+    listed: dict[str, Any]  # the row of the list of bulks
     elasticsearch: str
     window: tuple[int, int]
     prometheus: Prometheus
@@ -143,12 +139,9 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]
         assert bridge.store(engine.url, stored) == []
         servers.ask("POST", f"{engine.url}/traces-*/_refresh")
         store = homes.store(folder / "studio.duckdb", sent.bodies, "traces", "logs")
-        known = summaries.extent(store, thirteen.BULK)
         report = reports.bulk_report(store, thirteen.BULK)
-        assert known is not None
-        assert report is not None
-        given = {"bulk_id": thirteen.BULK}
-        (waits,), (progress,) = (odd.page(store, f"bulk_{name}", given) for name in ("numbers", "progress"))
+        listed = listing.one(store, listing.Verdicts(store), thirteen.BULK)
+        assert listed is not None
         prometheus.wait(
             "300 * sum(queue_outcome_domain:messaging_process:rate5m)",
             lambda found: [round(v) for _, v in found] == [9],
@@ -157,8 +150,7 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]
         (at,) = prometheus.get("query", query="timestamp(bulkscope:rules:alive)")["result"]
         prometheus.at = float(at["value"][1])
         yield Everywhere(
-            sent.spans, report, figures.of_bulk(store, thirteen.BULK, known), waits, progress, engine.url,
-            (min(times) - 1000, max(times) + 60_000), prometheus,
+            sent.spans, report, listed, engine.url, (min(times) - 1000, max(times) + 60_000), prometheus,
         )  # fmt: skip
         store.close()
 
@@ -177,7 +169,7 @@ def exactly(wanted: float) -> Any:
 
 
 def test_1_requests(everywhere: Everywhere) -> None:
-    assert everywhere.report["requests"]["count"] == everywhere.page.requests.count == 4
+    assert everywhere.report["requests"]["count"] == 4
     starts = [span["start"] for span in everywhere.kind(SERVER)]
     assert everywhere.report["requests"]["rate_per_s"] == exactly(4e9 / (max(starts) - min(starts)))
     listed = panel(everywhere.elasticsearch, "bulkscope-bulk", "Requests of this bulk", everywhere.window, "b")
@@ -190,7 +182,7 @@ def test_1_requests(everywhere: Everywhere) -> None:
 
 def test_2_outcomes_of_requests(everywhere: Everywhere) -> None:
     wanted = {"ok": 1, "client_error": 1, "overload": 1, "internal_error": 1}
-    assert everywhere.report["requests"]["outcomes"] == everywhere.page.requests.outcomes == wanted
+    assert everywhere.report["requests"]["outcomes"] == wanted
     rows = panel(everywhere.elasticsearch, "bulkscope-bulk", "Requests of this bulk", everywhere.window, "b")
     assert sorted(row["outcome"] for row in rows) == sorted(wanted)
     assert everywhere.kibana("Internal failures of the API", "bulkscope-overview") == {"internal": 1, "overload": 1}
@@ -201,24 +193,23 @@ def test_2_outcomes_of_requests(everywhere: Everywhere) -> None:
 
 def test_3_latency_of_requests(everywhere: Everywhere) -> None:
     took = seconds(everywhere.kind(SERVER))
-    page, report = everywhere.page.requests, everywhere.report["requests"]
-    assert page.latency_s is not None
+    report = everywhere.report["requests"]
     for name, q in (("p50", 0.5), ("p95", 0.95)):
-        assert report["latency_s"][name] == getattr(page.latency_s, name) == exactly(quantile(took, q))
+        assert report["latency_s"][name] == exactly(quantile(took, q))
         rule = f"service_route:http_server_request_duration_seconds:{name}_5m"
         low, high = bucket(took, q, c.M_HTTP_SERVER_DURATION)
         assert low <= everywhere.rule(rule, http_route="/bulks") <= high
     rows = panel(everywhere.elasticsearch, "bulkscope-bulk", "Requests of this bulk", everywhere.window, "b")
     assert sorted(row["seconds"] for row in rows) == pytest.approx(sorted(took), **BITS)
     (enqueued,) = attribute(everywhere.kind(SERVER), c.BULK_ENQUEUE_DURATION)
-    assert report["enqueue_s"] == page.enqueue_s == exactly(enqueued)
+    assert report["enqueue_s"] == exactly(enqueued)
     assert sum(row["enqueue"] or 0 for row in rows) == pytest.approx(enqueued, **BITS)
 
 
 def test_4_jobs(everywhere: Everywhere) -> None:
     total = everywhere.of("total")["jobs"]
     assert (everywhere.report["progress"]["sent"], total["done"], total["attempts"], total["retries"]) == (8, 6, 9, 1)
-    assert (everywhere.progress["sent"], everywhere.progress["done"]) == (8, 6)
+    assert (everywhere.listed["sent_jobs"], everywhere.listed["done_jobs"]) == (8, 6)
     first = min(span["start"] for span in everywhere.kind(PRODUCER))
     makespan = (max(span["end"] for span in everywhere.kind(CONSUMER)) - first) / 1e9
     assert (total["makespan_s"], total["rate_per_s"]) == (exactly(makespan), exactly(6 / makespan))
@@ -234,7 +225,7 @@ def test_4_jobs(everywhere: Everywhere) -> None:
 def test_5_failures(everywhere: Everywhere) -> None:
     total = everywhere.of("total")["jobs"]
     assert (total["failed"], total["failures_by_domain"]) == (2, {"code": 1, "resource": 1})
-    assert (everywhere.progress["failed"], everywhere.progress["domains"]) == (2, "code 1, resource 1")
+    assert everywhere.listed["failed_jobs"] == 2
     assert everywhere.kibana("Jobs")["failed"] == 2
     rows = panel(everywhere.elasticsearch, "bulkscope-bulk", "Failed jobs by domain", everywhere.window, "b")
     assert {(row["domain"], row["result"], row["jobs"]) for row in rows} == {
@@ -250,13 +241,12 @@ def test_6_wait_and_work(everywhere: Everywhere) -> None:
     attempts = everywhere.kind(CONSUMER)
     waits, work = attribute(attempts, c.TIME_IN_QUEUE), seconds(attempts)
     assert (len(waits), len(work)) == (9, 9)
-    jobs, shown = everywhere.of("total")["jobs"], everywhere.waits
+    jobs = everywhere.of("total")["jobs"]
+    assert everywhere.listed["wait_mean_s"] == exactly(fmean(waits))
     assert jobs["wait_s"]["mean"] == exactly(fmean(waits))
     assert jobs["process_s"]["mean"] == exactly(fmean(work))
-    assert shown["wait_mean"] == exactly(fmean(waits))
     for name, q in (("p50", 0.5), ("p95", 0.95)):
         assert jobs["wait_s"][name] == exactly(quantile(waits, q))
-        assert shown[f"wait_{name}"] == exactly(quantile(waits, q))
         for rule, values in ((c.M_QUEUE_WAIT, waits), (c.M_PROCESS_DURATION, work)):
             low, high = bucket(values, q, rule)
             assert low <= everywhere.rule(f"queue:{rule.replace('.', '_')}_seconds:{name}_5m") <= high
@@ -274,12 +264,11 @@ def test_6_wait_and_work(everywhere: Everywhere) -> None:
 def test_7_inference_time(everywhere: Everywhere, model: str) -> None:
     took = seconds(everywhere.inferences(model))
     assert len(took) == 4
-    report, page, kibana = everywhere.of(model)["inferences"], everywhere.page.models[model], everywhere.model(model)
-    assert page.duration_s is not None
-    assert report["count"] == page.count == kibana["inferences"] == 4
-    assert report["failed"] == page.failed == 1
+    report, kibana = everywhere.of(model)["inferences"], everywhere.model(model)
+    assert report["count"] == kibana["inferences"] == 4
+    assert report["failed"] == 1
     for name, q in (("p50", 0.5), ("p95", 0.95)):
-        assert report["duration_s"][name] == getattr(page.duration_s, name) == exactly(quantile(took, q))
+        assert report["duration_s"][name] == exactly(quantile(took, q))
         low, high = near(took, q)
         assert low * (1 - 1e-6) <= kibana[name] <= high * (1 + 1e-6)
         low, high = bucket(took, q, c.M_INFERENCE_DURATION)
@@ -295,19 +284,17 @@ def test_7_inference_time(everywhere: Everywhere, model: str) -> None:
 def test_8_cpu(everywhere: Everywhere, model: str) -> None:
     every, mine = everywhere.inferences(), everywhere.inferences(model)
     cpu, good = attribute(mine, c.CPU_TIME), [span for span in mine if c.GEN_AI_OUTPUT_TOKENS in span["attributes"]]
-    report, page, kibana = everywhere.of(model)["inferences"], everywhere.page.models[model], everywhere.model(model)
+    report, kibana = everywhere.of(model)["inferences"], everywhere.model(model)
     assert len(cpu) == 4
     assert report["cpu_s"] == exactly(math.fsum(cpu))
-    assert page.cpu_s == exactly(math.fsum(cpu))
     # By hand: 20 + 30 + 5 and 50 + 80 + 1 tokens; what failed has CPU and no tokens, and no part in the ratio.
     tokens = {"small": 55, "large": 131}[model]
     each = math.fsum(attribute(good, c.CPU_TIME)) / tokens
     assert report["cpu_s_per_output_token"] == exactly(each)
-    assert page.cpu_s_per_output_token == exactly(each)
     assert kibana["cpu_per_token"] == pytest.approx(each, **BITS)
     all_cpu = math.fsum(attribute(every, c.CPU_TIME))
     assert everywhere.kibana("CPU seconds")["cpu"] == pytest.approx(all_cpu, **BITS)
-    assert everywhere.page.total.cpu_s == exactly(all_cpu)
+    assert everywhere.of("total")["inferences"]["cpu_s"] == exactly(all_cpu)
     used = fmean(attribute(mine, c.CPU_UTILIZATION))
     assert report["cpu_utilization"]["mean"] == exactly(used)
     rule = "model:bulk_inference_cpu_time_seconds:mean5m"
@@ -317,13 +304,13 @@ def test_8_cpu(everywhere: Everywhere, model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_9_memory(everywhere: Everywhere, model: str) -> None:
     peaks = attribute(everywhere.inferences(model), c.MEMORY_PEAK)
-    report, page, kibana = everywhere.of(model)["inferences"], everywhere.page.models[model], everywhere.model(model)
-    assert report["memory_peak_bytes"] == page.memory_peak_bytes == kibana["peak"] == max(peaks)
+    report, kibana = everywhere.of(model)["inferences"], everywhere.model(model)
+    assert report["memory_peak_bytes"] == kibana["peak"] == max(peaks)
     growth = max(attribute(everywhere.inferences(), c.MEMORY_GROWTH))
     assert everywhere.kibana("Peak memory of an inference") == {
         "peak": max(attribute(everywhere.inferences(), c.MEMORY_PEAK)), "growth": growth,
     }  # fmt: skip
-    assert everywhere.page.total.memory_growth_max_bytes == growth
+    assert everywhere.of("total")["inferences"]["memory_growth_max_bytes"] == growth
     labels = {"gen_ai_request_model": model}
     assert everywhere.rule("model:bulk_inference_memory_peak_bytes:mean5m", **labels) == exactly(fmean(peaks))
     low, high = bucket(peaks, 0.95, c.M_INFERENCE_MEMORY_PEAK)
@@ -332,9 +319,8 @@ def test_9_memory(everywhere: Everywhere, model: str) -> None:
 
 @pytest.mark.parametrize(("model", "generated", "given", "cached"), [("small", 55, 30, 4), ("large", 131, 300, 60)])
 def test_10_and_11_tokens(everywhere: Everywhere, model: str, generated: int, given: int, cached: int) -> None:
-    report, page, kibana = everywhere.of(model)["inferences"], everywhere.page.models[model], everywhere.model(model)
+    report, kibana = everywhere.of(model)["inferences"], everywhere.model(model)
     assert (report["output_tokens"], report["input_tokens"], report["cached_tokens"]) == (generated, given, cached)
-    assert (page.output_tokens, page.input_tokens, page.cached_tokens) == (generated, given, cached)
     assert (kibana["output"], kibana["input"]) == (generated, given)
     assert everywhere.kibana("Tokens") == {"output": 55 + 131, "input": 30 + 300}
     labels = {"gen_ai_request_model": model}
@@ -352,12 +338,10 @@ def test_12_tokens_per_second(
 ) -> None:
     good = [span for span in everywhere.inferences(model) if c.GEN_AI_OUTPUT_TOKENS in span["attributes"]]
     rate = generated / math.fsum(seconds(good))
-    report, page, kibana = everywhere.of(model)["inferences"], everywhere.page.models[model], everywhere.model(model)
+    report, kibana = everywhere.of(model)["inferences"], everywhere.model(model)
     assert report["tokens_per_s"] == exactly(rate)
-    assert page.tokens_per_s == exactly(rate)
     assert kibana["rate"] == pytest.approx(rate, **BITS)
     assert report["decode_tokens_per_s"] == exactly(decoded / decoding)
-    assert page.decode_tokens_per_s == exactly(decoded / decoding)
     assert kibana["decode_rate"] == pytest.approx(decoded / decoding, **BITS)
     rule = "model:gen_ai_output_tokens_per_second:ratio_rate5m"
     assert everywhere.rule(rule, gen_ai_request_model=model) == pytest.approx(rate, rel=1e-4)
@@ -371,7 +355,6 @@ def test_13_wait_ratio(everywhere: Everywhere) -> None:
     every = zip(waits, delays, seconds(attempts), strict=True)
     ratio = fmean(wait / (wait + delay + work) for wait, delay, work in every)
     assert everywhere.of("total")["jobs"]["wait_ratio"]["mean"] == exactly(ratio)
-    assert everywhere.waits["wait_ratio"] == exactly(ratio)
     assert everywhere.kibana("Wait ratio")["ratio"] == pytest.approx(ratio, **BITS)
     assert everywhere.kibana("Wait ratio", "bulkscope-overview")["ratio"] == pytest.approx(ratio, **BITS)
     assert everywhere.rule("queue:bulk_job_wait_ratio:mean5m") == exactly(ratio)

@@ -98,5 +98,5 @@ def lost(store: Store) -> list[dict[str, Any]]:
     extent = summaries.extent(store, "b")
     assert extent is not None
     asked = {"bulk": "b", "silent_ns": time.time_ns(), **extent.bounds}
-    found: list[dict[str, Any]] = store.query(sql.load("page_lost"), asked).to_pylist()
+    found: list[dict[str, Any]] = store.query(sql.load("lost"), asked).to_pylist()
     return found

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import random
-import re
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
+
+from fastapi.testclient import TestClient
 
 from bulkscope_studio.analysis.capacity.capacity import UnknownModel
 from bulkscope_studio.rendering import capacity as render_capacity
 from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import explanation, report
 from bulkscope_studio.rendering.output import Output
-from bulkscope_studio.server.pages.data import Data
+from bulkscope_studio.server import app
 from bulkscope_studio.services import capacities, comparisons, explanations, reports
 from bulkscope_studio.services.capacities import Question
-from bulkscope_studio.services.endings import Ends, list_bulks
+from bulkscope_studio.services.endings import list_bulks
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.sides import StoredSides
-from bulkscope_studio.storage import summaries
-from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
 from tests import rows
 from tests.rows import SECOND, Places, Row
@@ -72,25 +70,26 @@ def bulk(name: str, now_ns: int, jobs: int = 12, workers: int = 2, seed: int = 1
     return found
 
 
-def pages(bulk_id: str, trace_id: str, span_id: str, first_ns: int, last_ns: int) -> dict[str, Row]:
-    """Return what every page asks, by the name of its query."""
-    given: Row = {
-        "bulk_id": bulk_id, "bulk": bulk_id, "limit": 3000, "failed": False, "silent_ns": last_ns, "offset": 0,
-        "text": None, "heartbeats": False, "severity": None, "service": None, "trace_id": trace_id, "span_id": span_id,
-        "from_ns": first_ns, "to_ns": last_ns, "before_ns": last_ns, "most": 100,
-        "bin_ns": SECOND, "credible_ns": last_ns,
-    }  # fmt: skip
-    folder = files("bulkscope_studio.storage").joinpath("queries")
-    names = sorted(each.name.removesuffix(".sql") for each in folder.iterdir() if each.name.startswith("page_"))
-    return {name.removeprefix("page_"): given for name in names}
+def api(store: Store, **given: str) -> dict[str, Any]:
+    """Return what each GET route of the API answers, by its path: all that pages can ask.
 
-
-def page(store: Store, name: str, given: Row) -> list[Row]:
-    """Return the rows of a page's query, as JSON would hold them."""
-    named = set(re.findall(r"\$([a-z]\w*)", load(f"page_{name}")))
-    known = summaries.EVER | given
-    found = asyncio.run(Data(store, dict, Ends(store)).rows(name, **{key: known[key] for key in named if key in known}))
-    json.dumps(found, allow_nan=True)
+    ``given`` are the values of required parameters, by name (``bulk_id``, ``trace_id``, …); a route with another is
+    left out. An answer is its JSON; a fault of ours raises.
+    """
+    client = TestClient(app.build(store, dict), base_url="http://127.0.0.1")
+    found = {}
+    for path, methods in client.get("/api/v1/openapi.json").json()["paths"].items():
+        required = [each for each in methods.get("get", {}).get("parameters", ()) if each["required"]]
+        if "get" not in methods or path.endswith("/events") or not {each["name"] for each in required} <= given.keys():
+            continue
+        url = path
+        for each in required:
+            if each["in"] == "path":
+                url = url.replace(f"{{{each['name']}}}", quote(given[each["name"]], safe=""))
+        asked = {each["name"]: given[each["name"]] for each in required if each["in"] == "query"}
+        answer = client.get(url, params=asked)
+        assert answer.status_code < 500, (path, answer.text)
+        found[path] = answer.json() if "json" in answer.headers["content-type"] else answer.text
     return found
 
 

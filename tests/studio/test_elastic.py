@@ -59,7 +59,7 @@ def test_what_is_not_read_of_spans_no_answer_needs() -> None:
     folder = Path(str(files("bulkscope_studio.storage"))) / "queries"
     queries = [*folder.glob("report_*.sql"), *folder.glob("explain_*.sql"), *folder.glob("capacity_*.sql")]
     assert len(queries) > 10
-    for path in (*queries, folder / "page_lost.sql", folder / "bulk_summary.sql"):
+    for path in (*queries, folder / "lost.sql", folder / "bulk_summary.sql"):
         named = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
         assert not named & (unread - elsewhere), path.name
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,11 +11,7 @@ import pytest
 from bulkscope import conventions as c
 from bulkscope_studio.cli import running
 from bulkscope_studio.rendering import report as render
-from bulkscope_studio.server.pages import overview
 from bulkscope_studio.services import bulks, explanations, reports
-from bulkscope_studio.storage.store import Store
-from tests.rows import add
-from tests.studio import odd
 from tests.studio.explaining import Job, ns, stored, table, written
 
 
@@ -49,27 +44,6 @@ def test_a_bulk_that_a_sampler_cut_is_said_to_be(ratio: float | None, words: str
     verdict = explanation["verdict"]
     assert verdict["code"] == "data_unfit"
     assert words in verdict["text"]
-
-
-def test_polling_is_counted_apart_from_the_load(tmp_path: Path) -> None:
-    store = Store(tmp_path / "s.duckdb")
-    kinds = [
-        ("POST", 2, "ok"),
-        ("GET", None, "ok"),
-        ("GET", None, "ok"),
-        ("GET", None, "internal_error"),
-        ("GET", 1, "ok"),
-    ]
-    add(store.connection(), "spans", [
-        {"trace_id": "t", "span_id": str(n), "kind": "SERVER", "name": "r", "outcome": outcome, "http_method": method,
-         "bulk_size": size, "start_ns": n, "end_ns": n + 1}
-        for n, (method, size, outcome) in enumerate(kinds)
-    ])  # fmt: skip
-    rows = odd.page(store, "requests", {"from_ns": 0, "to_ns": 2**62, "bin_ns": odd.SECOND})
-    store.close()
-    assert {row["series"]: row["n"] for row in rows} == {"ok": 2, "read": 2, "internal_error": 1}
-    total = overview.totals(rows, [], [])
-    assert (total["requests"], total["reads"], total["internal"]) == (3, 2, 1)
 
 
 class _Source:

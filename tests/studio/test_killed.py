@@ -56,7 +56,7 @@ LOST: dict[str, Any] = {"bulk": "bulk", "silent_ns": ns(1e4), **summaries.EVER}
 
 def lost(jobs: list[Job]) -> list[bool]:
     """Return of each attempt that was lost whether the worker's parent told of it."""
-    return [each["told"] for each in rows("page_lost", jobs, **LOST)]
+    return [each["told"] for each in rows("lost", jobs, **LOST)]
 
 
 def test_one_of_five_hundred_is_an_internal_failure() -> None:
@@ -120,13 +120,13 @@ def test_another_process_of_that_number_is_another() -> None:
     before = [value if at_ns > ns(3000) else "before" for value, at_ns in zip(
         logs["service_instance_id"].to_pylist(), logs["time_ns"].to_pylist(), strict=True)]  # fmt: skip
     tables["logs"] = logs.set_column(at, "service_instance_id", pa.array(before))
-    assert [each["told"] for each in asked("page_lost", tables, **LOST)] == [False, True]
+    assert [each["told"] for each in asked("lost", tables, **LOST)] == [False, True]
 
 
 def test_a_process_that_began_another_job_since_was_not_lost_with_the_first() -> None:
     """The studio was restarted in between: the first job's end was not recorded. One that began nothing since was."""
     jobs = [Job("x", 0.0, 5.0, None, 2, seen=6.0), Job("y", 0.0, 8.0, 9.0, 2), Job("z", 0.0, 5.0, None, 3, seen=6.0)]
-    assert {row["job_id"]: row["without_end"] for row in rows("page_lost", jobs, **LOST)} == {"x": True, "z": False}
+    assert {row["job_id"]: row["without_end"] for row in rows("lost", jobs, **LOST)} == {"x": True, "z": False}
     with stored(written([*jobs, Job("later", 9e3, 9e3, 9e3 + 1, bulk="after")])) as store:
         explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(1e4))
         report = reports.bulk_report(store, "bulk")

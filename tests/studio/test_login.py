@@ -1,4 +1,4 @@
-"""``bulkscope studio --host``: pages, API and sockets ask for a password."""
+"""``bulkscope studio --host``: pages and API ask for a password."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-import websockets
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from playwright.sync_api import Browser, Error
+from playwright.sync_api import Browser, Error, expect
 
 from bulkscope_studio.server import login
 from bulkscope_studio.storage import address as runtime
@@ -24,8 +23,7 @@ from tests.processes import BIN
 from tests.studio.serving import Addresses, studio
 
 PASSWORD = "a password: with ä colon"
-SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport="
-PATHS = ("/", "/bulks", "/api/bulks", "/nowhere", SOCKET + "polling")
+PATHS = ("/", "/live", "/api/bulks", "/api/v1/bulks", "/nowhere", "/static/x/app.js")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def name(addresses: Addresses) -> str:
     return f"bulkscope-{addresses.web.rpartition(':')[2]}"
 
 
-def test_a_browser_is_asked_once_and_has_pages_and_sockets_by_its_cookie(addresses: Addresses) -> None:
+def test_a_browser_is_asked_once_and_has_pages_and_answers_by_its_cookie(addresses: Addresses) -> None:
     with httpx.Client(base_url=addresses.web) as http:
         first = http.get("/", auth=basic(PASSWORD))
         assert first.status_code == 200
@@ -83,30 +81,25 @@ def test_a_browser_is_asked_once_and_has_pages_and_sockets_by_its_cookie(address
         assert "HttpOnly" in said
         assert "SameSite=Strict" in said
         for path in PATHS:
-            assert http.get(path).status_code == (404 if path == "/nowhere" else 200), path
+            assert http.get(path).status_code == (404 if path in ("/nowhere", "/static/x/app.js") else 200), path
         assert http.get("/api/bulks").json() == []
         assert "set-cookie" not in http.get("/api/bulks").headers
         cookie = f"{name(addresses)}={http.cookies[name(addresses)]}"
-
-    async def opened(**headers: str) -> bool:
-        url = addresses.web.replace("http://", "ws://") + SOCKET + "websocket"
-        try:
-            async with websockets.connect(url, additional_headers=headers) as found:
-                return str(await found.recv()).startswith("0{")  # Engine.IO's greeting
-        except websockets.InvalidStatus as refused:
-            return refused.response.status_code != 401
-
-    assert asyncio.run(opened(Cookie=cookie))
-    assert not asyncio.run(opened())
-    assert not asyncio.run(opened(Cookie=cookie[:-1]))
+    assert httpx.get(f"{addresses.web}/api/bulks", headers={"Cookie": cookie}).status_code == 200
+    assert httpx.get(f"{addresses.web}/api/bulks", headers={"Cookie": cookie[:-1]}).status_code == 401
+    assert httpx.get(f"{addresses.web}/api/v1/events", headers={"Cookie": cookie[:-1]}).status_code == 401
 
 
 def test_in_a_real_browser_the_page_is_alive(addresses: Addresses, browser: Browser) -> None:
-    """NiceGUI's page is of use only with its socket, by whatever transport it gets one."""
+    """Its script, its questions and its stream of events pass, by the password that the browser was told once."""
     known = browser.new_context(http_credentials={"username": "anybody", "password": PASSWORD})
     opened = known.new_page()
     opened.goto(addresses.web)
-    opened.wait_for_function("window.socket && window.socket.connected")
+    with opened.expect_response(lambda answer: "/api/v1/events" in answer.url) as stream:
+        opened.reload()
+    assert stream.value.status == 200
+    expect(opened.get_by_role("heading", level=1)).to_be_visible()
+    expect(opened.get_by_text("does not answer")).to_have_count(0)
     known.close()
     unknown = browser.new_context()
     with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):

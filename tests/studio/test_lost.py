@@ -46,7 +46,7 @@ def lost(db: Path) -> list[dict[str, Any]]:
     store = Store(db, read_only=True)
     try:
         rows: list[dict[str, Any]] = store.query(
-            sql.load("page_lost"), {"bulk": "b", "silent_ns": time.time_ns(), **summaries.EVER}
+            sql.load("lost"), {"bulk": "b", "silent_ns": time.time_ns(), **summaries.EVER}
         ).to_pylist()
         return rows
     finally:

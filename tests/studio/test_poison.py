@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
@@ -16,10 +15,8 @@ import pytest
 
 from bulkscope_studio.analysis.report.bulk import analyse
 from bulkscope_studio.ingest import otlp_decode
-from bulkscope_studio.server.pages.data import Data
 from bulkscope_studio.services import capacities, figures, times
 from bulkscope_studio.services.bulks import nearest
-from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.sources import documents
 from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
@@ -128,20 +125,17 @@ def healthy(path: Path) -> Store:
 
 def seen(store: Store) -> dict[str, Any]:
     """Return every answer on the healthy bulk, and what its pages ask."""
-    own = odd.bulk("good", NOW)
-    given = odd.pages("good", own[0]["trace_id"], own[0]["span_id"], own[0]["start_ns"], NOW)
-    mine = ("bulk_jobs", "bulk_numbers", "bulk_points", "bulk_worst", "lost", "span", "span_logs", "trace")
+    own = odd.bulk("good", NOW)[-1]
     found = odd.answers(store, "good", NOW)
-    for name, given_to in given.items():
-        rows = odd.page(store, name, given_to)
-        if name in mine:
-            found[f"page {name}"] = rows
-    known = summaries.extent(store, "good")
-    assert known is not None
-    found["figures"] = figures.of_bulk(store, "good", known), figures.of_models(store)["m"]
+    asked = odd.api(store, bulk_id="good", id=own["job_id"], trace_id=own["trace_id"], span_id=own["span_id"])
+    # What is of the bulk alone; when it ends is said as of now.
+    for path, answer in asked.items():
+        if ("{bulk_id}" in path or "{trace_id}" in path) and not path.endswith("/ending"):
+            found[path] = answer
     listed = odd.everything(store)
     found["bulks"] = [row for row in listed["bulks"] if row["id"] == "good"]
-    found["page bulks"] = [row for row in odd.page(store, "bulks", given["bulks"]) if row["bulk_id"] == "good"]
+    (shown,) = (row for row in asked["/api/v1/bulks"]["bulks"] if row["id"] == "good")
+    found["shown"] = shown
     return found
 
 
@@ -187,12 +181,10 @@ def test_an_odd_number_is_absent_in_its_own_bulk(tmp_path: Path) -> None:
     clean = [{key: value for key, value in row.items() if row is not last or key not in HUGE} for row in rows]
     add(store.connection(), "spans", clean)
     wanted = odd.answers(store, "good", NOW)
-    numbers = odd.page(store, "bulk_numbers", {"bulk_id": "good"})
     store.connection().execute("DELETE FROM spans")
     last.update(HUGE)
     add(store.connection(), "spans", rows)
     assert odd.answers(store, "good", NOW) == wanted
-    assert odd.page(store, "bulk_numbers", {"bulk_id": "good"}) == numbers
     store.close()
 
 
@@ -209,8 +201,7 @@ def test_the_decoder_and_its_answers_take_odd_values(before: dict[str, Any], tmp
     assert odd.answers(store, "good", NOW)["report"] == before["report"]
     odd.answers(store, "odd", NOW)
     odd.everything(store)
-    for name, given in odd.pages("odd", "0", "0", NOW - odd.MINUTE, NOW).items():
-        odd.page(store, name, given)
+    odd.api(store, bulk_id="odd", id="j", trace_id="0", span_id="0", text="odd")
     store.close()
 
 
@@ -224,7 +215,7 @@ def test_sums_beyond_64_bits_are_sums(tmp_path: Path) -> None:
     add(store.connection(), "spans", rows)
     # As many as the store would need for the sum to pass 2^63.
     store.connection().execute("INSERT INTO spans SELECT s.* FROM spans s, range(800000) WHERE s.model IS NOT NULL")
-    (found,) = odd.page(store, "model_counts", {})
+    (found,) = figures.models(store)["models"]
     assert found["output_tokens"] == pytest.approx(12 * 800_001 * 1e12)
     store.close()
 
@@ -240,36 +231,24 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
     add(store.connection(), "points", [{"time_ns": ahead, "name": "g", "type": "gauge", "value": 1.0}])
     assert capacities.system_capacity(store)["pools"] == wanted
     assert times.heard(store, now)[1] < now
-    assert odd.page(store, "extent", {})[0]["last_ns"] < now
-
-    def agrees() -> None:
-        """What statistics tell without reading is what the rows tell."""
-        assert asyncio.run(Data(store, dict, Ends(store)).stored()) == odd.page(store, "extent", {})[0]
-
-    agrees()
     # A clock that is a second ahead is like any other, and in a store of nothing else what there is counts.
     add(store.connection(), "logs", [{"time_ns": now + odd.SECOND, "body": "x"}])
     assert times.heard(store, now)[1] == now + odd.SECOND
-    agrees()
     store.connection().execute("DELETE FROM points")
     store.connection().execute("DELETE FROM logs WHERE time_ns = ?", [ahead])
-    agrees()
     add(store.connection(), "logs", [{"time_ns": ahead, "body": "x"}])
     store.connection().execute("DELETE FROM spans")
     store.connection().execute("DELETE FROM logs WHERE time_ns < ?", [ahead])
     assert times.heard(store, now)[1] == ahead
-    agrees()
     store.connection().execute("DELETE FROM logs")
-    agrees()
     store.close()
 
 
 def test_every_query_reads_credible_numbers() -> None:
-    text = load("page_tokens")
+    text = load("model_counts")
     assert "FROM rules.recorded_spans" in text
     assert "output_tokens BETWEEN 0 AND 1099511627776" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at
-    assert load("page_ingest").startswith("--")
 
 
 def test_a_document_beyond_the_columns_is_taken(tmp_path: Path) -> None:
@@ -302,7 +281,7 @@ def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
     tables = [store.query(load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")]
     after = [store.query(load(f"report_{name}"), bulk) for name in ("sends", "related")]
     empty = store.query(load("report_host"), {"first": 0, "last": 0})
-    lost = store.query(load("page_lost"), bulk | {"silent_ns": 0})
+    lost = store.query(load("lost"), bulk | {"silent_ns": 0})
     found = analyse("good", *tables, empty, lost, *after)
     for group in found.workers:
         names = tables[0]["worker"].to_pylist()
@@ -390,8 +369,7 @@ def answer_all(store: Store) -> None:
     odd.everything(store)
     for row in store.query("SELECT DISTINCT bulk_id AS id FROM spans WHERE bulk_id IS NOT NULL ORDER BY 1").to_pylist():
         odd.answers(store, row["id"])
-        for name, given in odd.pages(row["id"], "t", "s", NOW - 3600 * odd.SECOND, NOW).items():
-            odd.page(store, name, given)
+        odd.api(store, bulk_id=row["id"], id="b0-0", trace_id="t", span_id="s", text="b", a=row["id"])
 
 
 def test_rubbish_has_answers(tmp_path: Path) -> None:

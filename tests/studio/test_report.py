@@ -16,12 +16,10 @@ import pytest
 
 from bulkscope_studio.cli import bulks as bulks_cli
 from bulkscope_studio.cli import report
-from bulkscope_studio.server.pages import bulks
 from bulkscope_studio.services import figures, reports
-from bulkscope_studio.storage import address, summaries
+from bulkscope_studio.storage import address, sql
 from bulkscope_studio.storage.store import Store
 from tests.rows import add
-from tests.studio import odd
 from tests.studio.answering import studio
 
 
@@ -158,18 +156,14 @@ ONE_MODEL = [
 
 
 def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
-    """On the bulk's page, the page of models, and in the report; worked out by hand."""
+    """On the page of models and in the report; worked out by hand."""
     store = Store(tmp_path / "s.duckdb")
     add(store.connection(), "spans", ONE_MODEL)
-    known = summaries.extent(store, "b")
-    assert known is not None
-    page = figures.of_bulk(store, "b", known)
     report = reports.bulk_report(store, "b")
     assert report is not None
     (model,) = [group["inferences"] for group in report["models"]]
     every = {
-        "report": model, "report, total": report["total"]["inferences"], "page": dataclasses.asdict(page.total),
-        "page, model": dataclasses.asdict(page.models["m"]),
+        "report": model, "report, total": report["total"]["inferences"],
         "models": dataclasses.asdict(figures.of_models(store)["m"]),
     }  # fmt: skip
     for where, of in every.items():
@@ -180,14 +174,8 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
         # Type 7: the 95th percentile of five stands at 0.95 * 4 = 3.8 steps from the least.
         assert (of["duration_s"]["p50"], of["duration_s"]["p95"]) == (3.0, pytest.approx(4.8)), where
         assert (of["cpu_exact_share"], of["memory_exact_share"], of["memory_peak_bytes"]) == (0.75, 0.5, 300), where
-    (counted,) = odd.page(store, "model_counts", {})
+    (counted,) = store.query(sql.load("model_counts")).to_pylist()
     assert counted == {"model": "m", "n": 5, "failed": 1, "output_tokens": 61, "peak": 300}
-    (waits,), (done,) = (odd.page(store, f"bulk_{name}", {"bulk_id": "b"}) for name in ("numbers", "progress"))
-    said = {row["n"]: row["value"] for row in bulks.thirteen(waits | done, page)}
-    assert said[12] == "6.1 of inference time, 19 in decode"
-    assert (said[7], said[8], said[9]) == ("p50 3 s, p95 4.8 s", "~4 s, – of its cores", "~300 B")
-    shown = bulks.model_row("m", page.total)
-    assert (shown["rate"], shown["decode"], shown["cpu"], shown["peak"]) == ("6.1", "19", "~58.8 ms", "~300 B")
     store.close()
 
 
@@ -206,19 +194,14 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
 def test_a_request_has_one_outcome(
     tmp_path: Path, outcome: str | None, http_status: int | None, status: str | None, is_: str
 ) -> None:
-    """A 503 of another instrumentation was 1 overload on the overview, 0 on the bulk's page, unknown in the report."""
+    """A 503 of another instrumentation is an overload."""
     store = Store(tmp_path / "s.duckdb")
     add(store.connection(), "spans", [{
         "trace_id": "t", "span_id": "s", "kind": "SERVER", "name": "POST", "status": status, "outcome": outcome,
         "http_status": http_status, "http_method": "POST", "bulk_id": "b", "start_ns": NOW_S * 10**9,
         "end_ns": NOW_S * 10**9 + 1,
     }])  # fmt: skip
-    (row,) = odd.page(store, "requests", {"from_ns": 0, "to_ns": 2**62, "bin_ns": odd.SECOND})
-    known = summaries.extent(store, "b")
     report = reports.bulk_report(store, "b")
-    assert known is not None
     assert report is not None
-    page = figures.of_bulk(store, "b", known).requests.outcomes
-    assert (row["series"], {name: n for name, n in page.items() if n}) == (is_, {is_: 1})
-    assert report["requests"]["outcomes"] == page
+    assert {name: n for name, n in report["requests"]["outcomes"].items() if n} == {is_: 1}
     store.close()

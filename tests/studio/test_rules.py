@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,8 @@ import pyarrow as pa
 import pytest
 
 from bulkscope_studio.rendering import report as rendering
-from bulkscope_studio.server.pages import overview
-from bulkscope_studio.server.pages.data import Data, Row
-from bulkscope_studio.services import bulks, capacities, explanations, reports
+from bulkscope_studio.services import bulks, capacities, explanations, listing, overtime, records, reports
 from bulkscope_studio.services.capacities import Question
-from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage import sql, storefile, summaries, views
 from bulkscope_studio.storage.store import Store
 from tests import rows
@@ -30,22 +26,23 @@ BAD = {"outcome": "internal_error", "status": "ERROR", "failure_domain": "code",
 AGAIN = {"outcome": "retry", "status": "UNSET", "failure_domain": "infra", "error_type": "ConnectionError"}
 
 
-def page(store: Store, name: str, **given: Any) -> list[Row]:
-    return asyncio.run(Data(store, dict, Ends(store)).rows(name, **given))
-
-
 def counts(store: Store) -> dict[str, tuple[int, int, int]]:
     """Return how many jobs were sent, done and failed, by who says so."""
-    (shown,) = (row for row in page(store, "bulks") if row["bulk_id"] == "bulk")
-    (bar,) = page(store, "bulk_progress", bulk_id="bulk")
+    shown = listing.one(store, listing.Verdicts(store), "bulk")
+    drawn = overtime.overtime(store, "bulk", bins=10, now_ns=ns(NOW))["jobs"]
     report = reports.bulk_report(store, "bulk")
     explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(NOW))
     polled = capacities.bulk_progress(store, "bulk")
-    assert report is not None
-    assert explained is not None
-    assert polled == {"sent": bar["sent"], "ended": bar["done"] + bar["failed"]}
-    of = {"page": shown, "bar": bar, "report": report["progress"], "explain": explained["progress"]}
-    return {name: (row["sent"], row["done"], row["failed"]) for name, row in of.items()}
+    assert shown is not None
+    done, failed = (drawn[name][-1] for name in ("done", "failed"))
+    assert polled == {"sent": shown["sent_jobs"], "ended": done + failed}
+    found = {
+        "list": (shown["sent_jobs"], shown["done_jobs"], shown["failed_jobs"]),
+        "over time": (shown["sent_jobs"], done, failed),
+    }
+    for name, row in (("report", report["progress"]), ("explain", explained["progress"])):
+        found[name] = (row["sent"], row["done"], row["failed"])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -73,7 +70,7 @@ def test_every_answer_counts_the_same_jobs(
     jobs: list[Job], requests: list[dict[str, Any]], right: tuple[int, int, int]
 ) -> None:
     with stored(written([*jobs, LATER], requests)) as store:
-        assert counts(store) == dict.fromkeys(("page", "bar", "report", "explain"), right)
+        assert counts(store) == dict.fromkeys(("list", "over time", "report", "explain"), right)
 
 
 def test_every_answer_counts_the_same_failed_attempts() -> None:
@@ -85,19 +82,14 @@ def test_every_answer_counts_the_same_failed_attempts() -> None:
     jobs += [Job(f"o{n}", 0.0, 25.0 + n, 26.0 + n, columns={"outcome": "internal_error"}) for n in range(2)]
     for n, columns in enumerate(retried):
         jobs += [Job(f"r{n}", 0.0, 30.0 + n, 31.0 + n, columns=columns), Job(f"r{n}", None, 40 + n, 41 + n, attempt=2)]
-    ever = {"bulk_id": "bulk", **summaries.EVER}
     with stored(written(jobs)) as store:
-        drawn = page(store, "bulk_jobs", limit=3000, **ever)
-        table = page(store, "bulk_worst", failed=True, **ever)
-        bins = page(store, "jobs", bin_ns=10**9, from_ns=BEGIN_NS, to_ns=ns(100))
+        drawn = overtime.overtime(store, "bulk", bins=10)
+        grouped = records.failures(store, "bulk")
         report = reports.bulk_report(store, "bulk")
         explained = explanations.bulk_explanation(store, "bulk", now_ns=ns(100))
         capacity = capacities.system_capacity(store, Question(["bulk"]))
-    assert report is not None
-    assert explained is not None
-    total = overview.totals([], bins, [])
-    assert (total["attempts"], total["failed"]) == (31, 7)
-    assert sum(row["failed"] for row in drawn) == len(table) == 7
+    tried_again = sum(row["retried_attempts"] for row in grouped["failures"])
+    assert sum(sum(lane["failed"].values()) for lane in drawn["lanes"]) == grouped["attempts"] - tried_again == 7
     (failure,) = (each for each in explained["findings"] if each["code"] == "internal_failure")
     line = next(each for each in failure["evidence"] if each["name"] == "failed_jobs")
     assert line["value"] == pytest.approx(7 / 31)
@@ -124,15 +116,6 @@ def test_a_bulk_whose_last_jobs_are_lost_does_not_wait_for_them() -> None:
     assert report is not None
     assert (report["progress"]["lost"], report["progress"]["running"], report["complete"]) == (2, 0, False)
     assert "lost 2" in rendering._state(report)
-
-
-def test_what_a_reporter_said_that_is_long_dead_is_not_how_it_is() -> None:
-    def depth(at: float, series: str = "depth") -> Row:
-        return {"t_ms": ns(at) // 10**6, "series": series, "value": 0.0}
-
-    points = [depth(10.0), depth(500.0, "cpu")]
-    assert overview.latest(points, ns(500.0), 10**9) == {"cpu": 0.0}
-    assert overview.latest(points, ns(60.0), 10**9) == {"depth": 0.0, "cpu": 0.0}
 
 
 def test_a_file_of_an_older_version_is_read_as_it_is(tmp_path: Path) -> None:
@@ -193,8 +176,9 @@ def test_the_attempt_that_decides_tells_the_domain_though_it_has_none(tmp_path: 
          "end_ns": BEGIN_NS + n * SECOND + 1, "outcome": outcome, "failure_domain": domain}
         for n, outcome, domain in ((1, "retry", "resource"), (2, None, None))
     ])  # fmt: skip
-    (shown,) = page(store, "bulk_progress", bulk_id="b")
-    assert shown["domains"] == "unknown 1"
+    shown = listing.one(store, listing.Verdicts(store), "b")
+    assert shown is not None
+    assert shown["failure_domains"] == "unknown 1"
     assert reports.bulk_report(store, "b")["total"]["jobs"]["failures_by_domain"] == {"unknown": 1}
     store.close()
 
@@ -242,7 +226,7 @@ def test_a_span_id_is_of_its_trace_alone(tmp_path: Path) -> None:
         tables["logs"].append(log | {"trace_id": "f" * 32 if named else None, "job_id": "b"})
         with stored({name: rows.table(name, content) for name, content in tables.items()}) as store:
             found = store.query(sql.load("report_attempts"), {"bulk": "bulk", **summaries.EVER}).to_pylist()
-            gone = store.query(sql.load("page_lost"), {"bulk": "bulk", "silent_ns": 2**62, **summaries.EVER})
+            gone = store.query(sql.load("lost"), {"bulk": "bulk", "silent_ns": 2**62, **summaries.EVER})
             (listed,) = bulks.list_bulks(store)
         assert gone["job_id"].to_pylist() == [row["job_id"] for row in found if row["end_ns"] is None]
         assert listed["jobs"] == len(found)
@@ -257,10 +241,11 @@ def test_what_names_a_model_and_is_no_inference_counts_as_none_in_any_answer(tmp
     for row in tables["spans"]:
         row |= {"model": "m", "output_tokens": 7} if row["kind"] == "INTERNAL" else {"model": "x", "output_tokens": 50}
     with stored({name: rows.table(name, content) for name, content in tables.items()}) as store:
-        (shown,) = page(store, "bulks")
+        shown = listing.one(store, listing.Verdicts(store), "bulk")
         (listed,) = bulks.list_bulks(store)
         total = reports.bulk_report(store, "bulk")
-    assert (shown["models"], shown["tokens"], listed["models"]) == ("m", 7, ["m"])
+    assert shown is not None
+    assert (shown["models"], shown["output_tokens"], listed["models"]) == (["m"], 7, ["m"])
     assert [each["name"] for each in total["models"]] == ["m"]
     assert total["total"]["inferences"]["output_tokens"] == 7
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bulkscope_studio.rendering import capacity
-from bulkscope_studio.services import capacities, explanations, reports
+from bulkscope_studio.services import capacities, explanations, overtime, reports
 from bulkscope_studio.services.capacities import Question
-from bulkscope_studio.storage import sql, summaries, workers
+from bulkscope_studio.storage import workers
 from bulkscope_studio.storage.store import Store
-from tests.studio.containers import CONTAINERS, MIB, NAMES, Sent, lost, ns
+from tests.studio.containers import CONTAINERS, MIB, NAMES, Sent, lost
 
 SECOND = 10**9
 
@@ -81,16 +81,9 @@ def test_three_containers_are_three_workers_in_capacity_each_with_a_limit_of_its
     assert "4 workers fit into each of 3 memory limits of 1 GiB" in capacity._memory(memory)
 
 
-def test_three_containers_are_three_lanes_and_three_lines_on_the_page(three: Store) -> None:
-    extent = summaries.extent(three, "b")
-    assert extent is not None
-    bulk = {"bulk_id": "b", **extent.bounds}
-    jobs = three.query(sql.load("page_bulk_jobs"), bulk | {"limit": 100}).to_pylist()
-    assert {row["worker"] for row in jobs} == set(NAMES)
-    lines = three.query(
-        sql.load("page_bulk_points"), bulk | {"from_ns": ns(0), "to_ns": ns(100), "bin_ns": SECOND}
-    ).to_pylist()
-    assert {row["who"] for row in lines} == set(NAMES)
+def test_three_containers_are_three_lanes(three: Store) -> None:
+    lanes = overtime.overtime(three, "b")["lanes"]
+    assert sorted(lane["workers"] for lane in lanes) == sorted([name] for name in NAMES)
 
 
 def test_what_a_parent_tells_is_of_the_child_in_its_own_container() -> None:

@@ -1,7 +1,7 @@
 """The login of a studio that other machines may reach: one password, asked for by the browser itself (Basic).
 
-A browser sends the password with each request, but not every one with the request for a socket. The first answer
-therefore sets a cookie, which stands for the password until the studio ends. Commands on the studio's machine have a
+Checking the password takes a moment for whoever guesses, and a page asks for much at once. The first answer therefore
+sets a cookie, which stands for the password until the studio ends. Commands on the studio's machine have a
 token of their own, from the note beside the store that its user alone can read (``runtime``).
 """
 
@@ -64,7 +64,7 @@ class Login:
 
     def cookie(self, name: bytes, scheme: str) -> tuple[bytes, bytes]:
         """Return the header that sets the cookie: for this server's pages alone, and not for their scripts."""
-        secure = b"; Secure" if scheme in ("https", "wss") else b""
+        secure = b"; Secure" if scheme == "https" else b""
         return b"set-cookie", name + b"=" + self._session.encode() + b"; Path=/; HttpOnly; SameSite=Strict" + secure
 
 
@@ -85,7 +85,7 @@ def _cookies(headers: list[tuple[bytes, bytes]], cookie: bytes) -> Iterator[byte
 
 
 class Asked:
-    """Answers 401 to requests, those for sockets too, that nothing lets in; to many wrong passwords at once 429."""
+    """Answers 401 to requests that nothing lets in; to many wrong passwords at once 429."""
 
     def __init__(self, app: loopback.App, login: Login) -> None:
         self._app, self._login = app, login
@@ -93,7 +93,7 @@ class Asked:
 
     async def __call__(self, scope: loopback.Scope, receive: loopback.Receive, send: loopback.Send) -> None:
         """Pass on what may come in."""
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         # Browsers send a host's cookies to each of its ports: one studio must not overwrite another's.
@@ -106,17 +106,17 @@ class Asked:
         if not self._login.has_token(headers):
             tried, _ = _authorization(headers)
             if tried and self._wrong[address] >= WRONG_AT_ONCE:  # and the password is not looked at
-                await loopback.answer(scope, send, 429, TOO_MANY, (b"retry-after", b"1"))
+                await loopback.answer(send, 429, TOO_MANY, (b"retry-after", b"1"))
                 return
             if not self._login.has_password(headers):
                 if tried:
                     await self._slow_down(address)
                 asks = (b"www-authenticate", b'Basic realm="Bulkscope", charset="UTF-8"')
-                await loopback.answer(scope, send, 401, SAID, asks)
+                await loopback.answer(send, 401, SAID, asks)
                 return
 
         async def with_cookie(message: MutableMapping[str, Any]) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] == "http.response.start":
                 cookie = self._login.cookie(name, scope.get("scheme", ""))
                 message = {**message, "headers": [*message.get("headers", []), cookie]}
             await send(message)

@@ -65,18 +65,18 @@ def _is_address(text: str) -> bool:
 
 
 class Guard:
-    """Answers requests, those for sockets too, that come from a page elsewhere: 400 by their host, 403 by origin."""
+    """Answers requests that come from a page elsewhere: 400 by their host, 403 by origin."""
 
     def __init__(self, app: App, is_host: Callable[[str], bool] = is_page_host, said: str = HOST_SAID) -> None:
         self._app, self._is_host, self._said = app, is_host, said
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may come in."""
-        refusal = self._refusal(scope["headers"]) if scope["type"] in ("http", "websocket") else None
+        refusal = self._refusal(scope["headers"]) if scope["type"] == "http" else None
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await answer(scope, send, *refusal)
+            await answer(send, *refusal)
 
     def _refusal(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, str] | None:
         hosts, origins = (
@@ -92,15 +92,9 @@ class Guard:
         return None
 
 
-async def answer(scope: Scope, send: Send, status: int, text: str, *more: tuple[bytes, bytes]) -> None:
-    """Send a plain text, with ``more`` headers, as the whole answer to a request, or instead of opening a socket."""
-    kind = "http.response"
-    if scope["type"] == "websocket":
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        kind = "websocket.http.response"
+async def answer(send: Send, status: int, text: str, *more: tuple[bytes, bytes]) -> None:
+    """Send a plain text, with ``more`` headers, as the whole answer to a request."""
     body = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), *more]
-    await send({"type": f"{kind}.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -97,7 +97,7 @@ def _server(app: Any, lifespan: Literal["on", "off"], grace: float, most: int) -
         access_log=False,
         lifespan=lifespan,
         timeout_graceful_shutdown=int(grace),
-        ws_max_size=2**24,
+        ws="none",
         http=connections.protocol(most),
         backlog=128,
         timeout_notify=0,

@@ -90,7 +90,7 @@ class Begun(NamedTuple):
 
 
 def attempts_of(store: Store, looked_at: Beside) -> Begun:
-    """Return the attempts of a bulk and of others beside it; ``mute`` are rows of ``page_lost.sql`` of silent ones."""
+    """Return the attempts of a bulk and of others beside it; ``mute`` are rows of ``lost.sql`` of silent ones."""
     bulk, asked = looked_at.bulk, looked_at.asked_ns
     first_heard, _ = heard(store, asked)
     now = present(store, asked, bulk.window[1])
@@ -98,7 +98,7 @@ def attempts_of(store: Store, looked_at: Beside) -> Begun:
     begun = pc.and_(pc.is_valid(own["start_ns"]), pc.is_null(own["end_ns"]))
     mute: list[dict[str, Any]] = []
     if pc.any(begun).as_py():
-        gone = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": now - SILENT_NS}).to_pylist()
+        gone = store.query(sql.load("lost"), {**bulk.named, "silent_ns": now - SILENT_NS}).to_pylist()
         mute = [row for row in gone if not row["told"]]
     reader = facts.Reader(bulk.window[0])
     times = {"first": looked_at.first_ns, "last": looked_at.last_ns, "bulk": bulk.id}

@@ -75,7 +75,7 @@ def _silent(store: Store, jobs: pa.Table, named: dict[str, Any], now_ns: int) ->
     """Say of jobs that run and of which nothing is heard that they are lost, or that their end is unknown."""
     if not pc.any(pc.equal(jobs["status"], "running")).as_py():
         return jobs
-    gone = store.query(sql.load("page_lost"), {**named, "silent_ns": now_ns - times.SILENT_NS}).to_pylist()
+    gone = store.query(sql.load("lost"), {**named, "silent_ns": now_ns - times.SILENT_NS}).to_pylist()
     state = {
         (row["trace_id"], row["span_id"]): "unknown" if row["without_end"] else "lost"
         for row in gone

@@ -118,7 +118,7 @@ def trace(store: Store, trace_id: str, limit: int = MOST_SPANS, offset: int = 0)
 
 def span(store: Store, trace_id: str, span_id: str) -> Row:
     """Return one span whole, with the attributes of its process; raises ``NotFound``."""
-    rows: list[Row] = store.query(sql.load("page_span"), {"trace_id": trace_id, "span_id": span_id}).to_pylist()
+    rows: list[Row] = store.query(sql.load("v1_span"), {"trace_id": trace_id, "span_id": span_id}).to_pylist()
     if not rows:
         raise NotFound(span_id, [], "span")
     row = rows[0]

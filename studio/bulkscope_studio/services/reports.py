@@ -65,7 +65,7 @@ def report_of(store: Store, bulk: Own) -> dict[str, Any]:
     """
     inferences = store.query(sql.load("report_inferences"), bulk.named)
     hosts = store.query(sql.load("report_host"), {"first": bulk.window[0], "last": bulk.window[1]})
-    lost = store.query(sql.load("page_lost"), {**bulk.named, "silent_ns": time.time_ns() - SILENT_NS})
+    lost = store.query(sql.load("lost"), {**bulk.named, "silent_ns": time.time_ns() - SILENT_NS})
     related = store.query(sql.load("report_related"), bulk.named)
     found = analyse(bulk.id, bulk.attempts, inferences, bulk.requests, hosts, lost, bulk.sends, related, bulk.sampled)
     return to_json(found) | {"ending": None}

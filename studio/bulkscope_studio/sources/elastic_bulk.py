@@ -182,7 +182,7 @@ class Loader:
 
     def _silent(self) -> set[tuple[str, int]]:
         """Return (host, last heard of, ms) of jobs that began and have not ended."""
-        lost = self._store.query(sql.load("page_lost"), {"bulk": self._bulk, "silent_ns": 2**62, **summaries.EVER})
+        lost = self._store.query(sql.load("lost"), {"bulk": self._bulk, "silent_ns": 2**62, **summaries.EVER})
         hosts = self._store.query("SELECT span_id, max(host_name) AS host FROM logs GROUP BY span_id").to_pydict()
         of = dict(zip(hosts["span_id"], hosts["host"], strict=True))
         found = zip(lost["span_id"].to_pylist(), lost["seen_ns"].to_pylist(), strict=True)

@@ -176,7 +176,7 @@ class Unbegun:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All of it. ``now`` is when it was looked at, or when anything was last heard: ``unheard`` seconds earlier;
-    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/page_lost.sql`` has them;
+    ``heard_first`` when anything was first; ``lost`` are silent attempts as ``queries/lost.sql`` has them;
     ``sampled`` says that a sampler left jobs out.
     """
 
