@@ -207,6 +207,9 @@ def test_jobs_are_filtered_sorted_and_exported(running: Running) -> None:
     for kind, table in kinds.items():
         assert table["id"].to_pylist() == ids, kind
         assert table.column_names == list(every[0])
+    lines = running.http.get(f"/api/v1{path}", params={"format": "jsonl", "sort": "-work_s", "status": "done"}).text
+    rows = running.get(path, sort="-work_s", status="done", limit=1000)["jobs"]
+    assert [json.loads(line) for line in lines.splitlines()] == rows
 
 
 def test_jobs_of_a_time_are_those_that_were_at_work_in_it(running: Running) -> None:

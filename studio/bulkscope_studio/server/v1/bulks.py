@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -32,7 +33,7 @@ from bulkscope_studio.storage.store import Store
 
 KINDS = {
     "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
-    "arrow": "application/vnd.apache.arrow.stream",
+    "arrow": "application/vnd.apache.arrow.stream", "jsonl": "application/jsonl; charset=utf-8",
 }  # fmt: skip
 BULK = any_id("bulk_id")
 
@@ -95,11 +96,11 @@ def router(
         worker: str | None = None, host: str | None = None, failure_domain: str | None = None,
         error_type: str | None = None, where: Annotated[list[str] | None, Query()] = None,
         from_ns: Int64 | None = None, to_ns: Int64 | None = None, sort: str = "enqueued_ns", limit: Int64 = 100,
-        offset: Int64 = 0, format: Literal["json", "csv", "parquet", "arrow"] = "json",
+        offset: Int64 = 0, format: Literal["json", "csv", "parquet", "arrow", "jsonl"] = "json",
     ) -> Response:  # fmt: skip
         """Jobs of a bulk. `where` is a condition such as `work_s>10` or `excess_s>2`, and may be given several times;
         `from_ns` and `to_ns` choose those that were at work at some moment between the two; `sort` is a column, with
-        `-` in front the highest first. As csv, parquet or arrow all of them come."""
+        `-` in front the highest first. As csv, parquet, arrow or jsonl (a line a job) all of them come."""
         wanted = jobs.Wanted(
             search, status, model, worker, host, failure_domain, error_type, where or (), sort, from_ns, to_ns
         )
@@ -159,6 +160,9 @@ def _written(table: pa.Table, kind: str) -> bytes:
         pyarrow.csv.write_csv(table, sink)
     elif kind == "parquet":
         pyarrow.parquet.write_table(table, sink, compression="zstd")
+    elif kind == "jsonl":
+        for batch in table.to_batches(10_000):  # rows as objects take 20 times the table's memory
+            sink.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist())
     else:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)

@@ -63,6 +63,15 @@ export function size(value) {
   return `${grouped(value)} B`;
 }
 
+/** A duration in seconds by two digits: the interval beside it is wider than a third one. @param {Maybe} value */
+export const rough = (value) => (known(value) ? seconds(Number(value.toPrecision(2))) : ABSENT);
+
+/** A range, once where both ends are written alike. @param {Maybe} low @param {Maybe} high @param {(value: Maybe) => string} words */
+export function between(low, high, words = number) {
+  const [first, last] = [words(low), words(high)];
+  return first === last ? first : `${first} to ${last}`;
+}
+
 /** @param {Maybe} value @param {string} unit what stands behind the number: jobs/s, tokens/s */
 export const rate = (value, unit) => (known(value) ? `${number(value)} ${unit}` : unknown(value));
 

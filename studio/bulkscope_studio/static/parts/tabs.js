@@ -1,12 +1,15 @@
 // Tabs whose choice is in the address; arrows move between them.
 import { html } from "../core/view.js";
-import { useParam } from "../core/location.js";
+import { go, useAddress, withParams } from "../core/location.js";
 
 /** @typedef {import("../core/view.js").Children} Children */
 
-/** @param {{tabs: {name: string, title: string, draw: () => Children}[], name?: string, label: string}} given */
-export function Tabs({ tabs, name = "tab", label }) {
-  const [chosen, set] = useParam(name, tabs[0].name);
+/** `own` are parameters that belong to one tab, as the order of its table, and go with it.
+ * @param {{tabs: {name: string, title: Children, draw: () => Children}[], name?: string, label: string, own?: string[]}} given */
+export function Tabs({ tabs, name = "tab", label, own = [] }) {
+  const chosen = useAddress().params.get(name) ?? tabs[0].name;
+  const set = (/** @type {string} */ tab, how = {}) =>
+    go(withParams({ ...Object.fromEntries(own.map((each) => [each, null])), [name]: tab === tabs[0].name ? null : tab }), how);
   const at = Math.max(0, tabs.findIndex((tab) => tab.name === chosen));
   /** @param {KeyboardEvent} event */
   const moved = (event) => {
