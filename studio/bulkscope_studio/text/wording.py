@@ -35,7 +35,7 @@ def number(value: float | None) -> str:
         return _unknown(value)
     if abs(value) < 1e-6:
         return "0"
-    if value == int(value) or abs(value) >= 1000:
+    if value == int(value) or abs(value) >= 999.5:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
     return text if "e" not in text else f"{value:.6f}".rstrip("0").rstrip(".")
@@ -51,9 +51,10 @@ def seconds(value: float | None) -> str:
         return f"{value / 3600:.1f} h"
     if abs(value) >= 120:
         return f"{value / 60:.1f} min"
-    if abs(value) >= 1:
-        return f"{number(value)} s"
-    return f"{number(value * 1e3)} ms" if abs(value) >= 1e-3 else f"{number(value * 1e6)} µs"
+    # What would be written as 1,000 of a unit is 1 of the next.
+    if abs(value) >= 0.9995:
+        return f"{number(float(f'{value:.3g}'))} s"
+    return f"{number(float(f'{value * 1e3:.3g}'))} ms" if abs(value) >= 0.9995e-3 else f"{number(value * 1e6)} µs"
 
 
 def percent(share: float | None) -> str:
@@ -74,7 +75,7 @@ def size(value: float | None) -> str:
     for unit, scale in (("PiB", 2**50), ("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(value) >= scale:
             return f"{number(float(f'{value / scale:.3g}'))} {unit}"
-    return f"{value:.0f} B"
+    return f"{value:z.0f} B"
 
 
 def moment(ns: int | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:

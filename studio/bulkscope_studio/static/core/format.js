@@ -13,24 +13,22 @@ export const known = (value) => value !== null && value !== undefined && Number.
 const unknown = (value) =>
   value === null || value === undefined || Number.isNaN(value) ? ABSENT : value > 0 ? "∞" : "-∞";
 
-/** @param {number} value @param {number} digits */
-const grouped = (value, digits = 0) => {
-  const text = new Intl.NumberFormat("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits, roundingMode: "halfEven" }).format(value);
-  return text === "-0" ? "0" : text;
-};
+/** Ties go to the even digit, as in Python, and no zero has a sign. @param {Intl.NumberFormatOptions} options */
+const writer = (options) => new Intl.NumberFormat("en-US", /** @type {any} */ ({ roundingMode: "halfEven", signDisplay: "negative", ...options }));
+const GROUPED = writer({ maximumFractionDigits: 0 });
+const WHOLE = writer({ maximumFractionDigits: 0, useGrouping: false });
+const TENTHS = writer({ maximumFractionDigits: 1, minimumFractionDigits: 1, useGrouping: false });
+const MILLIONTHS = writer({ maximumFractionDigits: 6, useGrouping: false });
 
-/** @param {number} value @param {number} digits */
-const significant = (value, digits) => {
-  const text = value.toPrecision(digits);
-  return text.includes("e") ? String(Number(text)) : text.includes(".") ? text.replace(/\.?0+$/, "") : text;
-};
+/** `value` to so many significant digits. @param {number} value */
+const to = (value, digits = 3) => Number(value.toPrecision(digits));
 
 /** Three significant digits, whole numbers whole; six decimal places at most. @param {Maybe} value */
 export function number(value) {
   if (!known(value)) return unknown(value);
   if (Math.abs(value) < 1e-6) return "0";
-  if (Number.isInteger(value) || Math.abs(value) >= 1000) return grouped(value);
-  return Math.abs(value) < 1e-4 ? value.toFixed(6).replace(/0+$/, "").replace(/\.$/, "") : significant(value, 3);
+  if (Number.isInteger(value) || Math.abs(value) >= 999.5) return GROUPED.format(value);
+  return Math.abs(value) < 1e-4 ? MILLIONTHS.format(value) : String(to(value));
 }
 
 /** A duration given in seconds. @param {Maybe} value */
@@ -38,18 +36,19 @@ export function seconds(value) {
   if (!known(value)) return unknown(value);
   const size = Math.abs(value);
   if (size < 1e-6) return "0 s";
-  if (size >= 7200) return `${(value / 3600).toFixed(1)} h`;
-  if (size >= 120) return `${(value / 60).toFixed(1)} min`;
-  if (size >= 1) return `${number(value)} s`;
-  return size >= 1e-3 ? `${number(value * 1e3)} ms` : `${number(value * 1e6)} µs`;
+  if (size >= 7200) return `${TENTHS.format(value / 3600)} h`;
+  if (size >= 120) return `${TENTHS.format(value / 60)} min`;
+  // What would be written as 1,000 of a unit is 1 of the next.
+  if (size >= 0.9995) return `${number(to(value))} s`;
+  return size >= 0.9995e-3 ? `${number(to(value * 1e3))} ms` : `${number(value * 1e6)} µs`;
 }
 
 /** A share 0 to 1. Only 1 is written as 100 %, and only 0 as 0 %. @param {Maybe} share */
 export function percent(share) {
   if (!known(share)) return unknown(share);
   if (Math.abs(share) > 0 && Math.abs(share) < 0.001) return share > 0 ? "under 0.1 %" : "0 %";
-  if (share > 0.99 && share < 1) return share > 0.999 ? "over 99.9 %" : `${significant(100 * share, 3)} %`;
-  return Math.abs(share) >= 0.1 || share === 0 ? `${grouped(100 * share)} %` : `${significant(100 * share, 2)} %`;
+  if (share > 0.99 && share < 1) return share > 0.999 ? "over 99.9 %" : `${to(100 * share)} %`;
+  return `${Math.abs(share) >= 0.1 || share === 0 ? WHOLE.format(100 * share) : to(100 * share, 2)} %`;
 }
 
 /** Bytes in binary units. @param {Maybe} value */
@@ -58,9 +57,9 @@ export function size(value) {
   /** @type {[string, number][]} */
   const units = [["PiB", 2 ** 50], ["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]];
   for (const [unit, scale] of units) {
-    if (Math.abs(value) >= scale) return `${number(Number((value / scale).toPrecision(3)))} ${unit}`;
+    if (Math.abs(value) >= scale) return `${number(to(value / scale))} ${unit}`;
   }
-  return `${grouped(value)} B`;
+  return `${WHOLE.format(value)} B`;
 }
 
 /** A duration in seconds by two digits: the interval beside it is wider than a third one. @param {Maybe} value */
