@@ -343,13 +343,22 @@ def _points(
     host = _Service("res-host", "bulkscope-studio", "host-0", 3900)
     load = np.minimum(1.0, 0.03 + 0.95 * total / max(len(crew), 1))
     for state, share in (("user", load * 0.9), ("system", load * 0.1), ("idle", 1.0 - load)):
-        _series(con, host, ticks, "system.cpu.utilization", "1", share, "gauge", json.dumps({"state": state}))
+        _series(
+            con,
+            host,
+            ticks,
+            "system.cpu.utilization",
+            "1",
+            share,
+            "gauge",
+            json.dumps({"state": state}, separators=(",", ":")),
+        )
     installed = 8192.0 * MIB
     for state, size in (("used", used), ("free", installed - used)):
-        mode = json.dumps({"state": state})
+        mode = json.dumps({"state": state}, separators=(",", ":"))
         _series(con, host, ticks, "system.memory.utilization", "1", size / installed, "gauge", mode)
         _series(con, host, ticks, "system.memory.usage", "By", size, "gauge", mode)
-    pressure = json.dumps({"level": "some", "resource": "cpu"})
+    pressure = json.dumps({"level": "some", "resource": "cpu"}, separators=(",", ":"))
     _series(con, host, ticks, "bulk.system.pressure", "1", load * 0.1, "gauge", pressure)
 
 

@@ -315,6 +315,17 @@ def test_over_time_shows_each_attempt_however_short(tmp_path: Path) -> None:
     assert [n for n, busy in enumerate(lane["busy"]) if busy] == [0, 30, 60, 90, 99]
 
 
+def test_what_ran_in_a_time_is_what_the_bulk_says(running: Running) -> None:
+    report = running.get("/bulks/large/report")
+    found = running.get("/live", from_ns=report["start_ns"], to_ns=report["end_ns"] + 1, bins=20)
+    done = sum(found["jobs"]["done_per_s"]) * found["bin_s"]
+    assert done == pytest.approx(report["progress"]["done"], rel=1e-3)
+    assert found["bulks"][0] == {key: running.get("/bulks/large/summary")[key] for key in found["bulks"][0]}
+    machine = running.get("/bulks/large/machine", bins=20)
+    tokens = sum(machine["tokens"]["output_per_s"]) * machine["bin_s"]
+    assert tokens == pytest.approx(report["total"]["inferences"]["output_tokens"], rel=1e-3)
+
+
 def test_failures_are_grouped_with_an_example(running: Running) -> None:
     report = running.get("/bulks/sample-001/report")["total"]["jobs"]
     found = running.get("/bulks/sample-001/failures")
@@ -382,7 +393,7 @@ def test_models_runs_and_notes(running: Running) -> None:
 def test_a_bulk_may_be_called_anything(running: Running, name: str) -> None:
     raw = quote(name, safe="").replace(".", "%2E")
     assert running.get(f"/bulks/{raw}/summary")["id"] == name
-    for what in ("report", "explanation", "jobs", "overtime", "failures"):
+    for what in ("report", "explanation", "jobs", "overtime", "machine", "failures"):
         running.get(f"/bulks/{raw}/{what}")
     assert running.get(f"/bulks/{raw}/job", id="j")["job"]["id"] == "j"
     assert running.get(f"/bulks/{raw}no/summary", 404)["id"] == name + "no"
@@ -409,7 +420,9 @@ def test_errors_are_json_and_say_what_to_do(running: Running) -> None:
         ("/bulks?limit=0", 400), ("/bulks?sort=colour", 400), ("/bulks?state=odd", 400), ("/search?text=%20", 400),
         ("/bulks/sample-001/jobs?where=work_s", 400), ("/bulks/sample-001/jobs?format=xls", 400), ("/search", 400),
         ("/bulks/sample-001/job?id=none", 404), ("/capacity?bulk=sample-001&rate=-1", 400), ("/compare?a=x", 400),
-        ("/bulks/sample-001/overtime?bins=0", 400),
+        ("/bulks/sample-001/overtime?bins=0", 400), ("/bulks/sample-001/machine?bins=0", 400),
+        ("/live?bins=0", 400), ("/live?from_ns=9&to_ns=5", 400),
+        ("/bulks/none/machine", 404),
     ):  # fmt: skip
         found = running.get(path, status)
         assert found["error"], path
@@ -547,7 +560,9 @@ def test_numbers_beyond_64_bits_are_refused(running: Running, number: int) -> No
         "/bulks?offset", "/bulks?since_ns", "/bulks?until_ns", "/bulks?limit", "/bulks/sample-001/jobs?offset",
         "/logs?from_ns",
         "/logs?to_ns", "/logs?after_ns", "/logs?offset", "/failures?since_ns", "/failures?until_ns",
-        "/bulks/sample-001/overtime?from_ns", "/bulks/sample-001/overtime?to_ns", "/search?text=a&limit",
+        "/bulks/sample-001/overtime?from_ns", "/bulks/sample-001/overtime?to_ns",
+        "/bulks/sample-001/machine?from_ns", "/bulks/sample-001/machine?bins", "/live?from_ns", "/live?to_ns",
+        "/search?text=a&limit",
     ):  # fmt: skip
         said = running.get(f"{path}={number}", 400)
         assert said["error"]

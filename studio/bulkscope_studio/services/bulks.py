@@ -116,6 +116,12 @@ def own(store: Store, bulk_id: str) -> Own:
     return Own(bulk_id, named, attempts, requests, sends, window, _sampled(store, named))
 
 
+def window(store: Store, bulk_id: str, known: summaries.Extent) -> tuple[int, int] | None:
+    """Return the first and the last time of a bulk, in ns, as ``Own.window``; None when nothing is known of it."""
+    (found,) = store.query(sql.load("v1_window"), {"bulk": bulk_id, **known.bounds}).to_pylist()
+    return None if found["first_ns"] is None else (found["first_ns"], found["last_ns"])
+
+
 def _sampled(store: Store, named: Mapping[str, object]) -> str | None:
     for row in store.query(sql.load("sampling"), named).to_pylist():
         return wording.sampled(row["sampler"], row["ratio"])

@@ -170,6 +170,12 @@ def state(store: Store, bulk_id: str, now_ns: int | None = None) -> str | None:
     return str(rows[0]["state"]) if rows else None
 
 
+def marks(store: Store, wanted: Wanted, most: int, now_ns: int | None = None) -> tuple[list[Row], int]:
+    """Return id, begin, end and state of the newest ``most`` bulks that are wanted, and how many there are in all."""
+    rows, total = _rows(store, wanted, most, 0, now_ns)
+    return [{name: row[name] for name in ("id", "start_ns", "end_ns", "state")} for row in rows], total
+
+
 def one(store: Store, verdicts: Verdicts, bulk_id: str, now_ns: int | None = None) -> Row | None:
     """Return the row of one bulk; None when there is none."""
     rows, _ = _rows(store, Wanted(), 1, 0, now_ns, bulk_id)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from bulkscope_studio.analysis.timeline.timeline import steps
 from bulkscope_studio.services import bulks
+from bulkscope_studio.services.axis import Axis
 from bulkscope_studio.services.errors import InvalidQuery
 from bulkscope_studio.services.times import SILENT_NS, present
 from bulkscope_studio.storage.store import Store
 
 Floats = NDArray[np.float64]
-MOST_BINS, MOST_LANES = 2000, 256
 _LEAST_BUSY = 0.001
+MOST_LANES = 256
 
 
 def overtime(
@@ -37,15 +38,13 @@ def overtime(
     ``failed``, the attempts that failed in it. With more workers than ``lanes``, neighbours of one host share one.
     Raises ``NotFound``, ``InvalidQuery``.
     """
-    if not 1 <= bins <= MOST_BINS or not 1 <= lanes <= MOST_LANES:
-        raise InvalidQuery(f"bins are from 1 to {MOST_BINS}, lanes from 1 to {MOST_LANES}")
+    if not 1 <= lanes <= MOST_LANES:
+        raise InvalidQuery(f"lanes are from 1 to {MOST_LANES}")
     own = bulks.own(store, bulk_id)
     a = own.handed_out
-    first, last = own.window
-    first, last = first if from_ns is None else from_ns, max(last, first + 1) if to_ns is None else to_ns
-    if first >= last:
-        raise InvalidQuery("from_ns must be before to_ns, both in ns since the Unix epoch")
-    base = own.window[0]
+    base, end_ns = own.window
+    axis = Axis.of(base if from_ns is None else from_ns, max(end_ns, base + 1) if to_ns is None else to_ns, bins)
+    first, last = axis.first_ns, axis.last_ns
     edges = np.linspace((first - base) / 1e9, (last - base) / 1e9, bins + 1)
 
     def seconds(name: str) -> Floats:
@@ -78,7 +77,7 @@ def overtime(
     }
     failed = ended & ~ok & ~retried
     return {
-        "bulk": own.id, "from_ns": first, "to_ns": last, "bins": bins, "bin_s": float(edges[1] - edges[0]),
+        "bulk": own.id, **axis.said,
         "jobs": {name: [int(value) for value in values] for name, values in jobs.items()},
         "lanes": _lanes(a, start, until, begun, failed, edges, lanes),
     }  # fmt: skip

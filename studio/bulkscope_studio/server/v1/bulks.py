@@ -24,6 +24,7 @@ from bulkscope_studio.services import (
     explanations,
     jobs,
     listing,
+    machine,
     overtime,
     records,
     reports,
@@ -123,6 +124,10 @@ def router(
         """Jobs by state and workers' slots over the time of the bulk, in bins: one size for any number of jobs."""
         return json(overtime.overtime(store, bulk_id, bins, lanes, from_ns, to_ns))
 
+    def machines(bulk_id: str, bins: Int64 = 600, from_ns: Int64 | None = None, to_ns: Int64 | None = None) -> Response:
+        """Hosts of the bulk's workers (CPU, pressure, memory) and its tokens/s, in the bins of `overtime`."""
+        return json(machine.machine(store, bulk_id, bins, from_ns, to_ns))
+
     def failed_of(bulk_id: str, since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
         """Failed attempts of a bulk by domain and type of error, each with an example."""
         return json(records.failures(store, bulk_id, since_ns, until_ns))
@@ -149,6 +154,7 @@ def router(
     routes.add_api_route(f"/bulks/{BULK}/jobs", listed_jobs)
     routes.add_api_route(f"/bulks/{BULK}/job", job)
     routes.add_api_route(f"/bulks/{BULK}/overtime", over_time)
+    routes.add_api_route(f"/bulks/{BULK}/machine", machines)
     routes.add_api_route(f"/bulks/{BULK}/failures", failed_of)
     routes.add_api_route("/failures", failed)
     return routes

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 
 from bulkscope import conventions
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.v1.answer import Route, error, json
-from bulkscope_studio.services import capacities, checks, comparisons, drops, figures, runs
+from bulkscope_studio.server.v1.answer import Int64, Route, error, json
+from bulkscope_studio.services import capacities, checks, comparisons, drops, figures, live, runs
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 
@@ -61,6 +61,13 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
         question = capacities.Question(bulk or (), last, rate, slo, quantile, model, workers)
         return json(capacities.system_capacity(store, question))
 
+    def now(
+        from_ns: Int64 | None = None, to_ns: Int64 | None = None, bins: Int64 = 150, host: str | None = None,
+        service: str | None = None,
+    ) -> Response:  # fmt: skip
+        """Load, queue, latencies, tokens/s and hosts over a time (default: the last 15 minutes), and what they are."""
+        return json(live.live(store, from_ns, to_ns, bins, host, service))
+
     def receiver() -> Response:
         """The receiver: addresses, counts, and what was refused or dropped in the last hour."""
         return json({**status(), "drops_s": drops.LATELY_S, "drops": drops.lately(store)})
@@ -94,6 +101,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes.add_api_route("/compare", compare)
     routes.add_api_route("/check", check)
     routes.add_api_route("/capacity", capacity)
+    routes.add_api_route("/live", now)
     routes.add_api_route("/status", receiver)
     routes.add_api_route("/runs", kept)
     routes.add_api_route("/runs", keep, methods=["POST"])
