@@ -15,7 +15,7 @@ from bulkscope_studio.storage import sql, summaries
 from bulkscope_studio.storage.store import Store, TooLong
 
 Row = dict[str, Any]
-MOST_ROWS = 500
+MOST_ROWS, MOST_SPARKS = 500, 40
 # What the list of ends reads of a row.
 _COUNTS = {"id": "id", "sent": "sent_jobs", "done": "done_jobs", "failed": "failed_jobs", "cancelled": "cancelled_jobs"}
 STATES = ("complete", "running", "stopped")
@@ -49,6 +49,7 @@ class Wanted:
     sort: str = "-start_ns"
     limit: int = 50
     offset: int = 0
+    spark: int | None = None
 
 
 def order(sort: str, known: tuple[str, ...]) -> tuple[str, bool]:
@@ -113,6 +114,8 @@ def bulks(
         raise InvalidQuery(f"limit is from 1 to {MOST_ROWS}, and offset from 0")
     if wanted.verdict is not None and wanted.verdict not in explain.TITLES:
         raise InvalidQuery(f"no verdict {wanted.verdict!r}; one of {', '.join(explain.TITLES)}")
+    if wanted.spark is not None and not 1 <= wanted.spark <= MOST_SPARKS:
+        raise InvalidQuery(f"spark, the number of its bins, is from 1 to {MOST_SPARKS}")
     looked_at = None
     if wanted.verdict is None:
         rows, total = _rows(store, wanted, wanted.limit, wanted.offset, now_ns)
@@ -134,8 +137,25 @@ def bulks(
         rows = [row for row in rows if row["verdict"] is not None and row["verdict"]["code"] == wanted.verdict]
         total = len(rows)
         rows = rows[wanted.offset : wanted.offset + wanted.limit]
+    if wanted.spark is not None:
+        sparks = _sparks(store, rows, wanted.spark)
+        for row in rows:
+            row["spark_jobs"] = sparks[row["id"]]
     asked = {name: value for name, value in asdict(wanted).items() if value is not None}
     return {"asked": asked, "total": total, "looked_at": looked_at, "verdicts_pending": pending, "bulks": rows}
+
+
+def _sparks(store: Store, rows: list[Row], bins: int) -> dict[str, list[int]]:
+    """Return of each bulk how many jobs ended in each of ``bins`` of its own time, from begin to end."""
+    found = {row["id"]: [0] * bins for row in rows}
+    if rows:
+        firsts, lasts = ([row[name] for row in rows] for name in ("start_ns", "end_ns"))
+        lasts = [max(last, first + 1) for first, last in zip(firsts, lasts, strict=True)]
+        given = {"ids": list(found), "firsts": firsts, "lasts": lasts, "bins": bins}
+        given |= {"from_ns": min(firsts), "to_ns": max(lasts)}
+        for row in store.query(sql.load("v1_sparks"), given).to_pylist():
+            found[row["bulk_id"]][row["bin"]] = row["ended"]
+    return found
 
 
 def _rows(

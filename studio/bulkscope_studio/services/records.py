@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bulkscope_studio.services import bulks
+from bulkscope_studio.services.axis import Axis
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.storage import saved_runs, sql, summaries
 from bulkscope_studio.storage.store import Store
@@ -15,6 +17,8 @@ Row = dict[str, Any]
 MOST_LOGS, MOST_SPANS, MOST_FOUND = 1000, 5000, 50
 SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
 _EVER = (0, 2**62)
+# The time of a histogram of nothing.
+_EMPTY_NS = 15 * 60 * 10**9
 
 
 def failures(
@@ -71,21 +75,12 @@ def logs(store: Store, wanted: Lines) -> dict[str, Any]:
     """
     if not 1 <= wanted.limit <= MOST_LOGS or wanted.offset < 0:
         raise InvalidQuery(f"limit is from 1 to {MOST_LOGS}, and offset from 0")
-    if wanted.severity is not None and wanted.severity not in SEVERITIES:
-        raise InvalidQuery(f"no severity {wanted.severity!r}; one of {', '.join(SEVERITIES)}")
-    given = asdict(wanted)
     narrow = wanted.job is not None or wanted.trace is not None
     tail = wanted.after_ns is not None
     first = wanted.after_ns + 1 if wanted.after_ns is not None else wanted.from_ns
-    params = {key: given[key] for key in ("bulk", "job", "trace", "service", "host", "text", "heartbeats", "offset")}
-    params |= {
-        "severity": None if wanted.severity is None else SEVERITIES[wanted.severity],
-        "from_ns": _EVER[0] if first is None else first,
-        "to_ns": _EVER[1] if wanted.to_ns is None else wanted.to_ns,
-        "body": 20_000 if narrow else 2_000,
-        "limit": wanted.limit + 1,
-    }
-    text = sql.load("v1_logs").replace("{order}", "time_ns ASC" if tail else "time_ns DESC")
+    params = _filter(wanted, first, wanted.to_ns)
+    params |= {"body": 20_000 if narrow else 2_000, "limit": wanted.limit + 1, "offset": wanted.offset}
+    text = _of_logs("v1_logs").replace("{order}", "time_ns ASC" if tail else "time_ns DESC")
     rows: list[Row] = store.query(text, params).to_pylist()
     more = len(rows) > wanted.limit
     if more and tail:
@@ -95,6 +90,47 @@ def logs(store: Store, wanted: Lines) -> dict[str, Any]:
     for row in rows:
         row["attributes"] = _tree(row["attributes"])
     return {"more": more, "logs": rows}
+
+
+def _filter(wanted: Lines, first_ns: int | None, last_ns: int | None) -> Row:
+    """Return the parameters of ``queries/v1_log_filter.sql``; raises ``InvalidQuery``."""
+    if wanted.severity is not None and wanted.severity not in SEVERITIES:
+        raise InvalidQuery(f"no severity {wanted.severity!r}; one of {', '.join(SEVERITIES)}")
+    given = asdict(wanted)
+    return {key: given[key] for key in ("bulk", "job", "trace", "service", "host", "text", "heartbeats")} | {
+        "severity": None if wanted.severity is None else SEVERITIES[wanted.severity],
+        "from_ns": _EVER[0] if first_ns is None else first_ns,
+        "to_ns": _EVER[1] if last_ns is None else last_ns,
+    }
+
+
+def _of_logs(name: str) -> str:
+    return sql.load(name).replace("{filter}", sql.part("v1_log_filter"))
+
+
+def histogram(store: Store, wanted: Lines, bins: int = 100, now_ns: int | None = None) -> dict[str, Any]:
+    """Return how many of the wanted log records each of ``bins`` has, by class of severity.
+
+    A time that is not bounded is that of the records that are wanted. Raises ``InvalidQuery``.
+    """
+    params = _filter(wanted, wanted.from_ns, wanted.to_ns)
+    first, last = wanted.from_ns, wanted.to_ns
+    if first is None or last is None:
+        (known,) = store.query(_of_logs("v1_log_extent"), params).to_pylist()
+        now = time.time_ns() if now_ns is None else now_ns
+        if last is None:
+            last = known["last_ns"] if known["last_ns"] is not None else max(now, (first or 0) + 1)
+        if first is None:
+            first = known["first_ns"] if known["first_ns"] is not None else last - _EMPTY_NS
+        # All of one moment, or the first of a time that ends with it.
+        last = max(last, first + 1) if wanted.to_ns is None else last
+        first = min(first, last - 1) if wanted.from_ns is None else first
+    axis = Axis.of(first, last, bins)
+    found = {name: [0] * bins for name in (*SEVERITIES, "unknown")}
+    for row in store.query(_of_logs("v1_log_histogram"), params | axis.named).to_pylist():
+        name = "unknown" if row["class"] is None else list(SEVERITIES)[row["class"]]
+        found[name][row["bin"]] = row["records"]
+    return {**axis.said, "total": sum(map(sum, found.values())), "records": found}
 
 
 def _tree(text: str | None) -> Any:

@@ -51,12 +51,14 @@ def router(
         service: str | None = None, host: str | None = None, worker: str | None = None, model: str | None = None,
         state: str | None = None,
         failed: bool | None = None, verdict: str | None = None, sort: str = "-start_ns", limit: Int64 = 50,
-        offset: Int64 = 0,
+        offset: Int64 = 0, spark: Int64 | None = None,
     ) -> Response:  # fmt: skip
-        """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict."""
+        """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict. With
+        `spark`, how many jobs ended in each of so many bins (at most 40) of the bulk's own time."""
         wanted = listing.Wanted(
-            search, since_ns, until_ns, service, host, worker, model, state, failed, verdict, sort, limit, offset
-        )
+            search, since_ns, until_ns, service, host, worker, model, state, failed, verdict, sort, limit, offset,
+            spark,
+        )  # fmt: skip
         return json(listing.bulks(store, verdicts, ends, wanted))
 
     def summary(bulk_id: str) -> Response:

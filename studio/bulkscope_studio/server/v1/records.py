@@ -35,6 +35,15 @@ def router(store: Store) -> APIRouter:
         )
         return json(records.logs(store, wanted))
 
+    def histogram(
+        bulk: str | None = None, job: str | None = None, trace: str | None = None, service: str | None = None,
+        host: str | None = None, severity: str | None = None, text: str | None = None, from_ns: Int64 | None = None,
+        to_ns: Int64 | None = None, heartbeats: bool = False, bins: Int64 = 100,
+    ) -> Response:  # fmt: skip
+        """How many log records each bin has, by class of severity; filters are those of `/logs`."""
+        wanted = records.Lines(bulk, job, trace, service, host, severity, text, from_ns, to_ns, heartbeats=heartbeats)
+        return json(records.histogram(store, wanted, bins))
+
     def search(text: str, limit: Int64 = 20) -> Response:
         """What an id, or the first part of one, names: bulks, runs, jobs, traces, spans, workers."""
         return json(records.search(store, text, limit))
@@ -42,5 +51,6 @@ def router(store: Store) -> APIRouter:
     routes.add_api_route("/traces/{trace_id}", trace)
     routes.add_api_route("/traces/{trace_id}/spans/{span_id}", span)
     routes.add_api_route("/logs", logs)
+    routes.add_api_route("/logs/histogram", histogram)
     routes.add_api_route("/search", search)
     return routes

@@ -1,0 +1,101 @@
+"""Lists of ``/api/v1``: spark lines of bulks, histograms of logs, and what there is to filter by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkscope_studio.services import listing, records
+from bulkscope_studio.services.endings import Ends
+from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.storage import summaries
+from bulkscope_studio.storage.store import Store
+from tests.rows import BEGIN_NS, SECOND, add, span
+from tests.studio.sample import HOST, fill
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    made = Store(tmp_path_factory.mktemp("lists") / "s.duckdb")
+    fill(made.connection(), bulks=3, jobs=40, workers=4)
+    summaries.ensure(made.connection())
+    yield made
+    made.close()
+
+
+def listed(store: Store, **wanted: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = listing.bulks(
+        store, listing.Verdicts(store), Ends(store), listing.Wanted(**wanted)
+    )["bulks"]  # fmt: skip
+    return found
+
+
+def test_a_spark_line_is_of_the_bulks_own_time_and_counts_each_job_once(store: Store) -> None:
+    rows = listed(store, spark=8)
+    assert {row["id"]: sum(row["spark_jobs"]) for row in rows} == {
+        row["id"]: row["done_jobs"] + row["failed_jobs"] for row in rows
+    }
+    for row in rows:
+        length = (row["end_ns"] - row["start_ns"]) / 8
+        ends = store.query(
+            "SELECT end_ns FROM spans WHERE kind = 'CONSUMER' AND bulk_id = $bulk AND outcome IS DISTINCT FROM 'retry'",
+            {"bulk": row["id"]},
+        )["end_ns"].to_pylist()
+        expected = Counter(min(7, int((end - row["start_ns"]) // length)) for end in ends)
+        assert row["spark_jobs"] == [expected[n] for n in range(8)]
+    assert all("spark_jobs" not in row for row in listed(store))
+    assert [len(row["spark_jobs"]) for row in listed(store, spark=40, limit=2, offset=1)] == [40, 40]
+    assert listed(store, spark=3, search="nothing") == []
+    for bins in (0, listing.MOST_SPARKS + 1):
+        with pytest.raises(InvalidQuery):
+            listed(store, spark=bins)
+
+
+def test_a_bulk_of_one_moment_has_a_spark_line(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    add(store.connection(), "spans", [span("CONSUMER", BEGIN_NS, BEGIN_NS, bulk_id="b", job_id="j", span_id="s",
+                                           trace_id="t")])  # fmt: skip
+    summaries.ensure(store.connection())
+    (row,) = listed(store, spark=4)
+    assert row["spark_jobs"] == [1, 0, 0, 0]
+    store.close()
+
+
+def test_a_histogram_counts_what_the_list_of_logs_has(store: Store) -> None:
+    for filters in (
+        {}, {"bulk": "sample-001"}, {"severity": "error"}, {"text": "done in"},
+        {"service": "bulk-worker", "host": HOST},
+        {"from_ns": BEGIN_NS + 5 * SECOND}, {"to_ns": BEGIN_NS + 9 * SECOND}, {"text": "nothing says this"},
+    ):  # fmt: skip
+        found = records.histogram(store, records.Lines(**filters), 7)
+        lines = records.logs(store, records.Lines(**filters, limit=1000))["logs"]
+        assert found["total"] == len(lines), filters
+        edges = [n * found["bin_s"] * 1e9 for n in range(8)]
+        for name, number in records.SEVERITIES.items():
+            of = [row["time_ns"] - found["from_ns"] for row in lines if number <= row["severity_number"] < number + 4]
+            counts = [sum(first <= at < last for at in of) for first, last in pairwise(edges)]
+            counts[-1] += sum(at == found["to_ns"] - found["from_ns"] for at in of)
+            assert found["records"][name] == counts, (filters, name)
+
+
+def test_a_histogram_tells_of_records_without_severity_and_of_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    empty = records.histogram(store, records.Lines(), 5)
+    assert (empty["total"], {len(counts) for counts in empty["records"].values()}) == (0, {5})
+    add(store.connection(), "logs", [
+        {"time_ns": BEGIN_NS, "severity_number": number, "event_name": event}
+        for number, event in ((None, None), (0, None), (24, None), (25, None), (9, "bulk.job.heartbeat"))
+    ])  # fmt: skip
+    found = records.histogram(store, records.Lines(), 2)["records"]
+    assert {name: counts for name, counts in found.items() if sum(counts)} == {"fatal": [1, 0], "unknown": [3, 0]}
+    assert sum(records.histogram(store, records.Lines(heartbeats=True), 2)["records"]["info"]) == 1
+    with pytest.raises(InvalidQuery):
+        records.histogram(store, records.Lines(severity="loud"))
+    with pytest.raises(InvalidQuery):
+        records.histogram(store, records.Lines(), 0)
+    store.close()
