@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.storage import credible
 
 Floats = NDArray[np.float64]
 MOST_BINS = 2000
@@ -114,6 +115,7 @@ def plain(values: Floats, digits: int = 4) -> list[float | None]:
     return [None if value != value else value for value in np.round(values, digits).tolist()]
 
 
-def whole(values: Floats) -> list[int | None]:
-    """Return values as an answer has them, as integers; NaN is None."""
-    return [None if value != value else round(value) for value in values.tolist()]
+def sizes(values: Floats) -> list[int | None]:
+    """Return bytes as an answer has them, as integers; NaN is None, as is what nothing can have measured."""
+    low, high = credible.BYTES
+    return [round(value) if low <= value <= high else None for value in values.tolist()]

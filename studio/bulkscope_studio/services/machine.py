@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkscope_studio.services import bulks
-from bulkscope_studio.services.axis import Axis, plain, whole
+from bulkscope_studio.services.axis import Axis, plain, sizes
 from bulkscope_studio.services.times import AFTER_NS
 from bulkscope_studio.storage import credible, sql, summaries
 from bulkscope_studio.storage.store import Store
@@ -74,8 +74,8 @@ def hosts(store: Store, axis: Axis, names: Sequence[str]) -> list[dict[str, Any]
                 "host": name,
                 "cpu_share": plain(axis.sampled(of, "cpu")),
                 "cpu_pressure_share": plain(axis.sampled(of, "cpu_pressure")),
-                "memory_used_bytes": whole(axis.sampled(of, "memory_used")),
-                "memory_limit_bytes": whole(axis.sampled(of, "memory_total")),
+                "memory_used_bytes": sizes(axis.sampled(of, "memory_used")),
+                "memory_limit_bytes": sizes(axis.sampled(of, "memory_total")),
             }
         )
     return found
