@@ -25,6 +25,7 @@ from bulkscope_studio.services import capacities
 from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.services.errors import InvalidQuery
 from bulkscope_studio.storage.store import Store
+from bulkscope_studio.text import wording
 from tests.processes import BIN
 from tests.studio.made import MIB, Made, at_once
 from tests.studio.queues import slowing
@@ -409,6 +410,96 @@ def test_the_highest_rate_keeps_the_wait() -> None:
 
 
 # --- what is asked ------------------------------------------------------------------------------
+
+
+# --- waits over the arrival rate ---------------------------------------------------------------
+
+
+def curve(made: Made, queue: str | None = None, **given: Any) -> dict[str, Any]:
+    store = made.store()
+    try:
+        return capacities.capacity_curve(store, Question(("b",), **given), queue)
+    finally:
+        store.close()
+
+
+def test_a_curve_says_what_the_capacity_says_and_goes_by_the_number_of_slots() -> None:
+    made = stream(1500, 4, 0.7, seed=3)
+    whole = pool(made, slo="6s")
+    found = curve(made, slo="6s")
+    assert [(each["places"], each["present"], each["asked"]) for each in found["curves"]] == [
+        (3, False, False), (4, True, True), (5, False, False),
+    ]  # fmt: skip
+    assert {name: found["today"][name] for name in whole["forecast"]} == whole["forecast"]
+    assert found["today"]["measured_wait"] == whole["measured_wait"]
+    present = found["curves"][1]
+    assert present["highest_rate_per_s"] == whole["highest_rate"]["rate_per_s"]
+    kept = [each["highest_rate_per_s"]["value"] for each in found["curves"]]
+    assert kept == sorted(kept)
+    for each in found["curves"]:
+        rates = [point["rate_per_s"] for point in each["points"]]
+        assert len(rates) == 40
+        assert rates == sorted(rates)
+        assert rates[-1] == pytest.approx(0.97 * each["most_per_s"])
+        p95 = [point["p95_s"]["value"] for point in each["points"]]
+        assert p95 == sorted(p95)
+        # Where the curve has the wait that is to be kept, the rate is the highest one.
+        crossed = np.interp(6.0, p95, rates)
+        assert crossed == pytest.approx(each["highest_rate_per_s"]["value"], rel=0.05)
+        at_today = np.interp(found["today"]["rate_per_s"], rates, p95)
+        if each["present"]:
+            assert at_today == pytest.approx(found["today"]["wait"]["p95_s"]["value"], rel=0.15)
+    said = capacity.curve_answer(found)
+    assert said.startswith("At ")
+    assert "4 concurrency slots are 66 % busy" in said
+    assert "4 concurrency slots keep the p95 of the queue wait under 6 s up to" in said
+    assert f"5 concurrency slots up to {wording.number(kept[2])}" in said
+
+
+def test_a_curve_for_another_number_of_slots_has_that_one_too() -> None:
+    found = curve(stream(600, 2, 0.6), workers=9, slo="2s")
+    assert [each["places"] for each in found["curves"]] == [1, 2, 3, 9]
+    assert [each["asked"] for each in found["curves"]] == [False, False, False, True]
+    assert found["places"] == 2
+    assert found["today"]["places"] == 9
+    assert any("estimates from service times with 2" in note for note in found["notes"])
+
+
+def test_more_than_can_be_done_and_bursts_are_said_in_words() -> None:
+    made = stream(600, 2, 0.6)
+    beyond = curve(made, rate=50.0)
+    assert beyond["today"]["wait"] is None
+    assert "more jobs arrive than 2 concurrency slots can do" in capacity.curve_answer(beyond)
+    never = curve(made, slo="0.000001s", rate=1.9)
+    assert "up to" in capacity.curve_answer(never)
+    at_once_ = curve(at_once(200, 2), slo="5s")
+    assert at_once_["today"]["rate_per_s"] is None
+    assert all(len(each["points"]) == 40 for each in at_once_["curves"])
+    assert "no steady rate; 2 concurrency slots keep" in capacity.curve_answer(at_once_)
+
+
+def test_where_slots_slow_each_other_the_curve_is_coarser_and_the_rate_is_of_the_slots_asked_for() -> None:
+    made, _ = crowd(1500)
+    found = curve(made, slo="5s")
+    assert {len(each["points"]) for each in found["curves"]} == {12}
+    assert [each["target_known"] for each in found["curves"]] == [each["asked"] for each in found["curves"]]
+    more = found["curves"][-1]
+    assert {point["p95_s"]["high"] for point in more["points"]} == {None}, "more than were ever busy: unbounded"
+    assert capacity.curve_answer(found).endswith("jobs/s.")
+
+
+def test_a_curve_is_of_the_workers_of_a_queue() -> None:
+    made = Made()
+    for queue, seed in (("one", 1), ("two", 2)):
+        random = np.random.default_rng(seed)
+        arrivals = np.cumsum(random.exponential(0.9, 200))
+        made.run(arrivals.tolist(), random.exponential(1.0, 200).tolist(), 2, queue=queue, first_pid=10 * seed)
+    assert curve(made, "two")["queues"] == ["two"]
+    assert curve(made, "two")["other_queues"] == [["one"]]
+    with pytest.raises(InvalidQuery, match="no job of queue 'three' here; known queues: one, two"):
+        curve(made, "three")
+    with pytest.raises(InvalidQuery, match="leave the quantile out"):
+        curve(made, quantile=0.9)
 
 
 def test_one_job_is_no_crash() -> None:

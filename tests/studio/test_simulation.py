@@ -252,6 +252,28 @@ def test_predicted_waits_are_those_of_erlang_c(servers: int, busy: float) -> Non
     assert found.mean.low < found.mean.value < found.mean.high
 
 
+@pytest.mark.parametrize("servers", [1, 4, 16])
+def test_a_curve_is_that_of_erlang_c_and_never_falls(servers: int) -> None:
+    """P(wait > t) of M/M/c by factorials, as in textbooks; the sample is the law itself, cut into 2,000 quantiles."""
+    services = -np.log1p(-(np.arange(2000) + 0.5) / 2000)
+    service, busy = float(np.mean(services)), np.array([0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
+    rates = (busy * servers / service).tolist()
+    found = simulation.p95_at(rates, services, servers)
+    for rho, of_rate in zip(busy.tolist(), found, strict=True):
+        load = rho * servers
+        full = load**servers / math.factorial(servers) / (1 - rho)
+        waits = full / (sum(load**k / math.factorial(k) for k in range(servers)) + full)
+        exact = max(0.0, math.log(waits / 0.05) * service / (servers * (1 - rho)))
+        assert of_rate.value == pytest.approx(exact, rel=0.1 if rho < 0.95 else 0.2, abs=0.02)
+        assert of_rate.low <= of_rate.value <= of_rate.high
+    values = [each.value for each in found]
+    assert values == sorted(values)
+    by_formula = [each.p95 for each in queueing.waits_at(rates, services, servers, None)]
+    assert by_formula == [queueing.expected_waits(rate, services, servers).p95 for rate in rates]
+    with pytest.raises(queueing.Saturated):
+        simulation.p95_at([servers / service], services, servers)
+
+
 @pytest.mark.parametrize(("busy", "error"), [(0.5, 0.02), (0.9, 0.05), (0.98, 0.1)])
 def test_predicted_waits_of_equal_service_times_are_pollaczek_and_khinchines(busy: float, error: float) -> None:
     found = simulation.predicted_waits(busy / 2, [2.0, 2.0], 1)

@@ -91,6 +91,11 @@ def test_it_says_what_the_commands_say(running: Running) -> None:
         running, "compare", "sample-001", "sample-002"
     )
     assert running.get("/capacity", bulk="sample-001") == command(running, "capacity", "sample-001")
+    (pool, *_) = command(running, "capacity", "sample-001", "--slo", "20s", "--rate", "0.5")["pools"]
+    curve = running.get("/capacity/curve", bulk="sample-001", target="20s", rate=0.5)
+    assert {name: curve["today"][name] for name in pool["forecast"]} == pool["forecast"]
+    own = next(each for each in curve["curves"] if each["asked"])
+    assert own["highest_rate_per_s"] == (pool["highest_rate"] or {"rate_per_s": None})["rate_per_s"]
 
 
 def test_bulks_are_searched_filtered_sorted_and_come_in_pages(running: Running) -> None:

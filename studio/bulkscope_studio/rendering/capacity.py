@@ -68,6 +68,41 @@ def _parts(found: Mapping[str, Any]) -> Iterator[Section]:
         yield title(pool), sentences(pool), tables
 
 
+def curve_answer(found: Mapping[str, Any]) -> str:
+    """Say in one sentence what a curve (the JSON of the API) tells of today's load, or of the rate asked for."""
+    today, target = found["today"], found["asked"]["slo_s"]
+    own = next(curve for curve in found["curves"] if curve["asked"])
+    slots = _slots(own["places"])
+    if own["problem"] is not None:
+        return f"Queue waits are not predicted: {own['problem']}."
+    keeps = "" if target is None or not own["target_known"] else _keeps(own, target)
+    if today["rate_per_s"] is None:
+        most = f"{slots} can do {estimate(number(own['most_per_s']))} jobs/s"
+        return f"The jobs arrived in a few bursts, which have no steady rate; {keeps or most}."
+    at = f"At {number(today['rate_per_s'])} jobs/s ({'as observed' if today['observed'] else 'as asked for'})"
+    if today["wait"] is None:
+        first = f"{at} more jobs arrive than {slots} can do ({estimate(number(own['most_per_s']))} jobs/s)"
+    else:
+        first = (
+            f"{at} {slots} {agree(own['places'], 'is', 'are')} {percent(today['utilization']['value'])} busy, and "
+            f"95 % of the jobs wait less than {_with(today['wait']['p95_s'], seconds)}"
+        )
+    more = next((curve for curve in found["curves"] if curve["places"] == own["places"] + 1), None)
+    second = keeps
+    if target is not None and more is not None and more["target_known"] and more["highest_rate_per_s"] is not None:
+        second = f"{keeps}, {_slots(more['places'])} up to {number(more['highest_rate_per_s']['value'])}"
+    return f"{first}; {second}." if second else f"{first}."
+
+
+def _keeps(curve: Mapping[str, Any], target: float) -> str:
+    """Say up to which rate so many slots keep the target."""
+    slots, highest = _slots(curve["places"]), curve["highest_rate_per_s"]
+    if highest is None:
+        return f"no arrival rate keeps the p95 of the queue wait under {seconds(target)} with {slots}"
+    kept = agree(curve["places"], "keeps", "keep")
+    return f"{slots} {kept} the p95 of the queue wait under {seconds(target)} up to {_with(highest, number)} jobs/s"
+
+
 def title(pool: Mapping[str, Any]) -> str:
     """Name a set of workers by its queues."""
     queues = ", ".join(pool["queues"]) or "of unknown name"

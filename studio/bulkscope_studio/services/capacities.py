@@ -81,6 +81,27 @@ def system_capacity(store: Store, question: Question = Question()) -> dict[str, 
     return capacity_of(store, windows(store, question), question)
 
 
+def capacity_curve(store: Store, question: Question, queue: str | None = None) -> dict[str, Any]:
+    """Return waits over the arrival rate, with as many slots as there are, one less, one more, and ``workers``.
+
+    ``slo`` is the p95 of the wait that is to be kept. Of the workers of ``queue``, else of those with most jobs; raises
+    as ``system_capacity``.
+    """
+    if question.quantile is not None:
+        raise InvalidQuery("the curve is of the p95 of the queue wait: leave the quantile out")
+    wanted = asked(question)
+    named = [bulks.latest(store) if bulk == "latest" else bulk for bulk in question.bulks]
+    question = replace(question, bulks=named)
+    looked_at = windows(store, question)
+    try:
+        found = analysis.curves(_seen(store, looked_at, question.bulks), wanted, queue)
+    except (analysis.UnknownModel, analysis.UnknownQueue) as unknown:
+        raise InvalidQuery(str(unknown)) from unknown
+    if found is None:
+        raise InvalidQuery("no job ended in that time with a number of slots that was kept; ask for a longer time")
+    return analysis.curves_json(found, looked_at[0][0])
+
+
 def windows(store: Store, question: Question) -> list[Window]:
     """Return the times that are looked at, in ns, the earliest first; raises as ``system_capacity``."""
     if question.bulks:

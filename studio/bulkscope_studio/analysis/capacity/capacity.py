@@ -28,6 +28,7 @@ from bulkscope_studio.analysis.timeline.facts import Codes, Facts, Flags, Floats
 from bulkscope_studio.text import wording
 
 SCHEMA = "bulkscope.capacity/1"
+CURVE_SCHEMA = "bulkscope.capacity_curve/1"
 # Numbers of slots for which the fitted curve or its bounds are reported: up to twice the measured maximum, at most 64.
 _MOST_COUNTS = 64
 # Numbers of slots for which a measured rate is reported.
@@ -151,6 +152,44 @@ class Capacity:
     pools: tuple[Pool, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The waits of one number of places over the arrival rate, and the highest rate that keeps the wait asked for.
+
+    ``highest`` is None where no wait was asked for, or where it was left out: with slots that slow each other it takes
+    seconds, and is looked for with the number of places asked for alone.
+    """
+
+    curve: waits.Curve
+    highest: waits.Highest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What ``curves`` found of one pool; ``others`` are the queues of each other one.
+
+    ``places`` there were at last; ``forecast`` and ``measured`` are as of ``Pool``, for the number asked for.
+    """
+
+    windows: tuple[tuple[float, float], ...]
+    asked: Asked
+    queues: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...]
+    places: int
+    forecast: waits.Forecast
+    measured: Measured | None
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+class UnknownQueue(ValueError):
+    """No job of such a queue; ``known`` are those that there are."""
+
+    def __init__(self, queue: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"no job of queue {queue!r} here; known queues: {', '.join(known) or 'none'}")
+        self.known = known
+
+
 class UnknownModel(ValueError):
     """No attempt of such a model; ``known`` are those that there are."""
 
@@ -165,6 +204,37 @@ def capacity(seen: Seen, asked: Asked) -> Capacity:
         raise UnknownModel(asked.model, seen.facts.models)
     pools = [_pool(part, asked) for part in _parts(seen)]
     return Capacity(seen.windows, asked, tuple(pool for pool in pools if pool is not None))
+
+
+def curves(seen: Seen, asked: Asked, queue: str | None = None) -> Curves | None:
+    """Compute waits over the arrival rate with as many places as there were last, one less, one more, and those asked
+    for: of the workers of ``queue``, or of those with most jobs. None where no job ended.
+
+    Raises ``UnknownModel``, ``UnknownQueue``.
+    """
+    if asked.model is not None and asked.model not in seen.facts.models:
+        raise UnknownModel(asked.model, seen.facts.models)
+    found = [pool for part in _parts(seen) if (pool := _Observed.of(part, asked)) is not None]
+    chosen = next((pool for pool in found if queue is None or queue in pool.queues), None)
+    if chosen is None:
+        if queue is not None and found:
+            raise UnknownQueue(queue, tuple(sorted(name for pool in found for name in pool.queues)))
+        return None
+    own = asked.workers or chosen.places
+    numbers = sorted({own, *(n for n in range(chosen.places - 1, chosen.places + 2) if n >= 1)})
+    lines = []
+    for n in numbers:
+        of = dataclasses.replace(asked, workers=None if n == chosen.places else n)
+        workload = chosen.workload(of)
+        told = n == own or workload.slowing is None
+        lines.append(Line(workload.curve(), workload.highest(of) if told else None))
+    workload = chosen.workload(asked)
+    notes = _notes(chosen.seen, chosen.facts, chosen.jobs, chosen.found, chosen.places, asked, workload.beside)
+    others = tuple(pool.queues for pool in found if pool is not chosen)
+    return Curves(
+        seen.windows, asked, chosen.queues, others, chosen.places, workload.forecast(asked), workload.measured(),
+        tuple(lines), notes,
+    )  # fmt: skip
 
 
 def _parts(seen: Seen) -> Iterator[Seen]:
@@ -212,32 +282,70 @@ def _rows(table: Any, chosen: Flags) -> Any:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """A pool as it was seen: its facts and slots, its jobs with their rows, and the number of places at last."""
+
+    seen: Seen
+    facts: Facts
+    line: timeline.Timeline
+    jobs: Jobs
+    rows: Codes
+    found: Saturation
+    told: tuple[int, ...]
+    places: int
+    of_model: Flags
+    crowd: crowding.Crowd | None
+
+    @classmethod
+    def of(cls, seen: Seen, asked: Asked) -> _Observed | None:
+        """Observe it; None where nothing of the model asked for ended, or with no number of places that was kept."""
+        facts = _taken(seen)
+        line = timeline.build(facts, running=True)
+        jobs, rows = _jobs(facts, line.places)
+        if not len(rows) or (asked.model is not None and not np.any(jobs.model == facts.models.index(asked.model))):
+            return None
+        found = Saturation(jobs, facts.attempts, line, seen.windows)
+        counts = found.counts()
+        if not counts:
+            return None
+        at, last = _begun(found, jobs)
+        enough = [n for n in counts if at.get(n, 0) >= LEAST_COMPLETIONS]
+        places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at.get(n, 0), n))
+        of_model = np.ones(len(rows), np.bool_)
+        if asked.model is not None:
+            of_model = jobs.model == facts.models.index(asked.model)
+        crowd = _crowd(facts, line, jobs, found, of_model)
+        told = _told(at, counts, places)
+        return cls(seen, facts, line, jobs, rows, found, told, places, of_model, crowd)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        return tuple(self.seen.queue_names[code] for code in np.unique(self.seen.queue[self.seen.queue >= 0]).tolist())
+
+    def workload(self, asked: Asked) -> _Workload:
+        speeds = None if self.crowd is None else self.crowd.speeds
+        return _Workload.of(
+            self.seen, self.facts, self.line, self.jobs, self.rows, self.found, self.places, asked, self.of_model,
+            speeds,
+        )  # fmt: skip
+
+
 def _pool(seen: Seen, asked: Asked) -> Pool | None:
-    facts = _taken(seen)
-    line = timeline.build(facts, running=True)
-    jobs, rows = _jobs(facts, line.places)
-    if not len(rows) or (asked.model is not None and not np.any(jobs.model == facts.models.index(asked.model))):
+    observed = _Observed.of(seen, asked)
+    if observed is None:
         return None
-    found = Saturation(jobs, facts.attempts, line, seen.windows)
-    counts = found.counts()
-    if not counts:
-        return None
-    at, last = _begun(found, jobs)
-    enough = [n for n in counts if at.get(n, 0) >= LEAST_COMPLETIONS]
-    places = max(enough, key=lambda n: last[n]) if enough else max(counts, key=lambda n: (at.get(n, 0), n))
-    told = _told(at, counts, places)
-    of_model = np.ones(len(rows), np.bool_)
-    if asked.model is not None:
-        of_model = jobs.model == facts.models.index(asked.model)
-    crowd = _crowd(facts, line, jobs, found, of_model)
-    models = tuple(_model(facts, line, found, code, told, places, crowd) for code in _models(facts, jobs, asked.model))
-    speeds = None if crowd is None else crowd.speeds
-    workload = _Workload.of(seen, facts, line, jobs, rows, found, places, asked, of_model, speeds)
+    facts, line, jobs, found = observed.facts, observed.line, observed.jobs, observed.found
+    told, places = observed.told, observed.places
+    codes = _models(facts, jobs, asked.model)
+    models = tuple(_model(facts, line, found, code, told, places, observed.crowd) for code in codes)
+    workload = observed.workload(asked)
     notes = _notes(seen, facts, jobs, found, places, asked, workload.beside)
+    counts = found.counts()
     if len(told) < len(counts):
         notes += (f"Of {len(counts):,} numbers of concurrency slots only the {len(told)} with most jobs are reported.",)
     return Pool(
-        queues=tuple(seen.queue_names[code] for code in np.unique(seen.queue[seen.queue >= 0]).tolist()),
+        queues=observed.queues,
         workers=len(np.unique(facts.attempts.worker[facts.attempts.worker >= 0])),
         places=places,
         models=models,
@@ -449,6 +557,11 @@ class _Workload:
             asked.slo, asked.quantile, self.places, self.services, self._pattern(), self.dispatch, self.slowing
         )  # fmt: skip
 
+    def curve(self) -> waits.Curve:
+        return waits.curve(
+            self.places, self.starts, self.services, self._pattern(), self.dispatch, self.slowing
+        )  # fmt: skip
+
     def measured(self) -> Measured | None:
         return _measured(self.waited)
 
@@ -559,18 +672,60 @@ def _notes(
 
 def to_json(found: Capacity, origin_ns: int) -> dict[str, Any]:
     """Return plain values with stable keys; absent is null, units stand in the names."""
-    asked = found.asked
     return {
         "schema": SCHEMA,
-        "windows": [
-            {"first_ns": origin_ns + round(first * 1e9), "last_ns": origin_ns + round(last * 1e9)}
-            for first, last in found.windows
-        ],
-        "asked": {
-            "rate_per_s": asked.rate, "slo_s": asked.slo, "quantile": asked.quantile, "model": asked.model,
-            "workers": asked.workers,
-        },
+        "windows": _windows_json(found.windows, origin_ns),
+        "asked": _asked_json(found.asked),
         "pools": plain([_pool_json(pool) for pool in found.pools]),
+    }
+
+
+def curves_json(found: Curves, origin_ns: int) -> dict[str, Any]:
+    """Return plain values with stable keys; absent is null, units stand in the names."""
+    forecast = found.forecast
+    return {
+        "schema": CURVE_SCHEMA,
+        "windows": _windows_json(found.windows, origin_ns),
+        "asked": _asked_json(found.asked),
+        "queues": list(found.queues),
+        "other_queues": [list(queues) for queues in found.others],
+        "places": found.places,
+        "today": plain(_forecast_json(forecast) | {"measured_wait": _measured_json(found.measured)}),
+        "curves": plain([_line_json(line, found) for line in found.lines]),
+        "notes": list(found.notes),
+    }
+
+
+def _line_json(line: Line, found: Curves) -> dict[str, Any]:
+    curve, service = line.curve, line.curve.service
+    return {
+        "places": curve.places,
+        "present": curve.places == found.places,
+        "asked": curve.places == found.forecast.places,
+        "service_s": service,
+        "most_per_s": None if service is None else curve.places / service,
+        "method": curve.method,
+        "problem": curve.problem,
+        "points": [
+            {"rate_per_s": rate, "utilization_share": rate * (service or 0) / curve.places, "p95_s": _estimate(p95)}
+            for rate, p95 in zip(curve.rates, curve.p95, strict=True)
+        ],
+        "highest_rate_per_s": None if line.highest is None else _estimate(line.highest.rate),
+        "target_known": line.highest is not None,
+    }
+
+
+def _windows_json(windows: tuple[tuple[float, float], ...], origin_ns: int) -> list[dict[str, int]]:
+    return [
+        {"first_ns": origin_ns + round(first * 1e9), "last_ns": origin_ns + round(last * 1e9)}
+        for first, last in windows
+    ]
+
+
+def _asked_json(asked: Asked) -> dict[str, Any]:
+    return {
+        "rate_per_s": asked.rate, "slo_s": asked.slo, "quantile": asked.quantile, "model": asked.model,
+        "workers": asked.workers,
     }  # fmt: skip
 
 

@@ -165,14 +165,9 @@ def forecast(
     ``services`` are then those with all places busy.
     """
     if rate is None:
-        problem = "the jobs arrived in a few bursts, which have no steady rate: give an arrival rate"
-        return Forecast(None, observed, places, None, dispatch, None, (), None, None, problem)
-    if len(services) < LEAST_JOBS or not np.any(services > 0):
-        jobs = f"{count(len(services), 'job')} with {count(places, 'concurrency slot')}"
-        problem = f"{jobs} {agree(len(services), 'is', 'are')} too few (at least {LEAST_JOBS}) to know the service time"
-        return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
-    if places > MOST_PLACES:
-        problem = f"{places:,} concurrency slots are more than the {MOST_PLACES:,} that can be simulated"
+        few = "the jobs arrived in a few bursts, which have no steady rate: give an arrival rate"
+        return Forecast(None, observed, places, None, dispatch, None, (), None, None, few)
+    if (problem := _impossible(places, services)) is not None:
         return Forecast(rate, observed, places, None, dispatch, None, (), None, None, problem)
     service = float(np.mean(services))
     asked = conditions(starts, services, arrivals, slowing)
@@ -195,6 +190,16 @@ def forecast(
     )  # fmt: skip
 
 
+def _impossible(places: int, services: Floats) -> str | None:
+    """Return why nothing can be predicted of such services with so many places; None where it can."""
+    if len(services) < LEAST_JOBS or not np.any(services > 0):
+        jobs = f"{count(len(services), 'job')} with {count(places, 'concurrency slot')}"
+        return f"{jobs} {agree(len(services), 'is', 'are')} too few (at least {LEAST_JOBS}) to know the service time"
+    if places > MOST_PLACES:
+        return f"{places:,} concurrency slots are more than the {MOST_PLACES:,} that can be simulated"
+    return None
+
+
 def _beyond(slowing: simulation.Slowing | None) -> bool:
     """Tell whether slots slow each other and more are asked for than were ever busy: then by how much is not known."""
     return slowing is not None and len(slowing.speeds) > slowing.seen
@@ -203,6 +208,47 @@ def _beyond(slowing: simulation.Slowing | None) -> bool:
 def _wait(method: str, found: queueing.Waits, by: float, later: float) -> Wait:
     values = (found.mean, found.p50, found.p95)
     return Wait(method, *(Estimate(v.value + by, v.low + by, v.high + by + later) for v in values))
+
+
+# Shares of what the places can do, at which a curve has points: closer together where waits grow fast. Where slots slow
+# each other a point costs fifteen times as much.
+_SHARES = (*np.linspace(0.05, 0.75, 15).tolist(), *(1 - np.geomspace(0.25, 0.03, 26)[1:]).tolist())
+_SHARES_CROWDED = (*np.linspace(0.1, 0.7, 5).tolist(), *(1 - np.geomspace(0.3, 0.03, 8)[1:]).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The p95 of the wait (s) over the arrival rate (jobs/s, rising), up to 97 % of what the places can do.
+
+    ``service`` as in ``Forecast``, and so is ``method``, of its waits; without points ``problem`` says why.
+    """
+
+    places: int
+    service: float | None
+    method: str | None
+    rates: tuple[float, ...]
+    p95: tuple[Estimate, ...]
+    problem: str | None
+
+
+def curve(
+    places: int, starts: Floats, services: Floats, arrivals: Arrivals | None, dispatch: float,
+    slowing: simulation.Slowing | None = None,
+) -> Curve:  # fmt: skip
+    """Predict the waits at many rates, by the method that ``forecast`` takes at each; arguments as there."""
+    if (problem := _impossible(places, services)) is not None:
+        return Curve(places, None, None, (), (), problem)
+    service = float(np.mean(services))
+    shares = _SHARES if slowing is None else _SHARES_CROWDED
+    rates = tuple(share * places / service for share in shares)
+    gaps = None if arrivals is None else arrivals.gaps
+    if all(condition.holds for condition in conditions(starts, services, arrivals, slowing)):
+        method, waits = "formula", [found.p95 for found in queueing.waits_at(rates, services, places, gaps)]
+    else:
+        method, waits = "simulation", simulation.p95_at(rates, services, places, gaps, slowing)
+    later = math.inf if _beyond(slowing) else 0.0
+    p95 = tuple(Estimate(v.value + dispatch, v.low + dispatch, v.high + dispatch + later) for v in waits)
+    return Curve(places, service, method, rates, p95, None)
 
 
 @dataclass(frozen=True, slots=True)

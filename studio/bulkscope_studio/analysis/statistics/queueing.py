@@ -205,6 +205,13 @@ def expected_waits(
     intervals are what the samples leave open, by resampling them; the error of the approximation is not in them. A
     single service time says nothing on its spread: the intervals then reach to infinity.
     """
+    return waits_at([rate], services, servers, gaps)[0]
+
+
+def waits_at(
+    rates: Sequence[float], services: Floats | Sequence[float], servers: int, gaps: Floats | Sequence[float] | None
+) -> list[Waits]:
+    """As ``expected_waits`` at each of several rates, on the same resamples."""
     times = durations(services, "services")
     between = None if gaps is None else durations(gaps, "gaps")
     random = np.random.default_rng(estimates.SEED)
@@ -213,16 +220,14 @@ def expected_waits(
     )
     service, service_scv = _moments(times, resamples, random)
     arrival_scv = np.ones(resamples + 1) if between is None else _moments(between, resamples, random)[1]
-    stable(rate, float(service[0]), servers)
-    shape = (rate, service, servers, arrival_scv, service_scv)
     known = len(times) > 1 and (between is None or len(between) > 1)
-    return Waits(
-        _spread(rate * service / servers, known),
-        *(
-            _spread(values, known)
-            for values in (mean_wait(*shape), wait_quantile(0.5, *shape), wait_quantile(0.95, *shape))
-        ),
-    )
+    found = []
+    for rate in rates:
+        stable(rate, float(service[0]), servers)
+        shape = (rate, service, servers, arrival_scv, service_scv)
+        waits = (mean_wait(*shape), wait_quantile(0.5, *shape), wait_quantile(0.95, *shape))
+        found.append(Waits(_spread(rate * service / servers, known), *(_spread(values, known) for values in waits)))
+    return found
 
 
 def stable(rate: float, service: float, servers: int) -> None:

@@ -10,6 +10,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -152,6 +153,41 @@ def predicted_waits(
         estimate(float(np.quantile(plain, 0.5)), middle),
         estimate(float(np.quantile(plain, 0.95)), high),
     )
+
+
+# A curve has many rates: fewer runs and jobs at each, all on the same draws, so that no wait falls as the rate rises.
+# Of 40 rates on 4 servers 1.5 CPU-s, where ``predicted_waits`` takes 6; up to a fifth off
+# from a utilization of 0.95 up.
+_CURVE_RUNS, _CURVE_BUSY, _CURVE_COLUMNS = 50, 0.9, 500
+_CROWDED_CURVE_RUNS, _CROWDED_CURVE_JOBS = 20, 1500
+
+
+def p95_at(
+    rates: Sequence[float],
+    services: Floats | Sequence[float],
+    servers: int,
+    gaps: Floats | Sequence[float] | None = None,
+    slowing: Slowing | None = None,
+) -> list[Estimate]:
+    """The p95 of ``predicted_waits`` at each of several rates, all below saturation, in s; coarser, and much faster."""
+    samples = _Samples.of(services, servers, gaps, slowing)
+    for rate in rates:
+        queueing.stable(rate, samples.service, servers)
+    count = _CURVE_RUNS if slowing is None else _CROWDED_CURVE_RUNS
+    runs = _Runs.draw(samples, _CURVE_BUSY * servers / samples.service, count)
+    if runs.speeds is not None:
+        runs = runs.cut(_CROWDED_CURVE_JOBS)
+    at_once = max(1, _CURVE_COLUMNS // (2 * count))
+    found = []
+    for first in range(0, len(rates), at_once):
+        several = np.asarray(rates[first : first + at_once])
+        waits = runs.times(len(several)).waits(np.repeat(several, 2 * count))
+        for rate, of_rate in zip(several.tolist(), np.split(waits, len(several), axis=1), strict=True):
+            of_runs = np.quantile(of_rate[:, count:], 0.95, axis=0)
+            saturated = rate * runs.service[count:] >= servers
+            value = float(np.quantile(of_rate[:, :count], 0.95))
+            found.append(samples.spread(value, np.where(saturated, np.inf, of_runs)))
+    return found
 
 
 def highest_rate(
@@ -306,6 +342,19 @@ class _Runs:
             arrivals[:, run] = np.cumsum(seen.between(jobs, random))
         begun = random.random(runs)
         return cls(arrivals, work, service, service_scv, arrival_scv, begun, samples.servers, speeds, warm_up)
+
+    def times(self, count: int) -> _Runs:
+        """Return the same runs, ``count`` times beside each other."""
+        each = ("arrivals", "work", "service", "service_scv", "arrival_scv", "begun")
+        again: dict[str, Any] = {name: np.tile(getattr(self, name), count) for name in each}
+        speeds = None if self.speeds is None else np.tile(self.speeds, (count, 1))
+        return dataclasses.replace(self, **again, speeds=speeds)
+
+    def cut(self, jobs: int) -> _Runs:
+        """Return the runs with so many jobs at most, a third of which warm up."""
+        return dataclasses.replace(
+            self, arrivals=self.arrivals[:jobs], work=self.work[:jobs], warm_up=min(self.warm_up, jobs // 3)
+        )
 
     def waits(self, rates: Floats) -> Floats:
         """Waits after the warm-up (jobs, runs), in s, with an arrival rate for each run."""

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from bulkscope import conventions
+from bulkscope_studio.rendering import capacity as rendering
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Int64, Route, error, json
 from bulkscope_studio.services import capacities, checks, comparisons, drops, figures, live, runs
@@ -68,6 +69,16 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
         """Load, queue, latencies, tokens/s and hosts over a time (default: the last 15 minutes), and what they are."""
         return json(live.live(store, from_ns, to_ns, bins, host, service))
 
+    def capacity_curve(
+        bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,
+        target: str | None = None, model: str | None = None, workers: int | None = None, queue: str | None = None,
+    ) -> Response:  # fmt: skip
+        """The p95 of the queue wait over the arrival rate, with as many slots as there are, one less, one more and
+        `workers`; the load of today, or `rate`; and up to which rate the p95 stays under `target` (such as `30s`)."""
+        question = capacities.Question(bulk or (), last, rate, target, None, model, workers)
+        found = capacities.capacity_curve(store, question, queue)
+        return json({"answer": rendering.curve_answer(found)} | found)
+
     def receiver() -> Response:
         """The receiver: addresses, counts, and what was refused or dropped in the last hour."""
         return json({**status(), "drops_s": drops.LATELY_S, "drops": drops.lately(store)})
@@ -102,6 +113,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes.add_api_route("/check", check)
     routes.add_api_route("/capacity", capacity)
     routes.add_api_route("/live", now)
+    routes.add_api_route("/capacity/curve", capacity_curve)
     routes.add_api_route("/status", receiver)
     routes.add_api_route("/runs", kept)
     routes.add_api_route("/runs", keep, methods=["POST"])
