@@ -99,3 +99,61 @@ def test_a_histogram_tells_of_records_without_severity_and_of_nothing(tmp_path: 
     with pytest.raises(InvalidQuery):
         records.histogram(store, records.Lines(), 0)
     store.close()
+
+
+def names(store: Store, **wanted: Any) -> list[str]:
+    return [row["id"] for row in listed(store, limit=500, **wanted)]
+
+
+def test_what_can_be_filtered_by_is_what_filters_find(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    fill(store.connection(), bulks=2, jobs=8, workers=3)
+    own = {"trace_id": "t", "job_id": "j", "service_name": "other", "host_name": "h", "pid": 7, "wait": 0.0}
+    later = BEGIN_NS + 9000 * SECOND
+    add(store.connection(), "spans", [
+        span("CONSUMER", later, later + SECOND, bulk_id="later", span_id="a", **own),
+        span("INTERNAL", later, later + SECOND, bulk_id="later", span_id="b", model="m", **own),
+        span("PRODUCER", later, later + SECOND, bulk_id="sent", span_id="c", job_id="k", trace_id="u",
+             service_name="api"),
+    ])  # fmt: skip
+    changed = listing.facets(store)
+    summaries.ensure(store.connection())
+    assert listing.facets(store) == changed
+    while summaries.refresh(store.connection(), rest_s=0):
+        pass
+    found = listing.facets(store)
+    assert found == changed
+    # By hand, from the spans.
+    for kind, column, wanted in (("services", "service_name", "service"), ("hosts", "host_name", "host")):
+        rows = store.query(
+            f"SELECT {column} AS name, list(DISTINCT bulk_id) AS bulks FROM spans"
+            f" WHERE bulk_id IS NOT NULL AND {column} IS NOT NULL GROUP BY 1"
+        ).to_pylist()
+        assert {row["name"]: row["bulks"] for row in found[kind]} == {row["name"]: len(row["bulks"]) for row in rows}
+        for row in rows:
+            assert sorted(names(store, **{wanted: row["name"]})) == sorted(row["bulks"])
+    assert found["models"] == [{"name": name, "bulks": 1} for name in ("m", "smollm2-135m-q4_1", "smollm2-135m-q8_0")]
+    assert {row["name"]: row["bulks"] for row in found["workers"]} == {
+        "h:7": 1, f"{HOST}:4100": 2, f"{HOST}:4101": 2, f"{HOST}:4102": 2,
+    }  # fmt: skip
+    assert names(store, worker="h:7", service="other", host="h") == ["later"]
+    assert names(store, worker="h:7", host=HOST) == names(store, service="none") == []
+    assert found["more"] == dict.fromkeys(listing.FACETS, 0)
+    assert listing.facets(store, since_ns=later)["hosts"] == [{"name": "h", "bulks": 1}]
+    assert listing.facets(store, until_ns=later - 1)["models"] == found["models"][1:]
+    assert listing.facets(store, until_ns=0)["services"] == []
+    store.close()
+
+
+def test_of_very_many_workers_those_of_most_bulks_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    many = listing.MOST_FACETS + 5
+    add(store.connection(), "spans", [
+        span("CONSUMER", BEGIN_NS, BEGIN_NS + 1, trace_id="t", span_id=f"{bulk}{n}", job_id=str(n), bulk_id=bulk,
+             host_name="h", pid=n)
+        for bulk, pids in (("a", range(many)), ("b", [many - 1])) for n in pids
+    ])  # fmt: skip
+    found = listing.facets(store)
+    assert found["workers"][0] == {"name": f"h:{many - 1}", "bulks": 2}
+    assert (len(found["workers"]), found["more"]["workers"]) == (listing.MOST_FACETS, 5)
+    store.close()

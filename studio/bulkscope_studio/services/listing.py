@@ -16,6 +16,7 @@ from bulkscope_studio.storage.store import Store, TooLong
 
 Row = dict[str, Any]
 MOST_ROWS, MOST_SPARKS = 500, 40
+FACETS, MOST_FACETS = ("services", "hosts", "models", "workers"), 200
 # What the list of ends reads of a row.
 _COUNTS = {"id": "id", "sent": "sent_jobs", "done": "done_jobs", "failed": "failed_jobs", "cancelled": "cancelled_jobs"}
 STATES = ("complete", "running", "stopped")
@@ -182,6 +183,21 @@ def _rows(
     for row in rows:
         row.pop("total", None)
     return rows, total
+
+
+def facets(store: Store, since_ns: int | None = None, until_ns: int | None = None) -> dict[str, Any]:
+    """Return what the bulks of a time can be filtered by: services, hosts, models and workers, each with its bulks.
+
+    Of each kind the MOST_FACETS that most bulks have; ``more`` counts the others.
+    """
+    given = {"since_ns": since_ns, "until_ns": until_ns, "most": MOST_FACETS}
+    rows: list[Row] = summaries.query(store, sql.part("v1_facets"), given).to_pylist()
+    found: dict[str, Any] = {kind: [] for kind in FACETS}
+    more = dict.fromkeys(FACETS, 0)
+    for row in rows:
+        found[row["kind"]].append({"name": row["name"], "bulks": row["bulks"]})
+        more[row["kind"]] = row["total"] - min(row["total"], MOST_FACETS)
+    return {**found, "more": more}
 
 
 def state(store: Store, bulk_id: str, now_ns: int | None = None) -> str | None:

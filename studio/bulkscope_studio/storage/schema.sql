@@ -81,12 +81,16 @@ CREATE TABLE IF NOT EXISTS bulks (
     spans BIGINT, logs BIGINT,                          -- records that are stored
     start_ns BIGINT, end_ns BIGINT, sent BIGINT, jobs BIGINT, done BIGINT, failed BIGINT, domains VARCHAR,
     models VARCHAR[], tokens BIGINT, wait DOUBLE,       -- columns of queries/bulk_summary.sql
-    cancelled BIGINT, not_sent BIGINT, duplicate BIGINT, expires_ns BIGINT   -- when the next waiting job expires
+    cancelled BIGINT, not_sent BIGINT, duplicate BIGINT, expires_ns BIGINT,  -- when the next waiting job expires
+    services VARCHAR[], hosts VARCHAR[], workers VARCHAR[]   -- of its spans; workers that ended an attempt
 );
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS cancelled BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS not_sent BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS duplicate BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS expires_ns BIGINT;
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS services VARCHAR[];
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS hosts VARCHAR[];
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS workers VARCHAR[];
 -- By which rules (`summaries.RULES`) the rows of `bulks` were made; one row.
 CREATE TABLE IF NOT EXISTS bulk_rules (
     mark VARCHAR NOT NULL

@@ -38,7 +38,7 @@ FEW = 8
 _CHANGES = ("bulk_id", "first_ns", "last_ns", "spans", "logs", "noted_ns")
 _SUMMARY = (
     "start_ns, end_ns, sent, jobs, done, failed, domains, models, tokens, wait, cancelled, not_sent, duplicate, "
-    "expires_ns"
+    "expires_ns, services, hosts, workers"
 )
 # A mark of the rules by which rows are made: another version of any of them makes another.
 RULES = hashlib.blake2b(

@@ -61,6 +61,10 @@ def router(
         )  # fmt: skip
         return json(listing.bulks(store, verdicts, ends, wanted))
 
+    def facets(since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
+        """What bulks of a time can be filtered by: services, hosts, models, workers, and how many bulks each has."""
+        return json(listing.facets(store, since_ns, until_ns))
+
     def summary(bulk_id: str) -> Response:
         """One bulk in the columns of the list, with its verdict."""
         name = bulks.latest(store) if bulk_id == "latest" else bulk_id
@@ -146,6 +150,7 @@ def router(
         return json(found)
 
     routes.add_api_route("/bulks", listed)
+    routes.add_api_route("/facets", facets)
     routes.add_api_route(f"/bulks/{BULK}", deleted, methods=["DELETE"])
     routes.add_api_route(f"/bulks/{BULK}/summary", summary)
     routes.add_api_route(f"/bulks/{BULK}/report", report)

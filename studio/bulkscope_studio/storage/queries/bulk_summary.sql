@@ -50,10 +50,20 @@ decided AS (
            -- Rounded: threads add in any order. Waits below 0, which are of clocks that disagree, are left out.
            round(avg(rules.credible_wait(wait)) FILTER (kind = 'CONSUMER' AND wait >= 0), 9) AS wait
     FROM these GROUP BY bulk_id
+), places AS (
+    SELECT bulk_id, list_sort(list(DISTINCT service) FILTER (service IS NOT NULL)) AS services,
+           list_sort(list(DISTINCT host) FILTER (host IS NOT NULL)) AS hosts,
+           list_sort(list(DISTINCT worker) FILTER (worker IS NOT NULL)) AS workers
+    FROM (
+        SELECT DISTINCT bulk_id, service_name AS service, host_name AS host,
+               CASE WHEN kind = 'CONSUMER' THEN rules.worker_name(worker, host_name, pid, service_instance_id, service_name) END AS worker
+        FROM these
+    ) GROUP BY bulk_id
 ), summary AS (
     SELECT bulk_id, start_ns, end_ns, greatest(coalesce(announced, 0) - coalesce(repeated, 0), coalesce(jobs, 0)) AS sent,
            coalesce(jobs, 0) AS jobs, coalesce(done, 0) AS done, coalesce(failed, 0) AS failed, domains,
            coalesce(models, []) AS models, tokens, wait, coalesce(cancelled, 0) AS cancelled,
-           coalesce(not_sent, 0) AS not_sent, coalesce(refused, 0) + coalesce(repeated, 0) AS duplicate, c.expires_ns
-    FROM seen LEFT JOIN counted c USING (bulk_id) LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
+           coalesce(not_sent, 0) AS not_sent, coalesce(refused, 0) + coalesce(repeated, 0) AS duplicate, c.expires_ns,
+           coalesce(services, []) AS services, coalesce(hosts, []) AS hosts, coalesce(workers, []) AS workers
+    FROM seen LEFT JOIN places USING (bulk_id) LEFT JOIN counted c USING (bulk_id) LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
 )

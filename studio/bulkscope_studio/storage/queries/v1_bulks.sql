@@ -17,8 +17,6 @@ WHERE ($id IS NULL OR l.bulk_id = $id) AND ($search IS NULL OR contains(lower(l.
   AND ($since_ns IS NULL OR l.end_ns >= $since_ns) AND ($until_ns IS NULL OR l.start_ns <= $until_ns)
   AND ($model IS NULL OR list_contains(l.models, $model)) AND ($state IS NULL OR l.state = $state)
   AND ($failed IS NULL OR (l.failed > 0) = $failed)
-  AND (($service IS NULL AND $host IS NULL AND $worker IS NULL) OR l.bulk_id IN (
-      SELECT bulk_id FROM rules.recorded_spans
-      WHERE bulk_id IS NOT NULL AND ($service IS NULL OR service_name = $service) AND ($host IS NULL OR host_name = $host)
-        AND ($worker IS NULL OR rules.worker_name(worker, host_name, pid, service_instance_id, service_name) = $worker)))
+  AND ($service IS NULL OR list_contains(l.services, $service)) AND ($host IS NULL OR list_contains(l.hosts, $host))
+  AND ($worker IS NULL OR list_contains(l.workers, $worker))
 ORDER BY {order} LIMIT $limit OFFSET $offset
