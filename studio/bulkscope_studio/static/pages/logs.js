@@ -12,6 +12,8 @@ import { Canvas, Tip, ticks, useLook, usePointer, useWidth } from "../parts/time
 const LIMIT = 100;
 /** Of a tail: older lines leave at the bottom. */
 const MOST_TAIL = 500;
+/** Moments of now are so far apart in a browser's numbers, ns: those about the last one are asked for again. */
+const FINE_NS = 256;
 const HEIGHT = 84;
 const AXIS = 16;
 /** Classes of the histogram from the bottom, with their colours. */
@@ -54,7 +56,7 @@ function Found({ asked }) {
   const offset = Math.max(0, Number.parseInt(text, 10) || 0);
   const found = useAnswer("/logs", { ...asked, limit: LIMIT, offset: offset || null });
   const narrow = Object.values(asked).some(Boolean);
-  return html`<${Answer} asked=${found} draw=${({ logs, more }) =>
+  return html`<${Answer} asked=${found} draw=${(/** @type {{logs: any[], more: boolean}} */ { logs, more }) =>
     logs.length === 0
       ? html`<${Empty}>${narrow || offset ? "No record fits." : html`No log record was taken yet. Records of services that run under <code>bulkscope run</code> come here by themselves.`}<//>`
       : html`<${Lines} lines=${logs} bulk=${asked.bulk || null} job=${asked.job || null} days=${true} />
@@ -64,6 +66,9 @@ function Found({ asked }) {
             <button disabled=${!more} onClick=${() => setOffset(String(offset + LIMIT))}>Older</button>
           </nav>`} />`;
 }
+
+/** @param {any} line */
+const keyOf = (line) => [line.time_ns, line.trace_id, line.span_id, line.worker, line.body].join(" ");
 
 /** What comes from now on, newest on top. @param {{asked: import("../core/api.js").Params}} given */
 function Tail({ asked }) {
@@ -80,14 +85,14 @@ function Tail({ asked }) {
       running = true;
       try {
         const found = last.current
-          ? await ask("/logs", { ...asked, after_ns: last.current, limit: LIMIT }, { signal: stop.signal })
+          ? await ask("/logs", { ...asked, after_ns: last.current - 2 * FINE_NS, limit: LIMIT }, { signal: stop.signal })
           : await ask("/logs", { ...asked, limit: 20 }, { signal: stop.signal });
-        const fresh = last.current ? found.logs.slice().reverse() : found.logs;
-        if (fresh.length) {
-          // A browser's numbers are of moments 256 ns apart: the next question begins after the last one's.
-          last.current = fresh[0].time_ns + 256;
-          setLines((before) => [...fresh, ...before].slice(0, MOST_TAIL));
-        } else last.current ||= 1e6 * Date.now();
+        const newest = last.current ? found.logs.slice().reverse() : found.logs;
+        last.current = Math.max(last.current, newest[0]?.time_ns ?? 0) || 1e6 * Date.now();
+        setLines((before) => {
+          const there = new Set(before.map(keyOf));
+          return [...newest.filter((/** @type {any} */ line) => !there.has(keyOf(line))), ...before].slice(0, MOST_TAIL);
+        });
       } catch {
         // The frame says that the studio is away; the next turn asks again.
       }
