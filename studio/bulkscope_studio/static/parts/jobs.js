@@ -44,7 +44,7 @@ export function Chosen({ params }) {
 function Filters({ params, models, fixed }) {
   const choose = (/** @type {string} */ name) => (/** @type {any} */ event) => go(withParams({ [name]: event.target.value.trim(), offset: null }), { replace: name === "search" });
   /** @param {string} name @param {string[]} values */
-  const select = (name, values) => html`<label>${name} <select value=${params.get(name) ?? ""} onChange=${choose(name)}>
+  const select = (name, values) => html`<label>${name} <select aria-label=${name} value=${params.get(name) ?? ""} onChange=${choose(name)}>
     <option value="">any</option>${values.map((value) => html`<option value=${value} selected=${value === params.get(name)}>${value}</option>`)}</select></label>`;
   return html`<div class="row filters">
     <input type="search" aria-label="search in the ids of jobs" placeholder="search in ids" value=${params.get("search") ?? ""} onChange=${choose("search")} />
@@ -88,6 +88,7 @@ export function Jobs({ bulk, ask, summary, restS, bars = false, empty }) {
 /** @param {string} bulk @param {any[]} jobs @param {boolean} bars @returns {import("./table.js").Column[]} */
 function columns(bulk, jobs, bars) {
   const longest = jobs.reduce((most, { work_s }) => Math.max(most, work_s ?? 0), 0);
+  const told = (/** @type {string} */ name) => jobs.some((job) => known(job[name]));
   /** @param {string} name @param {string} title @param {(value: any) => string} as @param {string} tip */
   const measure = (name, title, as, tip) => ({ name, title, sort: name, right: true, tip, cell: (/** @type {any} */ job) => as(job[name]) });
   /** @type {(import("./table.js").Column | false)[]} */
@@ -99,10 +100,10 @@ function columns(bulk, jobs, bars) {
     measure("expected_s", "expected", seconds, "what jobs of its model and tokens usually take in this bulk"),
     measure("excess_s", "excess", seconds, "what it took beyond that"),
     measure("wait_s", "wait", seconds, "queue wait: from its enqueue to its start, the scheduled delay left out"),
-    measure("input_tokens", "tokens in", number, "tokens of its prompts, cached ones included"),
-    measure("output_tokens", "tokens out", number, "tokens generated"),
-    measure("cpu_s", "CPU", seconds, "CPU time of its inferences"),
-    measure("memory_peak_bytes", "RAM", size, "highest memory of its process during an inference"),
+    told("input_tokens") && measure("input_tokens", "tokens in", number, "tokens of its prompts, cached ones included"),
+    told("output_tokens") && measure("output_tokens", "tokens out", number, "tokens generated"),
+    told("cpu_s") && measure("cpu_s", "CPU", seconds, "CPU time of its inferences"),
+    told("memory_peak_bytes") && measure("memory_peak_bytes", "RAM", size, "highest memory of its process during an inference"),
     { name: "worker", title: "worker", sort: "worker", cell: (job) => (job.worker && !frozen ? html`<a href=${withParams({ worker: job.worker, offset: null })} title="jobs of this worker">${job.worker}</a>` : job.worker ?? ABSENT) },
     { name: "host", title: "host", sort: "host", cell: (job) => (job.host && !frozen ? html`<a href=${withParams({ host: job.host, offset: null })} title="jobs on this host">${job.host}</a>` : job.host ?? ABSENT) },
     new Set(jobs.map(({ model }) => model)).size > 1 && { name: "model", title: "model", sort: "model", cell: (job) => job.model ?? ABSENT },

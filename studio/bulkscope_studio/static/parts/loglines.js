@@ -32,7 +32,7 @@ export function LogLines({ bulk, summary, restS }) {
   return html`<div>
     ${!frozen && html`<div class="row filters">
       <input type="search" aria-label="search in the log" placeholder="search in the log" value=${text} onChange=${choose("text")} />
-      <label>from severity <select value=${severity} onChange=${choose("severity")}><option value="">any</option>${LEAST.map((name) => html`<option value=${name} selected=${name === severity}>${name}</option>`)}</select></label>
+      <label>from severity <select aria-label="from severity" value=${severity} onChange=${choose("severity")}><option value="">any</option>${LEAST.map((name) => html`<option value=${name} selected=${name === severity}>${name}</option>`)}</select></label>
       <${Chosen} params=${ranged} /><a href=${`/logs?bulk=${encodeURIComponent(bulk)}`}>all of it, with its tail</a></div>`}
     <${Answer} asked=${asked} draw=${(/** @type {any} */ answer) => answer.logs.length
       ? html`<${Table} caption="log" columns=${columns} rows=${answer.logs} keyOf=${(/** @type {any} */ line) => `${line.time_ns} ${line.span_id} ${line.body}`} />${answer.more ? html`<p class="mute">There are more: choose a range, or see all of it.</p>` : ""}`

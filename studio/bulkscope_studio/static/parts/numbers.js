@@ -22,7 +22,7 @@ function figures(report, summary, found) {
   const whole = w ? w.own_s + w.others_s + w.dispatch_s + w.idle_s : 0;
   /** @type {(Figure | null | false)[]} */
   const all = [
-    { name: report.complete ? "took" : "took so far", text: seconds(summary.took_s), small: found?.makespan ? `at least ${seconds(found.makespan.floor)}` : "",
+    { name: summary.state === "running" ? "took so far" : "took", text: seconds(summary.took_s), small: found?.makespan ? `at least ${seconds(found.makespan.floor)}` : "",
       tip: "from the first request to the last end, and what the same work needs at least on as many slots; the jobs that ended last", to: { tab: "jobs", sort: "-ended_ns" } },
     { name: "done", text: number(p.done), small: `of ${number(p.sent)} sent`, tip: "jobs whose last attempt was good", to: { tab: "jobs", status: "done" } },
     { name: "failed", text: number(p.failed), small: jobs.retries ? count(jobs.retries, "retry", "retries") : "", bad: p.failed > 0, tip: "jobs whose last attempt failed, and attempts that were tried again", to: { tab: "failed" } },
@@ -30,13 +30,13 @@ function figures(report, summary, found) {
     { name: "wait p50 · p95", ...pair(jobs.wait_s), tip: "queue wait of each attempt", to: { tab: "wait" } },
     { name: "work p50 · p95", ...pair(jobs.process_s), tip: "work of each attempt", to: { tab: "work" } },
     inf.ttft_s && { name: "first token p50 · p95", ...pair(inf.ttft_s), tip: "from the start of an inference to its first token", to: { tab: "jobs", sort: "-ttft_s" } },
-    { name: "tokens/s", text: number(inf.tokens_per_s), small: known(inf.decode_tokens_per_s) ? `decode ${number(inf.decode_tokens_per_s)}` : "",
+    inf.count > 0 && { name: "tokens/s", text: number(inf.tokens_per_s), small: known(inf.decode_tokens_per_s) ? `decode ${number(inf.decode_tokens_per_s)}` : "",
       tip: "output tokens over inference time, a sum over a sum; by model", to: { tab: "models" } },
-    { name: "tokens in · out", text: number(inf.input_tokens), small: `· ${number(inf.output_tokens)}`, tip: "tokens used and generated", to: { tab: "jobs", sort: "-output_tokens" } },
+    inf.count > 0 && { name: "tokens in · out", text: number(inf.input_tokens), small: `· ${number(inf.output_tokens)}`, tip: "tokens used and generated", to: { tab: "jobs", sort: "-output_tokens" } },
     whole > 0 && { name: "busy", text: percent((w.own_s + w.others_s) / whole), small: `of ${count(w.places, "slot")}`, tip: "share of the time in which slots worked, for this bulk or another", to: { tab: "workers" } },
-    { name: "CPU", text: unlessExact(inf.cpu_s, seconds(inf.cpu_s), inf.cpu_exact_share), small: known(inf.cpu_pressure_share) ? `pressure ${percent(inf.cpu_pressure_share)}` : "",
+    inf.count > 0 && { name: "CPU", text: unlessExact(inf.cpu_s, seconds(inf.cpu_s), inf.cpu_exact_share), small: known(inf.cpu_pressure_share) ? `pressure ${percent(inf.cpu_pressure_share)}` : "",
       tip: "CPU time of all inferences, and the share of the time in which work waited for a CPU", to: { tab: "jobs", sort: "-cpu_s" } },
-    { name: "peak RAM", text: unlessExact(inf.memory_peak_bytes, size(inf.memory_peak_bytes), inf.memory_exact_share), small: known(inf.memory_limit_bytes) ? `limit ${size(inf.memory_limit_bytes)}` : "",
+    inf.count > 0 && { name: "peak RAM", text: unlessExact(inf.memory_peak_bytes, size(inf.memory_peak_bytes), inf.memory_exact_share), small: known(inf.memory_limit_bytes) ? `limit ${size(inf.memory_limit_bytes)}` : "",
       tip: "highest memory of a process during an inference", to: { tab: "jobs", sort: "-memory_peak_bytes" } },
     ...["cancelled", "lost", "unknown", "running", "waiting", "retrying"].map((name) => p[name] > 0 && { name, text: number(p[name]), to: { tab: "jobs", status: name }, bad: name === "lost" }),
     ...["not_sent", "duplicate"].map((name) => p[name] > 0 && { name: name.replace("_", " "), text: number(p[name]), tip: "not among those that were sent", to: { tab: "evidence" } }),
