@@ -85,6 +85,42 @@ def test_a_fit_without_noise_gives_the_law_itself() -> None:
     assert (decode.a, decode.b) == pytest.approx((50 * share, 100 * share), rel=1e-6)
 
 
+def test_times_are_spread_as_the_law_says_once_tokens_are_equal() -> None:
+    """Half of A's answers are short; at equal tokens all that is left is the noise, and B's times are 1.5 times A's."""
+    found = compare(
+        side("a", bulk(Law(noise=0.1), 400, 1, name="a", skew=1.5)),
+        side("b", bulk(Law(noise=0.1).times(1.5), 400, 2, name="b", model="n", skew=1.5)),
+    )
+    times = found.times
+    assert times is not None
+    assert times.equal_tokens
+    assert len(times.edges) == len(times.a) + 1 == len(times.b) + 1 == 41
+    assert sum(times.a) == pytest.approx(1)
+    assert sum(times.b) == pytest.approx(1)
+    assert np.ptp(np.diff(np.log(times.edges))) == pytest.approx(0, abs=1e-9)
+    time = row(found, "time")
+    assert time.a is not None
+    assert times.a_quantiles[2] == pytest.approx(time.a, rel=0.03)
+    assert times.b_quantiles[2] / times.a_quantiles[2] == pytest.approx(1.5, rel=0.05)
+    # A noise of 10 %: half of the jobs within 0.67 of that.
+    for quantiles in (times.a_quantiles, times.b_quantiles):
+        assert quantiles[3] / quantiles[1] == pytest.approx(np.exp(2 * 0.6745 * 0.1), rel=0.05)
+    middles = np.sqrt(np.array(times.edges[:-1]) * times.edges[1:])
+    assert np.exp(np.sum(times.a * np.log(middles))) == pytest.approx(time.a, rel=0.03)
+    told = to_json(found)["times"]
+    assert told["edges_s"] == list(times.edges)
+    assert told["b"]["p95_s"] == times.b_quantiles[4]
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_times_without_tokens_or_all_alike_are_spread_too() -> None:
+    alike = compare(side("a", bulk(Law(noise=0), 20, 1, name="a")), side("b", bulk(Law(noise=0), 20, 2, name="b")))
+    assert alike.times is not None
+    assert max(alike.times.a) == max(alike.times.b) == 1
+    same = bulk(LAW, 20, 1, name="a")
+    assert compare(side("a", same), side("a", same)).times is None
+
+
 TRUTHS = {"time": 1.0, "rate": 1.0, "decode_rate": 1.0, "cpu": 1.0, "memory": 1.0, "failures": 0.0, "output": 1.0}
 SLOWER = TRUTHS | {"time": 1.5, "rate": 1 / 1.5, "decode_rate": 1 / 1.5, "cpu": 1.5}
 

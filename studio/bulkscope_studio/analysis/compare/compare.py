@@ -65,6 +65,10 @@ DRIFTED = 0.10
 # Of the shorter run, in which both ran on one host.
 TOGETHER = 0.10
 
+# Of the times of one job: bins of one width of the logarithm, and percentiles.
+BINS = 40
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
 FASTER, SLOWER, MORE, LESS = "faster", "slower", "more", "less"
 NO_DIFFERENCE = "no difference seen"
 SAME = f"the same within {SAME_WITHIN:.0%}".replace("%", " %")
@@ -90,6 +94,39 @@ class Row:
     estimated: bool
     jobs: tuple[int, int]
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How the times of one job are spread on both sides, in s: at ``equal_tokens`` as of the time's row, or as measured.
+
+    ``a`` and ``b`` are shares of each side's jobs in ``len(edges) - 1`` bins of one width of the logarithm, the
+    percentiles those of QUANTILES.
+    """
+
+    equal_tokens: bool
+    edges: tuple[float, ...]
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    a_quantiles: tuple[float, ...]
+    b_quantiles: tuple[float, ...]
+
+    @classmethod
+    def of(cls, equal_tokens: bool, a: Floats, b: Floats) -> Times | None:
+        """Return how they are spread; None where a side has no time above 0."""
+        sides = [each[each > 0] for each in (a, b)]
+        if not all(map(len, sides)):
+            return None
+        both = np.concatenate(sides)
+        low, high = float(both.min()), float(both.max())
+        # Equal times are one bin, in the middle of a few.
+        low, high = (low, high) if high > low * 1.001 else (low / 1.05, high * 1.05)
+        edges = np.geomspace(low, high, BINS + 1)
+        edges[0], edges[-1] = low, high
+        shares = [np.histogram(each, edges)[0] / len(each) for each in sides]
+        quantiles = [np.quantile(each, QUANTILES) for each in sides]
+        lists = [tuple(map(float, each)) for each in (edges, *shares, *quantiles)]
+        return cls(equal_tokens, *lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +159,7 @@ class Comparison:
     equal_job: dict[str, float]
     rows: tuple[Row, ...]
     cautions: tuple[Caution, ...]
+    times: Times | None = None
 
 
 def compare(a: Side, b: Side) -> Comparison:
@@ -131,12 +169,12 @@ def compare(a: Side, b: Side) -> Comparison:
         nothing = Pairing(False, 0, None, None, "Both sides are the same jobs.")
         return Comparison("A and B are the same jobs: there is nothing to compare.", a, b, nothing, {}, (), cautions)
     pairing = pair(a, b)
-    time, equal_job = _time(a, b, pairing.paired)
+    time, equal_job, times = _time(a, b, pairing.paired)
     rows = (
         time, _rate(time, equal_job), _decode(a, b, pairing.paired), _cpu(a, b, pairing.paired),
         _memory(a, b, pairing.paired), _failures(a, b, pairing.paired), _output(a, b, pairing.paired),
     )  # fmt: skip
-    return Comparison(_answer(a, b, rows, cautions), a, b, pairing, equal_job, rows, cautions)
+    return Comparison(_answer(a, b, rows, cautions), a, b, pairing, equal_job, rows, cautions, times)
 
 
 def pair(a: Side, b: Side) -> Pairing:
@@ -333,7 +371,7 @@ def _design(side: Side, use: Flags, law: list[str]) -> Floats:
     return np.column_stack(columns)
 
 
-def _time(a: Side, b: Side, paired: bool) -> tuple[Row, dict[str, float]]:
+def _time(a: Side, b: Side, paired: bool) -> tuple[Row, dict[str, float], Times | None]:
     tokens = _tokens(a, b)
     inferred = all(np.isfinite(side.seconds[side.ok]).any() for side in (a, b))
     if tokens and inferred:
@@ -344,13 +382,14 @@ def _time(a: Side, b: Side, paired: bool) -> tuple[Row, dict[str, float]]:
         return _row(
             "time", title, "s", values, effect, use, _both(note, why), words=(SLOWER, FASTER),
             estimated=bool(found and note),
-        ), at  # fmt: skip
+        ), at, None if found is None else Times.of(True, *found.costs)  # fmt: skip
     column = "seconds" if inferred else "process"
     title = "inference time per job" if inferred else "process time per job"
     note = "As measured, not at equal tokens: no tokens were recorded"
     note += "." if inferred else " on both sides, and no inference on one."
     row = _logarithms("time", title, "s", a, b, paired, column, note, words=(SLOWER, FASTER), allowing=True)
-    return row, {}
+    measured = [getattr(side, column)[mask] for side, mask in zip((a, b), _usable(a, b, False, column), strict=True)]
+    return row, {}, Times.of(False, measured[0], measured[1])
 
 
 def _logarithms(
@@ -712,10 +751,24 @@ def to_json(found: Comparison) -> dict[str, Any]:
             "equal_job": found.equal_job,
             "intervals": {"family": FAMILY, "tests": list(TESTS), "each": LEVEL, "method": "Bonferroni"},
             "rows": [dataclasses.asdict(row) | {"jobs": list(row.jobs)} for row in found.rows],
+            "times": None if found.times is None else _times(found.times),
             "cautions": [dataclasses.asdict(caution) for caution in found.cautions],
         }
     )
     return tree
+
+
+def _times(found: Times) -> dict[str, Any]:
+    def side(shares: Sequence[float], quantiles: Sequence[float]) -> dict[str, Any]:
+        named = {f"p{round(100 * at)}_s": value for at, value in zip(QUANTILES, quantiles, strict=True)}
+        return {"share": list(shares), **named}
+
+    return {
+        "equal_tokens": found.equal_tokens,
+        "edges_s": list(found.edges),
+        "a": side(found.a, found.a_quantiles),
+        "b": side(found.b, found.b_quantiles),
+    }
 
 
 def _side(side: Side) -> dict[str, Any]:

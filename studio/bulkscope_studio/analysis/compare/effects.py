@@ -28,6 +28,7 @@ SEED = 20251126
 GROUPS = 2000
 POWER = 0.8
 _SINGULAR = 1e-9
+_LEAST_FIT = 0.05  # as of the mean cost in ``_weights``
 # Central 68.27 % of a normal distribution lie within one standard deviation; outlying resamples do not move them.
 _ONE_SIGMA = (0.158655, 0.841345)
 # At most so many resamples may have no logarithm before the interval is given up.
@@ -250,13 +251,15 @@ def of_logarithms(
 class AtEqualTokens:
     """A cost that is linear in tokens, on both sides, at one and the same job.
 
-    ``at`` is that job, one number a column of the design; ``a`` and ``b`` what it costs on each side.
+    ``at`` is that job, one number a column of the design; ``a`` and ``b`` what it costs on each side. ``costs`` are
+    those of each side's jobs, each times what that job should cost over what one of its own tokens should (jobs,).
     """
 
     effect: Effect | None
     at: tuple[float, ...]
     a: float
     b: float
+    costs: tuple[Floats, Floats]
 
 
 def at_equal_tokens(
@@ -292,7 +295,18 @@ def at_equal_tokens(
     if min(float(each.sum()) for each in found) <= 0:
         return None
     effect = ratio(Rows(features[0], features[1], paired, columns, drawn), logarithm, level)
-    return AtEqualTokens(effect, tuple(map(float, at)), float(found[0].sum()), float(found[1].sum()))
+    each = [_at_ones(design, cost, weights) for design, cost, weights in zip(scaled, costs, found, strict=True)]
+    return AtEqualTokens(
+        effect, tuple(map(float, at)), float(found[0].sum()), float(found[1].sum()), (each[0], each[1])
+    )
+
+
+def _at_ones(design: Floats, cost: Floats, weights: Floats) -> Floats:
+    """Return the costs as of the row of ones; of a job that should cost next to nothing the cost says nothing."""
+    fit = design @ weights
+    usual = float(weights.sum())
+    kept = fit > _LEAST_FIT * usual
+    return np.asarray(cost[kept] * usual / fit[kept])
 
 
 def _spans_ones(design: Floats) -> bool:
