@@ -383,14 +383,26 @@ def test_models_runs_and_notes(running: Running) -> None:
     assert (kept.status_code, kept.json()["note"]) == (200, "before")
     again = running.http.post("/api/v1/runs", json={"name": "week.1", "bulks": ["sample-001"]})
     assert again.status_code == 409
+
+    def listed() -> dict[str, Any]:
+        rows = running.get("/bulks", limit=500)["bulks"]
+        assert running.get("/bulks/sample-001/summary")["kept"] == named(rows)["sample-001"]
+        return named(rows)
+
+    def named(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {row["id"]: row["kept"] for row in rows}
+
+    assert listed() == {name: [] for name in listed()} | {"sample-001": [{"name": "week.1", "note": "before"}]}
     noted = running.http.patch("/api/v1/runs/week.1", json={"note": "after <b>"})
     assert (noted.status_code, running.get("/runs/week.1")["note"]) == (200, "after <b>")
+    assert listed()["sample-001"] == [{"name": "week.1", "note": "after <b>"}]
     # What was kept is what it was.
     assert running.get("/compare", a="week.1", b="sample-001")["rows"] == []
     form = running.http.post("/api/v1/runs", data={"name": "x"})
     assert form.status_code in (400, 415)
     assert running.http.patch("/api/v1/runs/week.1", json={"note": "x" * 20_000}).status_code == 400
     assert running.http.delete("/api/v1/runs/week.1").json() == {"dropped": "week.1"}
+    assert listed()["sample-001"] == []
     assert running.get("/runs/week.1", 404)["do"]
 
 

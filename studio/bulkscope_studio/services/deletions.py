@@ -28,5 +28,5 @@ def delete(store: Store, remove: Delete, bulk_id: str, running: bool = False) ->
             f"{bulk_id!r} runs: what comes of it after it was deleted would be stored as a bulk of its own",
             "wait until it has ended, or send it again with ?running=true",
         )
-    kept = [run.name for run in saved_runs.every(store.path) if bulk_id in run.bulks]
+    kept = [run.name for run in saved_runs.of_bulks(store.path).get(bulk_id, ())]
     return {"deleted": bulk_id, **remove(bulk_id), "kept_in_runs": kept}

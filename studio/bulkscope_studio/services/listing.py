@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bulkscope_studio.analysis.explain import findings as explain
 from bulkscope_studio.services import endings, explanations, times
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
-from bulkscope_studio.storage import sql, summaries
+from bulkscope_studio.storage import saved_runs, sql, summaries
 from bulkscope_studio.storage.store import Store, TooLong
 
 Row = dict[str, Any]
@@ -128,8 +129,10 @@ def bulks(
     pending = 0
     short = [{name: row[key] for name, key in _COUNTS.items()} for row in rows if row["state"] == "running"]
     known_ends = ends.of_running(short, now_ns)
+    kept = saved_runs.of_bulks(store.path)
     for row in rows:
         row["ending"] = endings.short(known_ends.get(row["id"]))
+        row["kept"] = named(kept, row["id"])
         row["verdict"], known = verdicts.of(row, deadline)
         pending += not known
         for name in ("last_ns", "spans", "logs"):
@@ -200,6 +203,11 @@ def facets(store: Store, since_ns: int | None = None, until_ns: int | None = Non
     return {**found, "more": more}
 
 
+def named(kept: Mapping[str, Sequence[saved_runs.Run]], bulk_id: str) -> list[Row]:
+    """Return the names under which a bulk is kept, each with its note, the last one first."""
+    return [{"name": run.name, "note": run.note} for run in kept.get(bulk_id, ())]
+
+
 def state(store: Store, bulk_id: str, now_ns: int | None = None) -> str | None:
     """Return which of STATES one bulk is in; None when it is not in the list."""
     rows, _ = _rows(store, Wanted(), 1, 0, now_ns, bulk_id)
@@ -219,6 +227,7 @@ def one(store: Store, verdicts: Verdicts, bulk_id: str, now_ns: int | None = Non
         return None
     (row,) = rows
     row["verdict"], _ = verdicts.of(row, time.monotonic() + LOOKING_S)
+    row["kept"] = named(saved_runs.of_bulks(store.path), bulk_id)
     for name in ("last_ns", "spans", "logs"):
         del row[name]
     return row

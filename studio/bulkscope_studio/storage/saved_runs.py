@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,15 @@ def every(db: Path) -> list[Run]:
     return sorted(found, key=lambda run: (-(run.kept_ns or 0), run.name))
 
 
+def of_bulks(db: Path) -> dict[str, list[Run]]:
+    """Return by the id of each kept bulk the runs that it is in, the one kept last first."""
+    found: dict[str, list[Run]] = {}
+    for run in every(db):
+        for bulk in run.bulks:
+            found.setdefault(bulk, []).append(run)
+    return found
+
+
 def show(db: Path, name: str) -> Run:
     """Return one run; raises ``Unknown``, or ``Trouble`` when it cannot be read."""
     return _run(_path(db, name))
@@ -267,8 +277,20 @@ def _damaged(path: Path, error: Exception) -> Trouble:
 
 
 def _run(path: Path) -> Run:
+    try:
+        there = path.stat()
+    except FileNotFoundError as error:
+        raise Unknown(f"there is no run {path.stem!r}") from error
+    except OSError as error:
+        raise _damaged(path, error) from error
+    return _read(path, there.st_size, there.st_mtime_ns, there.st_ino)
+
+
+# A run is replaced by another file, and never written to. Lists of bulks name the runs of each, again and again.
+@lru_cache(maxsize=1000)
+def _read(path: Path, size: int, *version: int) -> Run:
     meta = _meta(path)
     return Run(
         path.stem, tuple(meta["bulks"]), tuple(meta["models"]), meta["jobs"], meta["inferences"], meta["kept_ns"],
-        meta["start_ns"], path.stat().st_size, note=meta.get("note", ""),
+        meta["start_ns"], size, note=meta.get("note", ""),
     )  # fmt: skip

@@ -98,7 +98,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How the times of one job are spread on both sides, in s: at ``equal_tokens`` as of the time's row, or as measured.
+    """How the times of a job are spread on both sides, in s: at ``equal_tokens`` as in the time's row, or as measured.
 
     ``a`` and ``b`` are shares of each side's jobs in ``len(edges) - 1`` bins of one width of the logarithm, the
     percentiles those of QUANTILES.
@@ -119,8 +119,8 @@ class Times:
             return None
         both = np.concatenate(sides)
         low, high = float(both.min()), float(both.max())
-        # Equal times are one bin, in the middle of a few.
-        low, high = (low, high) if high > low * 1.001 else (low / 1.05, high * 1.05)
+        # Equal times are one bin, and not on the border of two.
+        low, high = (low, high) if high > low * 1.001 else (low / 1.05, high * 1.06)
         edges = np.geomspace(low, high, BINS + 1)
         edges[0], edges[-1] = low, high
         shares = [np.histogram(each, edges)[0] / len(each) for each in sides]
