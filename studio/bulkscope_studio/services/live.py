@@ -11,12 +11,15 @@ import pyarrow.compute as pc
 
 from bulkscope_studio.services import listing, machine
 from bulkscope_studio.services.axis import Axis, Floats, plain
+from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.services.saturation import saturation
 from bulkscope_studio.services.times import SILENT_NS, heard
 from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
 
 LAST_NS = 15 * 60 * 10**9
 MOST_BULKS = 50
+MOST_S = 366 * 86_400.0
 # Spans leave their process up to 5 s after they end, by our default: a bin is whole after that.
 SETTLES_NS = 5 * 10**9
 # Gauges are exported every 60 s where nobody asks for another interval: what was said before is not how it is.
@@ -31,17 +34,19 @@ def live(
     bins: int = 150,
     host: str | None = None,
     service: str | None = None,
+    last_s: float | None = None,
     now_ns: int | None = None,
 ) -> dict[str, Any]:
-    """Return what arrived, waited, ran and ended from ``from_ns`` to ``to_ns`` (default: the last 15 min) in ``bins``.
+    """Return what arrived, waited, ran and ended from ``from_ns`` to ``to_ns`` in ``bins``.
 
+    The default is the last ``last_s`` seconds, of which the default is 15 min.
     Rates are means of a bin, waiting and running are at its end; waits and work are of the attempts that ended in it.
     ``waiting`` is what processes report of their queues, and of no host or service alone. A request that asked for
     something and got it is a read, apart from the others. ``now`` are the values of the last whole bin. Bins before
     anything was heard, and after, are null. Raises ``InvalidQuery``.
     """
     asked = time.time_ns() if now_ns is None else now_ns
-    axis = _axis(from_ns, to_ns, bins, asked)
+    axis = _axis(from_ns, to_ns, bins, asked, LAST_NS if last_s is None else _ns(last_s))
     first_heard, last_heard = heard(store, asked)
     given = {**axis.named, "host": host, "service": service}
     begins = axis.first_ns + np.arange(axis.bins) * axis.bin_s * 1e9
@@ -74,26 +79,34 @@ def live(
     names = store.query(sql.load("v1_live_hosts"), of_hosts)["host"].to_pylist()
     wanted = listing.Wanted(since_ns=axis.first_ns, until_ns=axis.last_ns, host=host, service=service)
     bulks, total = listing.marks(store, wanted, MOST_BULKS, now_ns)
+    hosts = machine.hosts(store, axis, sorted(names[: machine.MOST_HOSTS]))
     series = {name: plain(values) for name, values in (jobs | asked_for).items()}
     latest: dict[str, Any] = {**series, **{f"{name[:-6]}_tokens_per_s": of for name, of in tokens.items()}}
     return {
         **axis.said,
         "heard": {"first_ns": first_heard, "last_ns": last_heard},
         "now": _now(axis, asked, latest),
+        "saturation": saturation(hosts, _last_whole(axis, asked), axis.bin_s),
         "jobs": {name: series[name] for name in jobs},
         "requests": {name: series[name] for name in asked_for},
         "tokens": tokens,
-        "hosts": machine.hosts(store, axis, sorted(names[: machine.MOST_HOSTS])),
+        "hosts": hosts,
         "more_hosts": max(0, len(names) - machine.MOST_HOSTS),
         "bulks": bulks,
         "more_bulks": total - len(bulks),
     }
 
 
-def _axis(from_ns: int | None, to_ns: int | None, bins: int, asked_ns: int) -> Axis:
+def _ns(last_s: float) -> int:
+    if not 0 < last_s <= MOST_S:
+        raise InvalidQuery(f"last_s is a number of seconds above 0, at most {MOST_S:.0f}")
+    return int(last_s * 1e9)
+
+
+def _axis(from_ns: int | None, to_ns: int | None, bins: int, asked_ns: int, last_ns: int) -> Axis:
     """Return the axis; one without an end ends with the last whole bin, so that bins stay what they are a while."""
     end = asked_ns if to_ns is None else to_ns
-    begin = end - LAST_NS if from_ns is None else from_ns
+    begin = end - last_ns if from_ns is None else from_ns
     if to_ns is None and 1 <= bins <= end - begin:
         length = (end - begin) // bins
         end = end // length * length
@@ -133,7 +146,7 @@ def _quantiles(axis: Axis, rows: pa.Table, name: str) -> dict[str, Floats]:
 def _now(axis: Axis, asked_ns: int, series: dict[str, list[float | None] | None]) -> dict[str, Any]:
     """Return the values of the last whole bin, of gauges the last ones that are fresh; None without such a bin."""
     length = axis.bin_s * 1e9
-    last = min(axis.bins, int((asked_ns - SETTLES_NS - axis.first_ns) / length)) - 1
+    last = _last_whole(axis, asked_ns)
     if last < 0:
         return {"from_ns": None, "to_ns": None, **dict.fromkeys(series)}
     fresh = max(1, int(FRESH_S / axis.bin_s))
@@ -148,3 +161,8 @@ def _now(axis: Axis, asked_ns: int, series: dict[str, list[float | None] | None]
         else:
             found[name] = None if values is None else values[last]
     return found
+
+
+def _last_whole(axis: Axis, asked_ns: int) -> int:
+    """Return the last bin of which all has come; below 0 without one."""
+    return min(axis.bins, int((asked_ns - SETTLES_NS - axis.first_ns) / (axis.bin_s * 1e9))) - 1

@@ -64,10 +64,10 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     def now(
         from_ns: Int64 | None = None, to_ns: Int64 | None = None, bins: Int64 = 150, host: str | None = None,
-        service: str | None = None,
+        service: str | None = None, last_s: float | None = None,
     ) -> Response:  # fmt: skip
         """Load, queue, latencies, tokens/s and hosts over a time (default: the last 15 minutes), and what they are."""
-        return json(live.live(store, from_ns, to_ns, bins, host, service))
+        return json(live.live(store, from_ns, to_ns, bins, host, service, last_s))
 
     def capacity_curve(
         bulk: Annotated[list[str] | None, Query()] = None, last: str | None = None, rate: float | None = None,

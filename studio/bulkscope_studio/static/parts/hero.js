@@ -52,7 +52,7 @@ export function Hero({ bulk, summary }) {
   const range = zoomedTo ?? { from: 0, to: length };
   const asked = zoomedTo && !frozen ? { from_ns: Math.round(base + range.from * 1e9), to_ns: Math.round(base + range.to * 1e9) } : null;
   const part = useAnswer(asked && path, { bins, lanes: LANES, ...asked }, how);
-  const machines = useAnswer(null, { bins, ...asked }, how);
+  const machines = useAnswer(whole.answer && ofBulk(bulk, "machine"), { bins, ...asked }, how);
   // Until finer bins are there, those of the whole are drawn wider.
   const fine = asked !== null && part.answer?.from_ns === asked.from_ns && part.answer?.to_ns === asked.to_ns;
   const data = fine ? part.answer : whole.answer;

@@ -106,9 +106,11 @@ const onControl = (event) => event.target instanceof Element && event.target.clo
 
 /** Follow the pointer over an axis that begins at `left` px and is `width` px long.
  * @param {{left: number, width: number, range: Range, onZoom: (range: Range | null) => void, onClick?: (y: number) => void}} given
- * @returns {{at: {x: number, y: number} | null, dragged: {x: number, width: number} | null, on: Record<string, (event: any) => void>}} */
+ * @returns {{at: {x: number, y: number} | null, dragged: {x: number, width: number} | null, over: string | null, on: Record<string, (event: any) => void>}}
+ * `over` is the drawing (its data-name) at which the pointer is */
 export function usePointer({ left, width, range, onZoom, onClick }) {
   const [at, setAt] = useState(/** @type {{x: number, y: number} | null} */ (null));
+  const [over, setOver] = useState(/** @type {string | null} */ (null));
   const [begun, setBegun] = useState(/** @type {number | null} */ (null));
   const inside = (/** @type {number} */ x) => Math.min(Math.max(x, left), left + width);
   const time = (/** @type {number} */ x) => range.from + ((inside(x) - left) / width) * (range.to - range.from);
@@ -117,7 +119,11 @@ export function usePointer({ left, width, range, onZoom, onClick }) {
     return { x: event.clientX - box.left, y: event.clientY - box.top };
   };
   const on = {
-    onPointerMove: (/** @type {PointerEvent} */ event) => setAt(place(event)),
+    onPointerMove: (/** @type {PointerEvent} */ event) => {
+      setAt(place(event));
+      const drawing = /** @type {Element} */ (event.target).closest("[data-name]");
+      setOver(drawing instanceof HTMLElement ? drawing.dataset.name ?? null : null);
+    },
     onPointerLeave: () => setAt(null),
     onPointerDown: (/** @type {PointerEvent} */ event) => {
       if (event.button || onControl(event)) return;
@@ -137,7 +143,7 @@ export function usePointer({ left, width, range, onZoom, onClick }) {
   };
   const [a, b] = [inside(begun ?? 0), inside(at?.x ?? 0)];
   const dragged = begun !== null && at && Math.abs(a - b) >= CLICK_PX ? { x: Math.min(a, b), width: Math.abs(a - b) } : null;
-  return { at, dragged, on };
+  return { at, dragged, over, on };
 }
 
 /** What stands beside the pointer, on the side that has more room.
