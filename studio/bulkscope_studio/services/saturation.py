@@ -12,12 +12,12 @@ FRESH_S = 60.0
 
 
 def saturation(hosts: Sequence[Mapping[str, Any]], last_bin: int, bin_s: float) -> dict[str, Any]:
-    """Return the fullest of ``hosts`` (series as ``machine.hosts`` returns them) up to ``last_bin``, and what it is full of.
+    """Return which of ``hosts`` (series as ``machine.hosts`` returns them) are full at ``last_bin``, the fullest first.
 
-    ``state`` is ``full`` where cores or memory of a host are in use beyond the thresholds of ``explain``, ``room`` where
-    those of no host are, ``unknown`` where none was sampled in the last minute. Busy cores are what an inference host is
-    for: full says that more work has to wait, not that something is wrong. Pressure does not decide it: one busy thread a
-    core beside the usual services already keeps something waiting most of the time.
+    ``state`` is ``full`` where cores or memory of a host are in use beyond the thresholds of ``explain``, ``room``
+    where those of none are, ``unknown`` where none was sampled in the last minute. Busy cores are what an inference
+    host is for: full says that more work has to wait, not that something is wrong. Pressure does not decide it: one
+    busy thread a core beside the usual services already keeps something waiting most of the time.
     """
     found = []
     for host in hosts:

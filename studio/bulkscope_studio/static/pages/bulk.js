@@ -53,7 +53,7 @@ function Bulk({ bulk, summary }) {
     ${summary.state !== "complete" && !frozen && html`<${Progress} bulk=${bulk} restS=${restS} />`}
     <${Answer} asked=${explanation} draw=${(/** @type {any} */ answer) => html`<${Verdict} found=${answer} notes=${report.answer?.notes ?? []} />`} />
     <${Answer} asked=${report} draw=${(/** @type {any} */ answer) => html`<${Numbers} report=${answer} summary=${summary} found=${found} />`} />
-    <${Hero} bulk=${bulk} summary=${summary} />
+    <${Hero} ...${of} />
     <${Tabs} label="jobs, workers, log and evidence" own=${["sort", "offset", "status"]} tabs=${[
       { name: "slow", title: "Slow for their size", draw: () => html`<${Jobs} ...${of} ask="slow" bars empty="This bulk has no jobs." />` },
       { name: "failed", title: html`Failed, by error${summary.failed_jobs > 0 && html` <span class="bad">${number(summary.failed_jobs)}</span>`}`, draw: () => html`<${FailedJobs} ...${of} />` },

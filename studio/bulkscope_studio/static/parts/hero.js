@@ -5,6 +5,7 @@ import { frozen, ofBulk, useAnswer } from "../core/api.js";
 import { colour } from "../core/colour.js";
 import { clock, count, known, number, percent, rate, seconds, size, zone } from "../core/format.js";
 import { go, useAddress, withParams } from "../core/location.js";
+import { question } from "./questions.js";
 import { Answer } from "./state.js";
 import { Table } from "./table.js";
 import { Canvas, Tip, keyed, scaled, ticks, useLook, usePointer, useWidth, zoom, zoomed } from "./timeline.js";
@@ -18,9 +19,7 @@ import { Canvas, Tip, keyed, scaled, ticks, useLook, usePointer, useWidth, zoom,
  * tokens: Record<string, (number | null)[] | null>}} Machine */
 /** @typedef {{x: (s: number) => number, left: number, width: number, range: Range, base: number}} Scale */
 
-/** A saved page has one number of bins; it is what `report.html` asks for. */
-export const FROZEN_BINS = 600;
-const LANES = frozen ? 64 : 96;
+const LANES = 96;
 const MOST_BINS = 2000;
 const JOBS_PX = 150;
 const AXIS_PX = 20;
@@ -36,23 +35,26 @@ const SHADES = 8;
 /** Hosts that the tooltip lists. */
 const TOLD = 6;
 
-/** @param {{bulk: string, summary: any}} given `summary` is the bulk's row of /bulks */
-export function Hero({ bulk, summary }) {
+/** @param {{bulk: string, summary: any, restS?: number}} given `summary` is the bulk's row of /bulks, `restS` the least time
+ * between two questions while its records come */
+export function Hero({ bulk, summary, restS = 3 }) {
   const { params } = useAddress();
   const [box, width] = useWidth();
   const left = width < 600 ? 60 : 92;
   // As many as pixels, in steps: a window that is a little wider needs no new answer.
-  const bins = frozen ? FROZEN_BINS : Math.min(MOST_BINS, Math.max(20, Math.floor((width - left) / 20) * 20));
-  const how = { of: bulk, restS: 3 };
-  const path = width ? ofBulk(bulk, "overtime") : null;
-  const whole = useAnswer(path, { bins, lanes: LANES }, how);
+  const bins = Math.min(MOST_BINS, Math.max(20, Math.floor((width - left) / 20) * 20));
+  const how = { of: bulk, restS };
+  // A saved page has one number of bins, which are drawn as wide as its range asks for.
+  const [path, all] = frozen ? question("overtime", bulk) : [ofBulk(bulk, "overtime"), { bins, lanes: LANES }];
+  const [machinePath, ofMachine] = frozen ? question("machine", bulk) : [ofBulk(bulk, "machine"), { bins }];
+  const whole = useAnswer(width ? path : null, all, how);
   const base = whole.answer?.from_ns ?? 0;
   const length = whole.answer ? (whole.answer.to_ns - base) / 1e9 : 0;
   const zoomedTo = whole.answer ? zoomed(params, length) : null;
   const range = zoomedTo ?? { from: 0, to: length };
   const asked = zoomedTo && !frozen ? { from_ns: Math.round(base + range.from * 1e9), to_ns: Math.round(base + range.to * 1e9) } : null;
-  const part = useAnswer(asked && path, { bins, lanes: LANES, ...asked }, how);
-  const machines = useAnswer(whole.answer && ofBulk(bulk, "machine"), { bins, ...asked }, how);
+  const part = useAnswer(asked && path, { ...all, ...asked }, how);
+  const machines = useAnswer(whole.answer && machinePath, { ...ofMachine, ...asked }, how);
   // Until finer bins are there, those of the whole are drawn wider.
   const fine = asked !== null && part.answer?.from_ns === asked.from_ns && part.answer?.to_ns === asked.to_ns;
   const data = fine ? part.answer : whole.answer;
@@ -82,7 +84,7 @@ function Charts({ data, machine, range, base, length, zoomed, width, left, worke
       const hit = data.lanes[lane(y)];
       if (!hit) return;
       // Several may share a strip: a click takes the first, the next click the next, and after the last none.
-      go(withParams({ worker: hit.workers[hit.workers.indexOf(worker ?? "") + 1] ?? null }));
+      go(withParams({ worker: hit.workers[hit.workers.indexOf(worker ?? "") + 1] ?? null, offset: null }));
     },
   });
   const keys = (/** @type {KeyboardEvent} */ event) => {
@@ -118,7 +120,7 @@ function Charts({ data, machine, range, base, length, zoomed, width, left, worke
       <div class="title" style=${{ height: `${KEY_PX}px` }}><b>${count(workers, "worker")} on ${count(hosts, "host")}</b>
         <span class="key"><span><i style=${{ background: "var(--work)" }}></i>busy</span><span><i style=${{ background: "var(--idle)" }}></i>free</span>
           <span><i style=${{ background: "var(--fail)" }}></i>an attempt failed</span></span>
-        ${worker ? html`<a class="chip" href=${withParams({ worker: null })} title="all workers">${worker} <span aria-hidden="true">×</span></a>` : html`<span class="mute wide">click a strip: its jobs</span>`}</div>
+        ${worker ? html`<a class="chip" href=${withParams({ worker: null, offset: null })} title="all workers">${worker} <span aria-hidden="true">×</span></a>` : html`<span class="mute wide">click a strip: its jobs</span>`}</div>
       <${Canvas} name="lanes" width=${width} height=${rows.total} on=${[...on_, worker]} draw=${(/** @type {any} */ g) => drawLanes(g, data, scale, rows, worker)}
         label=${`${count(workers, "worker")} on ${count(hosts, "host")}, when each was busy; ${count(failed, "attempt")} failed in this time`} />
       ${machine && html`<${Machines} machine=${machine} scale=${scale} width=${width} look=${look} />`}
@@ -358,7 +360,7 @@ function AsTable({ data, machine, base, worker }) {
   ];
   const workers = [
     { name: "host", title: "host", cell: (/** @type {Lane} */ lane) => lane.host || "unknown" },
-    { name: "worker", title: "worker", cell: (/** @type {Lane} */ lane) => lane.workers.map((name) => html`<a class="id" href=${withParams({ worker: name === worker ? null : name })} aria-current=${name === worker ? "true" : undefined}>${name}</a> `) },
+    { name: "worker", title: "worker", cell: (/** @type {Lane} */ lane) => lane.workers.map((name) => html`<a class="id" href=${withParams({ worker: name === worker ? null : name, offset: null })} aria-current=${name === worker ? "true" : undefined}>${name}</a> `) },
     { name: "slots", title: "slots", right: true, cell: (/** @type {Lane} */ lane) => number(lane.slots) },
     { name: "attempts", title: "attempts", right: true, tip: "in the whole bulk", cell: (/** @type {Lane} */ lane) => number(lane.jobs) },
     { name: "failed", title: "failed in this time", right: true, cell: (/** @type {Lane} */ lane) => number(Object.values(lane.failed).reduce((a, b) => a + b, 0)) },

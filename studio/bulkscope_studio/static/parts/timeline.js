@@ -44,12 +44,11 @@ export function zoomed(params, length) {
 
 /** Put a range into the address, moved into the whole. @param {Range | null} range @param {number} length s @param {{replace?: boolean}} how */
 export function zoom(range, length, how = {}) {
-  if (range === null) return go(withParams({ from: null, to: null }), how);
-  const wide = Math.max(SHORTEST_S, range.to - range.from);
-  if (wide >= length) return go(withParams({ from: null, to: null }), how);
+  const wide = range && Math.max(SHORTEST_S, range.to - range.from);
+  if (!range || !wide || wide >= length) return go(withParams({ from: null, to: null, offset: null }), how);
   const from = Math.min(Math.max(0, range.from), length - wide);
   const digits = Math.max(0, Math.ceil(3 - Math.log10(wide))); // to a thousandth of what is shown
-  return go(withParams({ from: from.toFixed(digits), to: (from + wide).toFixed(digits) }), how);
+  return go(withParams({ from: from.toFixed(digits), to: (from + wide).toFixed(digits), offset: null }), how);
 }
 
 /** The range that is `factor` times as wide, about its middle or `about`. @param {Range} range @param {number} factor @param {number} about
