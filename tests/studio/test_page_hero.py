@@ -26,7 +26,8 @@ LIT = """async () => {
   const root = document.querySelector('script[type=module]').src.replace('/app.js', '');
   const {layout} = await import(root + '/parts/hero.js');
   const {colour} = await import(root + '/core/colour.js');
-  const url = performance.getEntriesByType('resource').map(({name}) => name).filter((name) => name.includes('/overtime?')).at(-1);
+  const urls = performance.getEntriesByType('resource').map(({name}) => name);
+  const url = urls.filter((name) => name.includes('/overtime?')).at(-1);
   const found = await (await fetch(url)).json();
   const canvas = document.querySelector('canvas[data-name=lanes]');
   const wide = document.querySelector('canvas[data-name=jobs]').clientWidth, left = wide < 600 ? 60 : 92;
@@ -86,7 +87,7 @@ def drawn(page: Page) -> None:
     """Wait until what is drawn is what was asked for."""
     expect(page.locator("canvas[data-name=lanes]")).to_be_visible()
     expect(page.locator(".hero[aria-busy=true]")).to_have_count(0)
-    page.wait_for_function("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def axis(page: Page) -> dict[str, float]:
@@ -223,7 +224,8 @@ def test_a_running_bulk_is_drawn_anew_when_its_records_come_and_a_finished_one_n
             *({"bulk.id": "mine", "bulk.job.id": job, "bulk.job.outcome": "ok"} for job in jobs), resource=resource,
             kind=5, start_time_unix_nano=now - SECOND, end_time_unix_nano=now,
         )  # fmt: skip
-        httpx.post(f"{at.otlp_http}/v1/traces", content=request.SerializeToString(), headers=PROTOBUF).raise_for_status()
+        sent = httpx.post(f"{at.otlp_http}/v1/traces", content=request.SerializeToString(), headers=PROTOBUF)
+        sent.raise_for_status()
 
     with studio(path, "--no-host") as at:
         ended(at, "a", "b")

@@ -22,7 +22,7 @@ export function Page() {
   const [chosen] = useParam("range", "15m");
   const [host, setHost] = useParam("host");
   const [service, setService] = useParam("service");
-  const facets = useAnswer(null).answer;
+  const facets = useAnswer("/facets").answer;
   const past = pastRange(params);
   const [, , lastS] = RANGES.find(([name]) => name === chosen) ?? RANGES[0];
   const when = past ? { from_ns: Math.round(past.from * 1e9), to_ns: Math.round(past.to * 1e9) } : { last_s: lastS };
@@ -38,8 +38,8 @@ export function Page() {
       </div>
       ${past && html`<span class="mute">${moment(past.from * 1e9)} to ${moment(past.to * 1e9)} ${zone()}</span> <button onClick=${() => go(withParams({ from: null, to: null }))}>Back to now</button>`}
       <div class="end">
-        <${Choice} name="host" value=${host} options=${facets?.hosts ?? (answer?.hosts ?? []).map((/** @type {any} */ each) => each.host)} set=${setHost} />
-        <${Choice} name="service" value=${service} options=${facets?.services ?? []} set=${setService} />
+        <${Choice} name="host" value=${host} options=${names(facets?.hosts)} set=${setHost} />
+        <${Choice} name="service" value=${service} options=${names(facets?.services)} set=${setService} />
       </div>
     </div>
     ${error && !answer && html`<${Failed} error=${error} again=${asked.again} />`}
@@ -47,6 +47,9 @@ export function Page() {
     ${answer && html`<div class=${asked.loading ? "stack-page busy" : "stack-page"} aria-busy=${asked.loading}><${Shown} live=${answer} present=${!past} host=${host} /></div>`}
   <//>`;
 }
+
+/** @param {{name: string}[] | undefined} of @returns {string[]} */
+const names = (of) => (of ?? []).map(({ name }) => name);
 
 /** The range that the address asks for, s since the epoch; null for one that ends now. @param {URLSearchParams} params */
 function pastRange(params) {
