@@ -14,8 +14,11 @@ const HEIGHT = 150;
 const AXIS = 18;
 const SIDES = { a: "line-1", b: "line-2" };
 
+/** @type {Record<string, (value: any) => string>} */
+const UNITS = { s: seconds, By: size, share: percent, "1/s": (value) => (value === null ? number(value) : `${number(value)}/s`) };
+
 /** @param {any} value @param {string} unit as the API has it */
-const written = (value, unit) => ({ s: seconds, By: size, share: percent })[unit]?.(value) ?? (unit === "1/s" && value !== null ? `${number(value)}/s` : number(value));
+const written = (value, unit) => (UNITS[unit] ?? number)(value);
 
 /** A factor, near 1 by three decimal places, as the terminal writes it. @param {any} factor */
 const times = (factor) => (factor === null || factor === undefined ? "–" : factor >= 1000 ? "over 1000" : factor < 0.001 ? "under 0.001" : Math.abs(factor - 1) < 0.05 ? factor.toFixed(3) : factor >= 0.1 ? factor.toFixed(2) : Number(factor.toPrecision(2)).toString());
