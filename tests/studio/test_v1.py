@@ -8,7 +8,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet
 import pytest
 from fastapi import FastAPI
@@ -35,6 +36,12 @@ from tests.studio.sample import fill
 from tests.studio.serving import Addresses, studio
 
 JOBS = 24
+READ: dict[str, Callable[[io.BytesIO], pa.Table]] = {
+    "csv": pa.csv.read_csv,
+    "parquet": pa.parquet.read_table,
+    "arrow": lambda body: pa.ipc.open_stream(body).read_all(),
+    "jsonl": pa.json.read_json,
+}
 ODD = ("a/b", "a\nb", "..", "a?b=c", "%0A", "😀", "'; DROP TABLE spans", "<b>x</b>", "a/jobs")
 
 
@@ -137,6 +144,46 @@ def test_bulks_are_searched_filtered_sorted_and_come_in_pages(running: Running) 
     assert {row["state"] for row in running.get("/bulks", state="complete", limit=500)["bulks"]} == {"complete"}
 
 
+def test_the_list_has_the_numbers_of_the_report(running: Running) -> None:
+    rows = running.get("/bulks", limit=500)["bulks"]
+    for row in rows:
+        total = running.get(f"/bulks/{quote(row['id'], safe='').replace('.', '%2E')}/report")["total"]
+        jobs, work = total["jobs"], total["inferences"]
+        for column, number in (
+            ("wait_p95_s", jobs["wait_s"] and jobs["wait_s"]["p95"]),
+            ("work_p95_s", jobs["process_s"] and jobs["process_s"]["p95"]),
+            ("tokens_per_s", work["tokens_per_s"]), ("output_tokens", work["output_tokens"]),
+        ):  # fmt: skip
+            assert row[column] == (None if number is None else pytest.approx(number, rel=1e-9)), (row["id"], column)
+    assert sum(row["tokens_per_s"] is not None for row in rows) >= 3
+    for column in ("wait_p95_s", "work_p95_s", "tokens_per_s"):
+        values = [row[column] for row in running.get("/bulks", sort=f"-{column}", limit=500)["bulks"]]
+        told = [value for value in values if value is not None]
+        assert values[: len(told)] == told == sorted(told, reverse=True)
+
+
+def test_all_bulks_that_fit_come_as_a_file(running: Running) -> None:
+    asked = {"sort": "-took_s", "search": "sample"}
+    page = running.get("/bulks", **asked, limit=1)
+    assert page["total"] >= 2
+    rows = running.get("/bulks", **asked, limit=500)["bulks"]
+    for kind, read in READ.items():
+        answer = running.http.get("/api/v1/bulks", params={**asked, "limit": 1, "format": kind})
+        assert f"bulks.{kind}" in answer.headers["content-disposition"]
+        table = read(io.BytesIO(answer.content))
+        assert table["id"].to_pylist() == [row["id"] for row in rows], kind
+        assert table["work_p95_s"].to_pylist() == pytest.approx([row["work_p95_s"] for row in rows])
+        models = [", ".join(row["models"]) if kind == "csv" else row["models"] for row in rows]
+        assert table["models"].to_pylist() == models
+        verdicts = [running.get(f"/bulks/{row['id']}/explanation")["verdict"]["code"] for row in rows]
+        assert table["verdict"].to_pylist() == verdicts
+    one = running.http.get("/api/v1/bulks", params={**asked, "verdict": verdicts[0], "format": "parquet"})
+    found = pa.parquet.read_table(io.BytesIO(one.content))
+    assert found["id"].to_pylist() == [
+        row["id"] for row, code in zip(rows, verdicts, strict=True) if code == verdicts[0]
+    ]
+
+
 def test_a_verdict_is_that_of_the_explanation_and_filters(running: Running) -> None:
     def all_known() -> list[dict[str, Any]]:
         found = running.get("/bulks", limit=500)
@@ -198,15 +245,9 @@ def test_jobs_are_filtered_sorted_and_exported(running: Running) -> None:
     (failed,) = running.get(path, status="failed")["jobs"]
     assert failed["failure_domain"] == "model"
     kinds = {}
-    for kind in ("csv", "parquet", "arrow"):
+    for kind in READ:
         answer = running.http.get(f"/api/v1{path}", params={"format": kind, "sort": "-work_s", "status": "done"})
-        body = io.BytesIO(answer.content)
-        read = {
-            "csv": pa.csv.read_csv,
-            "parquet": pa.parquet.read_table,
-            "arrow": lambda b: pa.ipc.open_stream(b).read_all(),
-        }
-        kinds[kind] = read[kind](body)
+        kinds[kind] = READ[kind](io.BytesIO(answer.content))
         assert f"sample-001.{kind}" in answer.headers["content-disposition"]
     ids = [job["id"] for job in running.get(path, sort="-work_s", status="done", limit=1000)["jobs"]]
     for kind, table in kinds.items():

@@ -141,7 +141,9 @@ def chosen(jobs: pa.Table, wanted: Wanted) -> pa.Table:
 def page(store: Store, bulk_id: str, wanted: Wanted, limit: int, offset: int) -> dict[str, Any]:
     """Return some jobs of a bulk, and how many are wanted."""
     if not 1 <= limit <= MOST_ROWS or offset < 0:
-        raise InvalidQuery(f"limit is from 1 to {MOST_ROWS}, and offset from 0; all jobs come as csv, parquet or arrow")
+        raise InvalidQuery(
+            f"limit is from 1 to {MOST_ROWS}, and offset from 0; all jobs come as csv, parquet, arrow or jsonl"
+        )
     found = chosen(table(store, bulk_id), wanted)
     return {"total": len(found), "jobs": found.slice(offset, limit).to_pylist()}
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from bulkscope_studio.analysis.explain import findings as explain
 from bulkscope_studio.services import endings, explanations, times
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
@@ -23,8 +25,17 @@ _COUNTS = {"id": "id", "sent": "sent_jobs", "done": "done_jobs", "failed": "fail
 STATES = ("complete", "running", "stopped")
 SORTS = (
     "id", "start_ns", "end_ns", "took_s", "sent_jobs", "done_jobs", "failed_jobs", "cancelled_jobs",
-    "output_tokens", "wait_mean_s", "state",
+    "output_tokens", "wait_mean_s", "wait_p95_s", "work_p95_s", "tokens_per_s", "state",
 )  # fmt: skip
+_ALL = 2**31
+_SCHEMA = pa.schema([
+    ("id", pa.string()), ("start_ns", pa.int64()), ("end_ns", pa.int64()), ("took_s", pa.float64()),
+    *((f"{name}_jobs", pa.int64()) for name in ("sent", "done", "failed", "cancelled", "not_sent", "duplicate")),
+    ("failure_domains", pa.string()), ("models", pa.list_(pa.string())), ("output_tokens", pa.int64()),
+    *((name, pa.float64()) for name in ("wait_mean_s", "wait_p95_s", "work_p95_s", "tokens_per_s")),
+    ("state", pa.string()), ("verdict", pa.string()), ("verdict_title", pa.string()),
+    ("kept", pa.list_(pa.string())),
+])  # fmt: skip
 # An explanation of a bulk of 100,000 jobs takes 0.6 s, of a small one 0.03: a page fills in as it is asked for again.
 VERDICTS_S = 1.0
 # What tells of a bulk comes up to AFTER_NS after its end, and is exported up to a minute later (5 s by our
@@ -106,18 +117,24 @@ class Verdicts:
         return int(found["counts"])
 
 
-def bulks(
-    store: Store, verdicts: Verdicts, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
-) -> dict[str, Any]:
-    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again."""
+def _checked(wanted: Wanted) -> None:
     if wanted.state is not None and wanted.state not in STATES:
         raise InvalidQuery(f"no state {wanted.state!r}; one of {', '.join(STATES)}")
     if not 1 <= wanted.limit <= MOST_ROWS or wanted.offset < 0:
-        raise InvalidQuery(f"limit is from 1 to {MOST_ROWS}, and offset from 0")
+        raise InvalidQuery(
+            f"limit is from 1 to {MOST_ROWS}, and offset from 0; all bulks come as csv, parquet, arrow or jsonl"
+        )
     if wanted.verdict is not None and wanted.verdict not in explain.TITLES:
         raise InvalidQuery(f"no verdict {wanted.verdict!r}; one of {', '.join(explain.TITLES)}")
     if wanted.spark is not None and not 1 <= wanted.spark <= MOST_SPARKS:
         raise InvalidQuery(f"spark, the number of its bins, is from 1 to {MOST_SPARKS}")
+
+
+def bulks(
+    store: Store, verdicts: Verdicts, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
+) -> dict[str, Any]:
+    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again."""
+    _checked(wanted)
     looked_at = None
     if wanted.verdict is None:
         rows, total = _rows(store, wanted, wanted.limit, wanted.offset, now_ns)
@@ -135,8 +152,7 @@ def bulks(
         row["kept"] = named(kept, row["id"])
         row["verdict"], known = verdicts.of(row, deadline)
         pending += not known
-        for name in ("last_ns", "spans", "logs"):
-            del row[name]
+        _without_counts(row)
     if wanted.verdict is not None:
         rows = [row for row in rows if row["verdict"] is not None and row["verdict"]["code"] == wanted.verdict]
         total = len(rows)
@@ -160,6 +176,30 @@ def _sparks(store: Store, rows: list[Row], bins: int) -> dict[str, list[int]]:
         for row in store.query(sql.load("v1_sparks"), given).to_pylist():
             found[row["bulk_id"]][row["bin"]] = row["ended"]
     return found
+
+
+def table(store: Store, verdicts: Verdicts, wanted: Wanted, now_ns: int | None = None) -> pa.Table:
+    """Return all bulks that are wanted, whatever ``limit`` and ``offset`` say; one row each, in order.
+
+    ``verdict`` and ``verdict_title`` are null where they are not found out within 10 s: ask again.
+    """
+    _checked(wanted)
+    rows, _ = _rows(store, wanted, LOOKED_AT if wanted.verdict is not None else _ALL, 0, now_ns)
+    deadline = time.monotonic() + LOOKING_S
+    kept = saved_runs.of_bulks(store.path)
+    for row in rows:
+        verdict, _ = verdicts.of(row, deadline)
+        row["verdict"], row["verdict_title"] = (verdict["code"], verdict["title"]) if verdict else (None, None)
+        row["kept"] = [run["name"] for run in named(kept, row["id"])]
+        _without_counts(row)
+    if wanted.verdict is not None:
+        rows = [row for row in rows if row["verdict"] == wanted.verdict]
+    return pa.Table.from_pylist(rows, _SCHEMA)
+
+
+def _without_counts(row: Row) -> None:
+    for name in ("last_ns", "spans", "logs"):
+        del row[name]
 
 
 def _rows(
@@ -228,6 +268,5 @@ def one(store: Store, verdicts: Verdicts, bulk_id: str, now_ns: int | None = Non
     (row,) = rows
     row["verdict"], _ = verdicts.of(row, time.monotonic() + LOOKING_S)
     row["kept"] = named(saved_runs.of_bulks(store.path), bulk_id)
-    for name in ("last_ns", "spans", "logs"):
-        del row[name]
+    _without_counts(row)
     return row

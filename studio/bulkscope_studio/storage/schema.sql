@@ -82,7 +82,8 @@ CREATE TABLE IF NOT EXISTS bulks (
     start_ns BIGINT, end_ns BIGINT, sent BIGINT, jobs BIGINT, done BIGINT, failed BIGINT, domains VARCHAR,
     models VARCHAR[], tokens BIGINT, wait DOUBLE,       -- columns of queries/bulk_summary.sql
     cancelled BIGINT, not_sent BIGINT, duplicate BIGINT, expires_ns BIGINT,  -- when the next waiting job expires
-    services VARCHAR[], hosts VARCHAR[], workers VARCHAR[]   -- of its spans; workers that ended an attempt
+    services VARCHAR[], hosts VARCHAR[], workers VARCHAR[],  -- of its spans; workers that ended an attempt
+    wait_p95 DOUBLE, work_p95 DOUBLE, tokens_per_s DOUBLE
 );
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS cancelled BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS not_sent BIGINT;
@@ -91,6 +92,9 @@ ALTER TABLE bulks ADD COLUMN IF NOT EXISTS expires_ns BIGINT;
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS services VARCHAR[];
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS hosts VARCHAR[];
 ALTER TABLE bulks ADD COLUMN IF NOT EXISTS workers VARCHAR[];
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS wait_p95 DOUBLE;
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS work_p95 DOUBLE;
+ALTER TABLE bulks ADD COLUMN IF NOT EXISTS tokens_per_s DOUBLE;
 -- By which rules (`summaries.RULES`) the rows of `bulks` were made; one row.
 CREATE TABLE IF NOT EXISTS bulk_rules (
     mark VARCHAR NOT NULL

@@ -38,8 +38,9 @@ FEW = 8
 _CHANGES = ("bulk_id", "first_ns", "last_ns", "spans", "logs", "noted_ns")
 _SUMMARY = (
     "start_ns, end_ns, sent, jobs, done, failed, domains, models, tokens, wait, cancelled, not_sent, duplicate, "
-    "expires_ns, services, hosts, workers"
+    "expires_ns, services, hosts, workers, wait_p95, work_p95, tokens_per_s"
 )
+_BEGUN = "bulk_id, job, failure_domain, rank, attempt, start_ns, end_ns, seen_ns, wait, delay, state AS attempt_state"
 # A mark of the rules by which rows are made: another version of any of them makes another.
 RULES = hashlib.blake2b(
     re.sub(r"\s*--.*", "", views.VIEWS + credible.macros() + sql.part("bulk_summary")).encode(), digest_size=8
@@ -49,7 +50,7 @@ _EXPIRED = "SELECT bulk_id FROM bulks WHERE expires_ns < rules.now_ns()"
 _CHANGED = f"""changed AS (
     SELECT bulk_id FROM bulk_changes WHERE bulk_id IS NOT NULL UNION {_EXPIRED}
 )"""
-_THESE = """reach AS (
+_THESE = f"""reach AS (
     SELECT min(first_ns) AS first_ns, max(last_ns) AS last_ns
     FROM (SELECT bulk_id, first_ns, last_ns FROM bulks UNION ALL SELECT bulk_id, first_ns, last_ns FROM bulk_changes)
     WHERE bulk_id IN (SELECT bulk_id FROM changed)
@@ -58,15 +59,15 @@ _THESE = """reach AS (
     WHERE start_ns BETWEEN (SELECT first_ns FROM reach) AND (SELECT last_ns FROM reach)
       AND bulk_id IN (SELECT bulk_id FROM changed)
 ), begun AS (
-    SELECT bulk_id, job, failure_domain, rank, start_ns, seen_ns, state AS attempt_state
+    SELECT {_BEGUN}
     FROM rules.begun_attempts(
         (SELECT list(bulk_id) FROM changed), (SELECT first_ns FROM reach), (SELECT last_ns FROM reach))
 )"""
 # Where the table is not of what is stored.
-_ALL = """these AS NOT MATERIALIZED (
+_ALL = f"""these AS NOT MATERIALIZED (
     SELECT * FROM spans WHERE bulk_id IS NOT NULL
 ), begun AS (
-    SELECT bulk_id, job, failure_domain, rank, start_ns, seen_ns, state AS attempt_state
+    SELECT {_BEGUN}
     FROM rules.begun_attempts([], 0, 4611686018427387904, every_job := true) WHERE bulk_id IS NOT NULL
 )"""
 

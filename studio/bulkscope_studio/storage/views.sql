@@ -43,6 +43,12 @@ CREATE OR REPLACE MACRO rules.ends(told_start_ns, told_end_ns, begun_ns) AS
 CREATE OR REPLACE MACRO rules.enqueued_before(start_ns, wait, delay) AS
     start_ns - CAST(round((wait + coalesce(delay, 0)) * 1e9) AS BIGINT);
 
+-- What an attempt waited: as its worker measured it, or since its sender sent it. Below 0 where their clocks differ.
+CREATE OR REPLACE MACRO rules.waited(wait, start_ns, sent_ns, delay) AS
+    coalesce(wait, (start_ns - sent_ns) / 1e9 - coalesce(delay, 0));
+-- Whether an attempt is the one that its sender's span sent; a retry is sent by the worker.
+CREATE OR REPLACE MACRO rules.is_first(attempt) AS coalesce(attempt, 1) = 1;
+
 -- Whole rows as they were recorded; in a file of an older version with the columns that it lacks.
 CREATE OR REPLACE VIEW rules.recorded_spans AS SELECT * FROM spans;
 CREATE OR REPLACE VIEW rules.recorded_logs AS SELECT * FROM logs;
@@ -186,7 +192,7 @@ WITH begun AS MATERIALIZED (
 ), unnamed AS (
     SELECT job, enqueue_ns, queue FROM jobs WHERE every_job AND bulk_id IS NULL AND enqueue_ns IS NOT NULL
 ), firsts AS (
-    SELECT b.*, CASE WHEN coalesce(b.attempt, 1) = 1 THEN coalesce(j.enqueue_ns, u.enqueue_ns) END AS sent_ns,
+    SELECT b.*, CASE WHEN rules.is_first(b.attempt) THEN coalesce(j.enqueue_ns, u.enqueue_ns) END AS sent_ns,
            coalesce(j.queue, u.queue) AS sent_to,
            j.row = b.row AS decides,
            CASE WHEN j.row = b.row
@@ -207,7 +213,7 @@ SELECT bulk_id, job_id, attempt, span_id, trace_id,
        -- The sender's start is the enqueue of a first attempt; a retry was enqueued later, so its wait tells.
        coalesce(sent_ns, rules.enqueued_before(start_ns, wait, delay)) AS enqueue_ns,
        start_ns, end_ns, seen_ns,
-       CASE WHEN end_ns IS NOT NULL THEN coalesce(wait, (start_ns - sent_ns) / 1e9 - coalesce(delay, 0)) END AS wait,
+       CASE WHEN end_ns IS NOT NULL THEN rules.waited(wait, start_ns, sent_ns, delay) END AS wait,
        delay, import_time, state, state = 'retried' AS retried, state = 'done' AS ok, failure_domain, error_type, worker,
        host_name, coalesce(sent_to, queue) AS queue, sent_ns, rules.worker_instance(worker, instance) AS instance, told,
        decides, called_off, repeated

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from fastapi import APIRouter, Query
@@ -36,6 +37,7 @@ KINDS = {
     "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream", "jsonl": "application/jsonl; charset=utf-8",
 }  # fmt: skip
+Format = Literal["json", "csv", "parquet", "arrow", "jsonl"]
 BULK = any_id("bulk_id")
 
 
@@ -51,14 +53,17 @@ def router(
         service: str | None = None, host: str | None = None, worker: str | None = None, model: str | None = None,
         state: str | None = None,
         failed: bool | None = None, verdict: str | None = None, sort: str = "-start_ns", limit: Int64 = 50,
-        offset: Int64 = 0, spark: Int64 | None = None,
+        offset: Int64 = 0, spark: Int64 | None = None, format: Format = "json",
     ) -> Response:  # fmt: skip
         """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict. With
-        `spark`, how many jobs ended in each of so many bins (at most 40) of the bulk's own time."""
+        `spark`, how many jobs ended in each of so many bins (at most 40) of the bulk's own time. As csv, parquet,
+        arrow or jsonl (a line a bulk) all of them come."""
         wanted = listing.Wanted(
             search, since_ns, until_ns, service, host, worker, model, state, failed, verdict, sort, limit, offset,
             spark,
         )  # fmt: skip
+        if format != "json":
+            return _file(listing.table(store, verdicts, wanted), "bulks", format)
         return json(listing.bulks(store, verdicts, ends, wanted))
 
     def facets(since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
@@ -103,7 +108,7 @@ def router(
         worker: str | None = None, host: str | None = None, failure_domain: str | None = None,
         error_type: str | None = None, where: Annotated[list[str] | None, Query()] = None,
         from_ns: Int64 | None = None, to_ns: Int64 | None = None, sort: str = "enqueued_ns", limit: Int64 = 100,
-        offset: Int64 = 0, format: Literal["json", "csv", "parquet", "arrow", "jsonl"] = "json",
+        offset: Int64 = 0, format: Format = "json",
     ) -> Response:  # fmt: skip
         """Jobs of a bulk. `where` is a condition such as `work_s>10` or `excess_s>2`, and may be given several times;
         `from_ns` and `to_ns` choose those that were at work at some moment between the two; `sort` is a column, with
@@ -113,10 +118,7 @@ def router(
         )
         if format == "json":
             return json(jobs.page(store, bulk_id, wanted, limit, offset))
-        found = jobs.chosen(jobs.table(store, bulk_id), wanted)
-        name = quote(f"{bulk_id}.{format}", safe="")
-        headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
-        return Response(_written(found, format), media_type=KINDS[format], headers=headers)
+        return _file(jobs.chosen(jobs.table(store, bulk_id), wanted), bulk_id, format)
 
     def job(bulk_id: str, id: str) -> Response:
         """One job: its attempts, what each waited for, its inferences, its log."""
@@ -167,9 +169,19 @@ def router(
     return routes
 
 
+def _file(table: pa.Table, name: str, kind: str) -> Response:
+    said = quote(f"{name}.{kind}", safe="")
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{said}"}
+    return Response(_written(table, kind), media_type=KINDS[kind], headers=headers)
+
+
 def _written(table: pa.Table, kind: str) -> bytes:
     sink = BytesIO()
     if kind == "csv":
+        for at, column in enumerate(table.schema):
+            if pa.types.is_list(column.type):  # CSV has no lists
+                joined = pc.binary_join(table.column(at), ", ")
+                table = table.set_column(at, column.name, joined)
         pyarrow.csv.write_csv(table, sink)
     elif kind == "parquet":
         pyarrow.parquet.write_table(table, sink, compression="zstd")

@@ -11,7 +11,7 @@ decided AS (
            rules.expires_at(start_ns, rules.credible_expires(expires)) AS expires_ns
     FROM these WHERE kind = 'PRODUCER'
 ), put AS (
-    SELECT bulk_id, job, max(start_ns) AS last_ns, rules.last_expiry(true, expires_ns) AS expires_ns,
+    SELECT bulk_id, job, min(start_ns) AS first_ns, max(start_ns) AS last_ns, rules.last_expiry(true, expires_ns) AS expires_ns,
            rules.repeated(attempt, trace_id, span_id) AS repeated
     FROM sends WHERE state = 'sent' AND named GROUP BY bulk_id, job
 ), called AS (
@@ -40,6 +40,15 @@ decided AS (
     SELECT bulk_id, string_agg(domain || ' ' || n, ', ' ORDER BY domain) AS domains
     FROM (SELECT bulk_id, domain, count(*) AS n FROM decided WHERE state = 1 GROUP BY ALL)
     GROUP BY bulk_id
+), timed AS (
+    -- As numbers 4 and 5 of the report, of all attempts that have ended.
+    SELECT bulk_id, quantile_cont(wait, 0.95) FILTER (wait >= 0) AS wait_p95, quantile_cont(work, 0.95) AS work_p95
+    FROM (
+        SELECT b.bulk_id, (b.end_ns - b.start_ns) / 1e9 AS work,
+               rules.waited(b.wait, b.start_ns, CASE WHEN rules.is_first(b.attempt) THEN p.first_ns END, b.delay) AS wait
+        FROM begun b LEFT JOIN put p ON p.bulk_id IS NOT DISTINCT FROM b.bulk_id AND p.job = b.job
+        WHERE b.end_ns IS NOT NULL
+    ) GROUP BY bulk_id
 ), seen AS (
     SELECT bulk_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
            -- The request knows how many it sent even when the span of a job was lost.
@@ -47,6 +56,11 @@ decided AS (
            list_sort(list(DISTINCT model) FILTER (rules.is_inference(kind, model))) AS models,
            TRY_CAST(sum(rules.credible_output_tokens(output_tokens)) FILTER (rules.is_inference(kind, model)) AS BIGINT)
                AS tokens,
+           -- A sum over a sum, of the inferences that tell of their tokens, as number 12 of the report.
+           TRY_CAST(sum(rules.credible_output_tokens(output_tokens)) FILTER (rules.is_inference(kind, model)) AS DOUBLE)
+               / nullif(sum(end_ns - start_ns) FILTER (
+                     rules.is_inference(kind, model) AND rules.credible_output_tokens(output_tokens) IS NOT NULL
+                 ) / 1e9, 0) AS tokens_per_s,
            -- Rounded: threads add in any order. Waits below 0, which are of clocks that disagree, are left out.
            round(avg(rules.credible_wait(wait)) FILTER (kind = 'CONSUMER' AND wait >= 0), 9) AS wait
     FROM these GROUP BY bulk_id
@@ -64,6 +78,7 @@ decided AS (
            coalesce(jobs, 0) AS jobs, coalesce(done, 0) AS done, coalesce(failed, 0) AS failed, domains,
            coalesce(models, []) AS models, tokens, wait, coalesce(cancelled, 0) AS cancelled,
            coalesce(not_sent, 0) AS not_sent, coalesce(refused, 0) + coalesce(repeated, 0) AS duplicate, c.expires_ns,
-           coalesce(services, []) AS services, coalesce(hosts, []) AS hosts, coalesce(workers, []) AS workers
-    FROM seen LEFT JOIN places USING (bulk_id) LEFT JOIN counted c USING (bulk_id) LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
+           coalesce(services, []) AS services, coalesce(hosts, []) AS hosts, coalesce(workers, []) AS workers,
+           wait_p95, work_p95, tokens_per_s
+    FROM seen LEFT JOIN places USING (bulk_id) LEFT JOIN counted c USING (bulk_id) LEFT JOIN timed USING (bulk_id) LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
 )

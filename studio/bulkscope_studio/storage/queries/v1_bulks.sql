@@ -1,7 +1,7 @@
 -- A page of bulks. Reads `listed` of summaries.py. {order} is put in by services/listing.py; a filter is off when NULL.
 SELECT l.bulk_id AS id, l.start_ns, l.end_ns, (l.end_ns - l.start_ns) / 1e9 AS took_s, l.sent AS sent_jobs, l.done AS done_jobs,
        l.failed AS failed_jobs, l.cancelled AS cancelled_jobs, l.not_sent AS not_sent_jobs, l.duplicate AS duplicate_jobs,
-       l.domains AS failure_domains, l.models, l.tokens AS output_tokens, l.wait AS wait_mean_s,
+       l.domains AS failure_domains, l.models, l.tokens AS output_tokens, l.wait AS wait_mean_s, l.wait_p95 AS wait_p95_s, l.work_p95 AS work_p95_s, l.tokens_per_s,
        l.state, l.last_ns, l.spans, l.logs, count(*) OVER () AS total
 FROM (
     SELECT s.*, h.last_ns, h.spans, h.logs,
