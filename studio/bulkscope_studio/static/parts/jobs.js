@@ -95,10 +95,10 @@ function columns(bulk, jobs, bars) {
   const all = [
     { name: "id", title: "job", sort: "id", cell: (job) => html`<a class="id" href=${jobHref(bulk, job.id)} title=${job.id}>${job.id}</a>` },
     { name: "status", title: "status", sort: "status", cell: (job) => html`<span class=${STATUS_COLOUR[job.status] ?? ""} title=${job.error_type ? `${job.failure_domain ?? "unknown"}: ${job.error_type}` : undefined}>${job.status}${job.error_type ? ` · ${job.error_type}` : ""}${job.attempts > 1 ? html` <span class="mute" title="attempts">×${job.attempts}</span>` : ""}</span>` },
-    bars && { name: "bar", title: "", cell: (job) => html`<${Beyond} job=${job} longest=${longest} />` },
+    bars && told("excess_s") && { name: "bar", title: "", cell: (job) => html`<${Beyond} job=${job} longest=${longest} />` },
     measure("work_s", "work", seconds, "from its start to its end"),
-    measure("expected_s", "expected", seconds, "what jobs of its model and tokens usually take in this bulk"),
-    measure("excess_s", "excess", seconds, "what it took beyond that"),
+    told("expected_s") && measure("expected_s", "expected", seconds, "what jobs of its model and tokens usually take in this bulk"),
+    told("excess_s") && measure("excess_s", "excess", seconds, "what it took beyond that"),
     measure("wait_s", "wait", seconds, "queue wait: from its enqueue to its start, the scheduled delay left out"),
     told("input_tokens") && measure("input_tokens", "tokens in", number, "tokens of its prompts, cached ones included"),
     told("output_tokens") && measure("output_tokens", "tokens out", number, "tokens generated"),

@@ -29,7 +29,7 @@ function figures(report, summary, found) {
     { name: "jobs/s", text: number(jobs.rate_per_s), tip: "jobs done over the makespan; by worker", to: { tab: "workers" } },
     { name: "wait p50 · p95", ...pair(jobs.wait_s), tip: "queue wait of each attempt", to: { tab: "wait" } },
     { name: "work p50 · p95", ...pair(jobs.process_s), tip: "work of each attempt", to: { tab: "work" } },
-    inf.ttft_s && { name: "first token p50 · p95", ...pair(inf.ttft_s), tip: "from the start of an inference to its first token", to: { tab: "jobs", sort: "-ttft_s" } },
+    inf.ttft_s && { name: "first token", ...pair(inf.ttft_s), tip: "from the start of an inference to its first token, p50 · p95", to: { tab: "jobs", sort: "-ttft_s" } },
     inf.count > 0 && { name: "tokens/s", text: number(inf.tokens_per_s), small: known(inf.decode_tokens_per_s) ? `decode ${number(inf.decode_tokens_per_s)}` : "",
       tip: "output tokens over inference time, a sum over a sum; by model", to: { tab: "models" } },
     inf.count > 0 && { name: "tokens in · out", text: number(inf.input_tokens), small: `· ${number(inf.output_tokens)}`, tip: "tokens used and generated", to: { tab: "jobs", sort: "-output_tokens" } },

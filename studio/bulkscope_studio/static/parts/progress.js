@@ -30,7 +30,7 @@ export function Progress({ bulk, restS }) {
   const of = `${number(ended)} of ${count(p.sent, "job")}`;
   const known = answer.left_s !== null;
   const when = known ? ends(answer) : null;
-  return html`<section class="card" aria-label="progress" role="status">
+  return html`<section class="card" aria-label="progress">
     <div class="row"><b>${of}</b><${Meter} done=${p.done} failed=${p.failed} of=${p.sent} label=${`${of} have ended, ${number(p.failed)} of them failed`} />
       ${p.failed > 0 && html`<span class="bad">${number(p.failed)} failed</span>`}<span class="mute">${states.join(", ")}</span>
       ${answer.rate_per_s && html`<span title="jobs per second while all slots are busy">${estimate(answer.rate_per_s.value, number(Number(answer.rate_per_s.value.toPrecision(2))))} jobs/s on ${count(answer.slots, "slot")}</span>`}
