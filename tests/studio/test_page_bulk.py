@@ -285,7 +285,7 @@ def test_the_evidence_has_every_finding_and_the_thirteen_numbers(running: Runnin
 def test_the_log_is_searched(running: Running, page: Page) -> None:
     running.open(page, "sample-001", "?tab=log")
     lines = running.get("/logs", bulk="sample-001", limit=100)["logs"]
-    table = page.get_by_role("table", name="log", exact=True)
+    table = page.get_by_role("table", name="log records, newest first", exact=True)
     expect(table.locator("tbody tr")).to_have_count(len(lines))
     page.get_by_label("from severity").select_option("error")
     worse = running.get("/logs", bulk="sample-001", limit=100, severity="error")["logs"]

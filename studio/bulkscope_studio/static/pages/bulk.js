@@ -37,11 +37,11 @@ export function Page() {
     return () => clearInterval(timer);
   }, [running, named]);
   if (!summary) return html`<h1 class="wrap">${named || "No bulk is named"}</h1>${asked.error ? html`<${Failed} error=${asked.error} again=${asked.again} />` : html`<${Empty}>loading…<//>`}`;
-  return html`<${Bulk} key=${bulk} bulk=${bulk} summary=${summary} />`;
+  return html`<${Bulk} key=${bulk} bulk=${bulk} summary=${summary} again=${asked.again} />`;
 }
 
-/** @param {{bulk: string, summary: any}} given */
-function Bulk({ bulk, summary }) {
+/** @param {{bulk: string, summary: any, again: () => void}} given `again`: ask for the summary anew */
+function Bulk({ bulk, summary, again }) {
   const restS = REST_S.least + summary.sent_jobs / REST_S.jobs;
   const how = { of: bulk, restS };
   const report = useAnswer(...question("report", bulk), how);
@@ -49,7 +49,7 @@ function Bulk({ bulk, summary }) {
   const found = explanation.answer;
   const of = { bulk, summary, restS };
   return html`<${Fragment}>
-    <${Head} bulk=${bulk} summary=${summary} report=${report.answer} />
+    <${Head} bulk=${bulk} summary=${summary} report=${report.answer} again=${again} />
     ${summary.state !== "complete" && !frozen && html`<${Progress} bulk=${bulk} restS=${restS} />`}
     <${Answer} asked=${explanation} draw=${(/** @type {any} */ answer) => html`<${Verdict} found=${answer} notes=${report.answer?.notes ?? []} />`} />
     <${Answer} asked=${report} draw=${(/** @type {any} */ answer) => html`<${Numbers} report=${answer} summary=${summary} found=${found} />`} />
@@ -86,8 +86,9 @@ const STATE = { complete: "good", running: "ink", stopped: "warn" };
 /** States of jobs that a reader must see at once. */
 const NOTED = /** @type {const} */ ([["cancelled", "cancelled"], ["lost", "lost"], ["unknown", "unknown"], ["not_sent", "not sent"], ["duplicate", "duplicate"]]);
 
-/** @param {{bulk: string, summary: any, report: any}} given */
-function Head({ bulk, summary, report }) {
+/** @param {{bulk: string, summary: any, report: any, again: () => void}} given */
+function Head({ bulk, summary, report, again }) {
+  const [run, setRun] = useState(/** @type {import("../parts/keep.js").Run | null} */ (null));
   const chip = (/** @type {string} */ text, kind = "mute", /** @type {string | null} */ href = null) =>
     href ? html`<a class=${`chip ${kind}`} href=${href}>${text}</a>` : html`<span class=${`chip ${kind}`}>${text}</span>`;
   const jobs = (/** @type {string} */ status) => withParams({ tab: "jobs", status, sort: null, offset: null });
@@ -100,8 +101,11 @@ function Head({ bulk, summary, report }) {
     ${report && NOTED.map(([name, text]) => report.progress[name] > 0 && chip(`${number(report.progress[name])} ${text}`, name === "lost" ? "bad" : "warn", name === "not_sent" || name === "duplicate" ? null : jobs(name)))}
     ${(summary.models ?? []).map((/** @type {string} */ model) => html`<span class="chip mute model" title=${model}>${model}</span>`)}
     <span class="mute" title=${ago(summary.start_ns)}>${moment(summary.start_ns)} ${zone()}</span>
-    ${!frozen && html`<${Actions} bulk=${bulk} summary=${summary} />`}
+    ${!frozen && html`<${Actions} bulk=${bulk} summary=${summary} onKept=${again} />`}
   </div>
+  ${summary.kept.length > 0 && html`<div class="row">${summary.kept.map((/** @type {import("../parts/keep.js").Run} */ each) => html`<span class="row">kept as <b class="wrap">${each.name}</b>${each.note && html`<span class="mute wrap">${each.note}</span>`}
+    ${!frozen && html`<button class="plain" aria-label=${`change what is kept as ${each.name}`} onClick=${() => setRun(each)}>change</button>`}</span>`)}</div>`}
+  ${run && html`<${Kept} run=${run} onClose=${() => setRun(null)} onChanged=${again} />`}
   ${report && (report.part_of.length > 0 || report.nested.length > 0) && html`<p class="row">
     ${report.part_of.map((/** @type {string} */ id) => html`<span>part of <a class="id" href=${bulkHref(id)} title=${id}>${id}</a></span>`)}
     ${report.nested.length > 0 && html`<span>nested bulks: ${report.nested.slice(0, 20).map((/** @type {string} */ id) => html`<a class="id" href=${bulkHref(id)} title=${id}>${id}</a> `)}${report.nested.length > 20 ? `and ${number(report.nested.length - 20)} more` : ""}</span>`}
@@ -117,19 +121,14 @@ function Copy({ text, label }) {
 
 const FORMATS = [["csv", "CSV"], ["parquet", "Parquet"], ["arrow", "Arrow"], ["jsonl", "JSON, a line a job"]];
 
-/** @param {{bulk: string, summary: any}} given */
-function Actions({ bulk, summary }) {
+/** @param {{bulk: string, summary: any, onKept: () => void}} given */
+function Actions({ bulk, summary, onKept }) {
   const { params } = useAddress();
   const [open, setOpen] = useState(/** @type {"" | "compare" | "keep" | "delete"} */ (""));
-  const [run, setRun] = useState(/** @type {any} */ (null));
-  const runs = useAnswer("/runs");
-  const kept = (runs.answer ?? []).filter((/** @type {any} */ each) => each.bulks?.includes(bulk));
   const close = () => setOpen("");
   const chosen = chosenJobs(params, summary.start_ns);
   const filtered = Object.values(chosen).some((value) => value !== null);
   return html`<${Fragment}>
-    ${kept.map((/** @type {any} */ each) => html`<span class="row">kept as <b>${each.name}</b>${each.note && html`<span class="mute wrap">${each.note}</span>`}
-      <button class="plain" aria-label=${`change what is kept as ${each.name}`} onClick=${() => setRun(each)}>change</button></span>`)}
     <div class="end">
       <button onClick=${() => setOpen("compare")}>Compare with…</button>
       <button onClick=${() => setOpen("keep")}>Keep as…</button>
@@ -143,9 +142,8 @@ function Actions({ bulk, summary }) {
       <button class="danger" onClick=${() => setOpen("delete")}>Delete…</button>
     </div>
     ${open === "compare" && html`<${Compare} bulk=${bulk} onClose=${close} />`}
-    ${open === "keep" && html`<${Keep} bulks=${[bulk]} onClose=${close} onKept=${runs.again} />`}
+    ${open === "keep" && html`<${Keep} bulks=${[bulk]} onClose=${close} onKept=${onKept} />`}
     ${open === "delete" && html`<${Delete} bulks=${[bulk]} jobs=${summary.sent_jobs} onClose=${close} onDeleted=${() => go("/")} />`}
-    ${run && html`<${Kept} run=${run} onClose=${() => setRun(null)} onChanged=${runs.again} />`}
   <//>`;
 }
 

@@ -60,7 +60,7 @@ function Found({ asked }) {
     logs.length === 0
       ? html`<${Empty}>${narrow || offset ? "No record fits." : html`No log record was taken yet. Records of services that run under <code>bulkscope run</code> come here by themselves.`}<//>`
       : html`<${Lines} lines=${logs} bulk=${asked.bulk || null} job=${asked.job || null} days=${true} />
-          <nav class="pages" aria-label="pages">
+          <nav class="pages" aria-label="parts of the log">
             <span class="mute">${number(offset + 1)} to ${number(offset + logs.length)}, newest first</span>
             <button disabled=${offset === 0} onClick=${() => setOffset(String(Math.max(0, offset - LIMIT)))}>Newer</button>
             <button disabled=${!more} onClick=${() => setOffset(String(offset + LIMIT))}>Older</button>

@@ -5,7 +5,7 @@ import { Refused, ask } from "../core/api.js";
 import { count } from "../core/format.js";
 import { Dialog } from "./menu.js";
 
-/** @typedef {{name: string, bulks: string[], note: string, jobs: number, kept_ns: number | null}} Run */
+/** @typedef {{name: string, note: string}} Run as a bulk's row of /bulks names it */
 
 /** @param {unknown} error @returns {Refused} */
 const refused = (error) => (error instanceof Refused ? error : new Refused(String(error), "see the browser's console", 0));
@@ -17,7 +17,7 @@ const Wrong = ({ error }) => error && html`<p role="alert"><strong class="bad wr
 const ofRun = (name) => `/runs/${encodeURIComponent(name)}`;
 
 /** Ask for a name and a note, and keep bulks under it, where the retention leaves them alone.
- * @param {{bulks: string[], onClose: () => void, onKept: (run: Run) => void}} given */
+ * @param {{bulks: string[], onClose: () => void, onKept: () => void}} given */
 export function Keep({ bulks, onClose, onKept }) {
   const [name, setName] = useState("");
   const [note, setNote] = useState("");
@@ -26,7 +26,8 @@ export function Keep({ bulks, onClose, onKept }) {
   const keep = async (/** @type {Event} */ event) => {
     event.preventDefault();
     try {
-      onKept(await ask("/runs", {}, { method: "POST", body: { name: name.trim(), bulks, note: note.trim(), replace: taken } }));
+      await ask("/runs", {}, { method: "POST", body: { name: name.trim(), bulks, note: note.trim(), replace: taken } });
+      onKept();
       onClose();
     } catch (said) {
       setError(refused(said));
@@ -64,7 +65,6 @@ export function Kept({ run, onClose, onChanged }) {
   };
   return html`<${Dialog} title=${`Kept as ${run.name}`} onClose=${onClose}>
     <form onSubmit=${save}>
-      <p class="mute">${count(run.bulks.length, "bulk")}, ${count(run.jobs, "job")}</p>
       <label>note <input autofocus value=${note} onInput=${(/** @type {any} */ event) => setNote(event.target.value)} /></label>
       <${Wrong} error=${error} />
       <div class="row"><button class="main" type="submit">Save the note</button>

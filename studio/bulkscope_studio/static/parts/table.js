@@ -46,7 +46,7 @@ export function Pages({ total, limit, name = "offset", what = "" }) {
   const [text, set] = useParam(name, "0");
   const offset = Math.max(0, Number.parseInt(text, 10) || 0);
   if (total <= limit && !offset) return null;
-  return html`<nav class="pages" aria-label="pages">
+  return html`<nav class="pages" aria-label=${`parts of the ${what || "table"}`}>
     <span class="mute">${number(Math.min(offset + 1, total))} to ${number(Math.min(offset + limit, total))} of ${number(total)} ${what}</span>
     <button disabled=${offset === 0} onClick=${() => set(String(Math.max(0, offset - limit)))}>Before</button>
     <button disabled=${offset + limit >= total} onClick=${() => set(String(offset + limit))}>After</button>
