@@ -115,8 +115,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def settled(page: Page) -> None:
-    expect(page.get_by_text("loading…")).to_have_count(0)
-    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+    expect(page.get_by_text("loading…")).to_have_count(0, timeout=60_000)
+    expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=60_000)
 
 
 def ids(page: Page) -> list[str]:
