@@ -214,10 +214,13 @@ const Notes = ({ found }) => html`<details>
 
 /** What the pools sustain and what fits into memory, as `bulkscope capacity` has it. @param {{asked: import("../core/api.js").Params}} given */
 function More({ asked }) {
-  const found = useAnswer("/capacity", asked);
-  return html`<section class="card"><h2>What is sustained, and what fits</h2>
-    <${Answer} asked=${found} draw=${(/** @type {any} */ answer) => (answer.pools.length ? answer.pools.map((/** @type {any} */ pool) => html`<${Pool} pool=${pool} />`) : html`<${Empty}>No worker was seen in that time: choose a longer one.<//>`)} />
-  </section>`;
+  // Asked for when it is opened: it costs as much again as the curves.
+  const [open, setOpen] = useState(false);
+  const found = useAnswer(open ? "/capacity" : null, asked);
+  return html`<section class="card"><details onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}>
+    <summary><h2 class="inline">What is sustained, and what fits into memory</h2></summary>
+    ${open && html`<${Answer} asked=${found} draw=${(/** @type {any} */ answer) => (answer.pools.length ? answer.pools.map((/** @type {any} */ pool) => html`<${Pool} pool=${pool} />`) : html`<${Empty}>No worker was seen in that time: choose a longer one.<//>`)} />`}
+  </details></section>`;
 }
 
 /** @param {{pool: any}} given */
