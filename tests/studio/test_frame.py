@@ -1,4 +1,4 @@
-"""What all pages share: nothing that axe-core finds, a frame that keeps what was chosen, and a studio that goes away."""
+"""What all pages share: nothing that axe-core finds, a frame that keeps what was chosen, a studio that goes away."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def paths(address: str) -> dict[str, str]:
     (job,) = httpx.get(f"{address}/api/v1/bulks/sample-001/jobs", params={"limit": 1}, timeout=60).json()["jobs"]
     found = {page: page for page in web.PAGES}
     found |= {
-        "/bulk": "/bulk/sample-001", "evidence": "/bulk/sample-001?tab=evidence", "workers": "/bulk/sample-001?tab=workers",
-        "/job": f"/job/{job['id']}?bulk=sample-001", "/trace": f"/trace/{job['trace_id']}?span={job['span_id']}",
+        "/bulk": "/bulk/sample-001", "evidence": "/bulk/sample-001?tab=evidence",
+        "workers": "/bulk/sample-001?tab=workers", "/job": f"/job/{job['id']}?bulk=sample-001",
+        "/trace": f"/trace/{job['trace_id']}?span={job['span_id']}",
         "/compare": "/compare?a=sample-001&b=sample-002", "unknown bulk": "/bulk/nothing", "no page": "/nowhere",
     }  # fmt: skip
     assert {f"/{path.split('/')[1]}" for path in found.values() if "no" not in path} >= {*web.PAGES[1:], *web.OF_ONE}
