@@ -50,7 +50,7 @@ function Bulk({ bulk, summary, again }) {
   const of = { bulk, summary, restS };
   return html`<${Fragment}>
     <${Head} bulk=${bulk} summary=${summary} report=${report.answer} again=${again} />
-    ${summary.state !== "complete" && !frozen && html`<${Progress} bulk=${bulk} restS=${restS} />`}
+    ${summary.state !== "complete" && summary.sent_jobs > 0 && !frozen && html`<${Progress} bulk=${bulk} restS=${restS} />`}
     <${Answer} asked=${explanation} draw=${(/** @type {any} */ answer) => html`<${Verdict} found=${answer} notes=${report.answer?.notes ?? []} />`} />
     <${Answer} asked=${report} draw=${(/** @type {any} */ answer) => html`<${Numbers} report=${answer} summary=${summary} found=${found} />`} />
     <${Hero} ...${of} />
@@ -98,7 +98,7 @@ function Head({ bulk, summary, report, again }) {
     ${chip(summary.state, STATE[summary.state])}
     ${report?.sampled && chip("sampled", "warn")}
     ${summary.failed_jobs > 0 && chip(`${number(summary.failed_jobs)} failed`, "bad", withParams({ tab: "failed", sort: null, offset: null, status: null }))}
-    ${report && NOTED.map(([name, text]) => report.progress[name] > 0 && chip(`${number(report.progress[name])} ${text}`, name === "lost" ? "bad" : "warn", name === "not_sent" || name === "duplicate" ? null : jobs(name)))}
+    ${report && NOTED.map(([name, text]) => report.progress[name] > 0 && chip(`${number(report.progress[name])} ${text}`, name === "lost" ? "bad" : "warn", frozen || name === "not_sent" || name === "duplicate" ? null : jobs(name)))}
     ${(summary.models ?? []).map((/** @type {string} */ model) => html`<span class="chip mute model" title=${model}>${model}</span>`)}
     <span class="mute" title=${ago(summary.start_ns)}>${moment(summary.start_ns)} ${zone()}</span>
     ${!frozen && html`<${Actions} bulk=${bulk} summary=${summary} onKept=${again} />`}

@@ -1,6 +1,7 @@
 // The numbers of a bulk's report: the most asked ones as a strip, each a link to the jobs behind it, and all thirteen with
 // their definitions.
 import { html } from "../core/view.js";
+import { frozen } from "../core/api.js";
 import { ABSENT, count, estimate, known, number, percent, seconds, size } from "../core/format.js";
 import { withParams } from "../core/location.js";
 
@@ -50,8 +51,11 @@ const NEW = { tab: null, sort: null, offset: null, status: null, search: null, w
 /** @param {{report: any, summary: any, found: any}} given */
 export function Numbers({ report, summary, found }) {
   return html`<section class="card numbers strip" aria-label="key numbers">
-    ${figures(report, summary, found).map(({ name, text, small, tip, to, bad }) => html`<a key=${name} href=${withParams({ ...NEW, ...to })} title=${tip}>
-      <span class="what">${name}</span><br /><b class=${bad ? "bad" : ""}>${text}</b> <small>${small}</small></a>`)}
+    ${figures(report, summary, found).map(({ name, text, small, tip, to, bad }) => {
+      const said = html`<span class="what">${name}</span><br /><b class=${bad ? "bad" : ""}>${text}</b> <small>${small}</small>`;
+      // A saved page does not hold all jobs.
+      return frozen && to.tab === "jobs" ? html`<div key=${name} title=${tip}>${said}</div>` : html`<a key=${name} href=${withParams({ ...NEW, ...to })} title=${tip}>${said}</a>`;
+    })}
   </section>`;
 }
 
