@@ -15,6 +15,7 @@ ALL = (
     "kills",
     "ingest",
     "pages",
+    "page",
     "stored",
     "verdicts",
     "explain",

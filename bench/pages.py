@@ -1,10 +1,10 @@
-"""The time of each page's queries, and of what commands ask, on a store of a million spans, or of ten.
+"""The time of what each page asks of the API, and of what commands ask, on a store of a million spans, or of ten.
 
     python bench/pages.py [--spans N] [--store FILE]
 
 The store is the tests' sample, bulks of 333 jobs with ids that no order is in: a million spans, copied to earlier times
-until there are enough, stored in the order in which they would have come. Each page's queries run as the page runs
-them, at once and with all rows fetched; the table has the first run, on a file just opened, and of 20 more the median,
+until there are enough, stored in the order in which they would have come. A page's questions are asked one after the
+other, and their answers written whole; the table has the first run, on a file just opened, and of 20 more the median,
 the 95th percentile, and the median of the CPU that they took. ``--store`` keeps the file, and takes
 one that is there.
 """
@@ -12,27 +12,25 @@ one that is there.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import duckdb  # noqa: E402
+from fastapi.testclient import TestClient  # noqa: E402
 
-from bulkscope_studio.server.pages.data import Data  # noqa: E402
-from bulkscope_studio.server.pages.logs import search  # noqa: E402
-from bulkscope_studio.server.pages.overview import MOST_WAITS  # noqa: E402
-from bulkscope_studio.services import capacities, explanations, figures, reports  # noqa: E402
+from bulkscope_studio.server import app  # noqa: E402
+from bulkscope_studio.services import capacities, explanations, reports  # noqa: E402
 from bulkscope_studio.services.bulks import latest, list_bulks, not_found  # noqa: E402
-from bulkscope_studio.services.endings import Ends  # noqa: E402
 from bulkscope_studio.storage import summaries  # noqa: E402
 from bulkscope_studio.storage.store import Store  # noqa: E402
 from tests.studio.sample import fill  # noqa: E402
@@ -88,58 +86,47 @@ def make(path: Path, spans: int) -> None:
     store.close()
 
 
-Ask = Callable[[], Awaitable[Any]]
+Ask = Callable[[], object]
 
 
-def pages(data: Data, at: dict[str, Any]) -> dict[str, Ask]:
-    """Return what each page asks when it is refreshed, and what commands ask."""
-    store, bulk = data.store, str(at["bulk_id"])
+def pages(store: Store, at: dict[str, Any]) -> dict[str, Ask]:
+    """Return what each page asks of the API when it is opened, and what commands ask."""
+    client = TestClient(app.build(store, dict), base_url="http://127.0.0.1")
+    bulk = quote(str(at["bulk_id"]), safe="")
 
-    async def overview(**window: object) -> None:
-        given = at | window
-        names = ("requests", "jobs", "tokens", "points", "ingest")
-        await data.stored()
-        _, jobs, *_ = await asyncio.gather(*(data.rows(name, **given) for name in names))
-        ended = sum(row["done"] + row["failed"] for row in jobs)
-        await data.sampled("waits", MOST_WAITS / max(1, ended), **given)
-
-    async def one() -> None:
-        known = await data.extent(bulk)
-        assert known is not None
-        given = at | known.bounds | {"from_ns": known.first_ns, "to_ns": known.last_ns, "bin_ns": 2 * 10**9}
-        names = ("bulk_numbers", "bulk_progress", "bulk_jobs", "bulk_points", "bulk_worst", "lost")
-        await asyncio.gather(*(data.rows(name, **given) for name in names))
-        await data.rows("bulk_worst", **given | {"failed": True})
-        await data.asked(lambda: figures.of_bulk(store, bulk, known))
-
-    async def inference() -> None:
-        found = await data.rows("model_counts")
-        share = figures.MOST / max(1, sum(row["n"] for row in found))
-        await asyncio.gather(data.asked(lambda: figures.of_models(store, share)), data.sampled("scatter", share))
-
-    async def found(**given: object) -> None:
-        wanted = {name: at[name] for name in ("text", "severity", "bulk_id", "service", "offset")}
-        await search(data, **wanted | given)
-
-    def rows(*names: str, **given: object) -> Ask:
-        async def ask() -> None:
-            await asyncio.gather(*(data.rows(name, **at | given) for name in names))
+    def asked(*paths: str) -> Ask:
+        def ask() -> None:
+            for path in paths:
+                answer = client.get(f"/api/v1{path}")
+                assert answer.status_code == 200, (path, answer.text[:200])
 
         return ask
 
     def call(work: Callable[..., object], *given: object) -> Ask:
-        return lambda: asyncio.to_thread(work, *given)
+        return lambda: work(*given)
 
-    recent = {"from_ns": int(at["to_ns"]) - RECENT_NS, "bin_ns": 6 * 10**9}
+    window = f"from_ns={at['from_ns']}&to_ns={at['to_ns']}"
+    recent = f"from_ns={int(at['to_ns']) - RECENT_NS}&to_ns={at['to_ns']}"
+    of = f"/bulks/{bulk}"
     return {
-        "Overview, all": overview, "Overview, 15 min": lambda: overview(**recent), "Bulks": rows("bulks", "ingest"),
-        "Bulk": one, "Trace": rows("trace", "span", "span_logs"), "Inference": inference,
-        "Logs": lambda: found(bulk_id=None), "Logs, text search": lambda: found(bulk_id=None, text="no such text"),
-        "Logs of a bulk": found,
+        "list of bulks": asked("/bulks?limit=50&spark=24", "/facets"),
+        "failures of all": asked("/failures"),
+        "bulk, first drawing": asked(
+            f"{of}/summary", f"{of}/report", f"{of}/explanation", f"{of}/overtime?bins=1200", f"{of}/machine?bins=1200",
+            f"{of}/jobs?sort=-excess_s&limit=50",
+        ),
+        "bulk, zoomed": asked(f"{of}/overtime?bins=1200&{window}", f"{of}/machine?bins=1200&{window}"),
+        "a job": asked(f"{of}/job?id={quote(at['job_id'], safe='')}"),
+        "a trace": asked(f"/traces/{at['trace_id']}", f"/traces/{at['trace_id']}/spans/{at['span_id']}"),
+        "live, all": asked(f"/live?{window}"), "live, 15 min": asked(f"/live?{recent}"),
+        "models": asked("/models", "/models/points"),
+        "logs": asked("/logs", "/logs/histogram"), "logs, text search": asked("/logs?text=no+such+text"),
+        "logs of a bulk": asked(f"/logs?bulk={bulk}", f"/logs/histogram?bulk={bulk}"),
+        "search of an id": asked(f"/search?text={quote(at['job_id'], safe='')}"),
         "all bulks (`bulkscope bulks`)": call(list_bulks, store), "`latest`": call(latest, store),
         "an unknown id": call(not_found, store, "no such bulk"),
         "`report latest`": call(reports.bulk_report, store, "latest"),
-        "`report` of an old one": call(reports.bulk_report, store, bulk),
+        "`report` of an old one": call(reports.bulk_report, store, at["bulk_id"]),
         "`explain latest`": call(explanations.bulk_explanation, store, "latest"),
         "`capacity --last 1h`": call(capacities.system_capacity, store),
     }  # fmt: skip
@@ -158,35 +145,27 @@ def measure(path: Path) -> None:
     ]
     (extent,) = store.query("SELECT min(start_ns) AS a, max(end_ns) AS b FROM spans").to_pylist()
     (job,) = store.query(
-        "SELECT bulk_id, trace_id, span_id FROM spans WHERE kind = 'CONSUMER' ORDER BY start_ns LIMIT 1"
+        "SELECT bulk_id, job_id, trace_id, span_id FROM spans WHERE kind = 'CONSUMER' ORDER BY start_ns LIMIT 1"
     ).to_pylist()
     store.close()
-    at: dict[str, Any] = {
-        **job, "bulk": job["bulk_id"], "from_ns": extent["a"], "to_ns": extent["b"], "silent_ns": extent["b"],
-        "bin_ns": (extent["b"] - extent["a"]) // 150, "limit": 3000, "text": None, "severity": None, "service": None,
-        "offset": 0, "failed": False,
-    }  # fmt: skip
+    at: dict[str, Any] = {**job, "from_ns": extent["a"], "to_ns": extent["b"]}
     print(
         "{:,} spans, {:,} points, {:,} log records, {:,} bulks; {} MB\n".format(*counts, path.stat().st_size // 10**6)
     )
     print("| page | first, ms | median, ms | p95, ms | CPU, ms |\n|---|---:|---:|---:|---:|")
-    for name in pages(Data(store, dict, Ends(store)), at):
+    for name in pages(store, at):
         store = Store(path, **SETTINGS)  # type: ignore[arg-type]
-        ask = pages(Data(store, dict, Ends(store)), at)[name]
+        ask = pages(store, at)[name]
         took, used = [], []
         for _ in range(RUNS + 1):
             began, before = time.perf_counter(), _cpu()
-            asyncio.run(_awaited(ask))
+            ask()
             took.append((time.perf_counter() - began) * 1e3)
             used.append((_cpu() - before) * 1e3)
         store.close()
         p95 = statistics.quantiles(took[1:], n=20)[-1]
         cells = (took[0], statistics.median(took[1:]), p95, statistics.median(used[1:]))
         print(f"| {name} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |", flush=True)
-
-
-async def _awaited(ask: Ask) -> None:
-    await ask()
 
 
 def main() -> None:

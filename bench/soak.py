@@ -47,7 +47,7 @@ JOBS = 100  # jobs a request, three spans each: sent, done, inferred
 REQUESTS_A_BULK = 10
 SENDERS = 3
 SENT_AGAIN = 50
-# What the store may take of memory beside what DuckDB may: Python, NiceGUI, Arrow and what waits.
+# What the store may take of memory beside what DuckDB may: Python, Arrow and what waits.
 PROCESS_BYTES = 300 * 2**20
 
 
@@ -199,7 +199,7 @@ def tabs(web: str, ended: threading.Event) -> threading.Thread:
 
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            for path in ("/", "/bulks", "/inference", "/logs"):
+            for path in ("/", "/live", "/models", "/logs"):
                 browser.new_page().goto(web + path, timeout=60_000)
             ended.wait()
             browser.close()
