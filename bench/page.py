@@ -121,7 +121,8 @@ def main() -> None:
             print("| page | sent, kB | requests | drawn, s | main thread, CPU-s | studio, CPU-s | height, px |")
             print("|---|---:|---:|---:|---:|---:|---:|")
             for name, path in (
-                ("list", "/"), ("bulk", "/bulk/sample-001"), ("live", "/live"), ("models", "/models"), ("logs", "/logs"),
+                ("list", "/"), ("bulk", "/bulk/sample-001"), ("live", "/live"), ("models", "/models"),
+                ("logs", "/logs"),
             ):  # fmt: skip
                 page, session, line = opened(browser, running.web + path, process)
                 print(f"| {name} | {line} |", flush=True)
@@ -131,9 +132,10 @@ def main() -> None:
                     page.wait_for_timeout(1e3 * given.rest)
                     at_rest = (main_thread(session) - rest) / given.rest, (cpu(process) - busy) / given.rest
                 page.context.close()
+            size = process.memory_info().rss / 2**20
             print(
                 f"\nThe finished bulk's tab at rest: {100 * at_rest[0]:.2f} % of the browser's main thread, "
-                f"{100 * at_rest[1]:.2f} % of a core in the studio, which is {process.memory_info().rss / 2**20:.0f} MiB."
+                f"{100 * at_rest[1]:.2f} % of a core in the studio, which is {size:.0f} MiB."
             )
         browser.close()
 
