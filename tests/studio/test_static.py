@@ -83,6 +83,8 @@ def test_every_file_is_sent_for_good_and_the_document_that_names_them_is_asked_f
         assert "unsafe" not in policy
         for path in ("/bulk/a%2Fb%0Ac", "/job/x", "/trace/1", *web.PAGES):
             assert http.get(path).text == first.text
+        for path, to in {**web.MOVED, "/explain/a%2Fb": "/bulk/a%2Fb?tab=evidence"}.items():
+            assert http.get(path).headers["location"] == to
         nowhere = http.get("/nowhere")
         assert (nowhere.status_code, nowhere.text) == (404, first.text)
         (root,) = set(re.findall(r'"(/static/[0-9a-f]+)/', first.text))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from bulkscope_studio.server.anyid import any_id
 
@@ -28,6 +30,8 @@ POLICY = (
 )
 PAGES = ("/", "/live", "/models", "/capacity", "/compare", "/logs")
 OF_ONE = ("/bulk", "/job", "/trace")
+# Where pages of before were: addresses of theirs stand in bookmarks and chats.
+MOVED = {"/bulks": "/", "/inference": "/models"}
 _FOR_GOOD = "public, max-age=31536000, immutable"
 
 
@@ -89,6 +93,17 @@ def install(app: FastAPI) -> None:
         app.add_api_route(path, shown, include_in_schema=False)
     for path in OF_ONE:
         app.add_api_route(f"{path}/{any_id('id')}", shown, include_in_schema=False)
+
+    def moved(to: str) -> Callable[[], Response]:
+        return lambda: RedirectResponse(to)
+
+    for path, to in MOVED.items():
+        app.add_api_route(path, moved(to), include_in_schema=False)
+
+    def explained(id: str) -> Response:
+        return RedirectResponse(f"/bulk/{quote(id, safe='')}?tab=evidence")
+
+    app.add_api_route(f"/explain/{any_id('id')}", explained, include_in_schema=False)
 
     def unknown(request: Request, rest: str) -> Response:
         response = sent(request, *page)
