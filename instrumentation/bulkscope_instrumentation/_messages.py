@@ -23,6 +23,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -48,6 +49,8 @@ _KEYS = frozenset(name.lower() for name in (*bulks.KEYS, *bulks.header_names(bul
 _IN_BODY = tuple(f'"{key.partition(".")[0]}'.encode() for key in bulks.KEYS)
 # Parsing takes 8 ms a MiB.
 _LONGEST_BODY = 1 << 20
+# Seconds that a question for the depth of a queue may take in the application's loop.
+_PATIENCE_S = 2.0
 # Jobs whose deliveries to this process are counted.
 _REMEMBERED = 10_000
 
@@ -393,6 +396,51 @@ class Reader(Protocol):
 
     def __call__(self, queue: str, /) -> float | None:
         """Return the depth; None is no observation."""
+
+
+class InLoop:
+    """A reader that asks in the application's event loop, from the thread that collects metrics.
+
+    There is no observation while the loop does not run or is itself what asks, nor where the loop, or what is asked by,
+    ends before the answer comes: ``asyncio.run`` cancels what still runs in it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def is_open(self) -> bool:
+        """Tell whether what is asked by, a consumer or a connection, is still open."""
+        raise NotImplementedError
+
+    async def ask(self, queue: str) -> float | None:
+        """Return the depth; runs in the loop."""
+        raise NotImplementedError
+
+    def usable(self) -> bool:
+        """Tell whether that, and the loop, are still open."""
+        return self.is_open() and not self._loop.is_closed()
+
+    def __call__(self, queue: str, /) -> float | None:
+        """Return the depth, or None."""
+        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop or not self.usable():
+            return None
+        question = self.ask(queue)
+        try:
+            asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        except RuntimeError:  # closed since
+            question.close()
+            return None
+        try:
+            return asked.result(_PATIENCE_S)
+        except CancelledError:
+            return None
+        except Exception as error:
+            if not self.usable():
+                return None
+            if not isinstance(error, TimeoutError):
+                raise
+            asked.cancel()
+            return None
 
 
 _readers: dict[tuple[Any, ...], Reader] = {}

@@ -20,10 +20,17 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _amqp
-from bulkscope_instrumentation._messages import Attempt, Parcel, Pulled, Unsettled, parcel, reason, received, watch
-
-# Seconds that a question for the depth of a queue may take in the application's loop.
-_PATIENCE_S = 2.0
+from bulkscope_instrumentation._messages import (
+    Attempt,
+    InLoop,
+    Parcel,
+    Pulled,
+    Unsettled,
+    parcel,
+    reason,
+    received,
+    watch,
+)
 
 _unsettled = Unsettled()
 
@@ -245,31 +252,18 @@ def _watch(channel: Any, queue: str) -> None:
     watch((url.host, url.port, url.path, queue), lambda: _Depth(connection, asyncio.get_running_loop()))
 
 
-class _Depth:
-    """Asks the broker in the application's loop, by a channel of our own on the application's connection.
-
-    None while the loop does not run, or asks itself.
-    """
+class _Depth(InLoop):
+    """Asks the broker by a channel of our own on the application's connection."""
 
     def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._connection, self._loop = connection, loop
+        super().__init__(loop)
+        self._connection = connection
         self._channel: Any = None
 
-    def usable(self) -> bool:
-        """Tell whether the connection is open."""
-        return not self._connection.is_closed and not self._loop.is_closed()
+    def is_open(self) -> bool:
+        return not self._connection.is_closed
 
-    def __call__(self, queue: str) -> float | None:
-        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
-            return None
-        asked = asyncio.run_coroutine_threadsafe(self._ask(queue), self._loop)
-        try:
-            return asked.result(_PATIENCE_S)
-        except TimeoutError:
-            asked.cancel()
-            return None
-
-    async def _ask(self, queue: str) -> float | None:
+    async def ask(self, queue: str) -> float | None:
         if self._connection.is_closed:
             return None
         if self._channel is None or self._channel.is_closed:

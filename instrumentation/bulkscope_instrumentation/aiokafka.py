@@ -17,11 +17,9 @@ from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs.send import sending
 from bulkscope._safe import guarded
 from bulkscope_instrumentation import _kafka
-from bulkscope_instrumentation._messages import Attempt, Parcel, failure_of, parcel, watch, went_without
+from bulkscope_instrumentation._messages import Attempt, InLoop, Parcel, failure_of, parcel, watch, went_without
 
 _SEND = ("topic", "value", "key", "partition", "timestamp_ms", "headers")
-# Seconds that a question for the lag of a group may take in the application's loop.
-_PATIENCE_S = 2.0
 _ATTEMPTS = "_bulkscope_attempts"
 
 
@@ -149,31 +147,18 @@ def _watch(consumer: Any, topic: str) -> None:
         watch((consumer._group_id, topic), lambda: _Lag(consumer, loop))
 
 
-class _Lag:
-    """Asks for what a consumer's group has not committed of a topic, in the application's loop.
-
-    None while the loop does not run, or asks itself, and after the consumer was stopped.
-    """
+class _Lag(InLoop):
+    """Asks for what a consumer's group has not committed of a topic, until the consumer is stopped."""
 
     def __init__(self, consumer: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._consumer, self._loop = weakref.ref(consumer), loop
+        super().__init__(loop)
+        self._consumer = weakref.ref(consumer)
 
-    def usable(self) -> bool:
-        """Tell whether the consumer is open."""
+    def is_open(self) -> bool:
         consumer = self._consumer()
-        return consumer is not None and not consumer._closed and not self._loop.is_closed()
+        return consumer is not None and not consumer._closed
 
-    def __call__(self, topic: str) -> float | None:
-        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop or not self.usable():
-            return None
-        asked = asyncio.run_coroutine_threadsafe(self._ask(topic), self._loop)
-        try:
-            return asked.result(_PATIENCE_S)
-        except TimeoutError:
-            asked.cancel()
-            return None
-
-    async def _ask(self, topic: str) -> float | None:
+    async def ask(self, topic: str) -> float | None:
         from aiokafka import TopicPartition
 
         consumer = self._consumer()

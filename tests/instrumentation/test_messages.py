@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import json
 import pickle
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -435,6 +436,108 @@ def test_a_depth_is_asked_by_whoever_is_open(telemetry: Telemetry) -> None:
     first.open = False
     _messages.watch(("group", "moves"), lambda: second)
     assert depth() == [2.0]
+
+
+class Question(_messages.InLoop):
+    """One question that is answered as ``answer`` does it; ``begun`` once the loop works on it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], Awaitable[float]]) -> None:
+        super().__init__(loop)
+        self.answer, self.open, self.begun, self.ended = answer, True, threading.Event(), threading.Event()
+
+    def is_open(self) -> bool:
+        return self.open
+
+    async def ask(self, queue: str) -> float | None:
+        self.begun.set()
+        try:
+            return await self.answer()
+        finally:
+            self.ended.set()
+
+
+async def for_ever() -> float:
+    await asyncio.Event().wait()
+    return 1.0
+
+
+def asked_in_a_thread(
+    answer: Callable[[], Awaitable[float]], meanwhile: Callable[[Question], Any] = lambda question: None,
+    whole: bool = True,
+) -> Any:  # fmt: skip
+    """Return what a question from another thread comes to, or its error; not ``whole``: the loop ends before that."""
+    found: list[Any] = []
+
+    def ask(question: Question) -> None:
+        try:
+            found.append(question("q"))
+        except Exception as error:
+            found.append(error)
+
+    async def application() -> tuple[Question, threading.Thread]:
+        question = Question(asyncio.get_running_loop(), answer)
+        thread = threading.Thread(target=ask, args=(question,))
+        thread.start()
+        await asyncio.to_thread(question.begun.wait, 30)
+        meanwhile(question)
+        if whole:
+            await asyncio.to_thread(thread.join, 30)
+        return question, thread
+
+    question, thread = asyncio.run(application())
+    thread.join(30)
+    assert question.ended.is_set()
+    return found[0]
+
+
+def test_a_depth_is_asked_in_the_applications_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def four() -> float:
+        return 4.0
+
+    assert asked_in_a_thread(four) == 4.0
+    # As the loop ends: `asyncio.run` cancels what is under way.
+    assert asked_in_a_thread(for_ever, whole=False) is None
+    monkeypatch.setattr(_messages, "_PATIENCE_S", 0.01)
+    assert asked_in_a_thread(for_ever) is None
+
+
+@pytest.mark.parametrize("still_open", [True, False])
+def test_a_question_fails_unless_what_it_is_asked_by_was_closed(still_open: bool) -> None:
+    closed = asyncio.Event()
+
+    async def fails() -> float:
+        await closed.wait()
+        raise OSError("closed")
+
+    def close(question: Question) -> None:
+        question.open = still_open
+        closed.set()
+
+    found = asked_in_a_thread(fails, close)
+    assert isinstance(found, OSError) if still_open else found is None
+
+
+def test_a_loop_that_does_not_run_or_asks_itself_or_was_closed_is_asked_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.new_event_loop()
+    question = Question(loop, for_ever)
+    assert question("q") is None
+
+    async def itself() -> float | None:
+        return question("q")
+
+    assert loop.run_until_complete(itself()) is None
+    # Closed between the look at it and the question.
+    made: list[Any] = []
+    ask = question.ask
+    monkeypatch.setattr(question, "ask", lambda queue: made.append(ask(queue)) or made[0])
+    loop.close()
+    monkeypatch.setattr(loop, "is_running", lambda: True)
+    monkeypatch.setattr(question, "usable", lambda: True)
+    assert question("q") is None
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
+    assert not question.begun.is_set()
 
 
 class KafkaError:

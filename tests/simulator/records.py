@@ -11,7 +11,7 @@ import hashlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -105,11 +105,13 @@ class _Table:
 @dataclass(frozen=True, slots=True)
 class Lost:
     """What the telemetry's faults did: spans that a run made, how many of them never came, and how many of the
-    attempts' waits came out negative."""
+    attempts' waits came out negative. ``told``: of those that never came, the inferences that their senders counted;
+    what became of their jobs is known all the same."""
 
     spans: int
     missing: int
     negative: int = 0
+    told: int = 0
 
 
 def write(run: Run, store: Store) -> Lost:
@@ -242,7 +244,8 @@ class _Writer:
         self.no_inference &= inferred_ids
         spans = len(self.run.requests) + len(puts) + len(self.ended) + len(inferred)
         missing = sum(self.no_put) + len(self.no_consumer) + len(self.no_inference)
-        return Lost(spans, missing, sum(self._wait(attempt) < 0 for attempt in self.ended))
+        told = len(self.no_inference - self.no_consumer) if faults.counted else 0
+        return Lost(spans, missing, sum(self._wait(attempt) < 0 for attempt in self.ended), told)
 
     def _some(self, times: Sequence[float], part: float) -> list[bool]:
         """Choose a ``part`` of records: at random, or in batches that lie together in time."""
@@ -648,7 +651,7 @@ class _Writer:
             name: table if name in ("resources", "ingest") else keep(table, "end_ns" if name == "spans" else "time_ns")
             for name, table in found.items()
         }
-        return found, Lost(lost.spans, lost.missing + spans - found["spans"].num_rows, lost.negative)
+        return found, replace(lost, missing=lost.missing + spans - found["spans"].num_rows)
 
 
 def _memory_limit(pool: Pool, host: Host) -> int:

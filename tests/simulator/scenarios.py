@@ -589,9 +589,10 @@ def _unfit() -> Iterator[Scenario]:
         )
         if counted:
             lost = Telemetry(inferences=share, batches=batches, counted=counted)
-            found = observed(f"inferences/{share:g}/{batches:d}{counted:d}", lost)
-            # 2 % of all spans, and known: the verdict stands.
-            yield replace(found, verdict="headroom") if share < 0.1 else found
+            name = f"inferences/{share:g}/{batches:d}{counted:d}"
+            # 2 % of all spans, and known: the verdict stands. Here, since a scenario's place is its seed.
+            known = replace(observed(name, lost), name=f"headroom/{name}", verdict="headroom")
+            yield known if share < 0.1 else observed(name, lost)
     for share in (0.05, 0.15, 0.4):
         yield observed(f"refused/{share:g}", Telemetry(refused=share))
     yield observed("border/consumers", Telemetry(consumers=0.05, counted=True), border=True)

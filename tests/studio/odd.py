@@ -15,12 +15,15 @@ from bulkscope_studio.analysis.capacity.capacity import UnknownModel
 from bulkscope_studio.rendering import capacity as render_capacity
 from bulkscope_studio.rendering import comparison as render_compare
 from bulkscope_studio.rendering import explanation, report
+from bulkscope_studio.rendering import whatif as render_whatif
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.server import app
-from bulkscope_studio.services import capacities, comparisons, explanations, reports
+from bulkscope_studio.services import capacities, comparisons, explanations, reports, whatifs
+from bulkscope_studio.services import jobs as services_jobs
 from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.services.endings import list_bulks
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.overtime import overtime
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
 from tests import rows
@@ -101,13 +104,18 @@ def spoken(found: Any, text: Text, markdown: Callable[[Any], str]) -> Any:
     """Return an answer of the API once it has been written as JSON, text and markdown; None of what is unknown."""
     if found is None:
         return None
-    json.dumps(found, allow_nan=False)
-    text(found, console())
+    text(written(found), console())
     markdown(found)
     return found
 
 
-ANSWERS = ("report", "explain", "capacity", "compare")
+def written(found: Any) -> Any:
+    """Return an answer of the API that only programs and pages read, once it has been written as JSON."""
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+ANSWERS = ("report", "explain", "capacity", "compare", "overtime", "jobs", "whatif")
 
 
 def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterable[str] = ANSWERS) -> dict[str, Any]:
@@ -123,6 +131,11 @@ def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterabl
         ),
         "compare": lambda: spoken(
             comparisons.compare(place, bulk_id, bulk_id), render_compare.text, render_compare.markdown
+        ),
+        "overtime": lambda: written(overtime(store, bulk_id, bins=60, now_ns=now_ns)),
+        "jobs": lambda: written(services_jobs.page(store, bulk_id, services_jobs.Wanted(), 100, 0)),
+        "whatif": lambda: spoken(
+            whatifs.bulk_whatif(store, bulk_id, whatifs.Change(speed=2.0)), render_whatif.text, render_whatif.markdown
         ),
     }
     return {name: told(ask) for name, ask in asked.items() if name in only}

@@ -16,6 +16,7 @@ from bulkscope_studio.cli import watch
 from bulkscope_studio.services import jobs as services_jobs
 from bulkscope_studio.services import listing
 from bulkscope_studio.services.endings import MOST_RUNNING, RESTS, Ends, bulk_ending, list_bulks
+from bulkscope_studio.services.overtime import overtime
 from bulkscope_studio.services.times import SILENT_NS
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import Store
@@ -61,6 +62,20 @@ def test_of_equal_jobs_the_end_is_known() -> None:
     assert found["end_ns"]["value"] == ns(11.0) + round(left["value"] * 1e9)
     assert (found["slots"], found["ahead"], found["ended_ns"]) == (2, 0, None)
     assert found["rate_per_s"]["value"] == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_clock_that_was_never_set_leaves_an_answer() -> None:
+    """Times from 1971 to today, in ns, are more than a double holds exactly: pyarrow refuses to make one of them."""
+    since = ns(0) // 10**9 - 31_536_000
+    jobs = [Job("old", -float(since), columns=QUEUE), *halfway(), Job("late", 5.0, columns=QUEUE)]
+    others = [Job(f"o{n}", 1.0 + n / 3, bulk="other", columns=QUEUE) for n in range(3)]
+    with stored(written([*jobs, *others])) as store:
+        found = bulk_ending(store, "bulk", ns(11.0))
+        assert (found["state"], found["ahead"]) == ("running", 3)
+        over = overtime(store, "bulk", bins=3, now_ns=ns(11.0))
+        assert over["jobs"]["waiting"][0] == 1
+        assert over["jobs"]["done"][-1] == 10
+        assert services_jobs.page(store, "bulk", services_jobs.Wanted(), 100, 0)["total"] == 22
 
 
 def test_more_slots_end_it_sooner() -> None:

@@ -440,3 +440,17 @@ def test_a_false_claim_is_seen() -> None:
     assert not complaints(truth, "cpu_saturated")
     for other in set(VERDICTS) - {"cpu_saturated"}:
         assert complaints(truth, other), other
+
+
+def test_a_gap_of_inferences_leaves_a_verdict_while_it_is_small_and_told() -> None:
+    by_name = {scenario.name: scenario for scenario in listed()}
+    for name, verdict, other in (
+        ("headroom/inferences/0.06/01", "headroom", "data_unfit"),
+        ("unfit/inferences/0.25/01", "data_unfit", "headroom"),
+    ):
+        run = by_name[name].run()
+        truth = ledger(run, BULK, rows(run)[1])
+        assert not complaints(truth, verdict)
+        assert complaints(truth, other)
+        if verdict == "headroom":
+            assert complaints(replace(truth, told=0.0), verdict), "nobody would know of it"

@@ -157,5 +157,4 @@ def _ahead(store: Store, looked_at: Beside, now_ns: int) -> analysis.Ahead:
     frontier = pc.max(begun["enqueue_ns"]).as_py()
     if frontier is not None:
         others = others.filter(pc.greater(others["ready_ns"], frontier))
-    seconds = pc.divide(pc.cast(pc.subtract(others["ready_ns"], bulk.window[0]), pa.float64()), 1e9)
-    return analysis.Ahead(facts.floats(seconds))
+    return analysis.Ahead(facts.seconds_since(others["ready_ns"], bulk.window[0]))

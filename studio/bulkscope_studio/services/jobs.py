@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkscope_studio.analysis.replay.sizes import usual_seconds
+from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.services import bulks, times, waits
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.services.listing import order
@@ -64,7 +65,7 @@ def table(store: Store, bulk_id: str, now_ns: int | None = None) -> pa.Table:
     found = store.query(sql.load("v1_jobs"), named)
     found = _silent(store, found, named, times.present(store, now_ns, known.last_ns))
     expected = _expected(found)
-    work = _floats(found["work_s"])
+    work = facts.floats(found["work_s"])
     at = found.column_names.index("work_s") + 1
     for name, values in (("excess_s", work - expected), ("expected_s", expected)):
         found = found.add_column(at, name, pa.array(values, pa.float64(), from_pandas=True))
@@ -89,16 +90,12 @@ def _silent(store: Store, jobs: pa.Table, named: dict[str, Any], now_ns: int) ->
     return jobs.set_column(jobs.column_names.index("status"), "status", pa.array(statuses, pa.string()))
 
 
-def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-def _expected(jobs: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _expected(jobs: pa.Table) -> facts.Floats:
     """Return the usual seconds of each job (jobs,), by model; NaN of jobs that have not ended."""
-    work = _floats(jobs["work_s"])
+    work = facts.floats(jobs["work_s"])
     found = np.full(len(work), np.nan)
     models = np.array([name or "" for name in jobs["model"].to_pylist()], object)
-    given, output = _floats(jobs["computed_tokens"]), _floats(jobs["output_tokens"])
+    given, output = facts.floats(jobs["computed_tokens"]), facts.floats(jobs["output_tokens"])
     done = np.isfinite(work) & (work > 0) & pc.equal(jobs["status"], "done").to_numpy(zero_copy_only=False)
     for model in sorted(set(models[done])):
         rows = np.flatnonzero(done & (models == model))

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bulkscope_studio.analysis.timeline import facts
 from bulkscope_studio.analysis.timeline.timeline import steps
 from bulkscope_studio.services import bulks
 from bulkscope_studio.services.axis import Axis
@@ -47,23 +47,17 @@ def overtime(
     first, last = axis.first_ns, axis.last_ns
     edges = np.linspace((first - base) / 1e9, (last - base) / 1e9, bins + 1)
 
-    def seconds(name: str) -> Floats:
-        column = pc.subtract(a[name].cast(pa.int64()), base).cast(pa.float64())
-        return np.asarray(pc.divide(column, 1e9).to_numpy(zero_copy_only=False), np.float64)
-
-    def flag(name: str) -> NDArray[np.bool_]:
-        return np.asarray(pc.fill_null(a[name], False).to_numpy(zero_copy_only=False), np.bool_)
-
-    enqueue, start, end = seconds("enqueue_ns"), seconds("start_ns"), seconds("end_ns")
-    ready = enqueue + np.nan_to_num(np.asarray(a["delay"].to_numpy(zero_copy_only=False), np.float64))
+    enqueue, start, end, seen = (
+        facts.seconds_since(a[name], base) for name in ("enqueue_ns", "start_ns", "end_ns", "seen_ns")
+    )
+    ready = enqueue + np.nan_to_num(facts.amounts(a["delay"]))
     begun, ended = np.isfinite(start), np.isfinite(end)
     # One that has not ended runs on, until nothing more is heard of it.
     now = (present(store, now_ns, own.window[1]) - base) / 1e9
-    seen = seconds("seen_ns")
     until = np.where(ended, end, np.where(seen < now - SILENT_NS / 1e9, seen, np.maximum(seen, edges[-1] + 1)))
     known = np.isfinite(ready)
     there = np.where(known, np.minimum(ready, np.where(begun, start, np.inf)), start)
-    decides, ok, retried = flag("decides"), flag("ok"), flag("retried")
+    decides, ok, retried = (facts.flags(a[name]) for name in ("decides", "ok", "retried"))
     settled = decides & ended & ~retried
 
     def so_far(moments: Floats) -> Floats:

@@ -274,6 +274,14 @@ def floats(column: pa.ChunkedArray) -> Floats:
     return found
 
 
+def seconds_since(column: pa.ChunkedArray, origin_ns: int) -> Floats:
+    """Return a column of times in ns as seconds since ``origin_ns``, absent as NaN."""
+    # Subtracted as integers: a double holds the nanoseconds of today only to 256. The cast is unchecked, since 104 days
+    # are more than it holds exactly, and a clock that was never set is 50 years off.
+    since = pc.subtract(pc.cast(column, pa.int64()), pa.scalar(origin_ns, pa.int64()))
+    return floats(since) / 1e9
+
+
 def amounts(column: pa.ChunkedArray) -> Floats:
     """Return a column of numbers that cannot be below 0; what is not one (a sender's error) is absent."""
     found = floats(column)
@@ -308,13 +316,12 @@ class Reader:
     """Turns tables into columns; one a bulk, since it gives names their numbers."""
 
     def __init__(self, origin_ns: int) -> None:
-        self._origin = pa.scalar(origin_ns, pa.int64())
+        self._origin_ns = origin_ns
         self._jobs, self._hosts, self._models, self._queues = _Names(), _Names(), _Names(), _Names()
         self._processes = _Processes()
 
     def _time(self, column: pa.ChunkedArray) -> Floats:
-        # Subtracted as integers: a double holds the nanoseconds of today only to 256.
-        return floats(pc.subtract(pc.cast(column, pa.int64()), self._origin)) / 1e9
+        return seconds_since(column, self._origin_ns)
 
     def _span(self, table: pa.Table) -> tuple[Floats, Floats]:
         # The decoder takes none that ends before it starts; in a store of another's it has taken no time.
