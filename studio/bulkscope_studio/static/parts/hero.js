@@ -55,13 +55,12 @@ export function Hero({ bulk, summary, restS = 3 }) {
   const asked = zoomedTo && !frozen ? { from_ns: Math.round(base + range.from * 1e9), to_ns: Math.round(base + range.to * 1e9) } : null;
   const part = useAnswer(asked && path, { ...all, ...asked }, how);
   const machines = useAnswer(whole.answer && machinePath, { ...ofMachine, ...asked }, how);
-  const machine = useMemo(() => machines.answer && { ...machines.answer, hosts: [...machines.answer.hosts].sort((a, b) => (a.host < b.host ? -1 : 1)) }, [machines.answer]);
   // Until finer bins are there, those of the whole are drawn wider.
   const fine = asked !== null && part.answer?.from_ns === asked.from_ns && part.answer?.to_ns === asked.to_ns;
   const data = fine ? part.answer : whole.answer;
   return html`<section class="card hero" aria-busy=${asked !== null && !fine}>
     <div ref=${box}>
-      <${Answer} asked=${whole} draw=${() => html`<${Charts} data=${data} machine=${machine} range=${range} base=${base} length=${length}
+      <${Answer} asked=${whole} draw=${() => html`<${Charts} data=${data} machine=${machines.answer} range=${range} base=${base} length=${length}
         zoomed=${zoomedTo !== null} width=${width} left=${left} worker=${params.get("worker")} running=${summary?.state === "running"} />`} />
       ${part.error && html`<p class="bad" role="alert">${part.error.message}</p>`}
     </div>

@@ -71,7 +71,7 @@ function One({ plot, axis, left, width, bin, named }) {
   const most = Math.max(0, ...series.map(({ values }) => highest(values)));
   const said = series.some(({ values }) => values.some(known)) ? `${title}: at most ${text(most)}` : `${title}: nothing recorded`;
   return html`<section class="plot" data-name=${plot.name}>
-    <div class="title"><h2 title=${about}>${title}</h2><span class="key">
+    <div class="title"><h3 title=${about}>${title}</h3><span class="key">
       ${(series.length > 1 || series[0].name !== title) && series.map((one) => html`<span><i style=${{ background: `var(--${one.colour})` }}></i>${one.name} <b>${bin === null ? "" : text(one.values[bin])}</b></span>`)}
       ${series.length === 1 && series[0].name === title && bin !== null && html`<b>${text(series[0].values[bin])}</b>`}</span></div>
     <div role="img" aria-label=${said}><${Lines} plot=${plot} axis=${axis} left=${left} width=${width} named=${named} /></div>
@@ -118,7 +118,7 @@ function options(now, left, width, named) {
   return {
     width,
     height: HEIGHT_PX + (named ? AXIS_PX : 0),
-    padding: [8, 0, named ? 0 : 4, 0],
+    padding: [6, 0, named ? 0 : 4, 0],
     legend: { show: false },
     cursor: { show: false },
     scales: {
