@@ -1,6 +1,6 @@
 // Failed attempts by domain and type of error, each with its first one as example.
 import { html } from "../core/view.js";
-import { clock, moment, number, zone } from "../core/format.js";
+import { ABSENT, clock, moment, number, seconds, size, zone } from "../core/format.js";
 import { bulkHref, jobHref, traceHref, withParams } from "../core/location.js";
 import { Table } from "./table.js";
 
@@ -28,4 +28,20 @@ export function Failures({ failures, params = null }) {
       ${" · "}<a href=${traceHref(e.trace_id, e.span_id)}>trace</a> · ${e.bulk && e.job && html`<a href=${log(e)}>log</a>`}${e.message ? html`<br /><span class="mute">${e.message}</span>` : ""}` },
   ];
   return html`<${Table} caption="failed attempts by error" columns=${columns} rows=${failures} keyOf=${(/** @type {any} */ row) => `${row.failure_domain} ${row.error_type}`} selected=${failures.filter(chosen).map((row) => `${row.failure_domain} ${row.error_type}`)[0] ?? null} />`;
+}
+
+/** Attempts that were lost with their workers, as the last heartbeat of each described it. @param {{bulk: string, lost: any[]}} given */
+export function Lost({ bulk, lost }) {
+  /** @type {import("./table.js").Column[]} */
+  const columns = [
+    { name: "job", title: "job", cell: (row) => html`<a class="id" href=${jobHref(bulk, row.job_id)}>${row.job_id}</a>` },
+    { name: "attempt", title: "attempt", right: true, cell: (row) => number(row.attempt) },
+    { name: "domain", title: "cause", cell: (row) => `${row.domain ?? "unknown"}${row.likely ? " (likely)" : ""}` },
+    { name: "worker", title: "worker", cell: (row) => row.worker ?? ABSENT },
+    { name: "model", title: "model", cell: (row) => (row.model ? `${row.model}${row.model_likely ? " (likely)" : ""}` : ABSENT) },
+    { name: "elapsed", title: "last heard of", right: true, tip: "after its start", cell: (row) => seconds(row.elapsed_s) },
+    { name: "memory", title: "RAM then", right: true, cell: (row) => size(row.memory_bytes) },
+    { name: "limit", title: "limit", right: true, cell: (row) => size(row.memory_limit_bytes) },
+  ];
+  return html`<${Table} caption="attempts lost with their workers" columns=${columns} rows=${lost} keyOf=${(/** @type {any} */ row) => `${row.job_id} ${row.attempt}`} />`;
 }
