@@ -48,7 +48,7 @@ def paths(address: str) -> dict[str, str]:
         "/trace": f"/trace/{job['trace_id']}?span={job['span_id']}",
         "/compare": "/compare?a=sample-001&b=sample-002", "unknown bulk": "/bulk/nothing", "no page": "/nowhere",
     }  # fmt: skip
-    assert {f"/{path.split('/')[1]}" for path in found.values() if "no" not in path} >= {*web.PAGES[1:], *web.OF_ONE}
+    assert {f"/{re.split('[/?]', path)[1]}" for path in found.values()} >= {*web.PAGES[1:], *web.OF_ONE}
     return found
 
 

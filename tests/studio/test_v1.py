@@ -199,6 +199,7 @@ def test_a_verdict_is_that_of_the_explanation_and_filters(running: Running) -> N
         assert of[name] == {"code": verdict["code"], "title": verdict["title"]}
         assert running.get(f"/bulks/{quote(name, safe='')}/summary")["verdict"] == of[name]
     code = of["sample-001"]["code"]
+    assert {"name": code, "title": of["sample-001"]["title"]} in running.get("/verdicts")
     found = running.get("/bulks", verdict=code, limit=500)
     assert {row["id"] for row in found["bulks"]} == {name for name, verdict in of.items() if verdict["code"] == code}
     assert found["looked_at"] == len(rows)

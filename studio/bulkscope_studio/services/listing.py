@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkscope_studio.analysis.explain import findings as explain
+from bulkscope_studio.analysis.explain.findings import TITLES
 from bulkscope_studio.services import endings, explanations, times
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.storage import saved_runs, sql, summaries
@@ -37,7 +37,7 @@ _SCHEMA = pa.schema([
     ("kept", pa.list_(pa.string())),
 ])  # fmt: skip
 # An explanation of a bulk of 100,000 jobs takes 0.6 s, of a small one 0.03: a page fills in as it is asked for again.
-VERDICTS_S = 1.0
+VERDICTS_S = 0.3
 # What tells of a bulk comes up to AFTER_NS after its end, and is exported up to a minute later (5 s by our
 # default, 60 by that of OpenTelemetry).
 _SETTLES_NS = times.AFTER_NS + 60_000_000_000
@@ -71,6 +71,11 @@ def order(sort: str, known: tuple[str, ...]) -> tuple[str, bool]:
     if name not in known:
         raise InvalidQuery(f"cannot sort by {name!r}; sort by one of {', '.join(known)}, with - in front to turn it")
     return name, highest_first
+
+
+def verdicts() -> list[dict[str, str]]:
+    """Return the verdicts that there are: ``name``, by which bulks are filtered, and ``title``."""
+    return [{"name": code, "title": title} for code, title in TITLES.items()]
 
 
 class Verdicts:
@@ -124,8 +129,8 @@ def _checked(wanted: Wanted) -> None:
         raise InvalidQuery(
             f"limit is from 1 to {MOST_ROWS}, and offset from 0; all bulks come as csv, parquet, arrow or jsonl"
         )
-    if wanted.verdict is not None and wanted.verdict not in explain.TITLES:
-        raise InvalidQuery(f"no verdict {wanted.verdict!r}; one of {', '.join(explain.TITLES)}")
+    if wanted.verdict is not None and wanted.verdict not in TITLES:
+        raise InvalidQuery(f"no verdict {wanted.verdict!r}; one of {', '.join(TITLES)}")
     if wanted.spark is not None and not 1 <= wanted.spark <= MOST_SPARKS:
         raise InvalidQuery(f"spark, the number of its bins, is from 1 to {MOST_SPARKS}")
 

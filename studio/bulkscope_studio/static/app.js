@@ -3,8 +3,9 @@ import { Fragment, html, render, useEffect, useRef, useState } from "./core/view
 import { useAnswer } from "./core/api.js";
 import { useConnected } from "./core/events.js";
 import { zone } from "./core/format.js";
-import { followed, go, useAddress } from "./core/location.js";
+import { followed, useAddress } from "./core/location.js";
 import { choose, useSettings } from "./core/settings.js";
+import { Find } from "./parts/find.js";
 import { Empty, Failed } from "./parts/state.js";
 
 /** @typedef {{path: string, name: string | null, load: () => Promise<{Page: any}>}} Place
@@ -88,30 +89,6 @@ function Trouble() {
     ${!connected && html`<div class="notice bad" role="alert">The studio does not answer. What stands here is as it was; the page comes back by itself.</div>`}
     ${answer?.trouble && html`<div class="notice bad" role="alert">${answer.trouble}</div>`}
   <//>`;
-}
-
-/** Find any id: a bulk, job, trace, span or worker. "/" goes there from anywhere. */
-function Find() {
-  const [text, setText] = useState("");
-  const field = useRef(/** @type {HTMLInputElement | null} */ (null));
-  useEffect(() => {
-    const key = (/** @type {KeyboardEvent} */ event) => {
-      const typing = event.target instanceof Element && event.target.closest("input, textarea, select");
-      if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
-      event.preventDefault();
-      field.current?.focus();
-    };
-    document.addEventListener("keydown", key);
-    return () => document.removeEventListener("keydown", key);
-  }, []);
-  const search = (/** @type {Event} */ event) => {
-    event.preventDefault();
-    if (text.trim()) go(`/?search=${encodeURIComponent(text.trim())}`);
-  };
-  return html`<form class="find" role="search" onSubmit=${search}>
-    <input ref=${field} type="search" aria-label="find a bulk, job, trace or worker by its id" placeholder="/  find a bulk, job, trace or worker by its id"
-      value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} />
-  </form>`;
 }
 
 document.addEventListener("click", followed);

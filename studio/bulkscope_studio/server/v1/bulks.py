@@ -70,6 +70,10 @@ def router(
         """What bulks of a time can be filtered by: services, hosts, models, workers, and how many bulks each has."""
         return json(listing.facets(store, since_ns, until_ns))
 
+    def known_verdicts() -> Response:
+        """The verdicts that there are: the name, which filters bulks, and the title."""
+        return json(listing.verdicts())
+
     def summary(bulk_id: str) -> Response:
         """One bulk in the columns of the list, with its verdict."""
         name = bulks.latest(store) if bulk_id == "latest" else bulk_id
@@ -153,6 +157,7 @@ def router(
 
     routes.add_api_route("/bulks", listed)
     routes.add_api_route("/facets", facets)
+    routes.add_api_route("/verdicts", known_verdicts)
     routes.add_api_route(f"/bulks/{BULK}", deleted, methods=["DELETE"])
     routes.add_api_route(f"/bulks/{BULK}/summary", summary)
     routes.add_api_route(f"/bulks/{BULK}/report", report)

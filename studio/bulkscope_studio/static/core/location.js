@@ -26,13 +26,14 @@ export function useAddress() {
   return { path: location.pathname, params: new URLSearchParams(location.search) };
 }
 
-/** The address with some parameters changed; null, undefined, "" and false take one away.
- * @param {Record<string, string | number | boolean | null | undefined>} change */
+/** The address with some parameters changed; null, undefined, "" and false take one away, a list stands once for each.
+ * @param {Record<string, string | number | boolean | string[] | null | undefined>} change */
 export function withParams(change) {
   const params = new URLSearchParams(location.search);
   for (const [name, value] of Object.entries(change)) {
-    if (value === null || value === undefined || value === "" || value === false) params.delete(name);
-    else params.set(name, String(value));
+    params.delete(name);
+    if (value === null || value === undefined || value === "" || value === false) continue;
+    for (const each of Array.isArray(value) ? value : [value]) params.append(name, String(each));
   }
   const text = params.toString();
   return location.pathname + (text ? `?${text}` : "");

@@ -4,7 +4,7 @@ import { address, frozen, ofBulk, useAnswer } from "../core/api.js";
 import { ago, count, moment, number, zone } from "../core/format.js";
 import { bulkHref, go, idOf, useAddress, withParams } from "../core/location.js";
 import { Evidence } from "../parts/evidence.js";
-import { Failures } from "../parts/failures.js";
+import { Failures, Lost } from "../parts/failures.js";
 import { Models, Workers } from "../parts/groups.js";
 import { Hero } from "../parts/hero.js";
 import { Jobs, chosenJobs, chosenRange } from "../parts/jobs.js";
@@ -56,7 +56,7 @@ function Bulk({ bulk, summary, again }) {
     <${Hero} ...${of} />
     <${Tabs} label="jobs, workers, log and evidence" own=${["sort", "offset", "status"]} tabs=${[
       { name: "slow", title: "Slow for their size", draw: () => html`<${Jobs} ...${of} ask="slow" bars empty="This bulk has no jobs." />` },
-      { name: "failed", title: html`Failed, by error${summary.failed_jobs > 0 && html` <span class="bad">${number(summary.failed_jobs)}</span>`}`, draw: () => html`<${FailedJobs} ...${of} />` },
+      { name: "failed", title: html`Failed, by error${summary.failed_jobs > 0 && html` <span class="bad">${number(summary.failed_jobs)}</span>`}`, draw: () => html`<${FailedJobs} ...${of} lost=${report.answer?.lost ?? []} />` },
       { name: "work", title: "Longest work", draw: () => html`<${Jobs} ...${of} ask="work" />` },
       { name: "wait", title: "Longest wait", draw: () => html`<${Jobs} ...${of} ask="wait" />` },
       ...(frozen ? [] : [{ name: "jobs", title: "All jobs", draw: () => html`<${Jobs} ...${of} ask="jobs" />` }]),
@@ -68,14 +68,15 @@ function Bulk({ bulk, summary, again }) {
   <//>`;
 }
 
-/** @param {{bulk: string, summary: any, restS: number}} given */
-function FailedJobs({ bulk, summary, restS }) {
+/** @param {{bulk: string, summary: any, restS: number, lost: any[]}} given */
+function FailedJobs({ bulk, summary, restS, lost }) {
   const { params } = useAddress();
   const range = frozen ? { from_ns: null, to_ns: null } : chosenRange(params, summary.start_ns);
   const [path, fixed] = question("failures", bulk);
   const asked = useAnswer(path, { ...fixed, since_ns: range.from_ns, until_ns: range.to_ns }, { of: bulk, restS });
   return html`<${Fragment}>
     <${Answer} asked=${asked} draw=${(/** @type {any} */ answer) => answer.failures.length ? html`<${Failures} failures=${answer.failures} params=${params} />` : html`<${Empty}>No attempt failed${range.from_ns || range.to_ns ? " in this time" : ""}.<//>`} />
+    ${lost.length > 0 && html`<h3>${count(lost.length, "attempt")} lost with their workers</h3><${Lost} bulk=${bulk} lost=${lost.slice(0, MOST_LOST)} />`}
     <h3>Jobs that failed</h3>
     <${Jobs} bulk=${bulk} summary=${summary} restS=${restS} ask="failed" empty="No job of this bulk has failed." />
   <//>`;
@@ -119,6 +120,8 @@ function Copy({ text, label }) {
   return html`<button class="plain" aria-label=${label} onClick=${copy}>copy</button><span class="mute" role="status">${said}</span>`;
 }
 
+/** Rows of the table of lost attempts: the jobs table has all lost jobs. */
+const MOST_LOST = 100;
 const FORMATS = [["csv", "CSV"], ["parquet", "Parquet"], ["arrow", "Arrow"], ["jsonl", "JSON, a line a job"]];
 
 /** @param {{bulk: string, summary: any, onKept: () => void}} given */

@@ -20,8 +20,9 @@ export function ends({ left_s, end_ns }) {
   };
 }
 
-/** @param {{bulk: string, restS: number}} given */
-export function Progress({ bulk, restS }) {
+/** `title` stands above where the page is not of this bulk alone.
+ * @param {{bulk: string, restS: number, title?: import("../core/view.js").Children}} given */
+export function Progress({ bulk, restS, title = null }) {
   const { answer } = useAnswer(ofBulk(bulk, "ending"), {}, { of: bulk, everyS: 5, restS });
   if (!answer || answer.state === "complete") return null;
   const p = answer.progress;
@@ -30,7 +31,8 @@ export function Progress({ bulk, restS }) {
   const of = `${number(ended)} of ${count(p.sent, "job")}`;
   const known = answer.left_s !== null;
   const when = known ? ends(answer) : null;
-  return html`<section class="card" aria-label="progress">
+  return html`<section class="card" aria-label=${title ? `progress of ${bulk}` : "progress"}>
+    ${title && html`<div class="row">${title}</div>`}
     <div class="row"><b>${of}</b><${Meter} done=${p.done} failed=${p.failed} of=${p.sent} label=${`${of} have ended, ${number(p.failed)} of them failed`} />
       ${p.failed > 0 && html`<span class="bad">${number(p.failed)} failed</span>`}<span class="mute">${states.join(", ")}</span>
       ${answer.rate_per_s && html`<span title="jobs per second while all slots are busy">${estimate(answer.rate_per_s.value, number(Number(answer.rate_per_s.value.toPrecision(2))))} jobs/s on ${count(answer.slots, "slot")}</span>`}

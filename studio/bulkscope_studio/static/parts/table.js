@@ -4,13 +4,13 @@ import { useParam } from "../core/location.js";
 import { number } from "../core/format.js";
 
 /** @typedef {import("../core/view.js").Children} Children */
-/** @typedef {{name: string, title: string, cell: (row: any) => Children, sort?: string, right?: boolean, long?: boolean,
+/** @typedef {{name: string, title: Children, cell: (row: any) => Children, sort?: string, right?: boolean, long?: boolean,
  * tip?: string}} Column `sort` is the API's name for the order, where there is one; `tip` says what the column is */
 
 /** @param {{columns: Column[], rows: any[], keyOf: (row: any) => string, caption: string, sort?: string,
- * onSort?: (sort: string) => void, selected?: string | null, note?: Children}} given
- * `sort` is as the API has it: with "-" in front the highest first */
-export function Table({ columns, rows, keyOf, caption, sort = "", onSort, selected = null }) {
+ * onSort?: (sort: string) => void, selected?: string | null, chosen?: string[], note?: Children}} given
+ * `sort` is as the API has it: with "-" in front the highest first; rows of `chosen` look as the one that is `selected` */
+export function Table({ columns, rows, keyOf, caption, sort = "", onSort, selected = null, chosen = [] }) {
   const by = sort.replace(/^-/, "");
   const down = sort.startsWith("-");
   /** @param {Column} column */
@@ -31,7 +31,7 @@ export function Table({ columns, rows, keyOf, caption, sort = "", onSort, select
       <thead><tr>${columns.map(head)}</tr></thead>
       <tbody>
         ${rows.map(
-          (row) => html`<tr key=${keyOf(row)} aria-selected=${selected !== null && keyOf(row) === selected ? "true" : undefined}>
+          (row) => html`<tr key=${keyOf(row)} aria-selected=${keyOf(row) === selected || chosen.includes(keyOf(row)) ? "true" : undefined}>
             ${columns.map((column) => html`<td class=${`${column.right ? "n" : ""} ${column.long ? "long" : ""}`}>${column.cell(row)}</td>`)}
           </tr>`,
         )}

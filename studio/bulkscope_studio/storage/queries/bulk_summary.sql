@@ -80,5 +80,6 @@ decided AS (
            coalesce(not_sent, 0) AS not_sent, coalesce(refused, 0) + coalesce(repeated, 0) AS duplicate, c.expires_ns,
            coalesce(services, []) AS services, coalesce(hosts, []) AS hosts, coalesce(workers, []) AS workers,
            wait_p95, work_p95, tokens_per_s
-    FROM seen LEFT JOIN places USING (bulk_id) LEFT JOIN counted c USING (bulk_id) LEFT JOIN timed USING (bulk_id) LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
+    FROM seen LEFT JOIN places USING (bulk_id) LEFT JOIN counted c USING (bulk_id) LEFT JOIN timed USING (bulk_id)
+         LEFT JOIN unsent USING (bulk_id) LEFT JOIN blamed USING (bulk_id)
 )
