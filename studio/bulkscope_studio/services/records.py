@@ -134,7 +134,13 @@ def histogram(store: Store, wanted: Lines, bins: int = 100, now_ns: int | None =
 
 
 def _tree(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+    """Return what the text of attributes says; an integer beyond 64 bits, which JSON elsewhere has not, is a double."""
+    return None if text is None else json.loads(text, parse_int=_number)
+
+
+def _number(text: str) -> int | float:
+    value = int(text[:40])
+    return value if -(2**63) <= value < 2**63 else float(text)
 
 
 def trace(store: Store, trace_id: str, limit: int = MOST_SPANS, offset: int = 0) -> dict[str, Any]:
