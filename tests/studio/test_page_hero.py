@@ -210,6 +210,14 @@ def test_the_table_has_the_numbers_of_the_drawing(page: Page, filled: Filled) ->
     last = dict(zip(heads, cells, strict=True))
     assert (last["done"], last["waiting"], last["running"]) == (str(total["done"]), "0", "0")
     expect(hero.locator("table").nth(1).locator("tbody tr")).to_have_count(12)
+    # The numbers beside the title are those at the end of what is shown.
+    drag(page, 0.2, 0.6)
+    found = page.evaluate(LIT)
+    to = int(re.findall(r"to_ns=(\d+)", found["url"])[0])
+    wanted = filled.get("/bulks/sample-001/overtime", bins=1, to_ns=to)["jobs"]
+    for state in ("done", "running", "waiting"):
+        shown = hero.locator(".key span", has_text=state).first.locator("b")
+        expect(shown).to_have_text(str(wanted[state][0]))
 
 
 def test_a_running_bulk_is_drawn_anew_when_its_records_come_and_a_finished_one_never(

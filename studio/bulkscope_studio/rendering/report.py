@@ -28,6 +28,12 @@ from bulkscope_studio.text.wording import (
 )
 
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
+BY = (
+    "", "done", "failed", "jobs/s", "wait p50", "wait p95", "work p50", "work p95", "inferences", "tokens/s",
+    "CPU of its cores", "RAM peak",
+)  # fmt: skip
+# Of models in Markdown; more of them are rows, as workers always are: a table of 66 columns is read nowhere.
+MOST_COLUMNS = 4
 LIST = ("bulk", "started (UTC)", "jobs", "done", "failed", "duration", "ends in", "models")
 
 
@@ -55,14 +61,37 @@ def text(report: Mapping[str, Any], console: Output) -> None:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """Return the report as markdown."""
+    """Return the report as markdown: the numbers in total and by model, and a row for each worker."""
     lines = [f"# Bulk {inline(report['id'])}", "", _state(report), "", *bullets(_head(report))]
-    groups = _groups(report)
+    wide = len(report["models"]) > MOST_COLUMNS
+    for kind in ("model", "worker"):
+        if report[f"{kind}s"] and (wide or kind == "worker"):
+            columns, rows = _by(report, kind)
+            lines += ["", f"## By {kind}", "", *table(columns, rows, range(1, len(columns)))]
+    groups = _groups({**report, "workers": [], "models": [] if wide else report["models"]})
     columns = ["", *(label for label, _ in groups)]
-    for title, rows in _sections([group for _, group in groups]):
-        cells = ([label, *values] for label, values in rows)
+    for title, of in _sections([group for _, group in groups]):
+        cells = ([label, *values] for label, values in of)
         lines += ["", f"## {title}", "", *table(columns, cells, range(1, len(columns)))]
     return "\n".join([*lines, "", _foot(report), ""])
+
+
+def _by(report: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]]:
+    """Return a row for each model or worker, the last one for all of them."""
+    rows = []
+    for group in (*report[f"{kind}s"], report["total"]):
+        jobs, work = group["jobs"], group["inferences"]
+        rows.append([
+            group["name"], number(jobs["done"]), number(jobs["failed"]), number(jobs["rate_per_s"]),
+            *(seconds(_of(jobs[name], at)) for name in ("wait_s", "process_s") for at in ("p50", "p95")),
+            number(work["count"]), number(work["tokens_per_s"]), percent(_of(work["cpu_utilization"])),
+            unless_exact(size(work["memory_peak_bytes"]), work["memory_exact_share"]),
+        ])  # fmt: skip
+    return [kind, *BY[1:]], rows
+
+
+def _of(what: Mapping[str, Any] | None, name: str = "mean") -> float | None:
+    return None if what is None else what[name]
 
 
 def bulks(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
@@ -173,9 +202,6 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
     def counts(of: Mapping[str, int]) -> str:
         return ", ".join(f"{name} {n:,}" for name, n in of.items()) or "none"
 
-    def of(what: Mapping[str, Any] | None, name: str = "mean") -> float | None:
-        return None if what is None else what[name]
-
     return [
         ("4 Jobs", [
             ("done", [number(j["done"]) for j in jobs]),
@@ -189,10 +215,10 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("retries", [number(j["retries"]) for j in jobs]),
         ]),
         ("6 Time to process", [
-            ("queue wait, mean", [seconds(of(j["wait_s"])) for j in jobs]),
+            ("queue wait, mean", [seconds(_of(j["wait_s"])) for j in jobs]),
             ("queue wait, p50 / p95 / max", [_quantiles(j["wait_s"]) for j in jobs]),
             ("negative waits (clock error)", [number(j["negative_waits"]) for j in jobs]),
-            ("work, mean", [seconds(of(j["process_s"])) for j in jobs]),
+            ("work, mean", [seconds(_of(j["process_s"])) for j in jobs]),
             ("work, p50 / p95 / max", [_quantiles(j["process_s"]) for j in jobs]),
             *([("of work, importing the task: p50 / p95 / max", [_quantiles(j["import_s"]) for j in jobs])]
               if any(j["import_s"] is not None for j in jobs) else []),
@@ -213,7 +239,7 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("CPU time", [unless_exact(seconds(w["cpu_s"]), w["cpu_exact_share"]) for w in work]),
             ("CPU time per output token", [
                 unless_exact(seconds(w["cpu_s_per_output_token"]), w["cpu_exact_share"]) for w in work]),
-            ("share of its cores", [percent(of(w["cpu_utilization"])) for w in work]),
+            ("share of its cores", [percent(_of(w["cpu_utilization"])) for w in work]),
             ("inferences measured exactly", [percent(w["cpu_exact_share"]) for w in work]),
             ("CPU pressure (PSI)", [percent(w["cpu_pressure_share"]) for w in work]),
             ("throttled by a quota", [seconds(w["cpu_throttled_s"]) for w in work]),
@@ -238,8 +264,8 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
             ("decode only", [number(w["decode_tokens_per_s"]) for w in work]),
         ]),
         ("13 Wait ratio (queue wait / total time)", [
-            ("mean", [percent(of(j["wait_ratio"])) for j in jobs]),
-            ("median", [percent(of(j["wait_ratio"], "p50")) for j in jobs]),
+            ("mean", [percent(_of(j["wait_ratio"])) for j in jobs]),
+            ("median", [percent(_of(j["wait_ratio"], "p50")) for j in jobs]),
             ("concurrency slots", [number(j["places"] or None) for j in jobs]),
             ("if all enqueued at once: expected ratio", [estimate(percent(against(j, "wait_ratio"))) for j in jobs]),
             ("same: expected mean queue wait", [estimate(seconds(against(j, "mean_wait"))) for j in jobs]),

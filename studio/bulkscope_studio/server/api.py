@@ -9,11 +9,11 @@ import orjson
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.v1.answer import unread
+from bulkscope_studio.server.v1.answer import json, unread
 from bulkscope_studio.services import (
     bulks,
     capacities,
@@ -22,6 +22,7 @@ from bulkscope_studio.services import (
     drops,
     endings,
     explanations,
+    frozen,
     reports,
     runs,
     whatifs,
@@ -101,6 +102,9 @@ def router(store: Store, status: Callable[[], Mapping[str, object]], ends: endin
     def report(bulk_id: str) -> JSONResponse:
         return JSONResponse(reports.bulk_report(store, bulk_id))
 
+    def saved(bulk_id: str) -> Response:
+        return json(frozen.answers(store, bulk_id))
+
     def ending(bulk_id: str) -> JSONResponse:
         return JSONResponse(ends.of(bulk_id))
 
@@ -153,6 +157,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]], ends: endin
     routes.add_api_route("/bulks", listed)
     routes.add_api_route("/outside", outside)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/frozen", saved)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/ending", ending)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/whatif", whatif)

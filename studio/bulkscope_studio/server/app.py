@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI
 
-from bulkscope_studio.server import api, login, loopback, v1, web
+from bulkscope_studio.server import api, login, loopback, saved, v1, web
 from bulkscope_studio.services.deletions import Delete
 from bulkscope_studio.services.endings import Ends
 from bulkscope_studio.storage.store import Store
@@ -24,6 +24,7 @@ def build(
     ends = Ends(store)
     api.install(app, store, status, ends)
     v1.install(app, store, status, ends, delete)
+    saved.install(app, store)
     web.install(app)  # last of the routes: what no other has is a page that is not there
     if asked is not None:
         app.add_middleware(login.Asked, login=asked)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bulkscope import conventions
 from bulkscope_studio.analysis.report import figures
 from bulkscope_studio.analysis.report.model import Inferences
 from bulkscope_studio.storage import sql
@@ -24,6 +25,11 @@ def of_models(store: Store, share: float = 1.0) -> dict[str, Inferences]:
     """
     found: pa.Table = store.query(sql.sampled("inferences", share))
     return figures.by_model(found)
+
+
+def numbers() -> list[dict[str, Any]]:
+    """Return the thirteen numbers and how each is defined."""
+    return [{"number": n.number, "name": n.name, "definition": n.definition} for n in conventions.NUMBERS]
 
 
 def models(store: Store) -> dict[str, Any]:

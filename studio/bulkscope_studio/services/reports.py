@@ -23,6 +23,12 @@ def bulk_report(store: Store, bulk_id: str) -> dict[str, Any]:
     return found
 
 
+def answer(store: Store, bulk_id: str, workers: bool = True) -> dict[str, Any]:
+    """Return the report of one bulk, without the numbers of each worker where they are asked for by the page."""
+    found = bulk_report(store, bulk_id)
+    return found if workers else {name: of for name, of in found.items() if name != "workers"}
+
+
 # By what workers can be sorted, and where the number stands in the report.
 _SORTS = {
     "name": ("name",), "host": ("host",), "done_jobs": ("jobs", "done"), "failed_jobs": ("jobs", "failed"),

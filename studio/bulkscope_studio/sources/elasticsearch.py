@@ -116,6 +116,9 @@ class ElasticsearchSource:
                 found["ending"] = _ending(store, more, bulk_id)
             return found
 
+    def frozen(self, bulk: str) -> Answer:
+        raise InvalidQuery("a page is saved from a studio's file, which has the bulk's log too: leave --source out")
+
     def ending(self, bulk: str) -> Answer:
         """Return when a bulk will end; of other bulks what has begun is known here, and not what waits."""
         with self._answering(bulk) as (bulk_id, store, more):

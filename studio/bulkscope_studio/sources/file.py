@@ -16,6 +16,7 @@ from bulkscope_studio.services import (
     comparisons,
     endings,
     explanations,
+    frozen,
     reports,
     runs,
     whatifs,
@@ -56,6 +57,9 @@ class FileSource:
 
     def report(self, bulk: str) -> Answer:
         return self._read(reports.bulk_report, bulk)
+
+    def frozen(self, bulk: str) -> Answer:
+        return self._read(lambda store: frozen.answers(store, bulk))
 
     def ending(self, bulk: str) -> Answer:
         return self._read(endings.bulk_ending, bulk)

@@ -58,6 +58,9 @@ class Source(Protocol):
     def report(self, bulk: str) -> Answer:
         """Return the numbers of a bulk."""
 
+    def frozen(self, bulk: str) -> Answer:
+        """Return what the page of a bulk shows: its ``id``, and ``answers`` by their address."""
+
     def ending(self, bulk: str) -> Answer:
         """Return how far a bulk is, and when it will end; made to be asked again and again."""
 

@@ -50,6 +50,9 @@ class StudioSource:
     def report(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/report")
 
+    def frozen(self, bulk: str) -> Answer:
+        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/frozen")
+
     def ending(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/ending")
 

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from bulkscope_studio.rendering import report as rendering
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Int64, Route, json
 from bulkscope_studio.services import (
@@ -84,8 +85,11 @@ def router(
 
     def report(bulk_id: str, workers: bool = True) -> Response:
         """The numbers of one bulk, as `bulkscope report` has them; with `workers=false` not those of each worker."""
-        found = reports.bulk_report(store, bulk_id)
-        return json(found if workers else {name: of for name, of in found.items() if name != "workers"})
+        return json(reports.answer(store, bulk_id, workers))
+
+    def markdown(bulk_id: str) -> Response:
+        """The numbers of one bulk as Markdown, as `bulkscope report --format md` has them."""
+        return Response(rendering.markdown(reports.bulk_report(store, bulk_id)), media_type="text/markdown")
 
     def workers(bulk_id: str, sort: str = "name", limit: Int64 = 100, offset: Int64 = 0) -> Response:
         """The numbers of each worker of a bulk, as `report` has them, with its host; `sort` as that of jobs."""
@@ -161,6 +165,7 @@ def router(
     routes.add_api_route(f"/bulks/{BULK}", deleted, methods=["DELETE"])
     routes.add_api_route(f"/bulks/{BULK}/summary", summary)
     routes.add_api_route(f"/bulks/{BULK}/report", report)
+    routes.add_api_route(f"/bulks/{BULK}/report.md", markdown)
     routes.add_api_route(f"/bulks/{BULK}/workers", workers)
     routes.add_api_route(f"/bulks/{BULK}/explanation", explanation)
     routes.add_api_route(f"/bulks/{BULK}/ending", ending)

@@ -10,7 +10,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from bulkscope import conventions
 from bulkscope_studio.rendering import capacity as rendering
 from bulkscope_studio.server.anyid import any_id
 from bulkscope_studio.server.v1.answer import Int64, Route, error, json
@@ -44,7 +43,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     def numbers() -> Response:
         """The thirteen numbers and how each is defined."""
-        return json([{"number": n.number, "name": n.name, "definition": n.definition} for n in conventions.NUMBERS])
+        return json(figures.numbers())
 
     def compare(a: str, b: str | None = None, models: bool = False) -> Response:
         """Two bulks, runs or models (`NAME@MODEL`), as `bulkscope compare` has it."""

@@ -137,6 +137,8 @@ function Actions({ bulk, summary, onKept }) {
       <button onClick=${() => setOpen("keep")}>Keep as…</button>
       <${Menu} title="Share">
         <button onClick=${() => navigator.clipboard.writeText(location.href)}>Copy the link to this view</button>
+        <a data-document href=${`/bulk/${encodeURIComponent(bulk)}/report.html`} download=${`${bulk}.html`}>This page as one file (HTML)</a>
+        <a href=${address(ofBulk(bulk, "report.md"))} download=${`${bulk}.md`}>Its numbers as Markdown</a>
       <//>
       <${Menu} title="Export">
         <span class="mute">${filtered ? "jobs that the filters leave" : "all its jobs"}</span>

@@ -73,7 +73,9 @@ function Shown({ live, present, host }) {
   const { first_ns: first, last_ns: last } = live.heard;
   const zoom = (/** @type {import("../parts/timeline.js").Range | null} */ range) => {
     if (!range) return go(withParams({ from: null, to: null }));
-    const at = (/** @type {number} */ s) => (live.from_ns / 1e9 + s).toFixed(3);
+    // What is to come is not known: a range ends now at the latest.
+    const beyond = Math.max(0, live.from_ns / 1e9 + range.to - Date.now() / 1e3);
+    const at = (/** @type {number} */ s) => (live.from_ns / 1e9 + s - beyond).toFixed(3);
     return go(withParams({ from: at(range.from), to: at(range.to) }));
   };
   const silent = first === null || last < live.from_ns || first > live.to_ns;
@@ -90,7 +92,7 @@ function Shown({ live, present, host }) {
         <//></section>`
       : html`<section class="card"><${Plots} axis=${live} plots=${plots(live)} marks=${marks(live)} onZoom=${zoom} label="load, queue, latency and machine over time" />
           <p class="mute">${[
-            "drag: zoom",
+            present ? "drag: zoom" : "drag: zoom · double click: back to now",
             live.more_bulks ? `${count(live.more_bulks, "bulk")} more began in this time` : "",
             live.more_hosts ? `${count(live.more_hosts, "host")} more` : "",
             host ? "what waits in queues is that of all hosts" : "",

@@ -61,15 +61,15 @@ export function Hero({ bulk, summary, restS = 3 }) {
   return html`<section class="card hero" aria-busy=${asked !== null && !fine}>
     <div ref=${box}>
       <${Answer} asked=${whole} draw=${() => html`<${Charts} data=${data} machine=${machines.answer} range=${range} base=${base} length=${length}
-        zoomed=${zoomedTo !== null} width=${width} left=${left} worker=${params.get("worker")} running=${summary?.state === "running"} />`} />
+        zoomed=${zoomedTo !== null} width=${width} left=${left} worker=${params.get("worker")} awaited=${machines.loading} running=${summary?.state === "running"} />`} />
       ${part.error && html`<p class="bad" role="alert">${part.error.message}</p>`}
     </div>
   </section>`;
 }
 
 /** @param {{data: OverTime, machine: Machine | null, range: Range, base: number, length: number, zoomed: boolean, width: number, left: number,
- * worker: string | null, running: boolean}} given */
-function Charts({ data, machine, range, base, length, zoomed, width, left, worker, running }) {
+ * worker: string | null, awaited: boolean, running: boolean}} given */
+function Charts({ data, machine, range, base, length, zoomed, width, left, worker, awaited, running }) {
   const look = useLook();
   const wide = Math.max(1, width - left);
   /** @type {Scale} */
@@ -97,9 +97,11 @@ function Charts({ data, machine, range, base, length, zoomed, width, left, worke
   const on_ = [data, range.from, range.to, look];
   const workers = data.lanes.reduce((sum, { workers }) => sum + workers.length, 0);
   const hosts = new Set(data.lanes.map(({ host }) => host)).size;
-  const end = Object.fromEntries(STATES.map(([state]) => [state, data.jobs[state].at(-1) ?? 0]));
+  // Bins of the whole bulk stand in for finer ones, which may still come: numbers are those of the range all the same.
+  const shown = inRange(data, range, base);
+  const end = Object.fromEntries(STATES.map(([state]) => [state, data.jobs[state][shown.to - 1] ?? 0]));
   const said = STATES.map(([state]) => `${number(end[state])} ${state}`).join(", ");
-  const failed = data.lanes.reduce((sum, { failed }) => sum + Object.values(failed).reduce((a, b) => a + b, 0), 0);
+  const failed = data.lanes.reduce((sum, lane) => sum + failedIn(lane, shown), 0);
   const pointed = at && at.x >= left && at.x <= left + wide ? range.from + ((at.x - left) / wide) * (range.to - range.from) : null;
   return html`<${Fragment}>
     <div class="head">
@@ -124,11 +126,12 @@ function Charts({ data, machine, range, base, length, zoomed, width, left, worke
       <${Canvas} name="lanes" width=${width} height=${rows.total} on=${[...on_, worker]} draw=${(/** @type {any} */ g) => drawLanes(g, data, scale, rows, worker)}
         label=${`${count(workers, "worker")} on ${count(hosts, "host")}, when each was busy; ${count(failed, "attempt")} failed in this time`} />
       ${machine && html`<${Machines} machine=${machine} scale=${scale} width=${width} look=${look} />`}
+      ${!machine && awaited && html`<div style=${{ height: `${KEY_PX + 4 * (STRIP_PX + 4)}px` }}></div>`}
       ${dragged && html`<div class="brush" style=${{ left: `${dragged.x}px`, width: `${dragged.width}px` }}></div>`}
       ${pointed !== null && html`<div class="cross" style=${{ left: `${at?.x}px` }}></div>`}
       ${pointed !== null && at && !dragged && html`<${Tip} x=${at.x} y=${at.y} width=${width}>${told(pointed, data, machine, data.lanes[lane(at.y)], base)}<//>`}
     </div>
-    <details><summary>as a table</summary><${AsTable} data=${data} machine=${machine} base=${base} worker=${worker} /></details>
+    <details><summary>as a table</summary><${AsTable} data=${data} machine=${machine} base=${base} worker=${worker} shown=${shown} /></details>
   <//>`;
 }
 
@@ -152,12 +155,24 @@ export function layout(lanes) {
   return { tops, height, total: Math.max(y, LANE_PX.most) };
 }
 
+/** The bins of an answer that lie in the range, the last one excluded. @param {{from_ns: number, bins: number, bin_s: number}} data
+ * @param {Range} range @param {number} base */
+function inRange(data, range, base) {
+  const first = (data.from_ns - base) / 1e9;
+  return {
+    from: Math.max(0, Math.floor((range.from - first) / data.bin_s + 1e-6)),
+    to: Math.min(data.bins, Math.ceil((range.to - first) / data.bin_s - 1e-6)),
+  };
+}
+
+/** @param {Lane} lane @param {{from: number, to: number}} bins */
+const failedIn = ({ failed }, { from, to }) => Object.entries(failed).reduce((sum, [bin, many]) => (Number(bin) >= from && Number(bin) < to ? sum + many : sum), 0);
+
 /** The bins of an answer that lie in the range, and where they begin and end: on whole pixels of the screen, one at least.
  * @param {{from_ns: number, bins: number, bin_s: number}} data @param {Scale} scale */
 function binned(data, { x, left, width, range, base }) {
   const first = (data.from_ns - base) / 1e9;
-  const from = Math.max(0, Math.floor((range.from - first) / data.bin_s + 1e-6));
-  const to = Math.min(data.bins, Math.ceil((range.to - first) / data.bin_s - 1e-6));
+  const { from, to } = inRange(data, range, base);
   const whole = (/** @type {number} */ px) => Math.round(Math.min(Math.max(px, left), left + width) * devicePixelRatio) / devicePixelRatio;
   const begin = (/** @type {number} */ bin) => Math.min(whole(x(first + bin * data.bin_s)), left + width - 1);
   return { from, to, begin, end: (/** @type {number} */ bin) => Math.max(whole(x(first + (bin + 1) * data.bin_s)), begin(bin) + 1 / devicePixelRatio) };
@@ -348,9 +363,12 @@ function told(at, data, machine, lane, base) {
     ${machine?.tokens.output_per_s && html`<div>output ${rate(machine.tokens.output_per_s[of], "tokens/s")} · input ${rate(machine.tokens.input_per_s?.[of], "tokens/s")}</div>`}`;
 }
 
-/** The same in 12 rows, and the workers. @param {{data: OverTime, machine: Machine | null, base: number, worker: string | null}} given */
-function AsTable({ data, machine, base, worker }) {
-  const rows = Array.from({ length: Math.min(12, data.bins) }, (_, n, many = Math.min(12, data.bins)) => Math.floor(((n + 1) * data.bins) / many) - 1);
+/** The same in 12 rows, and the workers. @param {{data: OverTime, machine: Machine | null, base: number, worker: string | null,
+ * shown: {from: number, to: number}}} given */
+function AsTable({ data, machine, base, worker, shown }) {
+  const bins = shown.to - shown.from;
+  const many = Math.min(12, bins);
+  const rows = Array.from({ length: many }, (_, n) => shown.from + Math.floor(((n + 1) * bins) / many) - 1);
   const at = (/** @type {number} */ bin) => (data.from_ns - base) / 1e9 + (bin + 1) * data.bin_s;
   const columns = [
     { name: "at", title: "into the bulk", right: true, cell: (/** @type {number} */ bin) => seconds(at(bin)) },
@@ -363,7 +381,7 @@ function AsTable({ data, machine, base, worker }) {
     { name: "worker", title: "worker", cell: (/** @type {Lane} */ lane) => lane.workers.map((name) => html`<a class="id" href=${withParams({ worker: name === worker ? null : name, offset: null })} aria-current=${name === worker ? "true" : undefined}>${name}</a> `) },
     { name: "slots", title: "slots", right: true, cell: (/** @type {Lane} */ lane) => number(lane.slots) },
     { name: "attempts", title: "attempts", right: true, tip: "in the whole bulk", cell: (/** @type {Lane} */ lane) => number(lane.jobs) },
-    { name: "failed", title: "failed in this time", right: true, cell: (/** @type {Lane} */ lane) => number(Object.values(lane.failed).reduce((a, b) => a + b, 0)) },
+    { name: "failed", title: "failed in this time", right: true, cell: (/** @type {Lane} */ lane) => number(failedIn(lane, shown)) },
   ];
   return html`<${Fragment}>
     <${Table} caption="jobs at the end of each part of the time shown" columns=${columns} rows=${rows} keyOf=${String} />
