@@ -113,11 +113,24 @@ function Head({ bulk, summary, report, again }) {
   </p>`}`;
 }
 
+/** What copies a text, and what became of it. */
+function useCopy() {
+  const [said, setSaid] = useState("");
+  const copy = async (/** @type {string} */ text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setSaid("copied");
+    } catch {
+      setSaid("this browser copies on https and 127.0.0.1 alone");
+    }
+  };
+  return { copy, said: html`<span class="mute" role="status">${said}</span>` };
+}
+
 /** @param {{text: string, label: string}} given */
 function Copy({ text, label }) {
-  const [said, setSaid] = useState("");
-  const copy = () => navigator.clipboard.writeText(text).then(() => setSaid("copied"), () => setSaid("the browser does not allow it"));
-  return html`<button class="plain" aria-label=${label} onClick=${copy}>copy</button><span class="mute" role="status">${said}</span>`;
+  const { copy, said } = useCopy();
+  return html`<button class="plain" aria-label=${label} onClick=${() => copy(text)}>copy</button>${said}`;
 }
 
 /** Rows of the table of lost attempts: the jobs table has all lost jobs. */
@@ -128,15 +141,17 @@ const FORMATS = [["csv", "CSV"], ["parquet", "Parquet"], ["arrow", "Arrow"], ["j
 function Actions({ bulk, summary, onKept }) {
   const { params } = useAddress();
   const [open, setOpen] = useState(/** @type {"" | "compare" | "keep" | "delete"} */ (""));
+  const { copy, said } = useCopy();
   const close = () => setOpen("");
   const chosen = chosenJobs(params, summary.start_ns);
   const filtered = Object.values(chosen).some((value) => value !== null);
   return html`<${Fragment}>
     <div class="end">
+      ${said}
       <button onClick=${() => setOpen("compare")}>Compare with…</button>
       <button onClick=${() => setOpen("keep")}>Keep as…</button>
       <${Menu} title="Share">
-        <button onClick=${() => navigator.clipboard.writeText(location.href)}>Copy the link to this view</button>
+        <button onClick=${() => copy(location.href)}>Copy the link to this view</button>
         <a data-document href=${`/bulk/${encodeURIComponent(bulk)}/report.html`} download=${`${bulk}.html`}>This page as one file (HTML)</a>
         <a href=${address(ofBulk(bulk, "report.md"))} download=${`${bulk}.md`}>Its numbers as Markdown</a>
       <//>
