@@ -160,7 +160,7 @@ def test_it_says_what_the_api_says(running: Running, page: Page) -> None:
 
 
 def test_a_key_number_leads_to_its_jobs_and_back_again(running: Running, page: Page) -> None:
-    running.open(page, "sample-001", "?worker=nobody")
+    running.open(page, "sample-001", "?worker=nobody&from=1&to=20")
     expect(page.get_by_text("No job fits.")).to_be_visible()
     figure(page, "done").click()
     assert query(page) == {"tab": "jobs", "status": "done"}
@@ -169,7 +169,7 @@ def test_a_key_number_leads_to_its_jobs_and_back_again(running: Running, page: P
     expect(page.get_by_text(f"1 to 25 of {done['total']} jobs")).to_be_visible()
     assert ids(page) == [job["id"] for job in done["jobs"]]
     page.go_back()
-    assert query(page) == {"worker": "nobody"}
+    assert query(page) == {"worker": "nobody", "from": "1", "to": "20"}
     expect(page.get_by_role("tab", name="Slow for their size")).to_have_attribute("aria-selected", "true")
     figure(page, "peak RAM").click()
     most = running.get("/bulks/sample-001/jobs", sort="-memory_peak_bytes", limit=25)

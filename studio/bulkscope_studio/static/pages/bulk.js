@@ -2,7 +2,7 @@
 import { Fragment, html, useEffect, useState } from "../core/view.js";
 import { address, frozen, ofBulk, useAnswer } from "../core/api.js";
 import { ago, count, moment, number, zone } from "../core/format.js";
-import { bulkHref, go, idOf, useAddress, withParams } from "../core/location.js";
+import { bulkHref, go, idOf, useAddress } from "../core/location.js";
 import { Evidence } from "../parts/evidence.js";
 import { Failures, Lost } from "../parts/failures.js";
 import { Models, Workers } from "../parts/groups.js";
@@ -11,7 +11,7 @@ import { Jobs, chosenJobs, chosenRange } from "../parts/jobs.js";
 import { Delete, Keep, Kept } from "../parts/keep.js";
 import { LogLines } from "../parts/loglines.js";
 import { Dialog, Menu } from "../parts/menu.js";
-import { Numbers } from "../parts/numbers.js";
+import { Numbers, ofAll } from "../parts/numbers.js";
 import { Progress } from "../parts/progress.js";
 import { question } from "../parts/questions.js";
 import { Answer, Empty, Failed } from "../parts/state.js";
@@ -92,13 +92,13 @@ function Head({ bulk, summary, report, again }) {
   const [run, setRun] = useState(/** @type {import("../parts/keep.js").Run | null} */ (null));
   const chip = (/** @type {string} */ text, kind = "mute", /** @type {string | null} */ href = null) =>
     href ? html`<a class=${`chip ${kind}`} href=${href}>${text}</a>` : html`<span class=${`chip ${kind}`}>${text}</span>`;
-  const jobs = (/** @type {string} */ status) => withParams({ tab: "jobs", status, sort: null, offset: null });
+  const jobs = (/** @type {string} */ status) => ofAll({ tab: "jobs", status });
   return html`<div class="head">
     <h1 class="id" title=${bulk}>${bulk}</h1>
     ${!frozen && html`<${Copy} text=${bulk} label="copy the id" />`}
     ${chip(summary.state, STATE[summary.state])}
     ${report?.sampled && chip("sampled", "warn")}
-    ${summary.failed_jobs > 0 && chip(`${number(summary.failed_jobs)} failed`, "bad", withParams({ tab: "failed", sort: null, offset: null, status: null }))}
+    ${summary.failed_jobs > 0 && chip(`${number(summary.failed_jobs)} failed`, "bad", ofAll({ tab: "failed" }))}
     ${report && NOTED.map(([name, text]) => report.progress[name] > 0 && chip(`${number(report.progress[name])} ${text}`, name === "lost" ? "bad" : "warn", frozen || name === "not_sent" || name === "duplicate" ? null : jobs(name)))}
     ${(summary.models ?? []).map((/** @type {string} */ model) => html`<span class="chip mute model" title=${model}>${model}</span>`)}
     <span class="mute" title=${ago(summary.start_ns)}>${moment(summary.start_ns)} ${zone()}</span>

@@ -45,8 +45,11 @@ function figures(report, summary, found) {
   return /** @type {Figure[]} */ (all.filter(Boolean));
 }
 
-/** What a link to some jobs says anew: every filter that it does not name goes. */
-const NEW = { tab: null, sort: null, offset: null, status: null, search: null, worker: null, host: null, model: null, domain: null, error: null };
+const FILTERS = ["tab", "sort", "offset", "status", "search", "worker", "host", "model", "domain", "error", "from", "to"];
+
+/** An address of jobs of the whole bulk, which a number counts: every filter that it does not name goes.
+ * @param {Record<string, string | null>} to */
+export const ofAll = (to) => withParams({ ...Object.fromEntries(FILTERS.map((name) => [name, null])), ...to });
 
 /** @param {{report: any, summary: any, found: any}} given */
 export function Numbers({ report, summary, found }) {
@@ -54,7 +57,7 @@ export function Numbers({ report, summary, found }) {
     ${figures(report, summary, found).map(({ name, text, small, tip, to, bad }) => {
       const said = html`<span class="what">${name}</span><br /><b class=${bad ? "bad" : ""}>${text}</b> <small>${small}</small>`;
       // A saved page does not hold all jobs.
-      return frozen && to.tab === "jobs" ? html`<div key=${name} title=${tip}>${said}</div>` : html`<a key=${name} href=${withParams({ ...NEW, ...to })} title=${tip}>${said}</a>`;
+      return frozen && to.tab === "jobs" ? html`<div key=${name} title=${tip}>${said}</div>` : html`<a key=${name} href=${ofAll(to)} title=${tip}>${said}</a>`;
     })}
   </section>`;
 }
