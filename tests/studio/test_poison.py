@@ -246,7 +246,7 @@ def test_a_clock_ahead_does_not_move_the_last_hour(tmp_path: Path) -> None:
 
 
 def test_every_query_reads_credible_numbers() -> None:
-    text = load("model_counts")
+    text = load("v1_models")
     assert "FROM rules.recorded_spans" in text
     assert "output_tokens BETWEEN 0 AND 1099511627776" in text
     assert "wait_ratio" not in text  # what it does not name is not looked at

@@ -17,7 +17,7 @@ import pytest
 from bulkscope_studio.cli import bulks as bulks_cli
 from bulkscope_studio.cli import report
 from bulkscope_studio.services import figures, reports
-from bulkscope_studio.storage import address, sql
+from bulkscope_studio.storage import address
 from bulkscope_studio.storage.store import Store
 from tests.rows import add
 from tests.studio.answering import studio
@@ -174,8 +174,15 @@ def test_one_model_has_one_set_of_numbers(tmp_path: Path) -> None:
         # Type 7: the 95th percentile of five stands at 0.95 * 4 = 3.8 steps from the least.
         assert (of["duration_s"]["p50"], of["duration_s"]["p95"]) == (3.0, pytest.approx(4.8)), where
         assert (of["cpu_exact_share"], of["memory_exact_share"], of["memory_peak_bytes"]) == (0.75, 0.5, 300), where
-    (counted,) = store.query(sql.load("model_counts")).to_pylist()
-    assert counted == {"model": "m", "n": 5, "failed": 1, "output_tokens": 61, "peak": 300}
+    (shown,) = figures.models(store)["models"]
+    assert {name: shown[name] for name in model if name in every["models"]} == every["models"]
+    # Of each inference: 9 / 0.5, 19 / 1, 29 / 1.5.
+    assert shown["decode_rate_tokens_per_s"]["p50"] == pytest.approx(19)
+    (host,) = shown["hosts"]
+    assert (host["count"], host["failed"], host["output_tokens"], host["memory_peak_bytes"]) == (5, 1, 61, 300)
+    assert {name: host[name] for name in ("duration_s", "cpu_s_per_output_token", "tokens_per_s")} == {
+        name: shown[name] for name in ("duration_s", "cpu_s_per_output_token", "tokens_per_s")
+    }
     store.close()
 
 

@@ -481,6 +481,7 @@ def test_errors_are_json_and_say_what_to_do(running: Running) -> None:
         ("/bulks/sample-001/job?id=none", 404), ("/capacity?bulk=sample-001&rate=-1", 400), ("/compare?a=x", 400),
         ("/bulks/sample-001/overtime?bins=0", 400), ("/bulks/sample-001/machine?bins=0", 400),
         ("/logs/histogram?bins=0", 400), ("/logs/histogram?severity=loud", 400), ("/bulks?spark=41", 400),
+        ("/models?bulk=none", 404), ("/models/points?limit=2001", 400),
         ("/live?bins=0", 400), ("/live?from_ns=9&to_ns=5", 400),
         ("/bulks/none/machine", 404),
     ):  # fmt: skip
@@ -622,6 +623,7 @@ def test_numbers_beyond_64_bits_are_refused(running: Running, number: int) -> No
         "/logs?to_ns", "/logs?after_ns", "/logs?offset", "/failures?since_ns", "/failures?until_ns",
         "/bulks/sample-001/overtime?from_ns", "/bulks/sample-001/overtime?to_ns",
         "/bulks/sample-001/machine?from_ns", "/bulks/sample-001/machine?bins", "/live?from_ns", "/live?to_ns",
+        "/models?since_ns", "/models/points?until_ns", "/facets?since_ns",
         "/logs/histogram?from_ns", "/logs/histogram?to_ns", "/bulks?spark",
         "/search?text=a&limit",
     ):  # fmt: skip

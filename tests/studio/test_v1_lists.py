@@ -8,15 +8,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bulkscope_studio.services import listing, records
+from bulkscope_studio.services import figures, jobs, listing, records, reports
 from bulkscope_studio.services.endings import Ends
-from bulkscope_studio.services.errors import InvalidQuery
+from bulkscope_studio.services.errors import InvalidQuery, NotFound
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import Store
 from tests.rows import BEGIN_NS, SECOND, add, span
-from tests.studio.sample import HOST, fill
+from tests.studio.sample import HOST, MODELS, fill
 
 
 @pytest.fixture(scope="module")
@@ -156,4 +157,76 @@ def test_of_very_many_workers_those_of_most_bulks_are_named(tmp_path: Path) -> N
     found = listing.facets(store)
     assert found["workers"][0] == {"name": f"h:{many - 1}", "bulks": 2}
     assert (len(found["workers"]), found["more"]["workers"]) == (listing.MOST_FACETS, 5)
+    store.close()
+
+
+def test_models_are_those_of_a_bulk_a_time_or_a_host(store: Store) -> None:
+    for name in ("sample-001", "sample-002"):
+        report = reports.bulk_report(store, name)
+        (model,) = figures.models(store, figures.Wanted(bulk=name))["models"]
+        (group,) = report["models"]
+        told = (
+            "count", "failed", "output_tokens", "input_tokens", "duration_s", "ttft_s", "prefill_s", "decode_s",
+            "cpu_s", "cpu_s_per_output_token", "memory_peak_bytes", "tokens_per_s", "decode_tokens_per_s",
+        )  # fmt: skip
+        assert {key: model[key] for key in told} == {key: group["inferences"][key] for key in told}
+        assert model["jobs"] == report["progress"]["sent"]
+        bounds = {"since_ns": report["start_ns"], "until_ns": report["end_ns"]}
+        assert figures.models(store, figures.Wanted(**bounds))["models"] == [model]
+        (host,) = model["hosts"]
+        assert (host["host"], host["jobs"], host["count"]) == (HOST, model["jobs"], model["count"])
+        for kind in ("prefill", "decode"):
+            rows = store.query(
+                "SELECT prefill, decode, input_tokens - coalesce(cached_tokens, 0) AS computed,"
+                " output_tokens - 1 AS made FROM spans WHERE kind = 'INTERNAL' AND bulk_id = $bulk",
+                {"bulk": name},
+            ).to_pylist()
+            column = "computed" if kind == "prefill" else "made"
+            rates = [row[column] / row[kind] for row in rows if None not in (row[column], row[kind])]
+            of = model[f"{kind}_rate_tokens_per_s"]
+            assert of["count"] == len(rates)
+            assert [of["p50"], of["p95"]] == pytest.approx(np.quantile(rates, [0.5, 0.95]).tolist())
+    every = figures.models(store)
+    assert [row["count"] for row in every["models"]] == sorted((row["count"] for row in every["models"]), reverse=True)
+    assert figures.models(store, figures.Wanted(host="nowhere")) == {
+        "sampled_share": 1, "models": [], "more_models": 0,
+    }  # fmt: skip
+    with pytest.raises(NotFound):
+        figures.models(store, figures.Wanted(bulk="none"))
+
+
+def test_points_are_drawn_evenly_of_each_model_and_name_their_jobs(store: Store) -> None:
+    every = figures.points(store)
+    assert (len(every["points"]), every["inferences"]) == (121, 121)
+    some = figures.points(store, most=20)
+    assert Counter(row["model"] for row in some["points"]) == {name: 10 for name, *_ in MODELS}
+    assert figures.points(store, most=20) == some
+    known = {row["span_id"]: row for row in every["points"]}
+    assert all(known[row["span_id"]] == row for row in some["points"])
+    point = some["points"][0]
+    job = jobs.one(store, point["bulk"], point["job"])
+    (own,) = [row for row in job["inferences"] if row["span_id"] == point["span_id"]]
+    for ours, theirs in (("inference_s", "inference_s"), ("output_tokens", "output_tokens"), ("host", "host")):
+        assert point[ours] == own[theirs]
+    assert {row["bulk"] for row in figures.points(store, figures.Wanted(bulk="sample-002"))["points"]} == {"sample-002"}
+    of_model = figures.points(store, figures.Wanted(model=MODELS[1][0]), 5)["points"]
+    assert {row["model"] for row in of_model} == {MODELS[1][0]}
+    for most in (0, figures.MOST_POINTS + 1):
+        with pytest.raises(InvalidQuery):
+            figures.points(store, most=most)
+
+
+def test_very_many_models_and_hosts_are_bounded_and_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.duckdb")
+    add(store.connection(), "spans", [
+        span("INTERNAL", BEGIN_NS, BEGIN_NS + SECOND, trace_id="t", span_id=f"{model}-{host}", model=model,
+             host_name=host, output_tokens=5, bulk_id="b", job_id=f"{model}-{host}")
+        for model, hosts in [("wide", 20), *((f"m{n}", 1) for n in range(60))]
+        for host in (f"h{n}" for n in range(hosts))
+    ])  # fmt: skip
+    found = figures.models(store)
+    assert (len(found["models"]), found["more_models"]) == (figures.MOST_MODELS, 11)
+    wide = found["models"][0]
+    assert (wide["name"], wide["jobs"], len(wide["hosts"]), wide["more_hosts"]) == ("wide", 20, figures.MOST_HOSTS, 4)
+    assert len(figures.points(store)["points"]) == 80
     store.close()

@@ -37,9 +37,19 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     """Return the routes of the system; ``status`` gives the receiver's counts."""
     routes = APIRouter(route_class=Route, tags=["system"])
 
-    def models() -> Response:
-        """Each model by all that is stored: inferences, times, rates, tokens, RAM."""
-        return json(figures.models(store))
+    def models(
+        bulk: str | None = None, since_ns: Int64 | None = None, until_ns: Int64 | None = None, host: str | None = None
+    ) -> Response:  # fmt: skip
+        """Each model and the hosts that it ran on: jobs, inferences, tokens, times, rates, CPU, RAM; of all inferences,
+        or of those of a bulk, a time, a host."""
+        return json(figures.models(store, figures.Wanted(bulk, since_ns, until_ns, host)))
+
+    def points(
+        bulk: str | None = None, since_ns: Int64 | None = None, until_ns: Int64 | None = None, host: str | None = None,
+        model: str | None = None, limit: Int64 = figures.MOST_POINTS,
+    ) -> Response:  # fmt: skip
+        """Times and tokens of at most `limit` (2,000) inferences, drawn evenly of each model, and their ids."""
+        return json(figures.points(store, figures.Wanted(bulk, since_ns, until_ns, host, model), limit))
 
     def numbers() -> Response:
         """The thirteen numbers and how each is defined."""
@@ -107,6 +117,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
         return json(runs.drop(store, name))
 
     routes.add_api_route("/models", models)
+    routes.add_api_route("/models/points", points)
     routes.add_api_route("/numbers", numbers)
     routes.add_api_route("/compare", compare)
     routes.add_api_route("/check", check)
