@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -204,7 +205,7 @@ def test_points_are_drawn_evenly_of_each_model_and_name_their_jobs(store: Store)
     known = {row["span_id"]: row for row in every["points"]}
     assert all(known[row["span_id"]] == row for row in some["points"])
     point = some["points"][0]
-    job = jobs.one(store, point["bulk"], point["job"])
+    job = jobs.one(jobs.Tables(store), point["bulk"], point["job"])
     (own,) = [row for row in job["inferences"] if row["span_id"] == point["span_id"]]
     for ours, theirs in (("inference_s", "inference_s"), ("output_tokens", "output_tokens"), ("host", "host")):
         assert point[ours] == own[theirs]
@@ -230,3 +231,47 @@ def test_very_many_models_and_hosts_are_bounded_and_counted(tmp_path: Path) -> N
     assert (wide["name"], wide["jobs"], len(wide["hosts"]), wide["more_hosts"]) == ("wide", 20, figures.MOST_HOSTS, 4)
     assert len(figures.points(store)["points"]) == 80
     store.close()
+
+
+def test_a_table_of_jobs_is_made_once_for_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, now = Store(tmp_path / "s.duckdb"), time.time_ns()
+    own = {"bulk_id": "b", "trace_id": "t", "host_name": "h", "pid": 1, "service_instance_id": "i"}
+    add(store.connection(), "spans", [
+        span("CONSUMER", now - 60 * SECOND, now - 59 * SECOND, span_id="a", job_id="ended", **own)
+    ])  # fmt: skip
+    tables = jobs.Tables(store)
+    first = tables.of("b")
+    assert tables.of("latest") is tables.of("b") is first
+    assert jobs.page(tables, "b", jobs.Wanted(), 10, 0)["total"] == 1
+    # Of a job that runs the time decides as well, which is asked again soon.
+    add(store.connection(), "logs", [
+        {"time_ns": now - 50 * SECOND, "event_name": "bulk.job.started", "span_id": "c", "job_id": "silent", **own},
+        {"time_ns": now, "body": "something else is heard"},
+    ])  # fmt: skip
+    second = tables.of("b")
+    assert dict(zip(second["id"].to_pylist(), second["status"].to_pylist(), strict=True)) == {
+        "ended": "done", "silent": "lost",
+    }  # fmt: skip
+    monkeypatch.setattr(jobs, "KEPT_S", 1e-9)
+    assert tables.of("b") is not second
+    assert tables.of("b").equals(second)
+    # Under the limit the newest are kept; a table beyond it is given all the same.
+    assert jobs.Tables(store, most_bytes=1).of("b").equals(second)
+    with pytest.raises(NotFound):
+        tables.of("none")
+    store.close()
+
+
+def test_an_id_is_found_whatever_it_names(store: Store) -> None:
+    (row,) = store.query(
+        "SELECT job_id, trace_id, span_id FROM spans WHERE kind = 'CONSUMER' ORDER BY start_ns LIMIT 1"
+    ).to_pylist()
+    for text, kind in ((row["job_id"], "job"), (row["trace_id"], "trace"), (row["span_id"], "span")):
+        found = records.search(store, text)["found"]
+        assert (found[0]["kind"], found[0]["id"]) == (kind, text)
+    assert [each["kind"] for each in records.search(store, f"{HOST}:410")["found"]] == ["worker"] * 4
+    assert len(records.search(store, "sample-001-job", limit=50)["found"]) == 40
+    assert len(records.search(store, "sample-001-job", limit=7)["found"]) == 7
+    # A part of an id that nothing begins with names nothing.
+    for text in (row["span_id"][:15], row["trace_id"][1:], "0" * 16, "0" * 32):
+        assert records.search(store, text)["found"] == []

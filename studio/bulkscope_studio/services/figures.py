@@ -128,7 +128,8 @@ def _rates(rows: pa.Table) -> Row:
     found: Row = {}
     for name, tokens, column in (("prefill", read, "prefill"), ("decode", made, "decode")):
         seconds = stats.floats(rows[column])
-        rates = np.divide(tokens, seconds, out=np.full(len(seconds), np.nan), where=seconds > 0)
+        with np.errstate(over="ignore"):  # of no time that can be told there is no rate
+            rates = np.divide(tokens, seconds, out=np.full(len(seconds), np.nan), where=seconds > 0)
         told = stats.distribution(rates)
         found[f"{name}_rate_tokens_per_s"] = None if told is None else dataclasses.asdict(told)
     return found

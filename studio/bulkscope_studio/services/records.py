@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from bulkscope_studio.storage.store import Store
 Row = dict[str, Any]
 MOST_LOGS, MOST_SPANS, MOST_FOUND = 1000, 5000, 50
 SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
+# Of a span and of a trace.
+_ID = re.compile("[0-9a-f]{16}|[0-9a-f]{32}")
 _EVER = (0, 2**62)
 # The time of a histogram of nothing.
 _EMPTY_NS = 15 * 60 * 10**9
@@ -182,7 +185,12 @@ def search(store: Store, text: str, limit: int = 20) -> dict[str, Any]:
         {"kind": kind, "id": name, "bulk": None, "trace_id": None} for kind, name in names if looked in name.lower()
     ]
     found.sort(key=lambda row: (row["id"] != text, not str(row["id"]).lower().startswith(looked)))
-    rows: list[Row] = store.query(sql.load("v1_search"), {"text": text, "limit": limit}).to_pylist()
+    given = {"text": text, "limit": limit}
+    rows: list[Row] = summaries.query(store, sql.part("v1_search_workers"), given).to_pylist()
+    rows += store.query(sql.load("v1_search"), given).to_pylist()
+    if _ID.fullmatch(text):
+        rows += store.query(sql.load("v1_search_ids"), given).to_pylist()
+    rows.sort(key=lambda row: -row["first_ns"])
     for row in rows:
         del row["first_ns"]
     # What is called exactly so comes first, whatever it is.

@@ -10,13 +10,12 @@ from bulkscope_studio.storage.store import Store
 CAUSES = ("own", "others", "dispatch", "absent")
 
 
-def of_job(store: Store, bulk_id: str, job: str) -> dict[str, dict[str, float]]:
+def of_job(store: Store, beside: explanations.Beside, job: str) -> dict[str, dict[str, float]]:
     """Return the seconds by cause of each attempt's wait, by the id of its span; absent where the wait is not known.
 
     ``own`` and ``others``: its slot was busy with jobs of this bulk, of others; ``dispatch``: the slot was free and the
-    job was not taken; ``absent``: before anything is known of its worker. Raises ``NotFound`` for the bulk.
+    job was not taken; ``absent``: before anything is known of its worker.
     """
-    beside = explanations.beside(store, bulk_id)
     known = explanations.facts_of(store, beside)
     where = progress(known)
     waits = timeline.build(known, where.running and not where.complete).waits

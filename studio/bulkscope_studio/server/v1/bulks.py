@@ -47,7 +47,7 @@ def router(
 ) -> APIRouter:
     """Return the routes of bulks; ``delete`` is done by the thread that writes, and then told to who listens."""
     routes = APIRouter(route_class=Route, tags=["bulks"])
-    verdicts = listing.Verdicts(store)
+    verdicts, tables = listing.Verdicts(store), jobs.Tables(store)
 
     def listed(
         search: str | None = None, since_ns: Int64 | None = None, until_ns: Int64 | None = None,
@@ -125,12 +125,12 @@ def router(
             search, status, model, worker, host, failure_domain, error_type, where or (), sort, from_ns, to_ns
         )
         if format == "json":
-            return json(jobs.page(store, bulk_id, wanted, limit, offset))
-        return _file(jobs.chosen(jobs.table(store, bulk_id), wanted), bulk_id, format)
+            return json(jobs.page(tables, bulk_id, wanted, limit, offset))
+        return _file(jobs.chosen(tables.of(bulk_id), wanted), bulk_id, format)
 
     def job(bulk_id: str, id: str) -> Response:
         """One job: its attempts, what each waited for, its inferences, its log."""
-        found = jobs.one(store, bulk_id, id)
+        found = jobs.one(tables, bulk_id, id)
         lines = records.logs(store, records.Lines(bulk=found["bulk"], job=id, limit=200))
         return json(found | {"logs": lines["logs"], "more_logs": lines["more"]})
 
