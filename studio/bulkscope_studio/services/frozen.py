@@ -45,7 +45,7 @@ def _report(store: Store, bulk_id: str, params: Params) -> Any:
 
 def _jobs(store: Store, bulk_id: str, params: Params) -> Any:
     wanted = jobs.Wanted(status=params.get("status"), sort=params["sort"])
-    return jobs.page(store, bulk_id, wanted, int(params["limit"]), 0)
+    return jobs.page(jobs.Tables(store), bulk_id, wanted, int(params["limit"]), 0)
 
 
 def _logs(store: Store, bulk_id: str, params: Params) -> Any:
