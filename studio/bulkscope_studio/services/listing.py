@@ -104,15 +104,20 @@ class Verdicts:
 
 
 def bulks(
-    store: Store, verdicts: Verdicts, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
+    store: Store, verdicts: Verdicts | None, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
 ) -> dict[str, Any]:
-    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again."""
+    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again.
+
+    Without ``verdicts`` none is looked for.
+    """
     if wanted.state is not None and wanted.state not in STATES:
         raise InvalidQuery(f"no state {wanted.state!r}; one of {', '.join(STATES)}")
     if not 1 <= wanted.limit <= MOST_ROWS or wanted.offset < 0:
         raise InvalidQuery(f"limit is from 1 to {MOST_ROWS}, and offset from 0")
     if wanted.verdict is not None and wanted.verdict not in explain.TITLES:
         raise InvalidQuery(f"no verdict {wanted.verdict!r}; one of {', '.join(explain.TITLES)}")
+    if wanted.verdict is not None and verdicts is None:
+        raise InvalidQuery("to filter by verdict, verdicts have to be looked for")
     looked_at = None
     if wanted.verdict is None:
         rows, total = _rows(store, wanted, wanted.limit, wanted.offset, now_ns)
@@ -126,7 +131,7 @@ def bulks(
     known_ends = ends.of_running(short, now_ns)
     for row in rows:
         row["ending"] = endings.short(known_ends.get(row["id"]))
-        row["verdict"], known = verdicts.of(row, deadline)
+        row["verdict"], known = (None, True) if verdicts is None else verdicts.of(row, deadline)
         pending += not known
         for name in ("last_ns", "spans", "logs"):
             del row[name]

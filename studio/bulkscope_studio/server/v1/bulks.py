@@ -27,25 +27,26 @@ BULK = any_id("bulk_id")
 def router(store: Store, ends: endings.Ends) -> APIRouter:
     """Return the routes of bulks."""
     routes = APIRouter(route_class=Route, tags=["bulks"])
-    verdicts = listing.Verdicts(store)
+    known = listing.Verdicts(store)
 
     def listed(
         search: str | None = None, since_ns: Int64 | None = None, until_ns: Int64 | None = None,
         service: str | None = None, host: str | None = None, worker: str | None = None, model: str | None = None,
         state: str | None = None,
         failed: bool | None = None, verdict: str | None = None, sort: str = "-start_ns", limit: Int64 = 50,
-        offset: Int64 = 0,
+        offset: Int64 = 0, verdicts: bool = True,
     ) -> Response:  # fmt: skip
-        """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict."""
+        """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict. With
+        `verdicts=false` no verdict is looked for."""
         wanted = listing.Wanted(
             search, since_ns, until_ns, service, host, worker, model, state, failed, verdict, sort, limit, offset
         )
-        return json(listing.bulks(store, verdicts, ends, wanted))
+        return json(listing.bulks(store, known if verdicts else None, ends, wanted))
 
     def summary(bulk_id: str) -> Response:
         """One bulk in the columns of the list, with its verdict."""
         name = bulks.latest(store) if bulk_id == "latest" else bulk_id
-        row = listing.one(store, verdicts, name)
+        row = listing.one(store, known, name)
         if row is None:
             raise bulks.not_found(store, name)
         return json(row)
