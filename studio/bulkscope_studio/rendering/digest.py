@@ -29,11 +29,12 @@ from bulkscope_studio.text.wording import (
 
 LINES = 14
 _LABEL = 12
-_BAR = 24
+_BAR = 16
 _MESSAGE = 80
 # One sign for each part of the workers' time, so that a bar needs no colour.
 _SIGNS = "█▓▒░"
 _APART = "; "
+_SENTENCES = ("Helps", "Ends")
 # A smaller part of a time is not named beside others.
 _WORTH_NAMING = 0.01
 Row = tuple[str, Sequence[str]]  # a label, and parts of which the last ones are left out where the line is too narrow
@@ -53,15 +54,14 @@ def text(found: Mapping[str, Any], console: Output, bulk: str = "", also: str = 
     if len(said) + len(helps) > max(left, 2):
         said = _verdict(found["explanation"], width, 2) if left > 2 else said
         helps = helps if len(said) < left else []
-    console.print(Text.assemble((f"Bulk {printable(of['id'])}", "bold"), f"  {printable(_state(found))}"))
-    for n, line in enumerate(said):
-        shown = Text(_labelled("Verdict" if n == 0 else "", line))
-        if n == 0 and found["explanation"] is not None:
-            shown.stylize("bold", _LABEL, _LABEL + len(printable(found["explanation"]["verdict"]["title"])))
-        console.print(shown)
-    for label, parts in (*helps, *rows, *notes):
-        console.print(Text(_line(label, parts, _APART, width)))
-    console.print(Text(_line("Next", _commands(found, bulk, also), "  ", width)))
+    shown = [Text.assemble((f"Bulk {printable(of['id'])}", "bold"), f"  {printable(_state(found))}")]
+    shown += [Text(_labelled("Verdict" if n == 0 else "", line)) for n, line in enumerate(said)]
+    if found["explanation"] is not None:
+        shown[1].stylize("bold", _LABEL, _LABEL + len(printable(found["explanation"]["verdict"]["title"])))
+    shown += [Text(_line(label, parts, _APART, width)) for label, parts in (*helps, *rows, *notes)]
+    shown.append(Text(_line("Next", _commands(found, bulk, also), "  ", width)))
+    for line in shown:
+        console.print(line, no_wrap=True, overflow="ignore", crop=False)
 
 
 def _labelled(label: str, line: str) -> str:
@@ -69,8 +69,10 @@ def _labelled(label: str, line: str) -> str:
 
 
 def _line(label: str, parts: Sequence[str], apart: str, width: int | None) -> str:
-    """Return as many of the parts as the width holds, one at least."""
+    """Return as many of the parts as the width holds; the first one is cut between words where it is a sentence."""
     line, *more = parts
+    if label in _SENTENCES or label.startswith("Note"):
+        line = _cut(line, width, 1)[0]
     for each in more:
         longer = f"{line}{apart}{each}"
         if width is not None and _LABEL + cell_len(printable(longer)) > width:
@@ -82,18 +84,23 @@ def _line(label: str, parts: Sequence[str], apart: str, width: int | None) -> st
 def _state(found: Mapping[str, Any]) -> str:
     of, explained = found["report"], found["explanation"]
     state = report.state(of) if explained is None or of["sampled"] is not None else explanation.state(explained)
-    return f"{state}  {moment(of['start_ns'])} to {moment(of['end_ns'], ending.CLOCK)} UTC"
+    until = "" if of["end_ns"] is None else f" to {moment(of['end_ns'], ending.CLOCK)}"
+    return f"{state}  {moment(of['start_ns'])}{until} UTC"
 
 
 def _verdict(explained: Mapping[str, Any] | None, width: int | None, most: int) -> list[str]:
     """Return the verdict in ``most`` lines at most; 'bulkscope explain' says all of it."""
     if explained is None:
         return ["not found in the time that a question may take; 'bulkscope explain' tries again"]
-    said = printable(f"{explained['verdict']['title']}. {explained['verdict']['text']}")
+    return _cut(f"{explained['verdict']['title']}. {explained['verdict']['text']}", width, most)
+
+
+def _cut(said: str, width: int | None, most: int) -> list[str]:
+    """Return a text in lines that the width holds, ``most`` of them at most; a word stays whole."""
     if width is None:
-        return [said]
+        return [printable(said)]
     return textwrap.wrap(
-        said, max(width - _LABEL, 20), max_lines=max(1, most), placeholder=" …", break_long_words=False,
+        printable(said), max(width - _LABEL, 20), max_lines=max(1, most), placeholder=" …", break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
 
@@ -107,7 +114,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[Row]:
     of, explained = found["report"], found["explanation"]
     jobs, work = of["total"]["jobs"], of["total"]["inferences"]
     if of["ending"] is not None:
-        yield "Ends", ending.sentences(of["ending"])[:1] or [ABSENT]
+        yield "Ends", _ends(of["ending"])
     if explained is not None:
         (_, spent), (_, workers) = explanation.times(explained)
         yield from _spent("Workers", workers)
@@ -121,14 +128,24 @@ def _rows(found: Mapping[str, Any]) -> Iterator[Row]:
         ]  # fmt: skip
     else:
         yield "Requests", list(_requests(of["requests"]))
-    yield "Rates", [
-        f"{number(jobs['rate_per_s'])} jobs/s", f"{number(work['tokens_per_s'])} output tokens/s of inference",
-        f"CPU {percent(_of(work['cpu_utilization']))} of its cores",
-        f"RAM peak {unless_exact(size(work['memory_peak_bytes']), work['memory_exact_share'])}",
-    ]  # fmt: skip
+    rates = [f"{number(jobs['rate_per_s'])} jobs/s"] if of["progress"]["sent"] else []
+    if work["count"]:
+        rates += [
+            f"{number(work['tokens_per_s'])} output tokens/s of inference",
+            f"CPU {percent(_of(work['cpu_utilization']))} of its cores",
+            f"RAM peak {unless_exact(size(work['memory_peak_bytes']), work['memory_exact_share'])}",
+        ]
+    if rates:
+        yield "Rates", rates
     yield "Models", _models(of["models"])
     yield "Failed", list(_failed(found))
     yield "Slow", list(_slow(found)) or [ABSENT]
+
+
+def _ends(found: Mapping[str, Any]) -> list[str]:
+    if found["left_s"] is None:
+        return [f"not known: {found['why']}" if found["state"] != "complete" else ABSENT]
+    return [f"in {ending.left(found)}", ending.moments(found), "95 % interval"]
 
 
 def _of(what: Mapping[str, Any] | None) -> float | None:
@@ -180,8 +197,9 @@ def _models(models: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _failed(found: Mapping[str, Any]) -> Iterator[str]:
-    p, lost = found["report"]["progress"], found["report"]["lost"]
-    yield f"{part(p['failed'], p['sent'], 'job')}" if p["failed"] else "none"
+    p, lost, total = (found["report"][name] for name in ("progress", "lost", "total"))
+    domains = ", ".join(f"{domain} {n:,}" for domain, n in total["jobs"]["failures_by_domain"].items())
+    yield f"{part(p['failed'], p['sent'], 'job')}{f' ({domains})' if domains else ''}" if p["failed"] else "none"
     if lost:
         yield f"{count(len(lost), 'attempt')} lost with {agree(len(lost), 'its worker', 'their workers')}"
     for kind in found["failures"][:3]:
@@ -215,8 +233,7 @@ def _notes(found: Mapping[str, Any]) -> list[Row]:
     notes = [note for known, note in said.items() if not known.startswith("partial:")]
     if not notes:
         return []
-    more = [f"and {len(notes) - 1} more"] if len(notes) > 1 else []
-    return [("Note", [notes[0], *more, *notes[1:]])]
+    return [(f"Note 1 of {len(notes)}" if len(notes) > 1 else "Note", notes)]
 
 
 def _commands(found: Mapping[str, Any], bulk: str, also: str) -> list[str]:

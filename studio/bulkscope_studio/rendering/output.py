@@ -55,8 +55,9 @@ class Output(Console):
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print as rich does, but a word that is longer than a line stays whole: it may be an id."""
-        whole: dict[str, Any] = {"overflow": "ignore", "crop": False}
-        super().print(*objects, **whole | how)
+        texts = [str(each) for each in objects if isinstance(each, (str, Text))]
+        with self.at_least(max((cell_len(word) for text in texts for word in text.split()), default=0)):
+            super().print(*objects, **how)
 
     def on_broken_pipe(self) -> None:
         """Leave it to the command's caller, as ``say`` does, that nobody reads any more."""
@@ -127,10 +128,16 @@ def fitted(
     whole = [max(1, *map(cell_len, cells)) for cells in columns]
     least = [max(1, *(cell_len(word) for cell in cells for word in cell.split(" "))) for cells in columns]
     kept = list(range(len(columns)))
-    for number in () if unbound else spare:
-        if table_width([whole[each] for each in kept]) <= width:
-            break
-        kept.remove(number)
+
+    def fits(numbers: Sequence[int]) -> bool:
+        return unbound or table_width([whole[number] for number in numbers]) <= width
+
+    for number in spare:
+        if not fits(kept):
+            kept.remove(number)
+    for number in reversed(spare):  # a narrow one may have room where a wide one had none
+        if number not in kept and fits([*kept, number]):
+            kept = sorted([*kept, number])
     widths = [whole[number] for number in kept]
     while not unbound and table_width(widths) > width:
         roomy = [place for place, number in enumerate(kept) if widths[place] > least[number]]

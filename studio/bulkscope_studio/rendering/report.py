@@ -45,27 +45,28 @@ def text(report: Mapping[str, Any], console: Output) -> None:
     for line in _head(report):
         console.print(line)
     groups = _groups(report)
-    rows = [row for title, of in _sections([group for _, group in groups]) for row in ((title, None), *of)]
-    cells = [["", *(label for label, _ in groups)]]
-    cells += [[f"  {label}", *of] if of is not None else [label, *([""] * len(groups))] for label, of in rows]
-    _, widths = fitted(cells, True, 0, ())
-    first = 1
-    while first < len(widths):
-        last = first + 1
-        while last < len(widths) and table_width([widths[0], *widths[first : last + 1]]) <= console.width:
-            last += 1
-        part = [0, *range(first, last)]
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in part:
-            grid.add_column(cells[0][column], justify="right" if column else "left", width=widths[column])
-        for n, (row, (_, of)) in enumerate(zip(cells[1:], rows, strict=True)):
-            if n and of is None:
-                grid.add_section()
-            grid.add_row(*(row[column] for column in part), style="bold" if of is None else None)
-        with console.at_least(table_width([widths[column] for column in part])):
-            console.print(grid)
-        first = last
+    fit = max(1, (console.width - 30) // 24)
+    for first in range(0, len(groups), fit):
+        _print_groups(groups[first : first + fit], console)
     console.print(_foot(report))
+
+
+def _print_groups(groups: Sequence[tuple[str, Mapping[str, Any]]], console: Output) -> None:
+    rows: list[tuple[bool, list[str]]] = []  # whether it is a title, and its cells
+    for section, of in _sections([group for _, group in groups]):
+        rows.append((True, [section, *([""] * len(groups))]))
+        rows += [(False, [f"  {label}", *cells]) for label, cells in of]
+    heads = ["", *(label for label, _ in groups)]
+    _, widths = fitted([heads, *(cells for _, cells in rows)], console.piped, console.width, ())
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        grid.add_column(head, justify="right" if column else "left", width=width)
+    for n, (title, cells) in enumerate(rows):
+        if n and title:
+            grid.add_section()
+        grid.add_row(*cells, style="bold" if title else None)
+    with console.at_least(table_width(widths)):
+        console.print(grid)
 
 
 def by(report: Mapping[str, Any], kind: str, console: Output) -> None:
