@@ -103,7 +103,7 @@ def test_latest_is_the_bulk_where_none_is_named(db: Path, capsys: pytest.Capture
         (whatif.command, ["--workers", "4"]), (watch.command, []), (check.command, ["--against", "sample-002"]),
     ):  # fmt: skip
         assert said(command, *words) == said(command, "latest", *words) == said(command, "sample-002", *words)
-    assert said(compare.command, "sample-001") == said(compare.command, "sample-001", "sample-002")
+    assert said(compare.command, "sample-001") == said(compare.command, "sample-001", "latest")
     assert "sample-002" in said(runs.command, "keep", "newest")
 
 
