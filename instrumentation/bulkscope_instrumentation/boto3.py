@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
@@ -29,7 +29,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from bulkscope._export import drops
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import queues
-from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.send import Send, entered, sending
 from bulkscope._safe import guarded, log_once
 from bulkscope_instrumentation._messages import Attempt, Handed, Parcel, parcel, received
 
@@ -41,6 +41,7 @@ _REMEMBERED = 10_000
 _ATTRIBUTES_KEPT_S = 60.0
 
 Call = Callable[[Mapping[str, Any]], Any]
+Operation = Callable[[Call, Any, Mapping[str, Any]], Any]
 
 
 class NotDeleted(Exception):
@@ -191,9 +192,7 @@ class _Batch:
                 if ours is not None:
                     self._plain[entry.get("Id")] = entry
             self._ours.append(ours or entry)
-        # Entered only when all are made: each has the caller's span as its parent, not the one before.
-        for _, sent in self._sents:
-            sent.__enter__()
+        entered(sent for _, sent in self._sents)  # left one by one, in ``end``
 
     def ask(self, call: Call, params: Mapping[str, Any]) -> Any:
         """Send the batch, and once more without our attributes what SQS refuses for them."""
@@ -542,63 +541,44 @@ def _made_resources(wrapped: Callable[..., Any], handler: Any, args: Any, kwargs
 # --- settling ------------------------------------------------------------------------------
 
 
-def _delete_message(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
-    answer = call(params)
-    _deleted([params])
-    return answer
+def _settling(settled: Callable[[_Message, Mapping[str, Any]], None]) -> Operation:
+    """Return an operation that says of each message which it names, and SQS has not refused, what became of it."""
+
+    @guarded
+    def tell(params: Mapping[str, Any], answer: Any) -> None:
+        failed = {each.get("Id") for each in answer.get("Failed") or ()} if "Entries" in params else ()
+        # What names one message is as an entry of a batch is.
+        for entry in params.get("Entries", [params]):
+            message = _in_flight.get(entry.get("ReceiptHandle"))
+            if message is not None and entry.get("Id") not in failed:
+                settled(message, entry)
+
+    def operation(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
+        answer = call(params)
+        tell(params, answer)
+        return answer
+
+    return operation
 
 
-def _delete_message_batch(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
-    answer = call(params)
-    _deleted(_done(params, answer))
-    return answer
+def _deleted(message: _Message, entry: Mapping[str, Any]) -> None:
+    message.settle(message.error())
 
 
-@guarded
-def _done(params: Mapping[str, Any], answer: Any) -> list[Any]:
-    failed = {each.get("Id") for each in answer.get("Failed") or ()}
-    return [entry for entry in params.get("Entries") or () if entry.get("Id") not in failed]
+def _changed(message: _Message, entry: Mapping[str, Any]) -> None:
+    seconds, error = float(entry.get("VisibilityTimeout") or 0), message.error()
+    if seconds > 0 and error is None:
+        message.hide(seconds)  # it takes longer
+    else:
+        message.settle(error, again=True)
 
 
-@guarded
-def _deleted(entries: Iterable[Any] | None) -> None:
-    for entry in entries or ():
-        message = _in_flight.get(entry.get("ReceiptHandle"))
-        if message is not None:
-            message.settle(message.error())
-
-
-def _change_visibility(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
-    answer = call(params)
-    _changed([params])
-    return answer
-
-
-def _change_visibility_batch(call: Call, client: Any, params: Mapping[str, Any]) -> Any:
-    answer = call(params)
-    _changed(_done(params, answer))
-    return answer
-
-
-@guarded
-def _changed(entries: Iterable[Any] | None) -> None:
-    for entry in entries or ():
-        message = _in_flight.get(entry.get("ReceiptHandle"))
-        if message is None:
-            continue
-        seconds, error = float(entry.get("VisibilityTimeout") or 0), message.error()
-        if seconds > 0 and error is None:
-            message.hide(seconds)  # it takes longer
-        else:
-            message.settle(error, again=True)
-
-
-_OPERATIONS: dict[str, Callable[[Call, Any, Mapping[str, Any]], Any]] = {
+_OPERATIONS: dict[str, Operation] = {
     "SendMessage": _send_message,
     "SendMessageBatch": _send_message_batch,
     "ReceiveMessage": _receive_message,
-    "DeleteMessage": _delete_message,
-    "DeleteMessageBatch": _delete_message_batch,
-    "ChangeMessageVisibility": _change_visibility,
-    "ChangeMessageVisibilityBatch": _change_visibility_batch,
+    "DeleteMessage": _settling(_deleted),
+    "DeleteMessageBatch": _settling(_deleted),
+    "ChangeMessageVisibility": _settling(_changed),
+    "ChangeMessageVisibilityBatch": _settling(_changed),
 }

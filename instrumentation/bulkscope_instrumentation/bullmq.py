@@ -10,7 +10,6 @@ import functools
 import json
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +18,7 @@ from bulkscope._jobs import headers as travelled
 from bulkscope._jobs import queues
 from bulkscope._jobs.cancel import cancelled
 from bulkscope._jobs.job import Job
-from bulkscope._jobs.send import Send, sending
+from bulkscope._jobs.send import Send, entered, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded, report
 from bulkscope_instrumentation import _redis
@@ -83,10 +82,7 @@ async def _add_bulk(wrapped: Callable[..., Any], queue: Any, args: Any, kwargs: 
         if sent.headers:
             job["opts"] = {OPTION: json.dumps(sent.headers), **options}
         sents.append(sent)
-    # Entered only when all are made: each has the caller's span as its parent, not the one before.
-    with ExitStack() as stack:
-        for sent in sents:
-            stack.enter_context(sent)
+    with entered(sents):
         added = await wrapped(jobs)
         for sent, job in zip(sents, added, strict=False):
             sent.identify(str(job.id))

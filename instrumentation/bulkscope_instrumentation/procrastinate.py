@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import ModuleType
@@ -21,7 +21,7 @@ from bulkscope._export import drops
 from bulkscope._instrumentor import Instrumentor
 from bulkscope._jobs import headers as travelled
 from bulkscope._jobs.job import Job
-from bulkscope._jobs.send import Send, Unsent, sending
+from bulkscope._jobs.send import Send, Unsent, entered, sending
 from bulkscope._jobs.work import Work, working
 from bulkscope._safe import guarded, log_once
 from bulkscope_instrumentation import _postgres
@@ -102,10 +102,7 @@ class _Deferring:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        # Entered only when all are made: each has the caller's span as its parent, not the one before.
-        with ExitStack() as stack:
-            for sent in self._sents:
-                stack.enter_context(sent)
+        with entered(self._sents):
             try:
                 yield
             except Exception as error:

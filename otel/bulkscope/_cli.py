@@ -5,6 +5,7 @@ A service carries ``run`` alone; what the others need comes with ``bulkscope[stu
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -37,7 +38,19 @@ def _usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand and return its exit code; 2 is a usage error."""
+    """Run a subcommand and return its exit code; 2 is a usage error, 141 that nobody reads its output any more."""
+    try:
+        try:
+            return _main(argv)
+        finally:
+            if sys.stdout is not None:  # closed by the caller
+                sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`: what stands in the buffer must not be tried again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in (["--version"], ["-V"]):
         print(f"bulkscope {__version__}")

@@ -6,7 +6,7 @@ import pytest
 
 from bulkscope_studio.elastic.client import Client
 from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
-from bulkscope_studio.sources.source import Source
+from bulkscope_studio.sources.source import InvalidQuery, Source, Wanted
 from tests import sink
 from tests.engines.conftest import Stack
 from tests.engines.servers import eventually
@@ -23,6 +23,13 @@ def source(stack: Stack, sent: sink.Sink) -> Source:
 
 def test_bulks_are_listed_reported_explained_and_compared(source: Source) -> None:
     asking.bulks(source, "tiny", "unknown", JOBS)
+
+
+def test_the_list_is_filtered_and_sorted(source: Source) -> None:
+    asking.listed(source, "tiny")
+    for name in ("service", "host", "worker", "verdict"):
+        with pytest.raises(InvalidQuery, match=f"leave --{name} out"):
+            source.listed(Wanted(**{name: "x"}))
 
 
 def test_what_is_not_there_is_not_found(source: Source) -> None:

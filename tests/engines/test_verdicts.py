@@ -156,7 +156,6 @@ def test_the_alert_of_the_documentation_finds_what_went_wrong(traffic: str) -> N
 def test_what_cannot_be_done_says_what_to_do(traffic: str, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["tiny", "--publish"], "add --source elasticsearch"),
-        (["--publish", "--source", "elasticsearch"], "name a bulk to publish, or all of a time with --last"),
         (["tiny", "--last", "1h", "--publish", "--source", "elasticsearch"], "name a bulk to publish"),
         (["tiny", "--last", "1h"], "--last goes with --publish"),
         (["--last", "soon", "--publish", "--source", "elasticsearch"], "is not a duration"),

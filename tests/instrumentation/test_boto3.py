@@ -118,7 +118,19 @@ def receive(count: int, place: str = "000000000000/prompts") -> Any:
 
 
 def delete(message: Any) -> None:
-    boto3._delete_message(lambda params: {}, None, {"QueueUrl": URL, "ReceiptHandle": message["ReceiptHandle"]})
+    of = {"QueueUrl": URL, "ReceiptHandle": message["ReceiptHandle"]}
+    boto3._OPERATIONS["DeleteMessage"](lambda params: {}, None, of)
+
+
+@pytest.mark.parametrize("name", ["DeleteMessageBatch", "ChangeMessageVisibilityBatch"])
+def test_of_a_batch_what_sqs_has_refused_stays_in_flight(telemetry: Telemetry, name: str) -> None:
+    messages = receive(3)
+    entries = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate(messages)]
+    answer = {"Successful": [{"Id": "0"}, {"Id": "2"}], "Failed": [{"Id": "1"}]}
+    assert boto3._OPERATIONS[name](lambda params: answer, None, {"QueueUrl": URL, "Entries": entries}) is answer
+    assert list(boto3._in_flight) == ["r1"]
+    delete(messages[1])
+    assert not boto3._in_flight
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -70,7 +70,7 @@ def end_point(monkeypatch: pytest.MonkeyPatch) -> Iterator[EndPoint]:
         ConnectionResetError(),
         OSError("no route"),
         http.client.IncompleteRead(b""),
-        http.client.RemoteDisconnected(),
+        http.client.RemoteDisconnected(""),
         BusyError(429, "", 0.0),
         BusyError(503, "", 0.001),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from bulkscope_studio.server import api
+from bulkscope_studio.server import api, v1
 from bulkscope_studio.storage import address
 from bulkscope_studio.storage.store import Store
 
@@ -33,6 +33,7 @@ class _Server(uvicorn.Server):
 def studio(db: Path) -> Iterator[None]:
     store = Store(db)
     app = FastAPI()
+    v1.install(app, store)
     api.install(app, store)
     bound = socket.create_server(("127.0.0.1", 0))
     server = _Server(uvicorn.Config(app, log_level="error"))

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from bulkscope_studio.sources.source import Answer, Change, Conflict, InvalidQuery, NotFound, Question, Source
+from bulkscope_studio.sources.source import Answer, Change, Conflict, InvalidQuery, NotFound, Question, Source, Wanted
 
 Ask = Callable[[Source, str], Any]
 OF_ONE: dict[str, Ask] = {
     "report": lambda source, bulk: source.report(bulk),
+    "report by host": lambda source, bulk: source.report(bulk, by_host=True),
+    "digest": lambda source, bulk: source.digest(bulk),
     "ending": lambda source, bulk: source.ending(bulk),
     "explanation": lambda source, bulk: source.explanation(bulk),
     "whatif": lambda source, bulk: source.whatif(bulk, Change(workers=4)),
@@ -35,6 +37,13 @@ def bulks(source: Source, one: str, other: str, jobs: int) -> None:
     assert report["progress"]["sent"] == jobs
     newest = next(row["id"] for row in source.bulks() if row["jobs"])
     assert source.report("latest")["id"] == newest
+    by_host = source.report(one, by_host=True)
+    assert by_host.pop("by_host")
+    assert plain(by_host) == plain(report)
+    digest = source.digest(one)
+    assert plain(digest["report"]) == plain(report)
+    assert digest["explanation"]["verdict"] == source.explanation(one)["verdict"]
+    assert {job["id"] for job in digest["longest_work"]}
     explanation = source.explanation(one)
     assert explanation["id"] == one
     assert explanation["progress"]["sent"] == jobs
@@ -42,6 +51,37 @@ def bulks(source: Source, one: str, other: str, jobs: int) -> None:
     assert (compared["a"]["bulks"], compared["b"]["bulks"]) == ([one], [other])
     assert compared["a"]["sent"] == jobs
     assert [bulk["id"] for pool in source.capacity(Question([one]))["pools"] for bulk in pool["bulks"]] == [one]
+
+
+def listed(source: Source, one: str) -> None:
+    """The list is the same bulks, filtered, sorted and in pages; each has its state."""
+    rows = {row["id"]: row for row in source.bulks()}
+
+    def ids(**wanted: Any) -> list[str]:
+        found = source.listed(Wanted(**wanted), verdicts=False)
+        assert found["total"] >= len(found["bulks"])
+        return [row["id"] for row in found["bulks"]]
+
+    assert ids() == list(rows)
+    assert ids(sort="start_ns") == sorted(rows, key=lambda name: (rows[name]["start_ns"], name))
+    assert ids(sort="-took_s")[0] == max(rows, key=lambda name: rows[name]["duration_s"])
+    assert ids(limit=1, offset=1) == list(rows)[1:2]
+    assert ids(search=one.upper(), sort="id") == sorted(name for name in rows if one in name)
+    assert ids(failed=True) == [name for name, row in rows.items() if row["failed"]]
+    last_ns = max(row["end_ns"] for row in rows.values())
+    assert set(ids(since_ns=last_ns)) == {name for name, row in rows.items() if row["end_ns"] >= last_ns}
+    assert ids(since_ns=last_ns + 10**9) == []
+    for model in {model for row in rows.values() for model in row["models"]}:
+        assert ids(model=model) == [name for name, row in rows.items() if model in row["models"]]
+    states = {row["id"]: row["state"] for row in source.listed(Wanted(), verdicts=False)["bulks"]}
+    for state in ("complete", "running", "stopped"):
+        assert ids(state=state) == [name for name in rows if states[name] == state]
+    for name in rows:
+        if states[name] == "complete":
+            assert source.report(name)["progress"]["sent"] > 0
+    for wanted in (Wanted(sort="colour"), Wanted(state="odd"), Wanted(limit=0)):
+        with pytest.raises(InvalidQuery):
+            source.listed(wanted, verdicts=False)
 
 
 def unknown(source: Source, known: list[str]) -> None:

@@ -12,17 +12,19 @@ from urllib.parse import quote
 from fastapi.testclient import TestClient
 
 from bulkscope_studio.analysis.capacity.capacity import UnknownModel
+from bulkscope_studio.rendering import bulks as render_bulks
 from bulkscope_studio.rendering import capacity as render_capacity
 from bulkscope_studio.rendering import comparison as render_compare
-from bulkscope_studio.rendering import explanation, report
+from bulkscope_studio.rendering import digest, explanation, report
 from bulkscope_studio.rendering import whatif as render_whatif
 from bulkscope_studio.rendering.output import Output
 from bulkscope_studio.server import app
-from bulkscope_studio.services import capacities, comparisons, explanations, reports, whatifs
+from bulkscope_studio.services import capacities, comparisons, digests, explanations, reports, whatifs
 from bulkscope_studio.services import jobs as services_jobs
 from bulkscope_studio.services.capacities import Question
-from bulkscope_studio.services.endings import list_bulks
+from bulkscope_studio.services.endings import Ends, list_bulks
 from bulkscope_studio.services.errors import InvalidQuery, NotFound
+from bulkscope_studio.services.listing import Verdicts, Wanted, bulks
 from bulkscope_studio.services.overtime import overtime
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
@@ -115,13 +117,14 @@ def written(found: Any) -> Any:
     return found
 
 
-ANSWERS = ("report", "explain", "capacity", "compare", "overtime", "jobs", "whatif")
+ANSWERS = ("digest", "report", "explain", "capacity", "compare", "overtime", "jobs", "whatif")
 
 
 def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterable[str] = ANSWERS) -> dict[str, Any]:
     """Return every answer on one bulk; what it cannot answer from is told in words, anything else raises."""
     place = StoredSides(store)
     asked: dict[str, Callable[[], Any]] = {
+        "digest": lambda: spoken(digests.bulk_digest(store, bulk_id), digest.text, json.dumps),
         "report": lambda: spoken(reports.bulk_report(store, bulk_id), report.text, report.markdown),
         "explain": lambda: spoken(
             explanations.bulk_explanation(store, bulk_id, now_ns), explanation.text, explanation.markdown
@@ -152,7 +155,7 @@ def told(ask: Callable[[], Any]) -> Any:
 def everything(store: Store) -> dict[str, Any]:
     """Return the answers that are of no one bulk."""
     rows = list_bulks(store)
-    report.bulks(rows, console())
+    render_bulks.text(bulks(store, Verdicts(store), Ends(store), Wanted()), console())
     capacity = told(
         lambda: spoken(capacities.system_capacity(store), render_capacity.text, render_capacity.markdown)
     )  # fmt: skip

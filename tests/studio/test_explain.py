@@ -76,8 +76,8 @@ def item(found: dict[str, Any], code: str, name: str) -> dict[str, Any]:
 EXAMPLES = (
     "unfit/consumers/0.25/11", "unfit/border/refused", "failure/EngineError/0.3/0", "failure/border/stall/2",
     "overload/poisson/2/4", "overload/border/paced/2", "memory/killed/once/4/5.0/3.0", "cpu/threads/join/4x1on2",
-    "cpu/border/join/5x1on4", "bandwidth/join/8/3", "bandwidth/border/join/5", "contention/lock/join/6/0.4/decode",
-    "contention/border/join/4", "headroom/once/4/60", "headroom/border/lock/join",
+    "cpu/border/join/5x1on4", "bandwidth/join/8/3", "bandwidth/border/join/5", "bandwidth/poisson/8/3.8",
+    "contention/lock/join/6/0.4/decode", "contention/border/join/4", "headroom/once/4/60", "headroom/border/lock/join",
 )  # fmt: skip
 
 

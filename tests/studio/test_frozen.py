@@ -7,12 +7,13 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, ConsoleMessage, Error, Request, expect
 
 from bulkscope_studio.rendering import frozen as rendering
 from bulkscope_studio.services import frozen
@@ -157,6 +158,19 @@ def test_modules_keep_what_they_export(monkeypatch: pytest.MonkeyPatch, browser:
     assert found == ["1", "2", "[object Promise]", "5", "2", "Four,default,six,three,two"]
 
 
+def _heard(asked: list[str], request: Request) -> None:
+    asked.append(request.url)
+
+
+def _complained(wrong: list[str], message: ConsoleMessage) -> None:
+    if message.type == "error":
+        wrong.append(message.text)
+
+
+def _raised(wrong: list[str], error: Error) -> None:
+    wrong.append(str(error))
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_from_a_file_the_page_stands_and_asks_for_nothing(
     browser: Browser, db: Path, at: Addresses, tmp_path: Path, width: int, scheme: str
@@ -169,9 +183,9 @@ def test_from_a_file_the_page_stands_and_asks_for_nothing(
         page = context.new_page()
         asked: list[str] = []
         wrong: list[str] = []
-        page.on("request", lambda request, asked=asked: asked.append(request.url))
-        page.on("console", lambda message, wrong=wrong: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+        page.on("request", partial(_heard, asked))
+        page.on("console", partial(_complained, wrong))
+        page.on("pageerror", partial(_raised, wrong))
         page.goto(path.as_uri())
         expect(page.locator("h1")).to_have_text(name)
         expect(page.get_by_role("tab", name="Longest work")).to_be_visible()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from bulkscope_studio.analysis.explain import findings
-from bulkscope_studio.rendering import capacity, comparison, ending, explanation, report
+from bulkscope_studio.rendering import bulks as list_of_bulks
+from bulkscope_studio.rendering import capacity, comparison, digest, ending, explanation, report
 from bulkscope_studio.rendering.output import Output
-from bulkscope_studio.services import capacities, comparisons, endings, reports
+from bulkscope_studio.services import capacities, comparisons, digests, endings, listing, reports
 from bulkscope_studio.services.capacities import Question
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
@@ -44,10 +45,10 @@ VERDICTS = (
 )  # fmt: skip
 
 
-def printed(say: Callable[[Output], None]) -> str:
+def printed(say: Callable[[Output], None], width: int = WIDTH) -> str:
     """Return what is printed on a terminal, without the spaces that fill up its lines."""
     file = io.StringIO()
-    say(Output(file=file, width=WIDTH))
+    say(Output(file=file, width=width))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
@@ -91,6 +92,42 @@ def of_reports() -> Cases:
     with stored(written(few(), points=alive(1, 0.5, 60.0))) as store:
         found["partial"] = reports.bulk_report(store, "bulk")
     return found
+
+
+@cache
+def of_hosts() -> Cases:
+    with sample() as store:
+        return {"complete": reports.bulk_report(store, "sample-001", by_host=True)}
+
+
+def by(found: Any) -> str:
+    shown = [printed(lambda to, kind=kind: report.by(found, kind, to), 80) for kind in report.KINDS]  # type: ignore[misc]
+    return "\n".join([*shown, report.by_markdown(found, "host")])
+
+
+@cache
+def of_digests() -> Cases:
+    with sample() as store:
+        found = {
+            "complete": digests.bulk_digest(store, "sample-001"),
+            "without jobs": digests.bulk_digest(store, "sample-refused"),
+        }
+        found["took too long"] = found["complete"] | {"explanation": None}
+    with stored(written(few(), points=alive(1, 0.5, 60.0))) as store:
+        found["partial"] = digests.bulk_digest(store, "bulk")
+    with stored(written([Job("a", 1.0), Job("b", 2.0)])) as store:
+        found["not begun"] = digests.bulk_digest(store, "bulk")
+    return found
+
+
+def in_short(found: Any) -> str:
+    """Return what is printed on terminals of several widths: no line more than there may be."""
+    shown = []
+    for width in (WIDTH, 80, 60):
+        text = printed(lambda to: digest.text(found, to, "the-id", "--db s.duckdb"), width)
+        assert len(text.splitlines()) <= digest.LINES, text
+        shown.append(text)
+    return "\n".join(shown)
 
 
 def _of_traces() -> Iterator[tuple[Row, float]]:
@@ -188,16 +225,22 @@ def of_endings() -> Cases:
 
 def bulks() -> str:
     with sample() as store:
-        return printed(lambda console: report.bulks(endings.list_bulks(store), console))
+        found = listing.bulks(store, listing.Verdicts(store), endings.Ends(store), listing.Wanted())
+        while found["verdicts_pending"]:  # a slow machine finds one after the other
+            found = listing.bulks(store, listing.Verdicts(store), endings.Ends(store), listing.Wanted())
+        shown = {width: printed(lambda console: list_of_bulks.text(found, console), width) for width in (WIDTH, 80, 60)}
+    return together(shown, str)
 
 
-def together(cases: Cases, show: Callable[[Any], str]) -> str:
+def together(cases: Mapping[Any, Any], show: Callable[[Any], str]) -> str:
     return "\n".join(f"=== {name}\n\n{show(found)}" for name, found in cases.items())
 
 
 FILES: dict[str, Callable[[], str]] = {
     "bulks.txt": bulks,
     "report.txt": lambda: together(of_reports(), lambda found: printed(lambda to: report.text(found, to))),
+    "report-by.txt": lambda: together(of_hosts(), by),
+    "digest.txt": lambda: together(of_digests(), in_short),
     "report.md": lambda: together(of_reports(), report.markdown),
     "ending.txt": lambda: together(
         of_endings(), lambda found: "\n".join([ending.line(found), *ending.sentences(found), ""])

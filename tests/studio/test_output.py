@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import fcntl
 import io
 import json
+import os
+import pty
 import re
+import struct
+import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +30,7 @@ from bulkscope_studio.rendering.output import Output, as_json, lines
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text.markdown import inline
 from tests import chance
+from tests.processes import BIN
 from tests.rows import add
 from tests.studio import odd
 
@@ -75,6 +83,8 @@ Command = Callable[[list[str]], int]
 COMMANDS: dict[str, tuple[Command, Callable[[str], list[str]], tuple[str, ...]]] = {
     "bulks": (bulks.command, lambda name: [], ("text", "json")),
     "report": (report.command, lambda name: [name], ("text", "json", "md")),
+    "report --full": (report.command, lambda name: [name, "--full"], ("text",)),
+    "report --by": (report.command, lambda name: [name, "--by", "host"], ("text", "json", "md")),
     "explain": (explain.command, lambda name: [name, "--all"], ("text", "json", "md")),
     "watch": (watch.command, lambda name: [name], ("text", "json")),
     "whatif": (whatif.command, lambda name: [name, "--workers", "4"], ("text", "json", "md")),
@@ -118,6 +128,98 @@ def test_unknown_names_are_told_harmlessly(hostile: Path, capsys: pytest.Capture
             assert run(["--db", str(hostile), *words(f"x{name}y")]) == 2
             out, err = capsys.readouterr()
             assert not LIVE.search(out + err)
+
+
+def test_a_word_stays_whole_and_a_narrow_terminal_has_fewer_columns() -> None:
+    name = "0123456789-" * 8
+    rows = [[name, "a sentence of some words", "3", "4"], ["b", "c", "5", "6"]]
+    heads = ("bulk", "what it is", "jobs", "failed")
+
+    def shown(width: int, spare: tuple[int, ...]) -> str:
+        written = io.StringIO()
+        Output(file=written, width=width).print_table(heads, rows, right=(2, 3), spare=spare)
+        return written.getvalue()
+
+    for width in (20, 60, 100, 200):
+        assert name in shown(width, ())
+        assert name in shown(width, (1, 3, 2))
+    assert "failed" not in shown(60, (1, 3, 2))
+    assert "failed" in shown(60, ())
+    assert "a sentence of some words" in shown(200, (1, 3, 2))
+    # What is dropped for want of room comes back where a narrower one after it leaves it.
+    assert "failed" in shown(len(name) + 25, (3, 1, 2))
+    written = io.StringIO()
+    Output(file=written, width=30).print(f"a long sentence about the bulk {name} that is longer than a line")
+    assert name in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "words", [["report"], ["report", "--full"], ["bulks"], ["explain"], ["report", "--format", "json"]]
+)
+def test_nobody_reads_on(hostile: Path, words: list[str]) -> None:
+    """`bulkscope ... | head`: no traceback, and the exit code of what SIGPIPE ends."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [BIN / "bulkscope", *words, "--db", str(hostile)], stdout=writing, stderr=subprocess.PIPE, timeout=300,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def in_terminal(words: list[str], columns: int, **environment: str) -> tuple[str, int]:
+    """Return what a command writes on a terminal of so many columns, and its exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(BIN / "bulkscope", ["bulkscope", *words], os.environ | environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    written = b""
+    with contextlib.suppress(OSError):  # Linux says so at the end
+        while more := os.read(terminal, 65536):
+            written += more
+    os.close(terminal)
+    return written.decode().replace("\r\n", "\n"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(db: Path) -> None:
+    words = ["report", "sample-001", "--by", "worker", "--db", str(db)]
+    colour = re.compile("\x1b\\[[0-9;]*(3[0-9]|4[0-9]|9[0-7])m")
+    plain, code = in_terminal(words, 60, NO_COLOR="1", TERM="xterm-256color")
+    assert code == 0
+    assert not colour.search(plain)
+    # The dumb terminal knows no command at all.
+    dumb, code = in_terminal(words, 60, TERM="dumb")
+    assert (code, "\x1b" in dumb) == (0, False)
+
+
+def test_watching_on_a_dumb_terminal_is_a_line_for_each_change(db: Path) -> None:
+    said, code = in_terminal(["watch", "sample-001", "--db", str(db)], 80, TERM="dumb")
+    assert code == 1
+    assert "sample-001: 12 of 12 jobs, 1 failed (model 1), complete" in said
+    assert "\x1b" not in said
+
+
+def test_what_takes_long_says_so_where_errors_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(output, "PATIENCE_S", 0.01)
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with output.Waiting("bulkscope report: reading,"):
+        for _ in range(1000):
+            if "reading, 2 s" in terminal.getvalue():
+                break
+            time.sleep(0.01)
+    assert terminal.getvalue().startswith("\rbulkscope report: reading, 1 s\rbulkscope report: reading, 2 s")
+    assert terminal.getvalue().endswith("\r\x1b[2K")
+    monkeypatch.setattr("sys.stderr", piped := io.StringIO())
+    with output.Waiting("x"):
+        time.sleep(0.05)
+    assert piped.getvalue() == ""
 
 
 def tokens(text: str) -> list[Token]:

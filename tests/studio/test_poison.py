@@ -22,7 +22,7 @@ from bulkscope_studio.storage import credible, summaries
 from bulkscope_studio.storage.sql import load
 from bulkscope_studio.storage.store import Store
 from tests import chance, decoding
-from tests.rows import add, insert
+from tests.rows import Row, add, insert
 from tests.studio import odd, otlp
 
 # Healthy and odd ones run side by side, on workers and hosts of their own, and end before it.
@@ -53,7 +53,7 @@ def spans(**more: Any) -> Insert:
     return insert
 
 
-def elsewhere(row: odd.Row) -> odd.Row:
+def elsewhere(row: Row) -> Row:
     """Return a row of another host, model and queue."""
     found = row | {"host_name": "elsewhere", "service_name": "other"}
     return found | {key: f"odd-{row[key]}" for key in ("model", "queue") if key in row}
@@ -279,16 +279,17 @@ def test_a_report_of_10_000_workers_takes_one_pass(tmp_path: Path) -> None:
     """Groups are those of looking through all rows for each name."""
     store = healthy(tmp_path / "s.duckdb")
     bulk = {"bulk": "good"} | summaries.EVER
-    tables = [store.query(load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests")]
-    after = [store.query(load(f"report_{name}"), bulk) for name in ("sends", "related")]
+    attempts, inferences, requests, sends, related = (
+        store.query(load(f"report_{name}"), bulk) for name in ("attempts", "inferences", "requests", "sends", "related")
+    )
     empty = store.query(load("report_host"), {"first": 0, "last": 0})
     lost = store.query(load("lost"), bulk | {"silent_ns": 0})
-    found = analyse("good", *tables, empty, lost, *after)
+    found = analyse("good", attempts, inferences, requests, empty, lost, sends, related)
     for group in found.workers:
-        names = tables[0]["worker"].to_pylist()
-        rows = tables[0].filter(pa.array([name == group.name for name in names]))
-        inferred = tables[1].filter(pa.array([name == group.name for name in tables[1]["worker"].to_pylist()]))
-        alone = analyse("good", rows, inferred, tables[2].slice(0, 0), empty, lost, *after)
+        names = attempts["worker"].to_pylist()
+        rows = attempts.filter(pa.array([name == group.name for name in names]))
+        inferred = inferences.filter(pa.array([name == group.name for name in inferences["worker"].to_pylist()]))
+        alone = analyse("good", rows, inferred, requests.slice(0, 0), empty, lost, sends, related)
         assert group.jobs == alone.total.jobs
         assert group.inferences == alone.total.inferences
     store.close()

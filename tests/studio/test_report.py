@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import duckdb
 import pytest
 
 from bulkscope_studio.cli import bulks as bulks_cli
-from bulkscope_studio.cli import report
+from bulkscope_studio.cli import check, compare, explain, report, runs, watch, whatif
+from bulkscope_studio.rendering import digest
 from bulkscope_studio.services import figures, reports
 from bulkscope_studio.storage import address
 from bulkscope_studio.storage.store import Store
 from tests.rows import add
 from tests.studio.answering import studio
+from tests.studio.sample import fill
 
 
 def test_file_and_running_studio_say_the_same(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +41,7 @@ def test_file_and_running_studio_say_the_same(db: Path, capsys: pytest.CaptureFi
 
 
 def test_text_names_all_thirteen_numbers(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.command(["sample-001", "--db", str(db)]) == 0
+    assert report.command(["sample-001", "--full", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
     assert firsts >= {str(number) for number in range(1, 14)}
@@ -51,7 +54,7 @@ def test_names_from_outside_are_shown_as_they_are(db: Path, capsys: pytest.Captu
         con.execute("UPDATE spans SET bulk_id = '[red]a' || chr(27) || '[2J' WHERE bulk_id = 'sample-002'")
         con.execute("UPDATE spans SET model = '[/b]|m' WHERE model = 'smollm2-135m-q8_0'")
     assert bulks_cli.command(["--db", str(db)]) == 0
-    assert report.command(["latest", "--db", str(db)]) == 0
+    assert report.command(["--full", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "Bulk [red]a\ufffd[2J" in out
@@ -76,14 +79,92 @@ def test_partial_bulk_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert report.command(["sample-002", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert "PARTIAL" in out
-    assert "partial: 1 of 12 jobs has not ended" in out
+    assert "12 sent, 11 done, 0 failed, 1 " in out
+    assert report.command(["sample-002", "--full", "--db", str(db)]) == 0
+    assert "partial: 1 of 12 jobs has not ended" in capsys.readouterr().out
 
 
 def test_unknown_bulk_and_missing_id(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.command(["sample-01", "--db", str(db)]) == 2
     assert "Nearest: sample-001" in capsys.readouterr().err
-    assert report.command(["--db", str(db)]) == 2
+    assert check.command(["--db", str(db)]) == 2
     assert "Last bulks: sample-002, sample-refused, sample-001" in capsys.readouterr().err
+
+
+def test_latest_is_the_bulk_where_none_is_named(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(command: Callable[[list[str]], int], *words: str) -> str:
+        assert command([*words, "--db", str(db)]) == 0
+        return capsys.readouterr().out
+
+    for command, words in (
+        (report.command, ["--format", "json"]), (report.command, ["--by", "model"]), (explain.command, []),
+        (whatif.command, ["--workers", "4"]), (watch.command, []), (check.command, ["--against", "sample-002"]),
+    ):  # fmt: skip
+        assert said(command, *words) == said(command, "latest", *words) == said(command, "sample-002", *words)
+    assert said(compare.command, "sample-001") == said(compare.command, "sample-001", "latest")
+    assert "sample-002" in said(runs.command, "keep", "newest")
+
+
+def test_a_report_is_short_however_large_the_bulk_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "large.duckdb"
+    store = Store(path)
+    fill(store.connection(), bulks=1, jobs=600, workers=64)
+    store.close()
+    assert report.command(["--db", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= digest.LINES
+    assert lines[0].startswith("Bulk sample-001  complete  ")
+    labels = [line[:12].strip() for line in lines[1:]]
+    assert labels[0] == "Verdict"
+    assert {"Workers", "Jobs' time", "Jobs", "Wait", "Work", "Rates", "Models", "Failed", "Slow", "Next"} <= set(labels)
+    (failed,) = (line for line in lines if line.startswith("Failed"))
+    assert failed.startswith("Failed      1 of 600 jobs (model 1); ")
+    assert "the first of job sample-001-job-0005" in failed
+    (following,) = (line for line in lines if line.startswith("Next"))
+    assert f"bulkscope explain --all --db {path}" in following
+    assert report.command(["--full", "--db", str(path)]) == 0
+    full = capsys.readouterr().out
+    assert full.count("sample-host:41") == 64
+    assert report.command(["--by", "worker", "--db", str(path)]) == 0
+    by = capsys.readouterr().out
+    assert sum(line.startswith(" sample-host:41") for line in by.splitlines()) == 64
+
+
+def test_by_host_is_the_bulk_where_there_is_one_host(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.command(["sample-001", "--by", "host", "--format", "json", "--db", str(db)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (host,) = found["by_host"]
+    assert (host.pop("name"), found["total"].pop("name")) == ("sample-host", "total")
+    assert host == found["total"]
+    assert report.command(["sample-001", "--by", "host", "--full", "--db", str(db)]) == 2
+    assert "choose one" in capsys.readouterr().err
+
+
+def test_the_list_takes_filters(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ids(*words: str) -> list[str]:
+        assert bulks_cli.command([*words, "--format", "json", "--db", str(db)]) == 0
+        return [row["id"] for row in json.loads(capsys.readouterr().out)]
+
+    assert ids() == ids("--last", "20") == ["sample-002", "sample-refused", "sample-001"]
+    assert ids("--sort", "took") == ["sample-002", "sample-001", "sample-refused"]
+    assert ids("--sort", "took", "--reverse") == ["sample-refused", "sample-001", "sample-002"]
+    assert ids("--sort", "id") == ["sample-001", "sample-002", "sample-refused"]
+    assert ids("--last", "1") == ["sample-002"]
+    assert ids("--failed") == ["sample-001"]
+    assert ids("--state", "stopped") == ["sample-refused"]
+    assert ids("--model", "smollm2-135m-q4_1") == ids("--search", "E-001") == ["sample-001"]
+    assert ids("--service", "nobody") == ids("--since", "1h") == []
+    assert ids("--verdict", "overload") == ["sample-refused"]
+    for words, says in (
+        (["--since", "soon"], "is not a duration"), (["--last", "0"], "from 1 on"),
+        (["--verdict", "bad"], "no verdict"),
+    ):  # fmt: skip
+        assert bulks_cli.command([*words, "--db", str(db)]) == 2
+        assert says in capsys.readouterr().err
+    assert bulks_cli.command(["--last", "1", "--db", str(db)]) == 0
+    assert "1 of 3 bulks; --last 3 lists all." in capsys.readouterr().out
+    assert bulks_cli.command(["--model", "none", "--db", str(db)]) == 0
+    assert capsys.readouterr().out == "No bulk is like that.\n"
 
 
 def test_empty_store_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

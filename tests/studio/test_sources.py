@@ -20,7 +20,7 @@ from bulkscope_studio.services import reports
 from bulkscope_studio.sources import resolve
 from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
 from bulkscope_studio.sources.file import FileSource
-from bulkscope_studio.sources.source import InvalidQuery, NotFound, Question, Source, Trouble
+from bulkscope_studio.sources.source import InvalidQuery, NotFound, Question, Source, Trouble, Wanted
 from bulkscope_studio.sources.studio import StudioSource
 from bulkscope_studio.storage import address
 from bulkscope_studio.storage.store import Store
@@ -59,6 +59,15 @@ def test_bulks_are_listed_reported_explained_and_compared(source: Source) -> Non
     asking.bulks(source, "sample-001", "sample-002", jobs["sample-001"])
 
 
+def test_the_list_is_filtered_and_sorted(source: Source) -> None:
+    asking.listed(source, "sample-001")
+    verdicts = [row["verdict"] for row in source.listed(Wanted())["bulks"]]
+    assert any(each is not None for each in verdicts)
+    by_host = source.listed(Wanted(host="sample-host"), verdicts=False)
+    assert [row["id"] for row in by_host["bulks"]] == ["sample-002", "sample-refused", "sample-001"]
+    assert source.listed(Wanted(service="nobody"), verdicts=False)["bulks"] == []
+
+
 def test_what_is_not_there_is_not_found(source: Source) -> None:
     asking.unknown(source, ["sample-001", "sample-002", "sample-refused"])
 
@@ -93,7 +102,7 @@ def test_where_nothing_is_yet_each_source_says_so(kind: str, tmp_path: Path, mon
             else opened(kind, db)
         ) as source:
             assert source.place == (empty.url if kind == "elasticsearch" else str(db))
-            assert source.bulks() == source.runs() == []
+            assert source.bulks() == source.runs() == source.listed(Wanted(), verdicts=False)["bulks"] == []
             asking.unknown(source, [])
             with pytest.raises(NotFound, match="no bulk 'latest'"):
                 source.report("latest")

@@ -6,7 +6,8 @@ What every queue's module shares, so that the numbers mean the same for every qu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -64,6 +65,17 @@ def sending(make: Callable[[], Send]) -> Send | Unsent:
     except Exception:
         report("the publishing of a job")
         return Unsent()
+
+
+def entered(sents: Iterable[Send | Unsent]) -> ExitStack:
+    """Enter what ``sending`` returned of the jobs of one call, and return what leaves them in the opposite order.
+
+    All are made before: each has the caller's span as its parent, not the one before.
+    """
+    stack = ExitStack()
+    for sent in list(sents):
+        stack.enter_context(sent)
+    return stack
 
 
 def _caller(here: Context, before: headers.Origin | None) -> Bulk:

@@ -23,8 +23,12 @@ def command(argv: list[str]) -> int:
         return running.failed("capacity", InvalidQuery(problem))
     if given.sweep is not None:
         return _sweep(given)
+    # A system is more than its newest bulk: the last hour is the better default, where it can be read.
+    bulks = given.bulks
+    if given.source == "elasticsearch" and not bulks and given.last is None:
+        bulks = [options.LATEST]
     question = Question(
-        given.bulks, given.last, given.rate, given.slo, given.quantile, given.model, given.workers
+        bulks, given.last, given.rate, given.slo, given.quantile, given.model, given.workers
     )  # fmt: skip
     return running.run("capacity", given, lambda source: source.capacity(question), _text, capacity.markdown)
 
@@ -35,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         description="What a system sustains: rates by model and concurrency slots, queue waits, the best load.",
         epilog="--sweep runs the commands that the plan names: use only plans that you trust.",
     )
-    parser.add_argument("bulks", nargs="*", metavar="BULK", help="bulks to look at, or 'latest' (default: --last 1h)")
+    parser.add_argument(
+        "bulks", nargs="*", metavar="BULK",
+        help="bulks to look at, or 'latest' (default: --last 1h; from Elasticsearch, which is read by bulk: latest)",
+    )  # fmt: skip
     parser.add_argument("--last", metavar="TIME", help="look at the last TIME of what was recorded, such as 30m or 2h")
     parser.add_argument("--model", help="only this model, as if it had the workers to itself")
     parser.add_argument("--rate", type=float, help="arrival rate in jobs/s to predict waits for (default: observed)")

@@ -24,7 +24,7 @@ def command(argv: list[str]) -> int:
         description="Whether a bulk's jobs take longer than those of another bulk or a kept run, at equal tokens.",
         epilog=EPILOG,
     )
-    parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
+    options.bulk(parser)
     parser.add_argument("--against", metavar="RUN", help="a kept run or a bulk; add @MODEL for one of its models")
     parser.add_argument("--max-slower", metavar="SHARE", default="10%", help="what is allowed (default: 10%%)")
     options.output(parser, "md")
@@ -32,8 +32,8 @@ def command(argv: list[str]) -> int:
     given = parser.parse_args(argv)
 
     def ask(source: Source) -> Any:
-        if given.bulk is None or given.against is None:
-            raise Unnamed("name a bulk, and --against which bulk or run it is held", runs=True)
+        if given.against is None:
+            raise Unnamed("say --against which bulk or kept run it is held", runs=True)
         return source.check(given.bulk, given.against, given.max_slower)
 
     return running.run("check", given, ask, _text, _markdown, lambda found: CODES[found["result"]])

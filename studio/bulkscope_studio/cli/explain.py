@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from bulkscope_studio.cli import options, running
 from bulkscope_studio.rendering import explanation
 from bulkscope_studio.rendering.output import Output, say
 from bulkscope_studio.sources import verdicts
 from bulkscope_studio.sources.elasticsearch import ElasticsearchSource
-from bulkscope_studio.sources.source import InvalidQuery, Source, Unnamed
+from bulkscope_studio.sources.source import InvalidQuery, Source
 from bulkscope_studio.text.wording import printable
 
 
@@ -20,7 +19,7 @@ def command(argv: list[str]) -> int:
         "bulkscope explain",
         description="Why a bulk took its time: one verdict, its evidence, where the time went.",
     )
-    parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
+    options.bulk(parser, default=None)
     options.output(parser, "md")
     parser.add_argument(
         "--all", action="store_true", help="print the evidence of every finding, not only the verdict's"
@@ -35,14 +34,9 @@ def command(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     if given.publish or given.last is not None:
         return _publish(given)
-
-    def ask(source: Source) -> Any:
-        if given.bulk is None:
-            raise Unnamed("name a bulk, or say 'latest'")
-        return source.explanation(given.bulk)
-
     return running.run(
-        "explain", given, ask, lambda found: explanation.text(found, Output(), everything=given.all),
+        "explain", given, lambda source: source.explanation(given.bulk or options.LATEST),
+        lambda found: explanation.text(found, Output(), everything=given.all),
         explanation.markdown,
     )  # fmt: skip
 
@@ -52,19 +46,20 @@ def _publish(given: argparse.Namespace) -> int:
     if problem is not None:
         return running.failed("explain", InvalidQuery(problem))
 
-    def ask(source: Source) -> list[dict[str, Any]]:
+    def published(source: Source) -> int:
         assert isinstance(source, ElasticsearchSource)
         bulk, last = given.bulk, given.last
-        chosen = verdicts.ended(source, last) if last is not None else verdicts.named(source, bulk)
+        chosen = verdicts.ended(source, last) if last is not None else verdicts.named(source, bulk or options.LATEST)
         found = []
         for one in verdicts.publish_all(source, chosen):
             found.append({"bulk": one.bulk, "state": one.state, "verdict": one.verdict})
             if given.format != "json":  # a line when it is done: of many bulks the last may take minutes
                 verdict = "" if one.verdict is None else f": {one.verdict}"
                 say(f"{one.state:<10} {printable(one.bulk)}{verdict}")
-        return found
+        running.printed(given, found, lambda found: None if found else say("no bulk to publish"))
+        return 0
 
-    return running.run("explain", given, ask, lambda found: None if found else say("no bulk to publish"))
+    return running.asked("explain", given, published)
 
 
 def _misused(given: argparse.Namespace) -> str | None:
@@ -72,6 +67,6 @@ def _misused(given: argparse.Namespace) -> str | None:
         return "--last goes with --publish"
     if given.source != "elasticsearch":
         return "--publish writes into Elasticsearch, from what is there: add --source elasticsearch"
-    if (given.bulk is None) == (given.last is None):
-        return "name a bulk to publish, or all of a time with --last, as in --last 1h"
+    if given.bulk is not None and given.last is not None:
+        return "name a bulk to publish, or all of a time with --last, as in --last 1h: not both"
     return None

@@ -7,6 +7,13 @@ from pathlib import Path
 
 from bulkscope_studio.sources import resolve
 
+LATEST = "latest"
+
+
+def bulk(parser: argparse.ArgumentParser, default: str | None = LATEST) -> None:
+    """Add the bulk that is asked about."""
+    parser.add_argument("bulk", nargs="?", default=default, help="id of the bulk (default: latest, the newest one)")
+
 
 def source(parser: argparse.ArgumentParser) -> None:
     """Add ``--source`` and ``--db``."""

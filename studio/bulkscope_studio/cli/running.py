@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from bulkscope_studio.rendering.output import as_json, say
+from bulkscope_studio.rendering.output import Waiting, as_json, say
 from bulkscope_studio.sources import resolve
 from bulkscope_studio.sources.source import Answer, Conflict, InvalidQuery, NotFound, Source, Trouble, Unnamed
 from bulkscope_studio.text.wording import NO_MODEL, count, printable
@@ -28,27 +29,40 @@ def run(
     markdown: Callable[[Any], str] | None = None,
     code: Callable[[Any], int] = lambda _: 0,
 ) -> int:
-    """Print what ``ask`` has from the source as ``options.format`` says; its ``code``, or 2 when there is no answer."""
+    """Print what ``ask`` has from the source as ``options.format`` says; its ``code``, or 2 when there is no answer.
+
+    What takes longer than a second says so on a terminal.
+    """
+    waiting = Waiting(f"bulkscope {command}: reading,")
 
     def answered(source: Source) -> int:
         found = ask(source)
+        waiting.over()
         printed(options, found, text, markdown)
         return code(found)
 
-    return asked(command, options, answered)
+    return asked(command, options, answered, waiting)
 
 
-def asked(command: str, options: argparse.Namespace, answered: Callable[[Source], int]) -> int:
-    """Return the exit code that ``answered`` gives of the source; 2, and say why, where there is no answer."""
+def asked(
+    command: str,
+    options: argparse.Namespace,
+    answered: Callable[[Source], int],
+    waiting: AbstractContextManager[object] | None = None,
+) -> int:
+    """Return the exit code that ``answered`` gives of the source; 2, and say why, where there is no answer; 130 after
+    Ctrl-C. ``waiting`` lasts until then."""
     try:
         told(options)
-        with resolve.open(options, warn) as source:
+        with waiting or nullcontext(), resolve.open(options, warn) as source:
             try:
                 return answered(source)
             except (NotFound, Unnamed) as error:
                 raise Trouble(_helpful(error, source)) from error
     except ERRORS as error:
         return failed(command, error)
+    except KeyboardInterrupt:
+        return 130
 
 
 def told(options: argparse.Namespace) -> None:

@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("list", parents=[shared], help="list all kept runs (the default)")
     keep = actions.add_parser("keep", parents=[shared], help="keep one or several bulks under a name")
     keep.add_argument("name", metavar="NAME", help="letters, digits, '.', '_' and '-'")
-    keep.add_argument("bulks", metavar="BULK", nargs="+", help="id of a bulk, or 'latest'")
+    keep.add_argument(
+        "bulks", metavar="BULK", nargs="*", default=[options.LATEST], help="id of a bulk (default: latest, the newest)"
+    )
     keep.add_argument("--replace", action="store_true", help="replace a run of that name")
     for action, says in (("show", "show one kept run"), ("drop", "delete a kept run")):
         actions.add_parser(action, parents=[shared], help=says).add_argument("name", metavar="NAME")

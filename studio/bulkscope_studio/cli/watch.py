@@ -28,7 +28,7 @@ def command(argv: list[str]) -> int:
         "on a terminal, a line for each change elsewhere.",
         epilog=EPILOG,
     )
-    parser.add_argument("bulk", nargs="?", default="latest", help="id of the bulk (default: latest, the newest one)")
+    options.bulk(parser)
     parser.add_argument("--every", metavar="TIME", default="2s", help="how often to look (default: 2s)")
     parser.add_argument(
         "--give-up", metavar="TIME", default="60s",
@@ -46,10 +46,7 @@ def command(argv: list[str]) -> int:
         with Renewed(Output(), lines=given.format != "text") as line:
             return _watched(source, given, line, every, patience)
 
-    try:
-        return running.asked("watch", given, ask)
-    except KeyboardInterrupt:
-        return 130
+    return running.asked("watch", given, ask)
 
 
 def _watched(source: Source, given: argparse.Namespace, line: Renewed, every: float, patience: float) -> int:

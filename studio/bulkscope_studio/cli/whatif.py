@@ -7,7 +7,7 @@ import argparse
 from bulkscope_studio.cli import options, running
 from bulkscope_studio.rendering import whatif
 from bulkscope_studio.rendering.output import Output
-from bulkscope_studio.sources.source import ORDERS, Change, Source, Unnamed
+from bulkscope_studio.sources.source import ORDERS, Change
 
 
 def command(argv: list[str]) -> int:
@@ -17,7 +17,7 @@ def command(argv: list[str]) -> int:
         description="What a bulk that has ended would have taken under a change, and which combination ends first.",
         epilog="Its own jobs are played again, with their times of arrival, work, gaps and cold starts.",
     )
-    parser.add_argument("bulk", nargs="?", help="id of the bulk, or 'latest'")
+    options.bulk(parser)
     parser.add_argument("--workers", type=int, help="so many workers")
     parser.add_argument("--threads", type=int, help="so many concurrency slots a worker")
     parser.add_argument("--prefetch", type=int, help="1: a worker takes a job only when it is free")
@@ -28,10 +28,7 @@ def command(argv: list[str]) -> int:
     options.source(parser)
     given = parser.parse_args(argv)
     change = Change(given.workers, given.threads, given.prefetch, given.order, given.preload, given.speed)
-
-    def ask(source: Source) -> object:
-        if given.bulk is None:
-            raise Unnamed("name a bulk, or say 'latest'")
-        return source.whatif(given.bulk, change)
-
-    return running.run("whatif", given, ask, lambda found: whatif.text(found, Output()), whatif.markdown)
+    return running.run(
+        "whatif", given, lambda source: source.whatif(given.bulk, change),
+        lambda found: whatif.text(found, Output()), whatif.markdown,
+    )  # fmt: skip

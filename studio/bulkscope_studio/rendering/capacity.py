@@ -28,6 +28,11 @@ LEVELS: Columns = ("slots", "jobs/s", "interval", "tokens/s", "time of an attemp
 STEPS: Columns = ("step", "workers", "jobs/s", "jobs", "wait p50", "wait p95", "expected p95", "interval")
 BULKS: Columns = ("bulk", "slots", "jobs/s", "jobs", "wait p50", "wait p95", "wait mean")
 
+# What a narrow terminal does without, the first of them first.
+SPARE = (
+    "measured over", "wait mean", "interval", "expected p95", "time of an attempt", "wait p50", "jobs", "tokens/s",
+)  # fmt: skip
+
 
 def text(found: Mapping[str, Any], console: Output) -> None:
     """Print a capacity, or what a sweep found."""
@@ -36,7 +41,8 @@ def text(found: Mapping[str, Any], console: Output) -> None:
         for line in lines:
             console.print(line)
         for heading, columns, rows in tables:
-            console.print_table(columns, rows, right=range(1, len(columns)), title=heading)
+            spare = [columns.index(name) for name in SPARE if name in columns]
+            console.print_table(columns, rows, right=range(1, len(columns)), title=heading, spare=spare)
     console.print(LEGEND)
 
 

@@ -23,7 +23,7 @@ def text(found: Mapping[str, Any], console: Output) -> None:
         console.print(line)
     if not found["rows"]:
         return
-    console.print_table(HEADS, map(cells, found["rows"]), right=(1, 2))
+    console.print_table(HEADS, map(cells, found["rows"]), right=(1, 2), spare=(5,))
     for line in [*notes(found), method(found), FOOT]:
         console.print(line)
 
@@ -144,7 +144,7 @@ def when(ns: int | None) -> str:
 
 def runs(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
     """Print the list of kept runs."""
-    console.print_table(RUNS, map(_run_cells, rows), right=(3, 4))
+    console.print_table(RUNS, map(_run_cells, rows), right=(3, 4), spare=(5, 2, 4, 1))
 
 
 def _run_cells(row: Mapping[str, Any]) -> list[str]:

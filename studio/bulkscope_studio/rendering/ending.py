@@ -30,7 +30,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         return []
     if found["left_s"] is None:
         return [f"Its end is not known: {found['why']}", *found["notes"]]
-    lines = [f"Ends in {left(found)}, {_moments(found)}; 95 % interval"]
+    lines = [f"Ends in {left(found)}, {moments(found)}; 95 % interval"]
     basis = f"{count(found['slots'], 'slot')}, {_rate(found)} while all are busy"
     if found["ahead"]:
         basis += f"; {count(found['ahead'], 'job')} of other bulks first"
@@ -68,7 +68,8 @@ def _named(found: Mapping[str, Any], parts: list[str], name: bool) -> str:
     return f"{found['id']}: {said}" if name else said
 
 
-def _moments(found: Mapping[str, Any]) -> str:
+def moments(found: Mapping[str, Any]) -> str:
+    """Return when a bulk will end, whose end is known, with the interval."""
     end = found["end_ns"]
     form = CLOCK if found["left_s"]["high"] < _SAME_DAY_S else DAY
     low, high = (moment(end[name], form) for name in ("low", "high"))

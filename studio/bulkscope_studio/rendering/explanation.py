@@ -36,7 +36,7 @@ def text(found: Mapping[str, Any], console: Output, *, everything: bool = False)
         kept = [part for part in kept if everything or (part[1] or 0.0) >= _WORTH_SAYING * total]
         rows = ([*cells, _bar(share)] for cells, share in shares(kept, total))
         console.print()
-        console.print_table((*SPENT, ""), rows, right=(1, 2), title=title)
+        console.print_table((*SPENT, ""), rows, right=(1, 2), title=title, spare=(3, 1))
     if not everything:
         console.print("The evidence, all findings, chain, waits and stragglers: --all.")
         return

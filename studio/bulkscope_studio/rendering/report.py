@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bulkscope_studio.rendering import ending
-from bulkscope_studio.rendering.output import Output
+from bulkscope_studio.rendering.output import Output, fitted, table_width
 from bulkscope_studio.text.markdown import bullets, inline, table
 from bulkscope_studio.text.wording import (
     ABSENT,
@@ -28,41 +28,86 @@ from bulkscope_studio.text.wording import (
 )
 
 Section = tuple[str, list[tuple[str, list[str]]]]  # title, rows of label and one cell a group
+KINDS = ("model", "worker", "host")
 BY = (
     "", "done", "failed", "jobs/s", "wait p50", "wait p95", "work p50", "work p95", "inferences", "tokens/s",
     "CPU of its cores", "RAM peak",
 )  # fmt: skip
 # Of models in Markdown; more of them are rows, as workers always are: a table of 66 columns is read nowhere.
 MOST_COLUMNS = 4
-LIST = ("bulk", "started (UTC)", "jobs", "done", "failed", "duration", "ends in", "models")
+# Of a host also how it was while the bulk ran, whoever used it.
+HOST = ("host CPU", "host RAM")
+# What a narrow terminal does without, the first of them first.
+SPARE = (8, 11, 10, 13, 12, 6, 4, 3, 9, 2, 5, 1)
 
 
 def text(report: Mapping[str, Any], console: Output) -> None:
-    """Print the report; tables of many workers are cut into as many as the width holds."""
-    console.print(Text.assemble((f"Bulk {report['id']}", "bold"), f"  {_state(report)}"))
+    """Print the whole report; tables of many workers are cut into as many as the width holds."""
+    console.print(Text.assemble((f"Bulk {report['id']}", "bold"), f"  {state(report)}"))
     for line in _head(report):
         console.print(line)
     groups = _groups(report)
     fit = max(1, (console.width - 30) // 24)
     for first in range(0, len(groups), fit):
-        part = groups[first : first + fit]
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        grid.add_column("", overflow="fold")
-        for label, _ in part:
-            grid.add_column(label, justify="right", overflow="fold")
-        for n, (title, rows) in enumerate(_sections([group for _, group in part])):
-            if n:
-                grid.add_section()
-            grid.add_row(title, style="bold")
-            for label, cells in rows:
-                grid.add_row(f"  {label}", *cells)
-        console.print(grid)
+        _print_groups(groups[first : first + fit], console)
     console.print(_foot(report))
+
+
+def _print_groups(groups: Sequence[tuple[str, Mapping[str, Any]]], console: Output) -> None:
+    rows: list[tuple[bool, list[str]]] = []  # whether it is a title, and its cells
+    for section, of in _sections([group for _, group in groups]):
+        rows.append((True, [section, *([""] * len(groups))]))
+        rows += [(False, [f"  {label}", *cells]) for label, cells in of]
+    heads = ["", *(label for label, _ in groups)]
+    _, widths = fitted([heads, *(cells for _, cells in rows)], console.piped, console.width, ())
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        grid.add_column(head, justify="right" if column else "left", width=width)
+    for n, (title, cells) in enumerate(rows):
+        if n and title:
+            grid.add_section()
+        grid.add_row(*cells, style="bold" if title else None)
+    with console.at_least(table_width(widths)):
+        console.print(grid)
+
+
+def by(report: Mapping[str, Any], kind: str, console: Output) -> None:
+    """Print a line for each model, worker or host."""
+    columns, rows = _by(report, kind)
+    console.print(Text.assemble((f"Bulk {report['id']}", "bold"), f"  {state(report)}"))
+    console.print_table(columns, rows, right=range(1, len(columns)), spare=[n for n in SPARE if n < len(columns)])
+    console.print(LEGEND)
+
+
+def by_markdown(report: Mapping[str, Any], kind: str) -> str:
+    """Return the same as markdown."""
+    columns, rows = _by(report, kind)
+    lines = [f"# Bulk {inline(report['id'])}", "", state(report), "", *table(columns, rows, range(1, len(columns)))]
+    return "\n".join([*lines, "", LEGEND, ""])
+
+
+def _by(report: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]]:
+    groups = report["by_host" if kind == "host" else f"{kind}s"]
+    hosts = {host["name"]: host for host in report["hosts"]}
+    none = dict.fromkeys(("cpu_mean_share", "memory_mean_share"))
+    rows = []
+    for group in (*groups, report["total"]):
+        jobs, work = group["jobs"], group["inferences"]
+        rows.append([
+            group["name"], number(jobs["done"]), number(jobs["failed"]), number(jobs["rate_per_s"]),
+            *(seconds(_of(jobs[name], at)) for name in ("wait_s", "process_s") for at in ("p50", "p95")),
+            number(work["count"]), number(work["tokens_per_s"]), percent(_of(work["cpu_utilization"])),
+            unless_exact(size(work["memory_peak_bytes"]), work["memory_exact_share"]),
+        ])  # fmt: skip
+        if kind == "host":
+            host = hosts.get(group["name"], none)
+            rows[-1] += [percent(host[name]) for name in none]
+    return [kind, *BY[1:], *(HOST if kind == "host" else ())], rows
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as markdown: the numbers in total and by model, and a row for each worker."""
-    lines = [f"# Bulk {inline(report['id'])}", "", _state(report), "", *bullets(_head(report))]
+    lines = [f"# Bulk {inline(report['id'])}", "", state(report), "", *bullets(_head(report))]
     wide = len(report["models"]) > MOST_COLUMNS
     for kind in ("model", "worker"):
         if report[f"{kind}s"] and (wide or kind == "worker"):
@@ -76,42 +121,12 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _foot(report), ""])
 
 
-def _by(report: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]]:
-    """Return a row for each model or worker, the last one for all of them."""
-    rows = []
-    for group in (*report[f"{kind}s"], report["total"]):
-        jobs, work = group["jobs"], group["inferences"]
-        rows.append([
-            group["name"], number(jobs["done"]), number(jobs["failed"]), number(jobs["rate_per_s"]),
-            *(seconds(_of(jobs[name], at)) for name in ("wait_s", "process_s") for at in ("p50", "p95")),
-            number(work["count"]), number(work["tokens_per_s"]), percent(_of(work["cpu_utilization"])),
-            unless_exact(size(work["memory_peak_bytes"]), work["memory_exact_share"]),
-        ])  # fmt: skip
-    return [kind, *BY[1:]], rows
-
-
-def _of(what: Mapping[str, Any] | None, name: str = "mean") -> float | None:
-    return None if what is None else what[name]
-
-
-def bulks(rows: Sequence[Mapping[str, Any]], console: Output) -> None:
-    """Print the list of bulks."""
-    cells = [
-        [
-            row["id"], moment(row["start_ns"]), *(number(row[name]) for name in ("jobs", "done", "failed")),
-            seconds(row["duration_s"]), ABSENT if row["ending"] is None else ending.left(row["ending"]),
-            ", ".join(row["models"]) or ABSENT,
-        ]
-        for row in rows
-    ]  # fmt: skip
-    console.print_table(LIST, cells, right=range(2, 7))
-
-
 def _foot(report: Mapping[str, Any]) -> str:
     return f"Quantiles: {report['quantiles']}. {LEGEND}"
 
 
-def _state(report: Mapping[str, Any]) -> str:
+def state(report: Mapping[str, Any]) -> str:
+    """Say whether the bulk is complete, with the sign of what is partial."""
     if report["complete"]:
         return "complete"
     p = report["progress"]
@@ -128,7 +143,12 @@ def _each_second(number_of: float | None, taken: float | None) -> float | None:
     return None if number_of is None or not taken else number_of / taken
 
 
-def _quantiles(of: Mapping[str, Any] | None) -> str:
+def _of(what: Mapping[str, Any] | None, name: str = "mean") -> float | None:
+    return None if what is None else what[name]
+
+
+def quantiles(of: Mapping[str, Any] | None) -> str:
+    """Return median, 95th percentile and maximum of a distribution of seconds."""
     return ABSENT if of is None else " / ".join(seconds(of[name]) for name in ("p50", "p95", "max"))
 
 
@@ -139,11 +159,11 @@ def _head(report: Mapping[str, Any]) -> list[str]:
         f"Recorded {moment(report['start_ns'])} to {moment(report['end_ns'])} UTC",
         *(f"Part of bulk {bulk}" for bulk in report["part_of"]),
         *([f"Nested bulks: {', '.join(report['nested'])}"] if report["nested"] else []),
-        "Jobs: " + ", ".join(_progress(report["progress"])),
+        "Jobs: " + ", ".join(counted(report["progress"])),
         *_ending(report),
         f"1 API requests: {number(requests['count'])}" + _per_second(requests["rate_per_s"]),
         f"2 API outcomes: {outcomes}",
-        f"3 API latency p50 / p95 / max: {_quantiles(requests['latency_s'])}; "
+        f"3 API latency p50 / p95 / max: {quantiles(requests['latency_s'])}; "
         f"time spent on enqueueing: {seconds(requests['enqueue_s'])}",
     ]
     for host in report["hosts"]:
@@ -164,7 +184,7 @@ def _ending(report: Mapping[str, Any]) -> list[str]:
     return [] if report["ending"] is None else ending.sentences(report["ending"])
 
 
-def _progress(progress: Mapping[str, int]) -> Iterator[str]:
+def counted(progress: Mapping[str, int]) -> Iterator[str]:
     """Yield how many jobs are in which state; of the rarer states only those that there are."""
     for name, jobs in progress.items():
         if jobs or name in ("sent", "done", "failed"):
@@ -216,11 +236,11 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
         ]),
         ("6 Time to process", [
             ("queue wait, mean", [seconds(_of(j["wait_s"])) for j in jobs]),
-            ("queue wait, p50 / p95 / max", [_quantiles(j["wait_s"]) for j in jobs]),
+            ("queue wait, p50 / p95 / max", [quantiles(j["wait_s"]) for j in jobs]),
             ("negative waits (clock error)", [number(j["negative_waits"]) for j in jobs]),
             ("work, mean", [seconds(_of(j["process_s"])) for j in jobs]),
-            ("work, p50 / p95 / max", [_quantiles(j["process_s"]) for j in jobs]),
-            *([("of work, importing the task: p50 / p95 / max", [_quantiles(j["import_s"]) for j in jobs])]
+            ("work, p50 / p95 / max", [quantiles(j["process_s"]) for j in jobs]),
+            *([("of work, importing the task: p50 / p95 / max", [quantiles(j["import_s"]) for j in jobs])]
               if any(j["import_s"] is not None for j in jobs) else []),
             ("scheduled delay", [seconds(j["delay_s"]) for j in jobs]),
         ]),
@@ -230,10 +250,10 @@ def _sections(groups: Sequence[Mapping[str, Any]]) -> list[Section]:
                ("prompts/s", [
                    number(_each_second(w["prompts"], j["makespan_s"])) for w, j in zip(work, jobs, strict=True)])]
               if any((w["prompts"] or 0) > w["count"] for w in work) else []),
-            ("p50 / p95 / max", [_quantiles(w["duration_s"]) for w in work]),
-            ("time to first token", [_quantiles(w["ttft_s"]) for w in work]),
-            ("prefill", [_quantiles(w["prefill_s"]) for w in work]),
-            ("decode", [_quantiles(w["decode_s"]) for w in work]),
+            ("p50 / p95 / max", [quantiles(w["duration_s"]) for w in work]),
+            ("time to first token", [quantiles(w["ttft_s"]) for w in work]),
+            ("prefill", [quantiles(w["prefill_s"]) for w in work]),
+            ("decode", [quantiles(w["decode_s"]) for w in work]),
         ]),
         ("8 CPU", [
             ("CPU time", [unless_exact(seconds(w["cpu_s"]), w["cpu_exact_share"]) for w in work]),

@@ -11,6 +11,8 @@ from bulkscope_studio.text.markdown import bullets, inline, table
 from bulkscope_studio.text.wording import LEGEND, between, count, estimate, number, percent, seconds
 
 COLUMNS = ("change", "makespan", "mean queue wait", "mean time to the end", "saved")
+# What a narrow terminal does without, the first of them first.
+SPARE = (3, 2, 4)
 TITLE = "What ends first, within the cores and memory that are there"
 
 
@@ -20,8 +22,8 @@ def text(found: Mapping[str, Any], console: Output) -> None:
     for line in _head(found):
         console.print(line)
     if found["change"] is not None:
-        console.print_table(COLUMNS, [_was(found), _row(found, found["change"])], right=range(1, 5))
-    console.print_table(COLUMNS, [_was(found), *_rows(found)], right=range(1, 5), title=TITLE)
+        console.print_table(COLUMNS, [_was(found), _row(found, found["change"])], right=range(1, 5), spare=SPARE)
+    console.print_table(COLUMNS, [_was(found), *_rows(found)], right=range(1, 5), title=TITLE, spare=SPARE)
     console.print(LEGEND)
 
 

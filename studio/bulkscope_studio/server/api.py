@@ -19,6 +19,7 @@ from bulkscope_studio.services import (
     capacities,
     checks,
     comparisons,
+    digests,
     drops,
     endings,
     explanations,
@@ -99,8 +100,11 @@ def router(store: Store, status: Callable[[], Mapping[str, object]], ends: endin
     def outside() -> JSONResponse:
         return JSONResponse(bulks.outside(store))
 
-    def report(bulk_id: str) -> JSONResponse:
-        return JSONResponse(reports.bulk_report(store, bulk_id))
+    def report(bulk_id: str, by_host: bool = False) -> JSONResponse:
+        return JSONResponse(reports.bulk_report(store, bulk_id, by_host))
+
+    def digest(bulk_id: str) -> JSONResponse:
+        return JSONResponse(digests.bulk_digest(store, bulk_id))
 
     def saved(bulk_id: str) -> Response:
         return json(frozen.answers(store, bulk_id))
@@ -158,6 +162,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]], ends: endin
     routes.add_api_route("/outside", outside)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/report", report)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/frozen", saved)
+    routes.add_api_route(f"/bulks/{any_id('bulk_id')}/digest", digest)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/ending", ending)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/explain", explanation)
     routes.add_api_route(f"/bulks/{any_id('bulk_id')}/whatif", whatif)

@@ -136,10 +136,15 @@ def _checked(wanted: Wanted) -> None:
 
 
 def bulks(
-    store: Store, verdicts: Verdicts, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
+    store: Store, verdicts: Verdicts | None, ends: endings.Ends, wanted: Wanted, now_ns: int | None = None
 ) -> dict[str, Any]:
-    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again."""
+    """Return a page of bulks; ``verdicts_pending`` of them have none yet, and it is found out when asked again.
+
+    Without ``verdicts`` none is looked for.
+    """
     _checked(wanted)
+    if wanted.verdict is not None and verdicts is None:
+        raise InvalidQuery("to filter by verdict, verdicts have to be looked for")
     looked_at = None
     if wanted.verdict is None:
         rows, total = _rows(store, wanted, wanted.limit, wanted.offset, now_ns)
@@ -155,7 +160,7 @@ def bulks(
     for row in rows:
         row["ending"] = endings.short(known_ends.get(row["id"]))
         row["kept"] = named(kept, row["id"])
-        row["verdict"], known = verdicts.of(row, deadline)
+        row["verdict"], known = (None, True) if verdicts is None else verdicts.of(row, deadline)
         pending += not known
         _without_counts(row)
     if wanted.verdict is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
 from bulkscope_studio.analysis import analyse, to_json
+from bulkscope_studio.analysis.plain import plain
+from bulkscope_studio.analysis.report.bulk import by_host as grouped
 from bulkscope_studio.services import endings
 from bulkscope_studio.services.bulks import Own, own
 from bulkscope_studio.services.errors import InvalidQuery
@@ -15,9 +18,12 @@ from bulkscope_studio.storage import sql
 from bulkscope_studio.storage.store import Store
 
 
-def bulk_report(store: Store, bulk_id: str) -> dict[str, Any]:
-    """Return the report of one bulk (``latest``: the newest one with jobs); raises ``NotFound``."""
-    found = report_of(store, own(store, bulk_id))
+def bulk_report(store: Store, bulk_id: str, by_host: bool = False) -> dict[str, Any]:
+    """Return the report of one bulk (``latest``: the newest one with jobs); raises ``NotFound``.
+
+    ``by_host`` adds a group for each host, as there is one for each model and worker.
+    """
+    found = report_of(store, own(store, bulk_id), by_host)
     if not found["complete"]:
         found["ending"] = endings.bulk_ending(store, found["id"])
     return found
@@ -64,7 +70,7 @@ def workers(store: Store, bulk_id: str, sort: str = "name", limit: int = 100, of
     return {"total": len(rows), "workers": rows[offset : offset + limit]}
 
 
-def report_of(store: Store, bulk: Own) -> dict[str, Any]:
+def report_of(store: Store, bulk: Own, by_host: bool = False) -> dict[str, Any]:
     """Return the report of a bulk; the store has the samples of its hosts too.
 
     ``ending``, when a bulk that is not complete will end, is left to whoever knows what runs beside it.
@@ -74,4 +80,7 @@ def report_of(store: Store, bulk: Own) -> dict[str, Any]:
     lost = store.query(sql.load("lost"), {**bulk.named, "silent_ns": time.time_ns() - SILENT_NS})
     related = store.query(sql.load("report_related"), bulk.named)
     found = analyse(bulk.id, bulk.attempts, inferences, bulk.requests, hosts, lost, bulk.sends, related, bulk.sampled)
-    return to_json(found) | {"ending": None}
+    more = {}
+    if by_host:
+        more["by_host"] = [plain(dataclasses.asdict(group)) for group in grouped(bulk.attempts, inferences)]
+    return to_json(found) | {"ending": None} | more

@@ -211,6 +211,8 @@ class Loader:
         """Add what others did from ``first_ns`` to ``last_ns``, and of the bulk's hosts from ``begin_ns`` on."""
         self._add_other_events(first_ns, last_ns)
         self._add_other_spans(first_ns, last_ns)
+        # Those that a report has read are among these, and twice the same sample would be twice as much.
+        self._store.connection().execute("DELETE FROM points")
         first, last = begin_ns // MILLISECOND_NS, last_ns // MILLISECOND_NS
         for metric in (*_SHARES, *_AMOUNTS):
             documents.insert(self._store, "points", self._samples(metric, first, last))

@@ -30,14 +30,18 @@ from bulkscope_studio.services import (
     capacities,
     checks,
     comparisons,
+    digests,
     endings,
     explanations,
+    listing,
     reports,
     sides,
     whatifs,
 )
+from bulkscope_studio.sources import documents
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
-from bulkscope_studio.sources.source import Answer, Change, InvalidQuery, NotFound, Question, Trouble, Unnamed
+from bulkscope_studio.sources.source import Answer, Change, InvalidQuery, NotFound, Question, Trouble, Unnamed, Wanted
+from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
 
 # What `bulks.esql` names beside the bulk's id, and the type that an absent one is given.
@@ -48,6 +52,14 @@ _BULKS = {
     f"resource.attributes.{c.HOST_NAME}": "STRING", "event_name": "STRING",
     f"attributes.{c.JOB_EXPIRES}": "DOUBLE",
 }  # fmt: skip
+
+_LISTED = pa.schema([
+    ("bulk_id", pa.string()),
+    *((name, pa.int64()) for name in (
+        "first_ns", "last_ns", "spans", "logs", "start_ns", "end_ns", "sent", "jobs", "done", "failed", *c.UNBEGUN,
+    )),
+    ("models", pa.list_(pa.string())),
+])  # fmt: skip
 
 
 def client() -> Client:
@@ -94,30 +106,51 @@ class ElasticsearchSource:
 
     def bulks(self) -> list[Answer]:
         """Return the newest 10,000 bulks, newest first."""
+        return [_listed(row) for row in self._bulks()]
+
+    def _bulks(self) -> list[dict[str, Any]]:
         with told():
             known = esql.fields(self.client, TRACES)
             if f"attributes.{c.BULK_ID}" not in known:
                 return []
             known |= esql.fields(self.client, LOGS)
             absent = [(path, kind) for path, kind in _BULKS.items() if path not in known]
-            found = esql.query(self.client, "bulks", {}, absent, rows=esql.ROWS)
-        return [_listed(row) for row in pa.table(found).to_pylist()]
+            found: list[dict[str, Any]] = pa.table(
+                esql.query(self.client, "bulks", {}, absent, rows=esql.ROWS)
+            ).to_pylist()
+        return found
+
+    def listed(self, wanted: Wanted, verdicts: bool = True) -> Answer:
+        """Return a page of the newest 10,000 bulks; verdicts, and when a bulk will end, are in the reports of each."""
+        for name in ("service", "host", "worker", "verdict"):
+            if getattr(wanted, name) is not None:
+                raise InvalidQuery(f"bulks in Elasticsearch are not looked through by {name}: leave --{name} out")
+        with told(), self._empty() as store:
+            _add_listed(store, self._bulks())
+            return listing.bulks(store, None, endings.Ends(store), wanted)
 
     def outside(self) -> Answer | None:
         return None
 
-    def report(self, bulk: str) -> Answer:
+    def report(self, bulk: str, by_host: bool = False) -> Answer:
         with self._answering(bulk) as (bulk_id, store, more):
-            own = bulks.own(store, bulk_id)
-            more.add_shares(*own.window)
-            # What came more than once is said of the bulk's own records: its end reads those of others as well.
-            found = _noted(reports.report_of(store, own), more)
+            found = _report(store, more, bulk_id, by_host)
             if not found["complete"]:
                 found["ending"] = _ending(store, more, bulk_id)
             return found
 
     def frozen(self, bulk: str) -> Answer:
         raise InvalidQuery("a page is saved from a studio's file, which has the bulk's log too: leave --source out")
+
+    def digest(self, bulk: str) -> Answer:
+        with self._answering(bulk) as (bulk_id, store, more):
+            report = _report(store, more, bulk_id)
+            beside = _beside(store, more, bulk_id)
+            if not report["complete"]:
+                report["ending"] = endings.ending_of(store, beside, waiting_known=False)
+            return digests.digest_of(
+                store, report, lambda: explanations.explanation_of(store, beside, drops_known=False)
+            )
 
     def ending(self, bulk: str) -> Answer:
         """Return when a bulk will end; of other bulks what has begun is known here, and not what waits."""
@@ -127,16 +160,14 @@ class ElasticsearchSource:
     def explanation(self, bulk: str) -> Answer:
         """Return why a bulk took as long as it did; what was dropped on the way is not known here."""
         with self._answering(bulk) as (bulk_id, store, more):
-            beside = explanations.beside(store, bulk_id)
-            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            beside = _beside(store, more, bulk_id)
             return _noted(explanations.explanation_of(store, beside, drops_known=False), more)
 
     def whatif(self, bulk: str, change: Change) -> Answer:
         """Return what a bulk would have taken; how much its workers hold of memory limits is not known here."""
         whatifs.asked(change)  # what means nothing is said before anything is read
         with self._answering(bulk) as (bulk_id, store, more):
-            beside = explanations.beside(store, bulk_id)
-            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            beside = _beside(store, more, bulk_id)
             return _noted(whatifs.whatif_of(store, beside, change), more)
 
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
@@ -189,7 +220,13 @@ class ElasticsearchSource:
 
     @contextmanager
     def loaded(self, bulk_id: str) -> Iterator[tuple[Store, Loader]]:
-        """Give a store in memory with the spans, job events and resources of one bulk, and what can add to it.
+        """Give a store in memory with the spans, job events and resources of one bulk, and what can add to it."""
+        with self._empty() as store:
+            yield store, Loader(self.client, store, bulk_id)
+
+    @contextmanager
+    def _empty(self) -> Iterator[Store]:
+        """Give a store in memory.
 
         What does not fit into memory is in a folder of its own, which only this user can read and which ends with it:
         DuckDB's default is a folder in the one that the command is run in.
@@ -198,7 +235,7 @@ class ElasticsearchSource:
             store = Store(Path(":memory:"))
             try:
                 store.connection().execute("SET GLOBAL temp_directory = ?", [folder])
-                yield store, Loader(self.client, store, bulk_id)
+                yield store
             finally:
                 store.close()
 
@@ -248,10 +285,46 @@ def _listed(row: dict[str, Any]) -> Answer:
     }  # fmt: skip
 
 
-def _ending(store: Store, more: Loader, bulk_id: str) -> Answer:
+def _summary(row: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """Return a row of ``bulks.esql`` as one of the table of bulks; what is not known of it is absent."""
+    return {
+        "bulk_id": answer["id"], "first_ns": answer["start_ns"], "spans": 0, "logs": 0,
+        "last_ns": max(answer["end_ns"], (row["seen_ms"] or 0) * 10**6),
+        "start_ns": answer["start_ns"], "end_ns": answer["end_ns"], "sent": answer["jobs"],
+        **{name: answer[name] for name in ("jobs", "done", "failed", "models", *c.UNBEGUN)},
+    }  # fmt: skip
+
+
+def _add_listed(store: Store, rows: list[dict[str, Any]]) -> None:
+    """Add rows of ``bulks.esql`` to the table of bulks of a store without records, which the list is read from."""
+    listed = [_summary(row, _listed(row)) for row in rows]
+    if not listed:
+        return
+    connection = store.connection()
+    summaries.ensure(connection)
+    # When anything was last heard of anything: a bulk of which nothing is heard any more has stopped.
+    last_ns = max(row["last_ns"] for row in listed)
+    documents.insert(store, "logs", [{"time_ns": last_ns}])
+    rows_of = pa.Table.from_pylist([*listed, {"spans": 0, "logs": 1}], schema=_LISTED)
+    connection.register("incoming", rows_of).execute("INSERT INTO bulks BY NAME SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _report(store: Store, more: Loader, bulk_id: str, by_host: bool = False) -> Answer:
+    own = bulks.own(store, bulk_id)
+    more.add_shares(*own.window)
+    # What came more than once is said of the bulk's own records: what comes later reads those of others as well.
+    return _noted(reports.report_of(store, own, by_host), more)
+
+
+def _beside(store: Store, more: Loader, bulk_id: str) -> explanations.Beside:
     beside = explanations.beside(store, bulk_id)
     more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
-    return endings.ending_of(store, beside, waiting_known=False)
+    return beside
+
+
+def _ending(store: Store, more: Loader, bulk_id: str) -> Answer:
+    return endings.ending_of(store, _beside(store, more, bulk_id), waiting_known=False)
 
 
 def _noted(answer: Answer, more: Loader) -> Answer:

@@ -14,15 +14,17 @@ from bulkscope_studio.services import (
     capacities,
     checks,
     comparisons,
+    digests,
     endings,
     explanations,
     frozen,
+    listing,
     reports,
     runs,
     whatifs,
 )
 from bulkscope_studio.services.sides import StoredSides
-from bulkscope_studio.sources.source import Answer, Change, Question, Trouble
+from bulkscope_studio.sources.source import Answer, Change, Question, Trouble, Wanted
 from bulkscope_studio.storage import storefile
 from bulkscope_studio.storage.store import Store, StoreLocked, TooLong, Unavailable
 
@@ -34,6 +36,7 @@ class FileSource:
 
     def __init__(self, db: Path, store: Store) -> None:
         self._db, self._store = db, store
+        self._verdicts = listing.Verdicts(store)
 
     @classmethod
     @contextmanager
@@ -55,8 +58,15 @@ class FileSource:
     def outside(self) -> Answer | None:
         return self._read(bulks.outside)
 
-    def report(self, bulk: str) -> Answer:
-        return self._read(reports.bulk_report, bulk)
+    def listed(self, wanted: Wanted, verdicts: bool = True) -> Answer:
+        known = self._verdicts if verdicts else None
+        return self._read(lambda store: listing.bulks(store, known, endings.Ends(store), wanted))
+
+    def report(self, bulk: str, by_host: bool = False) -> Answer:
+        return self._read(reports.bulk_report, bulk, by_host)
+
+    def digest(self, bulk: str) -> Answer:
+        return self._read(digests.bulk_digest, bulk)
 
     def frozen(self, bulk: str) -> Answer:
         return self._read(lambda store: frozen.answers(store, bulk))

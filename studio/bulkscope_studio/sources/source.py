@@ -7,10 +7,13 @@ from typing import Any, Protocol
 
 from bulkscope_studio.services.capacities import Question, asked
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
+from bulkscope_studio.services.listing import MOST_ROWS, STATES, Wanted
 from bulkscope_studio.services.whatifs import ORDERS, Change
 
 __all__ = [
+    "MOST_ROWS",
     "ORDERS",
+    "STATES",
     "Answer",
     "Change",
     "Conflict",
@@ -20,6 +23,7 @@ __all__ = [
     "Source",
     "Trouble",
     "Unnamed",
+    "Wanted",
     "asked",
 ]
 
@@ -52,11 +56,17 @@ class Source(Protocol):
     def bulks(self) -> list[Answer]:
         """Return every bulk, newest first."""
 
+    def listed(self, wanted: Wanted, verdicts: bool = True) -> Answer:
+        """Return a page of bulks; without ``verdicts`` none is looked for."""
+
     def outside(self) -> Answer | None:
         """Return how much is there that belongs to no bulk: what to say where there is none. None: not asked for."""
 
-    def report(self, bulk: str) -> Answer:
-        """Return the numbers of a bulk."""
+    def report(self, bulk: str, by_host: bool = False) -> Answer:
+        """Return the numbers of a bulk; ``by_host`` adds those of each host."""
+
+    def digest(self, bulk: str) -> Answer:
+        """Return a bulk in short: report, explanation, and which jobs failed or took too long."""
 
     def frozen(self, bulk: str) -> Answer:
         """Return what the page of a bulk shows: its ``id``, and ``answers`` by their address."""

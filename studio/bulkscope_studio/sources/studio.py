@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from bulkscope_studio.sources.source import Answer, Change, Conflict, InvalidQuery, NotFound, Question, Trouble
+from bulkscope_studio.sources.source import Answer, Change, Conflict, InvalidQuery, NotFound, Question, Trouble, Wanted
 from bulkscope_studio.storage import trouble
 from bulkscope_studio.storage.address import Runtime
 
@@ -47,8 +47,15 @@ class StudioSource:
     def outside(self) -> Answer | None:
         return self._ask("GET", "/api/outside")
 
-    def report(self, bulk: str) -> Answer:
-        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/report")
+    def listed(self, wanted: Wanted, verdicts: bool = True) -> Answer:
+        given = asdict(wanted) | {"failed": _yes(wanted.failed), "verdicts": _yes(verdicts)}
+        return self._ask("GET", "/api/v1/bulks", given)
+
+    def report(self, bulk: str, by_host: bool = False) -> Answer:
+        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/report", {"by_host": _yes(by_host or None)})
+
+    def digest(self, bulk: str) -> Answer:
+        return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/digest")
 
     def frozen(self, bulk: str) -> Answer:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/frozen")
@@ -60,11 +67,11 @@ class StudioSource:
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/explain")
 
     def whatif(self, bulk: str, change: Change) -> Answer:
-        given = asdict(change) | {"preload": "true" if change.preload else None}
+        given = asdict(change) | {"preload": _yes(change.preload or None)}
         return self._ask("GET", f"/api/bulks/{_quoted(bulk)}/whatif", given)
 
     def comparison(self, a: str, b: str | None, models: bool = False) -> Answer:
-        return self._ask("GET", "/api/compare", {"a": a, "b": b, "models": "true" if models else None})
+        return self._ask("GET", "/api/compare", {"a": a, "b": b, "models": _yes(models or None)})
 
     def check(self, bulk: str, against: str, max_slower: str) -> Answer:
         return self._ask("GET", "/api/check", {"bulk": bulk, "against": against, "max_slower": max_slower})
@@ -129,6 +136,10 @@ class StudioSource:
 
 
 _ERRORS: dict[int, type[Exception]] = {400: InvalidQuery, 409: Conflict, 503: Trouble}
+
+
+def _yes(so: bool | None) -> str | None:
+    return None if so is None else "true" if so else "false"
 
 
 def _quoted(name: str) -> str:

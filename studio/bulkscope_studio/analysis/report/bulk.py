@@ -87,6 +87,14 @@ def analyse(
     )
 
 
+def by_host(jobs: pa.Table, inferences: pa.Table) -> tuple[Group, ...]:
+    """Return the numbers of each host, of the same tables; what ran on no known host is in none."""
+    rows = jobs.to_pylist()
+    last = [row for row in rows if row["decides"]]
+    hosts = sorted({row["host_name"] for row in rows if row["host_name"] is not None})
+    return _groups(hosts, rows, last, inferences, "host_name", lambda row: row["host_name"])
+
+
 def _progress(last: list[Row], requests: list[Row], sends: Row) -> Progress:
     states: Counter[str] = Counter()
     for row in last:

@@ -76,11 +76,11 @@ def growth(facts: Facts, timeline: Timeline) -> Growth:
         chosen = crowded | alone
         if min(np.sum(np.isfinite(values[crowded])), np.sum(np.isfinite(values[alone]))) < 3:
             return None
+        # The factor is told of fewest and most. The groups' own means lie nearer to each other, by two fifths where
+        # jobs arrive at random, and their times with them: 1.18 for a bus that truly cost 1.39.
+        distance = max(most - fewest, float(jobs.beside[crowded].mean() - jobs.beside[alone].mean()))
         found = _effect(
-            crowded[chosen].astype(np.float64),
-            np.log(values[chosen]),
-            jobs.model[chosen],
-            [c[chosen] for c in covariates],
+            jobs.beside[chosen] / distance, np.log(values[chosen]), jobs.model[chosen], [c[chosen] for c in covariates]
         )
         return None if found is None else Estimate(*(float(np.exp(v)) for v in (found.value, found.low, found.high)))
 

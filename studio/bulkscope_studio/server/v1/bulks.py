@@ -47,25 +47,25 @@ def router(
 ) -> APIRouter:
     """Return the routes of bulks; ``delete`` is done by the thread that writes, and then told to who listens."""
     routes = APIRouter(route_class=Route, tags=["bulks"])
-    verdicts, tables = listing.Verdicts(store), jobs.Tables(store)
+    known, tables = listing.Verdicts(store), jobs.Tables(store)
 
     def listed(
         search: str | None = None, since_ns: Int64 | None = None, until_ns: Int64 | None = None,
         service: str | None = None, host: str | None = None, worker: str | None = None, model: str | None = None,
         state: str | None = None,
         failed: bool | None = None, verdict: str | None = None, sort: str = "-start_ns", limit: Int64 = 50,
-        offset: Int64 = 0, spark: Int64 | None = None, format: Format = "json",
+        offset: Int64 = 0, spark: Int64 | None = None, verdicts: bool = True, format: Format = "json",
     ) -> Response:  # fmt: skip
         """Bulks, newest first: search in ids; filter by time, service, host, worker, model, state, verdict. With
-        `spark`, how many jobs ended in each of so many bins (at most 40) of the bulk's own time. As csv, parquet,
-        arrow or jsonl (a line a bulk) all of them come."""
+        `spark`, how many jobs ended in each of so many bins (at most 40) of the bulk's own time; with `verdicts=false`
+        no verdict is looked for. As csv, parquet, arrow or jsonl (a line a bulk) all of them come."""
         wanted = listing.Wanted(
             search, since_ns, until_ns, service, host, worker, model, state, failed, verdict, sort, limit, offset,
             spark,
         )  # fmt: skip
         if format != "json":
-            return _file(listing.table(store, verdicts, wanted), "bulks", format)
-        return json(listing.bulks(store, verdicts, ends, wanted))
+            return _file(listing.table(store, known, wanted), "bulks", format)
+        return json(listing.bulks(store, known if verdicts else None, ends, wanted))
 
     def facets(since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
         """What bulks of a time can be filtered by: services, hosts, models, workers, and how many bulks each has."""
@@ -78,7 +78,7 @@ def router(
     def summary(bulk_id: str) -> Response:
         """One bulk in the columns of the list, with its verdict."""
         name = bulks.latest(store) if bulk_id == "latest" else bulk_id
-        row = listing.one(store, verdicts, name)
+        row = listing.one(store, known, name)
         if row is None:
             raise bulks.not_found(store, name)
         return json(row)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -139,6 +139,3 @@ def _not_json(request: Request) -> Response | None:
     if kind == "application/json":
         return None
     return error(415, "the body is not application/json", "send it with content-type: application/json")
-
-
-__all__: Sequence[Any] = ("router",)
