@@ -211,10 +211,10 @@ function Row({ node, y, range, open, chosen, toggle, choose }) {
   const left = (/** @type {number} */ s) => `${(100 * (s - range.from)) / (range.to - range.from)}%`;
   const bad = span.status === "ERROR";
   const said = `${span.name}${span.job ? `, job ${span.job}` : ""}${bad ? ", failed" : ""}: ${seconds(to - from)}${wait > 0 ? ` after a wait of ${seconds(wait)}` : ""}`;
-  return html`<div id=${`span-${node.id}`} class="span" role="treeitem" aria-level=${node.depth + 1} aria-selected=${chosen} aria-expanded=${open ?? undefined} aria-label=${said} title=${said}
+  return html`<div id=${`span-${node.id}`} class="span" role="treeitem" aria-level=${node.depth + 1} aria-selected=${chosen} aria-expanded=${open ?? undefined} title=${said}
     style=${{ top: `${y}px` }} onClick=${() => choose(chosen ? null : node.id)}>
     <span class="what" style=${{ paddingLeft: `${Math.min(node.depth, 12) * 12}px` }}>
-      <span class="fold" onClick=${(/** @type {Event} */ event) => {
+      <span class="fold" aria-hidden="true" onClick=${(/** @type {Event} */ event) => {
         if (open === null) return;
         event.stopPropagation();
         toggle(node, open);
