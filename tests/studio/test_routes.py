@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import duckdb
 import httpx
@@ -54,8 +54,11 @@ def test_every_id_is_answered(name: str, running: Running) -> None:
             answer = http.get(f"/api/bulks/{raw}/{what}")
             assert answer.status_code == 200, answer.text
             assert json.dumps(name)[1:-1] in json.dumps(answer.json())
-        for page in ("bulk", "explain"):
-            assert http.get(f"/{page}/{raw}").status_code == 200
+        for what in ("summary", "overtime", "jobs"):
+            assert http.get(f"/api/v1/bulks/{raw}/{what}").status_code == 200
+        assert http.get(f"/bulk/{raw}").status_code == 200
+        moved = http.get(f"/explain/{raw}").headers["location"]
+        assert unquote(moved.removeprefix("/bulk/").partition("?")[0]) == name
         unknown = http.get(f"/api/bulks/{raw}no/report")
         assert (unknown.status_code, unknown.json()["id"]) == (404, name + "no")
 

@@ -225,7 +225,9 @@ def curves(seen: Seen, asked: Asked, queue: str | None = None) -> Curves | None:
     lines = []
     for n in numbers:
         of = dataclasses.replace(asked, workers=None if n == chosen.places else n)
-        workload = chosen.workload(of)
+        # Beside the curve of the present number the others are of the same jobs: with one worker killed there were 63
+        # for a moment, with short jobs, and one less then seemed to sustain half as much again.
+        workload = chosen.workload(of, as_now=n != asked.workers)
         told = n == own or workload.slowing is None
         lines.append(Line(workload.curve(), workload.highest(of) if told else None))
     workload = chosen.workload(asked)
@@ -323,11 +325,13 @@ class _Observed:
     def queues(self) -> tuple[str, ...]:
         return tuple(self.seen.queue_names[code] for code in np.unique(self.seen.queue[self.seen.queue >= 0]).tolist())
 
-    def workload(self, asked: Asked) -> _Workload:
+    def workload(self, asked: Asked, as_now: bool = False) -> _Workload:
+        """Return what waits are predicted from; ``as_now``: for any number the jobs of the present one."""
         speeds = None if self.crowd is None else self.crowd.speeds
+        basis = self.places if as_now or asked.workers is None else _nearest(self.found, self.jobs, asked.workers)
         return _Workload.of(
-            self.seen, self.facts, self.line, self.jobs, self.rows, self.found, self.places, asked, self.of_model,
-            speeds,
+            self.seen, self.facts, self.line, self.jobs, self.rows, self.found, self.places, basis, asked,
+            self.of_model, speeds,
         )  # fmt: skip
 
 
@@ -499,10 +503,9 @@ class _Workload:
     @classmethod
     def of(
         cls, seen: Seen, facts: Facts, line: timeline.Timeline, jobs: Jobs, rows: Codes, found: Saturation, last: int,
-        asked: Asked, of_model: Flags, speeds: crowding.Speeds | None,
+        basis: int, asked: Asked, of_model: Flags, speeds: crowding.Speeds | None,
     ) -> _Workload:  # fmt: skip
         places = asked.workers or last
-        basis = last if asked.workers is None else _nearest(found, jobs, asked.workers)
         there = found.usual(basis) & of_model
         gap = found.gap(basis)
         services, slowing = (jobs.end - jobs.start)[there], None
