@@ -91,7 +91,7 @@ def parser_of(command: Callable[[list[str]], object]) -> argparse.ArgumentParser
         raise _Built(self)
 
     reads = argparse.ArgumentParser.parse_args
-    argparse.ArgumentParser.parse_args = built  # type: ignore[assignment,method-assign]
+    argparse.ArgumentParser.parse_args = built  # type: ignore[method-assign]
     try:
         with redirect_stdout(io.StringIO()):
             command(["--help"])

@@ -29,7 +29,7 @@ _BULKS = pa.schema(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Options:
     source: str
     db: Path | None

@@ -66,20 +66,22 @@ FILES = (
     "SELECT * FROM sniff_csv('{folder}/secret.csv')", "SELECT * FROM glob('{folder}/*')",
     "SELECT * FROM read_duckdb('{folder}/s.duckdb')", "SELECT * FROM READ_TEXT('{folder}/secret.csv')",
     "SELECT * FROM main.read_text('{folder}/secret.csv')", "SELECT * FROM system.main.read_text('{folder}/secret.csv')",
-    'SELECT * FROM "read_text"(\'{folder}/secret.csv\')', "SELECT (SELECT content FROM read_text('{folder}/secret.csv'))",
+    'SELECT * FROM "read_text"(\'{folder}/secret.csv\')',
+    "SELECT (SELECT content FROM read_text('{folder}/secret.csv'))",
     "SELECT * FROM spans, LATERAL read_text('{folder}/secret.csv')",
     "SELECT * FROM query('SELECT * FROM read_text(''{folder}/secret.csv'')')",
     "SELECT * FROM query_table('{folder}/secret.csv')", "SELECT * FROM query_table(['spans'])",
     "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 42'))",
     "SELECT json_serialize_plan('SELECT * FROM ''{folder}/secret.csv''')",
-    "WITH \"{folder}/secret.csv\" AS (SELECT 1) SELECT 1 FROM '{folder}/secret.csv' a, (FROM read_text('{folder}/secret.csv'))",
+    "WITH \"{folder}/secret.csv\" AS (SELECT 1) FROM '{folder}/secret.csv' a, (FROM read_text('{folder}/secret.csv'))",
     "SELECT * FROM 'https://example.invalid/x.csv'", "SELECT getenv('HOME')",
 )  # fmt: skip
 SETTINGS = (
     "SET threads = 1", "SET GLOBAL enable_external_access = true", "SET lock_configuration = false", "RESET threads",
     "PRAGMA threads = 1", "PRAGMA database_list", "PRAGMA table_info('spans')", "SET VARIABLE x = 1",
     "SELECT current_setting('temp_directory')", "SELECT getvariable('x')", "SELECT * FROM duckdb_settings()",
-    "SELECT * FROM duckdb_databases()", "FROM duckdb_databases", "FROM duckdb_secrets()", "FROM which_secret('a', 's3')",
+    "SELECT * FROM duckdb_databases()", "FROM duckdb_databases", "FROM duckdb_secrets()",
+    "FROM which_secret('a', 's3')",
     "CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b')", "SHOW DATABASES", "SHOW ALL TABLES", "SHOW TABLES",
     "FROM information_schema.tables", "FROM pg_catalog.pg_class", "FROM sqlite_master", "FROM duckdb_tables",
     "FROM duckdb_temporary_files()", "FROM duckdb_memory()", "FROM duckdb_logs()", "FROM pragma_storage_info('spans')",
@@ -94,7 +96,8 @@ HIDDEN = (
     "FROM main.spans", "FROM s.main.spans", 'FROM "s".spans', "FROM rules.inferences", "FROM temp.spans",
     "FROM rules.attempts([], 0, 1)", "FROM tries([], true)", "SELECT named_bulk('latest')", "FROM bulk_changes",
     "FROM bulk_rules", "FROM ingest", "FROM store", "FROM cursor", "FROM pandas_scan(1)", "FROM arrow_scan(1, 2, 3)",
-    "FROM seq_scan('spans')", "FROM python_map_function(1)", "FROM test_all_types()", "FROM repeat_row(1, num_rows = 9)",
+    "FROM seq_scan('spans')", "FROM python_map_function(1)", "FROM test_all_types()",
+    "FROM repeat_row(1, num_rows = 9)",
 )  # fmt: skip
 # What took gigabytes, minutes or the process.
 COSTLY = (
@@ -115,7 +118,9 @@ WRONG = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", [*WRITES, *FILES, *SETTINGS, *HIDDEN, *COSTLY, *NO_SELECT, *WRONG], ids=lambda t: t[:60])
+@pytest.mark.parametrize(
+    "text", [*WRITES, *FILES, *SETTINGS, *HIDDEN, *COSTLY, *NO_SELECT, *WRONG], ids=lambda t: t[:60]
+)
 def test_it_is_refused_and_nothing_has_changed(store: Store, text: str) -> None:
     folder = store.path.parent
     before, files, opened = content(store), sorted(folder.iterdir()), store.opened
@@ -148,7 +153,7 @@ def test_without_the_look_the_transaction_still_refuses_what_writes(store: Store
     assert content(store) == before
 
 
-@pytest.mark.parametrize("text", FILES, ids=lambda text: text[:60])
+@pytest.mark.parametrize("text", [each for each in FILES if "DETACH" not in each], ids=lambda text: text[:60])
 def test_without_the_look_duckdb_still_opens_no_file(store: Store, text: str) -> None:
     cursor = store.connection()
     files = sorted(store.path.parent.iterdir())
@@ -167,18 +172,19 @@ def test_without_the_look_duckdb_still_opens_no_file(store: Store, text: str) ->
     [
         "SELECT status, count(*) AS n FROM jobs('latest') GROUP BY ALL ORDER BY n DESC",
         "SELECT model, quantile_cont(work_s, 0.95) FROM jobs('sample-001') WHERE status = 'done' GROUP BY model",
-        "SELECT a.job, list(a.worker ORDER BY a.attempt) FROM attempts('sample-001') a GROUP BY a.job HAVING count(*) > 0",
+        "SELECT job, list(worker ORDER BY attempt) FROM attempts('sample-001') a GROUP BY a.job HAVING count(*) > 0",
         "SELECT b.id, count(s.span_id) FROM bulks b LEFT JOIN spans s ON s.bulk = b.id GROUP BY b.id",
-        "SELECT time_bucket(INTERVAL 1 SECOND, make_timestamp_ns(time_ns)) AS t, count(*) FROM logs GROUP BY t ORDER BY t",
+        "SELECT time_bucket(INTERVAL 1 SECOND, make_timestamp_ns(time_ns)) t, count(*) FROM logs GROUP BY t ORDER BY t",
         "SELECT attributes->>'service.name', json_extract_string(attributes, '$.\"host.name\"') FROM resources",
-        "SELECT name, avg(value) OVER (PARTITION BY name ORDER BY time_ns ROWS 5 PRECEDING) FROM points WHERE value > 0",
+        "SELECT avg(value) OVER (PARTITION BY name ORDER BY time_ns ROWS 5 PRECEDING) FROM points WHERE value > 0",
         "WITH slow AS (SELECT * FROM jobs() WHERE work_s > 0.5), other AS (FROM slow) SELECT count(*) FROM other",
         "SELECT * EXCLUDE (bulk) FROM jobs() QUALIFY row_number() OVER (PARTITION BY bulk ORDER BY work_s DESC) <= 3",
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n",
         "SELECT key, value FROM resources, json_each(attributes) WHERE key LIKE 'service%'",
         "SELECT list_transform([1, 2], lambda x: x + 1), {'a': 1}.a, [3, 4][1], CASE WHEN true THEN 1 END, 1 IN (1, 2)",
         "FROM spans TABLESAMPLE 50% LIMIT 3", "DESCRIBE spans", "DESCRIBE FROM jobs('x')", "SUMMARIZE bulks",
-        "SELECT 1 UNION SELECT 2 EXCEPT SELECT 2 ORDER BY 1", "VALUES (1, 'a'), (2, 'b')", "FROM range(3)", "FROM drops",
+        "SELECT 1 UNION SELECT 2 EXCEPT SELECT 2 ORDER BY 1", "VALUES (1, 'a'), (2, 'b')", "FROM range(3)",
+        "FROM drops",
         "SELECT date_trunc('minute', to_timestamp(started_ns / 1e9)), extract('hour' FROM now()) FROM spans LIMIT 1",
         "SELECT * FROM bulks PIVOT (sum(done_jobs) FOR id IN ('sample-001', 'sample-002'))",
     ],
@@ -189,7 +195,9 @@ def test_what_people_ask_is_answered(store: Store, text: str) -> None:
 
 
 def test_parameters_are_values_whatever_they_hold(store: Store) -> None:
-    found = questions.ask(store, "SELECT $a AS a, $b AS b, $c AS c, $d AS d", {"a": "'; DROP", "b": 1, "c": None, "d": True})
+    found = questions.ask(
+        store, "SELECT $a AS a, $b AS b, $c AS c, $d AS d", {"a": "'; DROP", "b": 1, "c": None, "d": True}
+    )
     assert found.rows.to_pylist() == [{"a": "'; DROP", "b": 1, "c": None, "d": True}]
     rows = questions.ask(store, "FROM jobs($bulk)", {"bulk": "latest"}).rows
     assert set(rows["bulk"].to_pylist()) == {"sample-002"}
@@ -211,7 +219,9 @@ def test_what_cuts_an_answer_is_said(store: Store) -> None:
 def test_what_takes_too_long_or_too_much_ends_and_leaves_the_others_alone(store: Store) -> None:
     opened = store.opened
     with pytest.raises(TooLong):
-        store.run(lambda cursor: cursor.execute("SELECT count(*) FROM range(10000000000) a, range(9999) b"), seconds=0.5)
+        store.run(
+            lambda cursor: cursor.execute("SELECT count(*) FROM range(10000000000) a, range(9999) b"), seconds=0.5
+        )
     with pytest.raises(TooLong):
         questions.ask(store, "SELECT list(range) FROM range(1000000000)")
     assert questions.ask(store, "SELECT count(*) AS n FROM spans").rows["n"][0].as_py() > 0

@@ -22,7 +22,7 @@ _AT_A_TIME = 10_000
 
 
 def written(table: pa.Table, kind: str) -> bytes:
-    """Return a table in one of ``FORMATS``. JSON is a list of one object a row; what CSV has no cell for is JSON in it."""
+    """Return a table in one of ``FORMATS``. JSON is a list of objects; what CSV has no cell for is JSON in it."""
     return _WRITERS[kind](table)
 
 
