@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from bulkscope_studio.sources import resolve
-from bulkscope_studio.sources.source import MOST_ROWS, InvalidQuery, NotFound, Source, Trouble, Value
+from bulkscope_studio.sources.source import MOST_ANSWERED, InvalidQuery, NotFound, Source, Trouble, Value
 
 __all__ = ["InvalidQuery", "NotFound", "Trouble", "bulks", "jobs", "read", "sql"]
 
@@ -67,7 +67,7 @@ def bulks(*, db: str | PathLike[str] | None = None, source: str = "studio") -> p
 
 
 def sql(
-    query: str, params: Mapping[str, Value] | None = None, *, limit: int = MOST_ROWS,
+    query: str, params: Mapping[str, Value] | None = None, *, limit: int = MOST_ANSWERED,
     db: str | PathLike[str] | None = None,
 ) -> pa.Table:  # fmt: skip
     """Return the answer to one SELECT of the tables of docs/sql.md, with named parameters (``$name``).
