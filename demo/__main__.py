@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 
 from demo import client, models, valkey
 from demo.processes import Children, Failed, Stopped, free_port
+from demo.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -69,7 +71,6 @@ def port(wanted: int | None, default: int, what: str) -> int:
 
 def start(given: argparse.Namespace, children: Children, folder: Path) -> Stack:
     """Start studio, Valkey, API and workers, and return when all of them answer."""
-    models.prepare(tell)
     db = ["--db", str(given.db.expanduser().absolute())] if given.db else []
     page = port(given.port, 8080, "the page")
     otlp = port(given.otlp_http_port, 4318, "OTLP over HTTP")
@@ -84,6 +85,8 @@ def start(given: argparse.Namespace, children: Children, folder: Path) -> Stack:
     children.start("studio", [str(BIN / "bulkscope"), "studio", *db, *ports], env=env, cwd=ROOT, grace_s=20)
     page_url = f"http://127.0.0.1:{page}"
     children.wait("the studio", lambda: client.answers(f"{page_url}/api/bulks"), 60)
+    tell(f"The page: {page_url}    (what is sent shows there while it runs)")
+    models.prepare(tell)
 
     tell("starting Valkey")
     broker = free_port()
@@ -147,21 +150,19 @@ def send(stack: Stack, model: str, prompts: list[str], max_tokens: int, children
     body = {"bulkId": bulk_id, "model": model, "prompts": prompts, "max_tokens": max_tokens}
     sent = len(client.post(f"{stack.api}/bulks", body)["jobIds"])
     tell(f"bulk {bulk_id}: {sent} jobs sent; each worker loads the model with its first job")
-    last: tuple[int, int] | None = None
+    progress = Progress(sent)
     state: dict[str, Any] = {}
 
     def over() -> bool:
-        nonlocal last, state
+        nonlocal state
         state = client.get(f"{stack.api}/bulks/{bulk_id}")
-        now = (state["done"], state["failed"])
-        ended = sum(now) >= sent
-        if now != last and (ended or last is None or sum(now) - sum(last) >= max(1, sent // 12)):
-            failed = f", {now[1]} failed" if now[1] else ""
-            tell(f"  {now[0]} of {sent} jobs done{failed}, {state['running']} running")
-            last = now
-        return ended
+        progress.show(state["done"], state["failed"], state["running"])
+        return int(state["done"]) + int(state["failed"]) >= sent
 
-    children.wait(f"bulk {bulk_id}", over, BULK_S, every_s=1.0)
+    try:
+        children.wait(f"bulk {bulk_id}", over, BULK_S, every_s=1.0)
+    finally:
+        progress.end()
     for job in state["jobs"]:
         if job["state"] == "failed":
             tell(f"  job {job['jobId']} failed: {job['error']}")
@@ -188,6 +189,20 @@ def stored(stack: Stack, bulk_id: str, sent: int, children: Children) -> bool:
     return True
 
 
+def shown() -> str:
+    """The bulkscope command as somebody who stands in this folder writes it."""
+    found = BIN / "bulkscope"
+    return str(found.relative_to(ROOT)) if found.is_relative_to(ROOT) else str(found)
+
+
+def compared(stack: Stack, a: str, b: str) -> bool:
+    """Say in one sentence what two bulks differ in; False when there is no answer."""
+    words = [str(BIN / "bulkscope"), "compare", a, b, "--format", "json", *stack.db]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    tell("\n" + (json.loads(found.stdout)["answer"] if found.returncode == 0 else found.stderr.strip()))
+    return found.returncode == 0
+
+
 def run(given: argparse.Namespace, children: Children, folder: Path) -> int:
     """Run the demo; 0 when every job was done and is in the store."""
     prompts = json.loads(given.prompts.read_text())
@@ -202,6 +217,15 @@ def run(given: argparse.Namespace, children: Children, folder: Path) -> int:
         tell("")
         words = [str(BIN / "bulkscope"), "report", bulk_id, *stack.db]
         complete &= subprocess.run(words, check=False, cwd=ROOT).returncode == 0
+    if len(bulks) > 1:
+        complete &= compared(stack, bulks[0], bulks[1])
+    tell("\nTo try next:")
+    for words in (
+        ["explain", bulks[0]],
+        ["whatif", bulks[0], "--workers", str(2 * WORKERS)],
+        ["sql", "SELECT model, count(*) AS jobs, avg(work_s) AS mean_s FROM jobs() GROUP BY model"],
+    ):
+        tell(f"  {shlex.join([shown(), *words, *stack.db])}")
     tell(f"\nThe page: {stack.page}    The API: {stack.api}/docs")
     if given.exit:
         return 0 if complete else 1

@@ -57,6 +57,7 @@ def test_every_link_and_image_of_the_documents_is_there() -> None:
         "docs/analysis.md",
         "docs/api.md",
         "docs/compare.md",
+        "docs/sql.md",
         "docs/kubernetes.md",
         "docs/doctor.md",
         "docs/surroundings.md",
@@ -75,7 +76,9 @@ def test_files_that_a_document_names_are_there(document: str) -> None:
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("command", ["studio", "run", "doctor", "report", "bulks", "explain", "setup"])
+@pytest.mark.parametrize(
+    "command", ["studio", "run", "doctor", "report", "bulks", "explain", "setup", "export", "sql", "completion"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     shown = subprocess.run([BIN / "bulkscope", command, "--help"], capture_output=True, text=True, check=True)
     assert "usage" in shown.stdout.lower()

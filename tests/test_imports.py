@@ -17,6 +17,7 @@ NONE: set[str] = set()
 STUDIO = {
     "cli": {"sweep", "server.process", "sources", "rendering", "setup"},
     "sweep": {"sources", "rendering"},
+    "notebook": {"sources"},
     "server": {"services", "rendering", "ingest", "storage"},
     "sources": {"services", "storage", "elastic"},
     "services": {"analysis", "storage"},

@@ -25,7 +25,10 @@ COMMANDS = {
     "compare": ("bulkscope_studio.cli.compare", "two models, runs or settings, number by number"),
     "check": ("bulkscope_studio.cli.check", "whether a bulk is slower than another: an exit code for CI"),
     "runs": ("bulkscope_studio.cli.runs", "bulks kept under a name, to compare later ones with"),
+    "export": ("bulkscope_studio.cli.export", "the jobs of a bulk as CSV, JSON, Parquet or Arrow"),
+    "sql": ("bulkscope_studio.cli.sql", "a SELECT of what is stored, while the studio runs or afterwards"),
     "setup": ("bulkscope_studio.cli.setup", "apply what Elasticsearch and Kibana need"),
+    "completion": ("bulkscope._completion", "commands and options on Tab, for bash, zsh and fish"),
 }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +20,7 @@ import pytest
 
 from bulkscope_studio.storage.store import Store
 from tests.demo.conftest import ROOT, marked, until
-from tests.processes import wait_for_line
+from tests.processes import BIN, wait_for_line
 
 pytestmark = pytest.mark.demo
 
@@ -81,6 +84,50 @@ def test_it_ends_well_and_leaves_no_process(ran: Ran) -> None:
     nothing_left(ran.mark)
     assert ran.code == 0, ran.output
     assert ran.output.count(f"{len(PROMPTS)} of {len(PROMPTS)} jobs done") == 2
+
+
+def test_it_names_the_page_first_and_what_to_do_last(ran: Ran) -> None:
+    page, bulk = ran.output.index("The page: http://127.0.0.1:"), ran.output.index("jobs sent")
+    assert page < bulk
+    answer = subprocess.run(
+        [BIN / "bulkscope", "compare", *re.findall(r"^bulk (\S+):", ran.output, re.MULTILINE), "--format", "json",
+         "--db", ran.db], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"\n{json.loads(answer.stdout)['answer']}\n" in ran.output
+    commands = re.findall(r"^  (\S*bulkscope .*)$", ran.output, re.MULTILINE)
+    assert [shlex.split(each)[1] for each in commands] == ["explain", "whatif", "sql"]
+    for each in commands:
+        found = subprocess.run(shlex.split(each), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stderr
+
+
+def test_a_bar_renews_itself_on_a_terminal_and_lines_stay_elsewhere() -> None:
+    code = (
+        "from demo.progress import Progress; p = Progress(24)\n"
+        "for n in range(25): p.show(n, 0, 2)\n"
+        "p.end()"
+    )  # fmt: skip
+    words = [sys.executable, "-c", code]
+    lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(lines) == 13
+    assert lines[-1] == "  24 of 24 jobs done, 2 running"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(words, cwd=ROOT, stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert text.count("\r\n") == 1
+    assert "[########################] 24 of 24 jobs done" in text
 
 
 def test_every_job_is_in_the_store_with_its_wait(ran: Ran, store: Store) -> None:

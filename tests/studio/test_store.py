@@ -80,7 +80,7 @@ def test_a_question_beside_others_waits_for_its_turn_and_not_for_ever(store: Sto
 
 
 def test_no_more_than_two_questions_are_worked_on_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    select, lock, now, most = store._select, threading.Lock(), [0], [0]
+    select, lock, now, most = store._read, threading.Lock(), [0], [0]
 
     def counted(*args: object) -> object:
         with lock:
@@ -92,7 +92,7 @@ def test_no_more_than_two_questions_are_worked_on_at_once(store: Store, monkeypa
             with lock:
                 now[0] -= 1
 
-    monkeypatch.setattr(store, "_select", counted)
+    monkeypatch.setattr(store, "_read", counted)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: store.query("SELECT sum(range) AS n FROM range($n)", {"n": n}), [10**6] * 40))
     assert len({answer["n"][0].as_py() for answer in answers}) == 1

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from rich import box
@@ -40,6 +41,27 @@ def lines(message: str) -> str:
 def say(message: str, *, error: bool = False, end: str = "\n") -> None:
     """Print a message at once, to the standard output or where errors go."""
     print(lines(message), file=sys.stderr if error else sys.stdout, end=end, flush=True)
+
+
+def deliver(data: bytes, file: Path | None, binary: bool) -> None:
+    """Write a file's content to ``file``, or to the standard output: byte by byte, but on a terminal as ``say`` does.
+
+    Raises ``OSError``, and ``Unreadable`` for what is ``binary`` on a terminal.
+    """
+    if file is not None:
+        file.write_bytes(data)
+    elif not sys.stdout.isatty():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    elif binary:
+        raise Unreadable
+    else:
+        say(data.decode(errors="replace"), end="")
+
+
+class Unreadable(Exception):
+    """What is to be shown on a terminal is binary."""
 
 
 class Output(Console):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from bulkscope_studio.services import (
     digests,
     endings,
     explanations,
+    exports,
     listing,
     reports,
     sides,
@@ -40,7 +41,18 @@ from bulkscope_studio.services import (
 )
 from bulkscope_studio.sources import documents
 from bulkscope_studio.sources.elastic_bulk import Loader, notes
-from bulkscope_studio.sources.source import Answer, Change, InvalidQuery, NotFound, Question, Trouble, Unnamed, Wanted
+from bulkscope_studio.sources.source import (
+    Answer,
+    Change,
+    Found,
+    InvalidQuery,
+    NotFound,
+    Question,
+    Trouble,
+    Unnamed,
+    Value,
+    Wanted,
+)
 from bulkscope_studio.storage import summaries
 from bulkscope_studio.storage.store import Store, TooLong, Unavailable, first_line
 
@@ -209,6 +221,19 @@ class ElasticsearchSource:
 
     def drop(self, name: str) -> Answer:
         raise NotFound(name, [], "run")
+
+    def export(self, bulk: str, what: str) -> pa.Table:
+        """Return the jobs of a bulk; its records as they were taken are Elasticsearch's own to export."""
+        if what != "jobs":
+            raise InvalidQuery(f"from Elasticsearch the jobs are exported; ask it for the {what} itself")
+        with self._answering(bulk) as (bulk_id, store, more):
+            beside = explanations.beside(store, bulk_id)
+            # Until when anything was heard of anything: what says whether a job that runs is lost.
+            more.add_beside(beside.first_ns, beside.last_ns, beside.bulk.window[0])
+            return exports.table(store, bulk_id, what)
+
+    def sql(self, text: str, params: Mapping[str, Value], limit: int) -> Found:
+        raise InvalidQuery("SQL is asked of the studio: leave --source out, or ask Elasticsearch itself by ES|QL")
 
     def named(self, bulk: str) -> str:
         """Return the id of the bulk that is named, by an id or as ``latest``."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from bulkscope_studio.services import (
     bulks,
@@ -17,14 +18,24 @@ from bulkscope_studio.services import (
     digests,
     endings,
     explanations,
+    exports,
     frozen,
     listing,
+    questions,
     reports,
     runs,
     whatifs,
 )
 from bulkscope_studio.services.sides import StoredSides
-from bulkscope_studio.sources.source import Answer, Change, Question, Trouble, Wanted
+from bulkscope_studio.sources.source import (
+    Answer,
+    Change,
+    Found,
+    Question,
+    Trouble,
+    Value,
+    Wanted,
+)
 from bulkscope_studio.storage import storefile
 from bulkscope_studio.storage.store import Store, StoreLocked, TooLong, Unavailable
 
@@ -100,6 +111,12 @@ class FileSource:
 
     def drop(self, name: str) -> Answer:
         return self._read(runs.drop, name)
+
+    def export(self, bulk: str, what: str) -> pa.Table:
+        return self._read(exports.table, bulk, what)
+
+    def sql(self, text: str, params: Mapping[str, Value], limit: int) -> Found:
+        return self._read(questions.ask, text, params, limit)
 
     def _read(self, use_case: Callable[..., T], *given: Any) -> T:
         try:

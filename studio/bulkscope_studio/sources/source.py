@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+import pyarrow as pa
 
 from bulkscope_studio.services.capacities import Question, asked
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
+from bulkscope_studio.services.exports import WHAT
 from bulkscope_studio.services.listing import MOST_ROWS, STATES, Wanted
+from bulkscope_studio.services.questions import MOST_ROWS as MOST_ANSWERED
+from bulkscope_studio.services.questions import Found, Value
 from bulkscope_studio.services.whatifs import ORDERS, Change
 
 __all__ = [
+    "MOST_ANSWERED",
     "MOST_ROWS",
     "ORDERS",
     "STATES",
+    "WHAT",
     "Answer",
     "Change",
     "Conflict",
+    "Found",
     "InvalidQuery",
     "NotFound",
     "Question",
     "Source",
     "Trouble",
     "Unnamed",
+    "Value",
     "Wanted",
     "asked",
 ]
@@ -100,3 +109,9 @@ class Source(Protocol):
 
     def drop(self, name: str) -> Answer:
         """Delete a kept run."""
+
+    def export(self, bulk: str, what: str) -> pa.Table:
+        """Return the records of a bulk of one of the kinds of ``WHAT``, oldest first."""
+
+    def sql(self, text: str, params: Mapping[str, Value], limit: int) -> Found:
+        """Return the answer to one SELECT of the tables of docs/sql.md, at most ``limit`` rows."""

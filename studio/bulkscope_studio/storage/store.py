@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -21,6 +22,7 @@ import pyarrow as pa
 from bulkscope_studio.storage import storefile, views
 
 logger = logging.getLogger("bulkscope.studio")
+T = TypeVar("T")
 
 SCHEMA = files("bulkscope_studio.storage").joinpath("schema.sql").read_text()
 
@@ -127,16 +129,27 @@ class Store:
 
         At most two run at once. Raises ``TooLong`` after ``seconds``, ``Unavailable`` when the file cannot be used.
         """
+        given = dict(params) if params else None
+        # As a relation: the result of `execute` is copied once more on its way to Arrow, and warns of it.
+        return self.run(lambda cursor: cursor.sql(sql, params=given).to_arrow_table(), seconds)
+
+    def run(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float = READ_SECONDS, again: bool = True
+    ) -> T:
+        """Return what ``work`` reads with a cursor, which ends with it; with the limits and errors of ``query``.
+
+        After a fatal error it is tried ``again`` with the file that was opened anew.
+        """
         deadline = time.monotonic() + seconds
         if not self._slots.acquire(seconds):
             raise TooLong(f"other questions kept the store busy for {seconds:.0f} s; try again")
         try:
             try:
-                return self._select(sql, params, deadline)
+                return self._read(work, deadline)
             except duckdb.Error as error:
-                if not invalidated(error):
+                if not (again and invalidated(error)):
                     raise
-                return self._select(sql, params, deadline)
+                return self._read(work, deadline)
         except duckdb.InterruptException as error:
             raise TooLong(f"the answer took longer than {seconds:.0f} s; ask for less, or try again") from error
         except duckdb.OutOfMemoryException as error:
@@ -144,10 +157,9 @@ class Store:
         finally:
             self._slots.release()
 
-    def _select(self, sql: str, params: Mapping[str, object] | None, deadline: float) -> pa.Table:
+    def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T], deadline: float) -> T:
         with self._used(deadline) as cursor:
-            # As a relation: the result of `execute` is copied once more on its way to Arrow, and warns of it.
-            return cursor.sql(sql, params=dict(params) if params else None).to_arrow_table()
+            return work(cursor)
 
     @contextmanager
     def _used(self, deadline: float) -> Iterator[duckdb.DuckDBPyConnection]:

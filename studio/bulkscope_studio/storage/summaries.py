@@ -227,16 +227,21 @@ def _read(store: Store) -> tuple[bool, bool]:
 
 def query(store: Store, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
     """Return the rows of a SELECT from ``listed``: one for each bulk that has spans (``queries/bulk_summary.sql``)."""
+    return store.query(f"WITH {listed(store)} {text}", params)
+
+
+def listed(store: Store) -> str:
+    """Return the parts of a WITH that end in ``listed``, which costs least in the store as it is now."""
     covers, changed = _read(store)
     rows = f"SELECT bulk_id, {_SUMMARY} FROM bulks WHERE bulk_id IS NOT NULL AND start_ns IS NOT NULL"
     if covers and not changed:
-        return store.query(f"WITH listed AS ({rows}) {text}", params)
+        return f"listed AS ({rows})"
     if covers:
         rows += f" AND bulk_id NOT IN (SELECT bulk_id FROM changed) UNION ALL SELECT bulk_id, {_SUMMARY} FROM summary"
         parts = [_CHANGED, _THESE, sql.part("bulk_summary"), f"listed AS ({rows})"]
     else:
         parts = [_ALL, sql.part("bulk_summary"), f"listed AS (SELECT bulk_id, {_SUMMARY} FROM summary)"]
-    return store.query(f"WITH {', '.join(parts)} {text}", params)
+    return ", ".join(parts)
 
 
 class Extent(NamedTuple):

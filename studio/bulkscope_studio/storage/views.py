@@ -21,6 +21,7 @@ VIEWS = files("bulkscope_studio.storage").joinpath("views.sql").read_text(encodi
 # Those of its statements that read no table.
 MACROS = "".join(each for each in re.split(r"(?<=;)\n", VIEWS) if "MACRO" in each and "AS TABLE" not in each)
 
+_OWN = (*tables.TABLES, "bulks", "bulk_changes", "bulk_rules")
 _SQL_TYPES = {
     "s": "VARCHAR", "i": "BIGINT", "n": "INTEGER", "d": "DOUBLE", "b": "BOOLEAN", "D": "DOUBLE[]", "I": "BIGINT[]",
 }  # fmt: skip
@@ -31,11 +32,31 @@ def apply(connection: duckdb.DuckDBPyConnection) -> None:
 
     A column that an older version's file lacks is absent in every row.
     """
-    text = VIEWS
+    text, of = VIEWS, file(connection)
     for table, added in _missing(connection).items():
-        text = re.sub(rf"\b(FROM|JOIN) {table}\b", rf"\1 (SELECT *, rowid, {added} FROM {table})", text)
+        text = _with(text, table, f"(SELECT *, rowid, {added} FROM {of}.{table})")
+    text = qualified(text, of)
     connection.execute("ATTACH IF NOT EXISTS ':memory:' AS rules (READ_WRITE)")
     connection.execute(f"{credible.macros()}{text}")
+
+
+def file(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the name of the store's own schema, as SQL."""
+    row = connection.execute("SELECT current_database()").fetchone()
+    assert row is not None
+    return '"' + str(row[0]).replace('"', '""') + '".main'
+
+
+def qualified(text: str, of: str) -> str:
+    """Return SQL whose tables are those of the schema ``of``, whatever views a connection has under their names."""
+    for table in _OWN:
+        text = _with(text, table, f"{of}.{table}")
+    return text
+
+
+def _with(text: str, table: str, instead: str) -> str:
+    # By a function: a file's name may hold what a template of `re` would take for a group.
+    return re.sub(rf"\b(FROM|JOIN) {table}\b(?!\.)", lambda found: f"{found[1]} {instead}", text)
 
 
 def decided(attempts: pa.Table) -> pa.Table:

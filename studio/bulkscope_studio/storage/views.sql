@@ -318,3 +318,34 @@ CREATE OR REPLACE MACRO rules.request_sends(http_method, bulk_size) AS
 -- is, or is negative.
 CREATE OR REPLACE MACRO rules.wait_ratio(wait, delay, start_ns, end_ns) AS
     CASE WHEN wait >= 0 THEN wait / nullif(wait + coalesce(delay, 0) + (end_ns - start_ns) / 1e9, 0) END;
+
+-- One row a job: its deciding attempt, how many there were, and the good inferences of that attempt; of a list of bulks, or
+-- of `every_job`, in a time as above.
+CREATE OR REPLACE MACRO rules.jobs(of_bulks, from_ns, to_ns, every_job := false) AS TABLE
+WITH tried AS (
+    SELECT *, rules.job_key(job_id, span_id) AS job FROM rules.attempts(of_bulks, from_ns, to_ns, every_job := every_job)
+), tries AS (
+    SELECT bulk_id, job, count(start_ns) AS attempts FROM tried GROUP BY bulk_id, job
+), used AS (
+    SELECT a.bulk_id, a.job, min(i.model) AS model, sum(i.seconds) AS inference_s, sum(i.prefill) AS prefill_s,
+           sum(i.decode) AS decode_s, min(i.ttft) AS ttft_s, sum(i.input_tokens)::BIGINT AS input_tokens,
+           sum(i.cached_tokens)::BIGINT AS cached_tokens,
+           sum(rules.computed_tokens(i.input_tokens, i.cached_tokens))::BIGINT AS computed_tokens,
+           sum(i.output_tokens)::BIGINT AS output_tokens, sum(i.cpu_time) AS cpu_s, sum(i.cpu_wait) AS cpu_wait_s,
+           max(i.memory_peak)::BIGINT AS memory_peak_bytes
+    FROM tried a JOIN rules.inferences i
+         ON i.job_id = a.job_id AND i.bulk_id = a.bulk_id AND i.start_ns BETWEEN a.start_ns AND coalesce(a.end_ns, to_ns)
+    WHERE a.decides AND (every_job OR i.bulk_id IN (SELECT unnest(of_bulks))) AND i.start_ns BETWEEN from_ns AND to_ns
+    GROUP BY a.bulk_id, a.job
+)
+SELECT a.bulk_id AS bulk, a.job AS id,
+       CASE WHEN a.called_off IS NOT NULL THEN 'cancelled' WHEN a.start_ns IS NULL THEN 'waiting'
+            WHEN a.end_ns IS NULL THEN 'running' WHEN a.state = 'retried' THEN 'retrying' ELSE a.state END AS status,
+       coalesce(a.attempt, CASE WHEN a.start_ns IS NOT NULL THEN 1 END) AS attempt, t.attempts, u.model, a.worker,
+       a.host_name AS host, a.queue, a.enqueue_ns AS enqueued_ns, a.start_ns AS started_ns, a.end_ns AS ended_ns,
+       a.wait AS wait_s, a.delay AS scheduled_delay_s, (a.end_ns - a.start_ns) / 1e9 AS work_s,
+       u.* EXCLUDE (bulk_id, job, model), a.failure_domain, a.error_type, a.trace_id, a.span_id
+FROM tried a
+     JOIN tries t ON t.job = a.job AND t.bulk_id IS NOT DISTINCT FROM a.bulk_id
+     LEFT JOIN used u ON u.job = a.job AND u.bulk_id = a.bulk_id
+WHERE a.decides;

@@ -7,8 +7,10 @@ import hashlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import orjson
+import pyarrow as pa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +19,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 
 from bulkscope_studio.ingest.connections import RETRY_AFTER_S
+from bulkscope_studio.rendering import tables
 from bulkscope_studio.services.errors import Conflict, InvalidQuery, NotFound
 from bulkscope_studio.storage.store import TooLong, Unavailable
 
@@ -37,6 +40,21 @@ def json(found: Any) -> Response:
     return Response(orjson.dumps(found, option=options), media_type="application/json")
 
 
+def attached(found: pa.Table, name: str, kind: str, **headers: str) -> Response:
+    """Return a table as a file of one of the formats, which a browser calls ``name`` with the format's ending."""
+    said = {"content-disposition": f"attachment; filename*=UTF-8''{quote(f'{name}.{kind}', safe='')}"}
+    media_type, _ = tables.FORMATS[kind]
+    return Response(tables.written(found, kind), media_type=media_type, headers=said | headers)
+
+
+def not_json(request: Request) -> Response | None:
+    """Refuse what a page of another origin may send unasked: a form, or plain text."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return None
+    return error(415, "the body is not application/json", "send it with content-type: application/json")
+
+
 def error(status: int, said: str, do: str, **more: Any) -> JSONResponse:
     """Return an error: what is wrong, and what to do."""
     headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else None
@@ -47,7 +65,7 @@ def said(found: Exception) -> JSONResponse:
     """Return what is answered instead of an answer."""
     if isinstance(found, NotFound):
         do = f"nearest: {', '.join(found.nearest)}" if found.nearest else "look it up at /api/v1/search?text="
-        return error(404, str(found), do, id=found.name, nearest=found.nearest)
+        return error(404, str(found), do, what=found.what, id=found.name, nearest=found.nearest)
     if isinstance(found, InvalidQuery):
         return error(400, str(found), "see /api for what can be asked")
     if isinstance(found, Conflict):

@@ -18,12 +18,13 @@ from fastapi.responses import Response
 
 from bulkscope_studio.rendering import report as rendering
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.v1.answer import Int64, Route, json
+from bulkscope_studio.server.v1.answer import Int64, Route, attached, json
 from bulkscope_studio.services import (
     bulks,
     deletions,
     endings,
     explanations,
+    exports,
     jobs,
     listing,
     machine,
@@ -128,6 +129,14 @@ def router(
             return json(jobs.page(tables, bulk_id, wanted, limit, offset))
         return _file(jobs.chosen(tables.of(bulk_id), wanted), bulk_id, format)
 
+    def exported(
+        bulk_id: str,
+        what: Literal["jobs", "attempts", "inferences", "spans", "logs"] = "jobs",
+        format: Literal["csv", "json", "parquet", "arrow"] = "csv",
+    ) -> Response:
+        """All jobs, attempts, inferences, spans or logs of a bulk, as `bulkscope export` has them."""
+        return attached(exports.table(store, bulk_id, what), f"{bulk_id}-{what}", format)
+
     def job(bulk_id: str, id: str) -> Response:
         """One job: its attempts, what each waited for, its inferences, its log."""
         found = jobs.one(tables, bulk_id, id)
@@ -171,6 +180,7 @@ def router(
     routes.add_api_route(f"/bulks/{BULK}/ending", ending)
     routes.add_api_route(f"/bulks/{BULK}/whatif", whatif)
     routes.add_api_route(f"/bulks/{BULK}/jobs", listed_jobs)
+    routes.add_api_route(f"/bulks/{BULK}/export", exported)
     routes.add_api_route(f"/bulks/{BULK}/job", job)
     routes.add_api_route(f"/bulks/{BULK}/overtime", over_time)
     routes.add_api_route(f"/bulks/{BULK}/machine", machines)

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.v1 import bulks, events, records, system
+from bulkscope_studio.server.v1 import bulks, events, records, sql, system
 from bulkscope_studio.server.v1.answer import error, json
 from bulkscope_studio.services.deletions import Delete
 from bulkscope_studio.services.endings import Ends
@@ -50,6 +50,7 @@ def install(
         bulks.router(store, ends or Ends(store), delete, hub.tell_deleted),
         system.router(store, status),
         records.router(store),
+        sql.router(store),
         events.router(hub),
     ):
         routes.include_router(part)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from bulkscope_studio.rendering import capacity as rendering
 from bulkscope_studio.server.anyid import any_id
-from bulkscope_studio.server.v1.answer import Int64, Route, error, json
+from bulkscope_studio.server.v1.answer import Int64, Route, json, not_json
 from bulkscope_studio.services import capacities, checks, comparisons, drops, figures, live, runs
 from bulkscope_studio.services.sides import StoredSides
 from bulkscope_studio.storage.store import Store
@@ -98,7 +98,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     async def keep(request: Request, run: Kept) -> Response:
         """Keep bulks under a name, where the retention leaves them alone."""
-        if (refused := _not_json(request)) is not None:
+        if (refused := not_json(request)) is not None:
             return refused
         return json(await run_in_threadpool(runs.keep, store, run.name, run.bulks, run.replace, run.note))
 
@@ -108,7 +108,7 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
 
     async def noted(request: Request, name: str, note: Note) -> Response:
         """Change the note of a kept run."""
-        if (refused := _not_json(request)) is not None:
+        if (refused := not_json(request)) is not None:
             return refused
         return json(await run_in_threadpool(runs.annotate, store, name, note.note))
 
@@ -131,11 +131,3 @@ def router(store: Store, status: Callable[[], Mapping[str, object]]) -> APIRoute
     routes.add_api_route(f"/runs/{any_id('name')}", noted, methods=["PATCH"])
     routes.add_api_route(f"/runs/{any_id('name')}", dropped, methods=["DELETE"])
     return routes
-
-
-def _not_json(request: Request) -> Response | None:
-    """Refuse what a page of another origin may send unasked: a form, or plain text."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return None
-    return error(415, "the body is not application/json", "send it with content-type: application/json")
