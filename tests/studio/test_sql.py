@@ -113,6 +113,8 @@ def test_an_export_is_the_same_from_file_and_studio_and_in_each_format(
     assert pa.ipc.open_stream(written["studio", "arrow"]).read_all().equals(arrow)
     assert pa.parquet.read_table(io.BytesIO(written["file", "parquet"])).equals(arrow)
     assert json.loads(written["file", "json"]) == json.loads(written["studio", "json"]) == arrow.to_pylist()
+    for home in ("file", "studio"):
+        assert [json.loads(line) for line in written[home, "jsonl"].splitlines()] == arrow.to_pylist()
     assert written["file", "csv"] == written["studio", "csv"]
     assert pa.csv.read_csv(
         io.BytesIO(written["file", "csv"]), parse_options=pa.csv.ParseOptions(newlines_in_values=True)

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
-from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from typing import Annotated, Literal
 
-import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
@@ -35,10 +28,6 @@ from bulkscope_studio.services import (
 )
 from bulkscope_studio.storage.store import Store
 
-KINDS = {
-    "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
-    "arrow": "application/vnd.apache.arrow.stream", "jsonl": "application/jsonl; charset=utf-8",
-}  # fmt: skip
 Format = Literal["json", "csv", "parquet", "arrow", "jsonl"]
 BULK = any_id("bulk_id")
 
@@ -65,7 +54,7 @@ def router(
             spark,
         )  # fmt: skip
         if format != "json":
-            return _file(listing.table(store, known, wanted), "bulks", format)
+            return attached(listing.table(store, known, wanted), "bulks", format)
         return json(listing.bulks(store, known if verdicts else None, ends, wanted))
 
     def facets(since_ns: Int64 | None = None, until_ns: Int64 | None = None) -> Response:
@@ -127,12 +116,12 @@ def router(
         )
         if format == "json":
             return json(jobs.page(tables, bulk_id, wanted, limit, offset))
-        return _file(jobs.chosen(tables.of(bulk_id), wanted), bulk_id, format)
+        return attached(jobs.chosen(tables.of(bulk_id), wanted), bulk_id, format)
 
     def exported(
         bulk_id: str,
         what: Literal["jobs", "attempts", "inferences", "spans", "logs"] = "jobs",
-        format: Literal["csv", "json", "parquet", "arrow"] = "csv",
+        format: Literal["csv", "json", "jsonl", "parquet", "arrow"] = "csv",
     ) -> Response:
         """All jobs, attempts, inferences, spans or logs of a bulk, as `bulkscope export` has them."""
         return attached(exports.table(store, bulk_id, what), f"{bulk_id}-{what}", format)
@@ -187,29 +176,3 @@ def router(
     routes.add_api_route(f"/bulks/{BULK}/failures", failed_of)
     routes.add_api_route("/failures", failed)
     return routes
-
-
-def _file(table: pa.Table, name: str, kind: str) -> Response:
-    said = quote(f"{name}.{kind}", safe="")
-    headers = {"content-disposition": f"attachment; filename*=UTF-8''{said}"}
-    return Response(_written(table, kind), media_type=KINDS[kind], headers=headers)
-
-
-def _written(table: pa.Table, kind: str) -> bytes:
-    sink = BytesIO()
-    if kind == "csv":
-        for at, column in enumerate(table.schema):
-            if pa.types.is_list(column.type):  # CSV has no lists
-                joined = pc.binary_join(table.column(at), ", ")
-                table = table.set_column(at, column.name, joined)
-        pyarrow.csv.write_csv(table, sink)
-    elif kind == "parquet":
-        pyarrow.parquet.write_table(table, sink, compression="zstd")
-    elif kind == "jsonl":
-        for batch in table.to_batches(10_000):  # rows as objects take 20 times the table's memory
-            sink.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist())
-    else:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-    found: Any = sink.getvalue()
-    return bytes(found)

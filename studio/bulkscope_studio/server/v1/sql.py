@@ -38,7 +38,7 @@ def router(store: Store) -> APIRouter:
         return json({"columns": columns, "rows": list(zip(*values, strict=True)), "cut": found.cut})
 
     async def asked(
-        request: Request, question: Question, format: Literal["json", "csv", "parquet", "arrow"] = "json"
+        request: Request, question: Question, format: Literal["json", "jsonl", "csv", "parquet", "arrow"] = "json"
     ) -> Response:
         """One SELECT of the tables of docs/sql.md, read only: `bulks`, `jobs('ID')`, `attempts('ID')`, `inferences`,
         `spans`, `logs`, `points`, `resources`, `drops`. At most `limit` rows come; `cut` says that there are more, as
