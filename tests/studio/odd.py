@@ -136,7 +136,9 @@ def answers(store: Store, bulk_id: str, now_ns: int | None = None, only: Iterabl
             comparisons.compare(place, bulk_id, bulk_id), render_compare.text, render_compare.markdown
         ),
         "overtime": lambda: written(overtime(store, bulk_id, bins=60, now_ns=now_ns)),
-        "jobs": lambda: written(services_jobs.page(store, bulk_id, services_jobs.Wanted(), 100, 0)),
+        "jobs": lambda: written(
+            services_jobs.page(services_jobs.Tables(store), bulk_id, services_jobs.Wanted(), 100, 0)
+        ),
         "whatif": lambda: spoken(
             whatifs.bulk_whatif(store, bulk_id, whatifs.Change(speed=2.0)), render_whatif.text, render_whatif.markdown
         ),

@@ -75,7 +75,7 @@ def test_a_clock_that_was_never_set_leaves_an_answer() -> None:
         over = overtime(store, "bulk", bins=3, now_ns=ns(11.0))
         assert over["jobs"]["waiting"][0] == 1
         assert over["jobs"]["done"][-1] == 10
-        assert services_jobs.page(store, "bulk", services_jobs.Wanted(), 100, 0)["total"] == 22
+        assert services_jobs.page(services_jobs.Tables(store), "bulk", services_jobs.Wanted(), 100, 0)["total"] == 22
 
 
 def test_more_slots_end_it_sooner() -> None:
