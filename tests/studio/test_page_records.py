@@ -147,12 +147,15 @@ def test_logs_are_filtered_by_the_address(page: Page, filled: Addresses) -> None
 
 
 def test_the_tail_follows(page: Page, filled: Addresses) -> None:
-    page.goto(f"{filled.web}/logs?text=needle&tail=1")
+    needle = f"needle{time.time_ns()}"
+    page.goto(f"{filled.web}/logs?text={needle}&tail=1")
     expect(page.get_by_text("Nothing has come yet.")).to_be_visible()
-    for n in range(3):
-        body = logs(f"needle {n}", time_unix_nano=time.time_ns()).SerializeToString()
+    # The last one of another service, whose records come later with an earlier time.
+    for n, ago_s in enumerate((2, 1, 60)):
+        at = time.time_ns() - ago_s * 10**9
+        body = logs(f"{needle} {n}", time_unix_nano=at).SerializeToString()
         assert httpx.post(f"{filled.otlp_http}/v1/logs", content=body, headers=PROTOBUF).status_code == 200
-        expect(page.get_by_text(f"needle {n}", exact=True)).to_be_visible()
-    expect(page.locator("tbody tr")).to_have_count(3)
+        expect(page.get_by_text(f"{needle} {n}", exact=True)).to_be_visible()
+    assert [text[-1] for text in page.locator("tbody tr .wrap").all_inner_texts()] == ["1", "0", "2"]
     page.get_by_role("button", name="Hold").click()
     expect(page.get_by_text("held")).to_be_visible()

@@ -70,7 +70,8 @@ def test_markdown_has_tables(db: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert report.command(["latest", "--format", "md", "--db", str(db)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("# Bulk sample-002\n")
-    assert "| done | 12 | 12 | " in out
+    assert "| done | 12 | 12 |\n" in out
+    assert "## By worker" in out
 
 
 def test_partial_bulk_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 // /logs: log records of all services, newest first; how many there are over the time; and their tail as they come.
-import { Fragment, html, useEffect, useRef, useState } from "../core/view.js";
+import { Fragment, html, useEffect, useState } from "../core/view.js";
 import { ask, useAnswer } from "../core/api.js";
 import { colour } from "../core/colour.js";
 import { listen } from "../core/events.js";
@@ -12,8 +12,8 @@ import { Canvas, Tip, ticks, useLook, usePointer, useWidth } from "../parts/time
 const LIMIT = 100;
 /** Of a tail: older lines leave at the bottom. */
 const MOST_TAIL = 500;
-/** Moments of now are so far apart in a browser's numbers, ns: those about the last one are asked for again. */
-const FINE_NS = 256;
+/** So many are asked for each time. */
+const NEWEST = 200;
 const HEIGHT = 84;
 const AXIS = 16;
 /** Classes of the histogram from the bottom, with their colours. */
@@ -74,7 +74,6 @@ const keyOf = (line) => [line.time_ns, line.trace_id, line.span_id, line.worker,
 function Tail({ asked }) {
   const [lines, setLines] = useState(/** @type {any[]} */ ([]));
   const [held, setHeld] = useState(false);
-  const last = useRef(0);
   const key = JSON.stringify(asked);
   useEffect(() => {
     if (held) return;
@@ -84,14 +83,12 @@ function Tail({ asked }) {
       if (running || document.hidden) return;
       running = true;
       try {
-        const found = last.current
-          ? await ask("/logs", { ...asked, after_ns: last.current - 2 * FINE_NS, limit: LIMIT }, { signal: stop.signal })
-          : await ask("/logs", { ...asked, limit: 20 }, { signal: stop.signal });
-        const newest = last.current ? found.logs.slice().reverse() : found.logs;
-        last.current = Math.max(last.current, newest[0]?.time_ns ?? 0) || 1e6 * Date.now();
+        // The newest, not what is later than the last one: records of another service come later with earlier times.
+        const found = await ask("/logs", { ...asked, limit: NEWEST }, { signal: stop.signal });
         setLines((before) => {
           const there = new Set(before.map(keyOf));
-          return [...newest.filter((/** @type {any} */ line) => !there.has(keyOf(line))), ...before].slice(0, MOST_TAIL);
+          const fresh = found.logs.filter((/** @type {any} */ line) => !there.has(keyOf(line)));
+          return fresh.length ? [...fresh, ...before].sort((a, b) => b.time_ns - a.time_ns).slice(0, MOST_TAIL) : before;
         });
       } catch {
         // The frame says that the studio is away; the next turn asks again.
@@ -107,12 +104,9 @@ function Tail({ asked }) {
       end();
     };
   }, [key, held]);
-  useEffect(() => {
-    last.current = 0;
-    setLines([]);
-  }, [key]);
+  useEffect(() => setLines([]), [key]);
   return html`<div role="log" aria-live="off" aria-label="records as they come">
-    <p class="row"><span class="mute">${held ? "held" : "following: new records come on top"}</span> <button onClick=${() => setHeld(!held)}>${held ? "Go on" : "Hold"}</button></p>
+    <p class="row"><span class="mute">${held ? "held" : "following: the newest on top"}</span> <button onClick=${() => setHeld(!held)}>${held ? "Go on" : "Hold"}</button></p>
     ${lines.length ? html`<${Lines} lines=${lines} bulk=${asked.bulk || null} job=${asked.job || null} days=${true} />` : html`<${Empty}>Nothing has come yet.<//>`}
   </div>`;
 }
