@@ -63,7 +63,7 @@ def test_capacity_answers_in_one_sentence_and_asks_what_the_address_asks(page: P
     found = asked(filled, "/capacity/curve", target="30s")
     expect(page.locator(".lead")).to_have_text(found["answer"])
     expect(page.locator("canvas")).to_have_count(1 if found["curves"] else 0)
-    slots = page.get_by_label(re.compile("concurrency slots"))
+    slots = page.get_by_role("slider", name=re.compile("concurrency slots"))
     slots.fill("3")
     expect(page).to_have_url(re.compile("slots=3"))
     other = asked(filled, "/capacity/curve", target="30s", workers=3)
