@@ -40,21 +40,18 @@ RUN uv build --wheel --out-dir /dist
 FROM locked AS environment
 # From the lock file, hashes checked; no group of the project's development.
 RUN uv sync --frozen --no-default-groups --extra studio --no-install-project
-# 130 of 455 MB that nothing here opens: tests and headers, Arrow's server and its clouds (no other of its libraries wants
-# them), copies of its Python library, elements of pages that ours do not have, symbols for debuggers.
+# A quarter that nothing here opens: tests and headers, Arrow's server and its clouds (no other of its libraries wants
+# them), copies of its Python library, symbols for debuggers.
 RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/* \
     && cd /opt/bulkscope/lib/python3.*/site-packages \
     && rm -rf pyarrow/tests pyarrow/include pyarrow/src pyarrow/*flight* pyarrow/*s3* pyarrow/*cpp_tests* \
         pyarrow/*.so.*.*.* pyarrow/libarrow_python*.so pyarrow/*.px? pyarrow/*.pyx \
-        nicegui/elements/plotly/dist nicegui/elements/mermaid/dist nicegui/elements/codemirror/dist \
-        nicegui/elements/scene/dist nicegui/elements/json_editor/dist nicegui/testing \
     && find . -type d -name tests -prune -exec rm -r {} + && find . -name '*.pyi' -delete && rm -r numpy/f2py \
-    && strip --strip-unneeded uvloop/*.so aiohttp/*.so aiohttp/_websocket/*.so yaml/*.so multidict/*.so \
-        httptools/parser/*.so pyarrow/libarrow.so.*
+    && strip --strip-unneeded uvloop/*.so httptools/parser/*.so pyarrow/libarrow.so.*
 COPY --from=wheel /dist /dist
 RUN uv pip install --python /opt/bulkscope/bin/python --no-deps /dist/*.whl
 # What must still be there is imported: every module of the studio, and what was stripped.
-RUN /opt/bulkscope/bin/python -c "import aiohttp, httptools, multidict, uvloop, yaml, bulkscope_studio, pkgutil; \
+RUN /opt/bulkscope/bin/python -c "import httptools, uvloop, bulkscope_studio, pkgutil; \
     [__import__(found.name) for found in pkgutil.walk_packages(bulkscope_studio.__path__, 'bulkscope_studio.') \
     if not found.name.endswith('__main__')]"
 
