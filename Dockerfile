@@ -83,8 +83,7 @@ CMD ["bulkscope", "--help"]
 
 
 FROM base AS bulkscope
-ENV BULKSCOPE_DB=/var/lib/bulkscope/studio/bulkscope.duckdb \
-    NICEGUI_STORAGE_PATH=/tmp/nicegui
+ENV BULKSCOPE_DB=/var/lib/bulkscope/studio/bulkscope.duckdb
 COPY --from=environment /opt/bulkscope /opt/bulkscope
 WORKDIR /tmp
 USER 10001:10001
