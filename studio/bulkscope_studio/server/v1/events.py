@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,8 @@ from bulkscope_studio.storage.store import Store, TooLong, Unavailable
 
 logger = logging.getLogger("bulkscope.studio")
 EVERY_S = 1.0
+# A page is drawn, and listens, within so long; on a machine that is busy with inference too.
+LATELY_NS = 10 * 10**9
 MOST_CLIENTS = 64
 # Of one message; a client that is told of more reads the list again.
 MOST_BULKS = 200
@@ -100,6 +103,9 @@ class Hub:
                 self._task = asyncio.create_task(self._look())
             # What comes after the first bytes is told: so what was there before is known by then.
             await self._begun.wait()
+            # What a page has asked before it listens may have changed meanwhile.
+            with suppress(TooLong, Unavailable, duckdb.Error):
+                mine.tell(await asyncio.to_thread(self._lately))
             # The head of the answer leaves with its first bytes: a comment, which is no event.
             yield b": listening\n\n"
             while True:
@@ -134,6 +140,10 @@ class Hub:
                 for client in self._clients:
                     client.tell(changed)
             await asyncio.sleep(EVERY_S)
+
+    def _lately(self) -> list[str]:
+        rows: list[dict[str, Any]] = self._store.query(_CHANGED, {"since": time.time_ns() - LATELY_NS}).to_pylist()
+        return [row["bulk_id"] for row in rows]
 
     def _changed(self) -> list[str]:
         if self._since is None:

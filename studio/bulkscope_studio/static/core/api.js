@@ -81,6 +81,9 @@ export function useAnswer(path, params = {}, { of = null, everyS = 0, restS = 2 
   const [state, setState] = useState(/** @type {{url: string | null, answer: any, error: Refused | null}} */ ({ url: null, answer: null, error: null }));
   const [turn, setTurn] = useState(0);
   const last = useRef(0);
+  // Not what the effect below depends on: it would forget a question that is due when the rest changes.
+  const rest = useRef(restS);
+  rest.current = restS;
   useEffect(() => {
     if (path === null) return;
     const stop = new AbortController();
@@ -104,7 +107,7 @@ export function useAnswer(path, params = {}, { of = null, everyS = 0, restS = 2 
       due = setTimeout(() => {
         due = 0;
         if (!document.hidden) setTurn((n) => n + 1);
-      }, Math.max(0, last.current + 1e3 * restS - Date.now()));
+      }, Math.max(0, last.current + 1e3 * rest.current - Date.now()));
     };
     const timer = everyS ? setInterval(again, 1e3 * everyS) : 0;
     const shown = () => {
@@ -118,7 +121,7 @@ export function useAnswer(path, params = {}, { of = null, everyS = 0, restS = 2 
       document.removeEventListener("visibilitychange", shown);
       end();
     };
-  }, [url, of, everyS, restS]);
+  }, [url, of, everyS]);
   const mine = state.url === url;
   return {
     answer: state.answer,
