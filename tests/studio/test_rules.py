@@ -115,7 +115,7 @@ def test_a_bulk_whose_last_jobs_are_lost_does_not_wait_for_them() -> None:
         report = reports.bulk_report(store, "bulk")
     assert report is not None
     assert (report["progress"]["lost"], report["progress"]["running"], report["complete"]) == (2, 0, False)
-    assert "lost 2" in rendering._state(report)
+    assert "lost 2" in rendering.state(report)
 
 
 def test_a_file_of_an_older_version_is_read_as_it_is(tmp_path: Path) -> None:

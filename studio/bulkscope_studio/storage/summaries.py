@@ -55,7 +55,7 @@ _THESE = f"""reach AS (
     FROM (SELECT bulk_id, first_ns, last_ns FROM bulks UNION ALL SELECT bulk_id, first_ns, last_ns FROM bulk_changes)
     WHERE bulk_id IN (SELECT bulk_id FROM changed)
 ), these AS NOT MATERIALIZED (
-    SELECT * FROM spans
+    SELECT * FROM rules.recorded_spans
     WHERE start_ns BETWEEN (SELECT first_ns FROM reach) AND (SELECT last_ns FROM reach)
       AND bulk_id IN (SELECT bulk_id FROM changed)
 ), begun AS (
@@ -65,7 +65,7 @@ _THESE = f"""reach AS (
 )"""
 # Where the table is not of what is stored.
 _ALL = f"""these AS NOT MATERIALIZED (
-    SELECT * FROM spans WHERE bulk_id IS NOT NULL
+    SELECT * FROM rules.recorded_spans WHERE bulk_id IS NOT NULL
 ), begun AS (
     SELECT {_BEGUN}
     FROM rules.begun_attempts([], 0, 4611686018427387904, every_job := true) WHERE bulk_id IS NOT NULL
