@@ -225,9 +225,10 @@ def of_endings() -> Cases:
 
 def bulks() -> str:
     with sample() as store:
-        found = listing.bulks(store, listing.Verdicts(store), endings.Ends(store), listing.Wanted())
+        known = listing.Verdicts(store)
+        found = listing.bulks(store, known, endings.Ends(store), listing.Wanted())
         while found["verdicts_pending"]:  # a slow machine finds one after the other
-            found = listing.bulks(store, listing.Verdicts(store), endings.Ends(store), listing.Wanted())
+            found = listing.bulks(store, known, endings.Ends(store), listing.Wanted())
         shown = {width: printed(lambda console: list_of_bulks.text(found, console), width) for width in (WIDTH, 80, 60)}
     return together(shown, str)
 
