@@ -46,7 +46,6 @@ def test_what_is_not_there_is_said(
     for words, says in (
         (["tiny", "unknwon"], f"no bulk or run 'unknwon' in {stack.elasticsearch}. Nearest: unknown"),
         (["tiny@big", "unknown"], "no model in 'tiny': 'big'"),
-        (["tiny"], "Last bulks: "),
     ):
         assert compare.command([*words, "--source", "elasticsearch"]) == 2
         assert says in capsys.readouterr().err
