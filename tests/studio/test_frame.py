@@ -129,12 +129,12 @@ def test_a_studio_that_goes_is_told_and_comes_back_where_the_page_was(browser: B
     page = browser.new_page()
     try:
         page.goto(f"{url}/bulk/sample-001?tab=longest")
-        expect(page.locator("tbody tr").first).to_be_visible()
+        expect(page.get_by_role("tabpanel").locator("tbody tr").first).to_be_visible()
         before = page.url
         process.terminate()
         process.wait(60)
         expect(page.get_by_text("The studio does not answer.")).to_be_visible()
-        expect(page.locator("tbody tr").first).to_be_visible()
+        expect(page.get_by_role("tabpanel").locator("tbody tr").first).to_be_visible()
         process, _ = start(url.rpartition(":")[2])
         expect(page.get_by_text("The studio does not answer.")).to_have_count(0)
         assert page.url == before
