@@ -116,7 +116,7 @@ def main() -> None:
             )
         make(Path(folder) / "s.duckdb", given.jobs, given.bulks)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        with studio(Path(folder) / "s.duckdb", "--no-host", "--retention", "99999d") as running:
+        with studio(Path(folder) / "s.duckdb", "--no-host", "--retention", "9999d") as running:
             process = process_of(running.web)
             print("| page | sent, kB | requests | drawn, s | main thread, CPU-s | studio, CPU-s | height, px |")
             print("|---|---:|---:|---:|---:|---:|---:|")
