@@ -43,6 +43,7 @@ FROM_METRICS = {
     ".path.": "may begin with that wait",
     ".makespan.": "the same",
     ".next.": "follow from the path and the workers' time",
+    ".saved.": "is of the bulk played again with workers that came when they were first known to live",
     ".busy_low.": "a share of the workers' time",
     ".room.": "the same",
     ".stalled.": "the same",
