@@ -34,6 +34,9 @@ _MOST_SLOTS = 4096
 _MOST_RETRIES = 300  # drawn one by one, as the last jobs are
 _PAUSE_S = 5.0  # between two jobs of a sender: in less than that it is still at the same request
 
+# In 2116. At a rate of one job in years an end lies beyond the 64 bits in which moments are written.
+LATEST_NS = 2**62
+
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -282,7 +285,7 @@ def to_json(found: Ending, origin_ns: int) -> dict[str, Any]:
     """Return it as plain values: times in ns since the Unix epoch, ``left_s`` in s."""
 
     def moment(at: float) -> int:
-        return origin_ns + round(at * 1e9)
+        return min(origin_ns + round(at * 1e9), LATEST_NS)
 
     left = found.left
     said: dict[str, Any] = plain(
