@@ -54,6 +54,7 @@ FROM_METRICS = {
 
 # What a millisecond can change by more than that, of jobs of tens of milliseconds that are put at once.
 COARSE = {
+    ".next.": "two jobs that change places in a replay decide whether a change saves enough to be told (1 run in 12)",
     ".backlog.": "whether the backlog of jobs that were put within a few milliseconds rose meanwhile",
     ".gain.": "of the jobs beside as few busy workers as there ever were, rounding decides which count",
     ".cores_busy.": "which of the host's few samples lie in the second in which most workers were busy",
