@@ -377,7 +377,7 @@ def test_a_fault_of_ours_where_filters_are_asked(
 
     monkeypatch.setattr("bulkscope_instrumentation.logging._Asked", broken)
     monkeypatch.setattr("bulkscope._safe._reported", set())
-    monkeypatch.setattr(logging.getLogger("bulkscope"), "level", logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="bulkscope")  # clears what loggers have kept of their levels
     logger.warning("to the application's handlers")
     logger.warning("and again")
     said = [record.message for record in caplog.records if record.name == logger.name]
