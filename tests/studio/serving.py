@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from tests.processes import BIN, PATIENCE_S, wait_for_line
 
@@ -19,6 +22,13 @@ class Addresses:
     web: str
     otlp_http: str
     otlp_grpc: str
+
+
+def asked(at: Addresses, path: str, **params: Any) -> Any:
+    """Return what the API answers to a page's question."""
+    answer = httpx.get(f"{at.web}/api/v1{path}", params=params, timeout=PATIENCE_S)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 @contextmanager

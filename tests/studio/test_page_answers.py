@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from bulkscope_studio.storage.store import Store
 from bulkscope_studio.text.wording import number
 from tests.studio.sample import fill
-from tests.studio.serving import Addresses, studio
+from tests.studio.serving import Addresses, asked, studio
 
 pytestmark = pytest.mark.browser
 
@@ -26,12 +24,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     store.close()
     with studio(db, "--no-host", "--retention", "9999d") as running:
         yield running
-
-
-def asked(filled: Addresses, path: str, **params: Any) -> Any:
-    answer = httpx.get(f"{filled.web}/api/v1{path}", params=params, timeout=60)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def test_a_comparison_is_led_by_its_cautions_and_its_answer(page: Page, filled: Addresses) -> None:

@@ -17,7 +17,7 @@ from bulkscope_studio.text.wording import number, seconds
 from tests.rows import BEGIN_NS, add, span
 from tests.studio.otlp import PROTOBUF, logs
 from tests.studio.sample import fill
-from tests.studio.serving import Addresses, studio
+from tests.studio.serving import Addresses, asked, studio
 
 pytestmark = pytest.mark.browser
 MANY = 5_000
@@ -44,12 +44,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     store.close()
     with studio(db, "--no-host", "--retention", "9999d") as running:
         yield running
-
-
-def asked(filled: Addresses, path: str, **params: Any) -> Any:
-    answer = httpx.get(f"{filled.web}/api/v1{path}", params=params, timeout=60)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def job_of(filled: Addresses, **wanted: Any) -> dict[str, Any]:

@@ -62,6 +62,21 @@ export function size(value) {
   return `${WHOLE.format(value)} B`;
 }
 
+/** A number with its unit, as the API names it: `share`, `s`, `By`, `1`, `1/s`, or what stands behind it. @param {Maybe} amount @param {string} unit */
+export function value(amount, unit) {
+  const words = /** @type {Record<string, (amount: Maybe) => string>} */ ({ share: percent, s: seconds, By: size, 1: number })[unit];
+  if (words) return words(amount);
+  if (!known(amount)) return ABSENT;
+  return unit === "1/s" ? `${number(amount)}/s` : `${number(amount)} ${unit}`;
+}
+
+/** How many times as much, near 1 by three decimal places; beyond a thousandfold it is not told apart. @param {Maybe} factor */
+export function times(factor) {
+  if (!known(factor)) return unknown(factor);
+  if (factor >= 1000 || factor < 0.001) return factor >= 1000 ? "over 1000" : "under 0.001";
+  return Math.abs(factor - 1) < 0.05 ? factor.toFixed(3) : factor >= 0.1 ? factor.toFixed(2) : String(to(factor, 2));
+}
+
 /** A duration in seconds by two digits: the interval beside it is wider than a third one. @param {Maybe} value */
 export const rough = (value) => (known(value) ? seconds(Number(value.toPrecision(2))) : ABSENT);
 

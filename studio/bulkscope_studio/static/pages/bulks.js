@@ -137,7 +137,7 @@ function Choice({ name, values }) {
 function List({ answer, sort, params, again }) {
   const chosen = params.getAll("chosen");
   const choose = (/** @type {string[]} */ ids) => go(withParams({ chosen: ids }), { replace: true });
-  if (!answer.bulks.length) return html`<${Empty}><span>No bulk fits.</span><span>Choose another time, or clear the filters.</span><//>`;
+  if (!answer.bulks.length) return html`<${Empty}>No bulk fits. Choose another time, or clear the filters.<//>`;
   const listed = answer.bulks.map(({ id }) => id);
   const whole = listed.every((id) => chosen.includes(id));
   /** @param {string[]} ids @param {boolean} on */

@@ -4,14 +4,14 @@ import { useAnswer } from "../core/api.js";
 import { colour } from "../core/colour.js";
 import { count, number, percent, rate, seconds, size } from "../core/format.js";
 import { go, useAddress, withParams } from "../core/location.js";
+import { LEFT, axes, drawAxes, useHover } from "../parts/axes.js";
 import { Answer, Empty } from "../parts/state.js";
 import { Table } from "../parts/table.js";
 import { Canvas, Tip, useLook, useWidth } from "../parts/timeline.js";
 
 const HEIGHT = 320;
-const LEFT = 62;
-const BOTTOM = 34;
-const LAST = { "": "all that is stored", "1h": "the last hour", "6h": "the last 6 hours", "24h": "the last day", "7d": "the last week" };
+/** How far back it looks, as the API takes it; without a word it is the last hour, as of the command. */
+const LAST = { "": "the last hour", "6h": "the last 6 h", "24h": "the last 24 h", "7d": "the last 7 d", "30d": "the last 30 d" };
 /** The curves' colours in their order: fewer slots, present, more, asked for. */
 const COLOURS = ["line-6", "line-1", "line-3", "line-4"];
 
@@ -87,7 +87,7 @@ const named = (curve) => `${count(curve.places, "slot")}${curve.present ? " (now
 /** @param {{found: any}} given */
 function Chart({ found }) {
   const [box, width] = useWidth();
-  const [at, setAt] = useState(/** @type {{x: number, y: number} | null} */ (null));
+  const [at, hover] = useHover();
   const look = useLook();
   const { curves, today, asked } = found;
   const known = curves.filter((/** @type {any} */ curve) => curve.points.length);
@@ -95,29 +95,13 @@ function Chart({ found }) {
   // As high as what a reader decides on: the target, today's wait with its interval; beyond, a curve leaves at the top.
   const seen = [asked.slo_s, today?.wait?.p95_s?.high, today?.wait?.p95_s?.value, today?.measured_wait?.p95_s].filter((each) => Number.isFinite(each));
   const mostWait = 1.5 * Math.max(...seen, ...(seen.length ? [] : known.map((/** @type {any} */ curve) => curve.points[Math.floor(curve.points.length * 0.8)]?.p95_s.value ?? 0)), 1e-3);
-  const [wide, high] = [width - LEFT - 10, HEIGHT - BOTTOM - 8];
-  const x = (/** @type {number} */ value) => LEFT + (value / mostRate) * wide;
-  const y = (/** @type {number} */ value) => 8 + high * (1 - Math.min(value, mostWait * 1.05) / mostWait);
+  const axis = axes(width, HEIGHT, { x: mostRate, y: mostWait });
+  const { x, wide, high } = axis;
+  const y = (/** @type {number} */ value) => axis.y(Math.min(value, mostWait * 1.05));
   const draw = (/** @type {CanvasRenderingContext2D} */ g) => {
-    const [mute, line, ink, fail] = [colour("mute"), colour("line"), colour("ink"), colour("fail")];
+    const [ink, fail] = [colour("ink"), colour("fail")];
     g.clearRect(0, 0, width, HEIGHT);
-    g.font = "11px system-ui";
-    g.lineWidth = 1;
-    for (let step = 0; step <= 4; step++) {
-      const [wait, load] = [(mostWait * step) / 4, (mostRate * step) / 4];
-      g.strokeStyle = line;
-      g.beginPath();
-      g.moveTo(LEFT, y(wait));
-      g.lineTo(LEFT + wide, y(wait));
-      g.stroke();
-      g.fillStyle = mute;
-      g.textAlign = "right";
-      g.fillText(seconds(wait), LEFT - 6, y(wait) + 4);
-      g.textAlign = step === 4 ? "right" : "center";
-      g.fillText(number(load), x(load), HEIGHT - 18);
-    }
-    g.textAlign = "center";
-    g.fillText("arrivals, jobs/s", LEFT + wide / 2, HEIGHT - 3);
+    drawAxes(g, axis, { x: number, y: seconds, title: "arrivals, jobs/s" });
     g.save();
     g.beginPath();
     g.rect(LEFT, 6, wide, high + 4);
@@ -171,16 +155,13 @@ function Chart({ found }) {
       ${today && html`<span>● ${today.observed ? "the load as observed" : "the load that is asked about"}</span>`}
       ${Number.isFinite(asked.slo_s) && html`<span><i style=${{ background: "var(--fail)" }}></i>the wait that is allowed, ${seconds(asked.slo_s)}</span>`}
     </div>
-    <div ref=${box} style=${{ position: "relative" }} onPointerMove=${(/** @type {PointerEvent} */ event) => {
-      const area = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
-      setAt({ x: event.clientX - area.left, y: event.clientY - area.top });
-    }} onPointerLeave=${() => setAt(null)}>
+    <div ref=${box} style=${{ position: "relative" }} ...${hover}>
       <${Canvas} width=${width} height=${HEIGHT} draw=${draw} on=${[found, look]} name="curve" label=${`p95 of the queue wait over the arrival rate. ${found.answer}`} />
       ${at && load !== null && html`<${Tip} x=${at.x} y=${at.y} width=${width}>
         at ${rate(load, "jobs/s")}, 95 % of the jobs wait less than
         ${known.map((/** @type {any} */ curve) => {
           const point = nearest(curve);
-          return html`<div>${named(curve)}: ${load > (curve.most_per_s ?? Infinity) ? "for ever: more than they can do" : within(point?.p95_s, seconds)}</div>`;
+          return html`<div>${named(curve)}: ${load > (curve.most_per_s ?? Infinity) ? "without end: more than these slots can do" : within(point?.p95_s, seconds)}</div>`;
         })}<//>`}
     </div>
   </div>`;

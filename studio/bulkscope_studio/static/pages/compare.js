@@ -2,7 +2,7 @@
 import { Fragment, html, useEffect, useState } from "../core/view.js";
 import { useAnswer } from "../core/api.js";
 import { colour } from "../core/colour.js";
-import { count, estimate, number, percent, seconds, size } from "../core/format.js";
+import { count, estimate, number, percent, seconds, size, times, value } from "../core/format.js";
 import { bulkHref, go, useAddress, withParams } from "../core/location.js";
 import { Answer, Empty } from "../parts/state.js";
 import { Table } from "../parts/table.js";
@@ -13,15 +13,6 @@ const MOST_RATIO = 4;
 const HEIGHT = 150;
 const AXIS = 18;
 const SIDES = { a: "line-1", b: "line-2" };
-
-/** @type {Record<string, (value: any) => string>} */
-const UNITS = { s: seconds, By: size, share: percent, "1/s": (value) => (value === null ? number(value) : `${number(value)}/s`) };
-
-/** @param {any} value @param {string} unit as the API has it */
-const written = (value, unit) => (UNITS[unit] ?? number)(value);
-
-/** A factor, near 1 by three decimal places, as the terminal writes it. @param {any} factor */
-const times = (factor) => (factor === null || factor === undefined ? "–" : factor >= 1000 ? "over 1000" : factor < 0.001 ? "under 0.001" : Math.abs(factor - 1) < 0.05 ? factor.toFixed(3) : factor >= 0.1 ? factor.toFixed(2) : Number(factor.toPrecision(2)).toString());
 
 export function Page() {
   const { params } = useAddress();
@@ -84,9 +75,9 @@ function Forest({ rows }) {
   /** @type {import("../parts/table.js").Column[]} */
   const columns = [
     { name: "title", title: "number", cell: (row) => row.title },
-    { name: "a", title: "A", right: true, cell: (row) => estimate(row.a, written(row.a, row.unit), row.estimated) },
-    { name: "b", title: "B", right: true, cell: (row) => estimate(row.b, written(row.b, row.unit), row.estimated) },
-    { name: "plot", title: `less · 1 · more`, tip: "ratio of B to A with its interval; the grey band is what could not be told from no difference", cell: (row) => (row.effect && row.kind === "ratio" ? html`<${Whisker} effect=${row.effect} verdict=${row.verdict} />` : "") },
+    { name: "a", title: "A", right: true, cell: (row) => estimate(row.a, value(row.a, row.unit), row.estimated) },
+    { name: "b", title: "B", right: true, cell: (row) => estimate(row.b, value(row.b, row.unit), row.estimated) },
+    { name: "plot", title: `less · 1 · more`, tip: "ratio of B to A with its interval; in the grey band are differences that so many jobs cannot show", cell: (row) => (row.effect && row.kind === "ratio" ? html`<${Whisker} effect=${row.effect} verdict=${row.verdict} />` : "") },
     {
       name: "effect", title: "B against A", right: true,
       cell: (row) => (row.effect ? (row.kind === "ratio" ? `${times(row.effect.value)} (${times(row.effect.low)} to ${times(row.effect.high)})` : `${percent(row.effect.value)} (${percent(row.effect.low)} to ${percent(row.effect.high)})`) : "–"),
@@ -172,6 +163,6 @@ function Side({ name, side }) {
   return html`<section class="card">
     <h2>${name}: ${side.label}</h2>
     ${side.bulks.length > 0 && html`<p>${side.bulks.slice(0, 20).map((/** @type {string} */ id) => html`<a class="id" href=${bulkHref(id)} title=${id}>${id}</a> `)}</p>`}
-    <dl class="pairs">${pairs.map(([what, value]) => html`<dt>${what}</dt><dd>${value}</dd>`)}</dl>
+    <dl class="pairs">${pairs.map(([what, text]) => html`<dt>${what}</dt><dd>${text}</dd>`)}</dl>
   </section>`;
 }

@@ -84,10 +84,10 @@ function Shown({ live, present, host }) {
     ${present && !silent && html`<${Now} live=${live} />`}
     ${silent
       ? html`<section class="card"><${Empty}>
-          <b>Nothing was recorded in this time.</b>
+          <p><b>Nothing was recorded in this time.</b></p>
           ${first === null
-            ? html`<span>The studio has no records yet. <a href="/">How to send some</a></span>`
-            : html`<span>The last record came ${ago(last)}, at ${moment(last)} ${zone()}.</span>
+            ? html`<p>The studio has no records yet. <a href="/">How to send some</a></p>`
+            : html`<p>The last record came ${ago(last)}, at ${moment(last)} ${zone()}.</p>
               <button onClick=${() => go(withParams({ from: (last / 1e9 - 900).toFixed(0), to: (last / 1e9 + 1).toFixed(0) }))}>Show the 15 minutes before it</button>`}
         <//></section>`
       : html`<section class="card"><${Plots} axis=${live} plots=${plots(live)} marks=${marks(live)} onZoom=${zoom} label="load, queue, latency and machine over time" />

@@ -5,7 +5,7 @@ import { colour } from "../core/colour.js";
 import { listen } from "../core/events.js";
 import { clock, count, moment, number } from "../core/format.js";
 import { go, useAddress, useParam, withParams } from "../core/location.js";
-import { Lines } from "../parts/lines.js";
+import { Lines, SEVERITIES } from "../parts/lines.js";
 import { Answer, Empty } from "../parts/state.js";
 import { Canvas, Tip, ticks, useLook, usePointer, useWidth } from "../parts/timeline.js";
 
@@ -39,7 +39,7 @@ export function Page() {
       <div class="row filters">
         ${field("text", "text")} ${field("bulk")} ${field("job")} ${field("service")} ${field("host")} ${filters.trace && field("trace")}
         <label>from severity <select value=${filters.severity} onChange=${set("severity")}>
-          <option value="">any</option>${["debug", "info", "warn", "error", "fatal"].map((name) => html`<option value=${name} selected=${name === filters.severity}>${name}</option>`)}
+          <option value="">any</option>${SEVERITIES.map((name) => html`<option value=${name} selected=${name === filters.severity}>${name}</option>`)}
         </select></label>
         <label><input type="checkbox" checked=${heartbeats} onChange=${(/** @type {any} */ event) => go(withParams({ heartbeats: event.target.checked ? "1" : null }))} /> heartbeats</label>
         ${range.from_ns && html`<button onClick=${() => go(withParams({ from: null, to: null, offset: null }))} title="the chosen time ends">${moment(Number(range.from_ns))} to ${clock(Number(range.to_ns))} ✕</button>`}

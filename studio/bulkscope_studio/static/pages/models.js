@@ -1,17 +1,16 @@
 // /models: what each model did, on which hosts; and single inferences by their tokens, to find the odd ones.
-import { Fragment, html, useEffect, useState } from "../core/view.js";
+import { Fragment, html, useEffect } from "../core/view.js";
 import { useAnswer } from "../core/api.js";
 import { colour } from "../core/colour.js";
 import { count, estimate, number, percent, seconds, size } from "../core/format.js";
 import { go, jobHref, useAddress, withParams } from "../core/location.js";
+import { axes, drawAxes, useHover } from "../parts/axes.js";
+import { Range, rangeOf } from "../parts/range.js";
 import { Answer, Empty } from "../parts/state.js";
 import { Table } from "../parts/table.js";
 import { Canvas, Tip, useLook, useWidth } from "../parts/timeline.js";
 
 const HEIGHT = 320;
-const LEFT = 62;
-const BOTTOM = 34;
-const LAST_S = { "": 0, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800 };
 const COLOURS = ["line-1", "line-2", "line-3", "line-4", "line-5", "line-6"];
 /** What the points may be drawn over, and what their height is. @type {Record<string, {over: string, over_title: string, took: string, title: string}>} */
 const DRAWN = {
@@ -24,30 +23,20 @@ const NEAR_PX = 12;
 
 export function Page() {
   const { params } = useAddress();
-  const last = params.get("last") ?? "";
-  // One moment for all questions of a view, or each drawing would ask for another time.
-  const [since, setSince] = useState(/** @type {number | null} */ (null));
-  useEffect(() => {
-    const length = LAST_S[/** @type {keyof typeof LAST_S} */ (last)] ?? 0;
-    setSince(length ? (Date.now() - 1e3 * length) * 1e6 : 0);
-  }, [last]);
   useEffect(() => void (document.title = "Models – Bulkscope"), []);
-  const asked = { bulk: params.get("bulk"), host: params.get("host"), since_ns: since || null };
-  const found = useAnswer(since === null ? null : "/models", asked);
-  const points = useAnswer(since === null ? null : "/models/points", { ...asked, model: params.get("model") });
-  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => go(withParams({ [name]: event.target.value }));
+  const asked = { bulk: params.get("bulk"), host: params.get("host"), ...rangeOf(params) };
+  const found = useAnswer("/models", asked);
+  const points = useAnswer("/models/points", { ...asked, model: params.get("model") });
   const names = (found.answer?.models ?? []).map((/** @type {any} */ model) => model.name);
   return html`<${Fragment}>
     <header class="head"><h1>Models</h1></header>
     <section class="card">
       <div class="row filters">
-        <label>from <select value=${last} onChange=${set("last")}>
-          ${Object.keys(LAST_S).map((name) => html`<option value=${name} selected=${name === last}>${name ? `the last ${name}` : "all that is stored"}</option>`)}
-        </select></label>
+        <${Range} />
         ${asked.bulk && html`<span>of bulk <span class="id">${asked.bulk}</span> <button onClick=${() => go(withParams({ bulk: null }))}>of all</button></span>`}
         ${asked.host && html`<span>on ${asked.host} <button onClick=${() => go(withParams({ host: null }))}>on all hosts</button></span>`}
       </div>
-      <${Answer} asked=${found} draw=${(/** @type {any} */ answer) => (answer.models.length ? html`<${Models} found=${answer} />` : html`<${Empty}>No inference was recorded in that time. Engines that are seen without a change: see <code>bulkscope doctor</code>.<//>`)} />
+      <${Answer} asked=${found} draw=${(/** @type {any} */ answer) => (answer.models.length ? html`<${Models} found=${answer} />` : html`<${Empty}>No inference was recorded in that time. <code>bulkscope doctor</code> says which engines of a service are seen.<//>`)} />
     </section>
     ${names.length > 0 &&
     html`<section class="card">
@@ -92,36 +81,19 @@ function Scatter({ found, names }) {
   const { params } = useAddress();
   const [box, width] = useWidth();
   const look = useLook();
-  const [at, setAt] = useState(/** @type {{x: number, y: number} | null} */ (null));
+  const [at, hover] = useHover();
   const kind = params.get("draw") ?? "decode";
   const { over, over_title, took, title } = DRAWN[kind] ?? DRAWN.decode;
   const points = found.points.filter((/** @type {any} */ point) => Number.isFinite(point[over] ?? NaN) && Number.isFinite(point[took] ?? NaN));
   const most = (/** @type {string} */ name) => points.reduce((/** @type {number} */ high, /** @type {any} */ point) => Math.max(high, point[name]), 0) * 1.05 || 1;
-  const [mostTokens, mostTime] = [most(over), most(took)];
-  const [wide, high] = [width - LEFT - 10, HEIGHT - BOTTOM - 8];
-  const x = (/** @type {any} */ point) => LEFT + (point[over] / mostTokens) * wide;
-  const y = (/** @type {any} */ point) => 8 + high * (1 - point[took] / mostTime);
+  const axis = axes(width, HEIGHT, { x: most(over), y: most(took) });
+  const x = (/** @type {any} */ point) => axis.x(point[over]);
+  const y = (/** @type {any} */ point) => axis.y(point[took]);
   const colourOf = (/** @type {string} */ model) => COLOURS[Math.max(0, names.indexOf(model)) % COLOURS.length];
   const draw = (/** @type {CanvasRenderingContext2D} */ g) => {
-    const [mute, line] = [colour("mute"), colour("line")];
     const colours = Object.fromEntries(COLOURS.map((name) => [name, colour(name)]));
     g.clearRect(0, 0, width, HEIGHT);
-    g.font = "11px system-ui";
-    for (let step = 0; step <= 4; step++) {
-      const at = 8 + high * (1 - step / 4);
-      g.strokeStyle = line;
-      g.beginPath();
-      g.moveTo(LEFT, at);
-      g.lineTo(LEFT + wide, at);
-      g.stroke();
-      g.fillStyle = mute;
-      g.textAlign = "right";
-      g.fillText(seconds((mostTime * step) / 4), LEFT - 6, at + 4);
-      g.textAlign = step === 4 ? "right" : "center";
-      g.fillText(number(Math.round((mostTokens * step) / 4)), LEFT + (wide * step) / 4, HEIGHT - 18);
-    }
-    g.textAlign = "center";
-    g.fillText(over_title, LEFT + wide / 2, HEIGHT - 3);
+    drawAxes(g, axis, { x: (tokens) => number(Math.round(tokens)), y: seconds, title: over_title });
     g.globalAlpha = 0.6;
     for (const point of points) {
       g.fillStyle = colours[colourOf(point.model)];
@@ -140,10 +112,7 @@ function Scatter({ found, names }) {
       <span class="key">${names.slice(0, 12).map((name) => html`<button class="plain" aria-pressed=${params.get("model") === name} onClick=${() => go(withParams({ model: params.get("model") === name ? null : name }))}><i style=${{ background: `var(--${colourOf(name)})` }}></i>${name}</button>`)}</span>
       <span class="mute">${number(points.length)} of ${count(found.inferences, "inference")}, drawn evenly; click one for its job</span>
     </div>
-    <div ref=${box} style=${{ position: "relative", cursor: href ? "pointer" : "default" }} onPointerMove=${(/** @type {PointerEvent} */ event) => {
-      const area = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
-      setAt({ x: event.clientX - area.left, y: event.clientY - area.top });
-    }} onPointerLeave=${() => setAt(null)} onClick=${() => href && go(href)}>
+    <div ref=${box} style=${{ position: "relative", cursor: href ? "pointer" : "default" }} ...${hover} onClick=${() => href && go(href)}>
       <${Canvas} width=${width} height=${HEIGHT} draw=${draw} on=${[found, kind, look]} name="scatter" label=${`${title} of ${number(points.length)} inferences over their ${over_title}; the table below has the slowest`} />
       ${at && near && html`<${Tip} x=${at.x} y=${at.y} width=${width}>
         <b>${near.point.job ?? "no job"}</b><div>${near.point.model} on ${near.point.host ?? "–"}</div>

@@ -4,6 +4,9 @@ import { clock, moment, zone } from "../core/format.js";
 import { bulkHref, jobHref, traceHref } from "../core/location.js";
 import { Table } from "./table.js";
 
+/** The least severities that a log can be asked for. */
+export const SEVERITIES = ["debug", "info", "warn", "error", "fatal"];
+
 /** @param {string | null} severity */
 const tone = (severity) => (/err|fatal/i.test(severity ?? "") ? "bad" : /warn/i.test(severity ?? "") ? "warn" : "mute");
 

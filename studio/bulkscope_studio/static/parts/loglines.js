@@ -3,11 +3,9 @@ import { html } from "../core/view.js";
 import { frozen, useAnswer } from "../core/api.js";
 import { go, useAddress, withParams } from "../core/location.js";
 import { Chosen, chosenRange } from "./jobs.js";
-import { Lines } from "./lines.js";
+import { Lines, SEVERITIES } from "./lines.js";
 import { question } from "./questions.js";
 import { Answer, Empty } from "./state.js";
-
-const LEAST = ["debug", "info", "warn", "error", "fatal"];
 
 /** @param {{bulk: string, summary: any, restS: number}} given */
 export function LogLines({ bulk, summary, restS }) {
@@ -23,7 +21,7 @@ export function LogLines({ bulk, summary, restS }) {
   return html`<div>
     ${!frozen && html`<div class="row filters">
       <input type="search" aria-label="search in the log" placeholder="search in the log" value=${text} onChange=${choose("text")} />
-      <label>from severity <select aria-label="from severity" value=${severity} onChange=${choose("severity")}><option value="">any</option>${LEAST.map((name) => html`<option value=${name} selected=${name === severity}>${name}</option>`)}</select></label>
+      <label>from severity <select aria-label="from severity" value=${severity} onChange=${choose("severity")}><option value="">any</option>${SEVERITIES.map((name) => html`<option value=${name} selected=${name === severity}>${name}</option>`)}</select></label>
       <${Chosen} params=${ranged} /><a href=${`/logs?${all}`}>all of it, and its tail</a></div>`}
     <${Answer} asked=${asked} draw=${(/** @type {any} */ answer) => answer.logs.length
       ? html`<${Lines} lines=${answer.logs} bulk=${bulk} days=${summary.took_s > 43_200} />${answer.more && html`<p class="mute">There are more: choose a time, or see all of it.</p>`}`

@@ -25,4 +25,4 @@ export function Failed({ error, again }) {
 }
 
 /** @param {{children?: Children}} given */
-export const Empty = ({ children }) => html`<div class="state mute">${children}</div>`;
+export const Empty = ({ children }) => html`<div class="state mute"><div>${children}</div></div>`;

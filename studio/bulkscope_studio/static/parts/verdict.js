@@ -1,6 +1,6 @@
 // Why a bulk took as long as it did: one sentence, what would help, and where its workers' time went.
 import { html } from "../core/view.js";
-import { count, percent, seconds } from "../core/format.js";
+import { count, seconds } from "../core/format.js";
 import { withParams } from "../core/location.js";
 import { Stack } from "./bars.js";
 
@@ -16,8 +16,7 @@ export function spent(found) {
   const own = t.other_work !== null && told > 0 ? work.map(([name, s, colour]) => [name, (w.own_s * (s ?? 0)) / told, colour]) : [["busy with this bulk", w.own_s, "work"]];
   const all = [...own, ["busy with other bulks", w.others_s, "mute"], ["free while a job waited", w.dispatch_s, "wait"], ["free, no job of the bulk waited", w.idle_s, "idle"]];
   const whole = w.own_s + w.others_s + w.dispatch_s + w.idle_s;
-  const parts = all.filter(([, s]) => s > 0).map(([name, s, colour]) => ({ name, share: whole > 0 ? s / whole : 0, colour, text: `${percent(whole > 0 ? s / whole : 0)}, ${seconds(s)}` }));
-  return { parts: parts.map((part) => ({ ...part, text: percent(part.share) })), whole };
+  return { parts: all.filter(([, s]) => s > 0).map(([name, s, colour]) => ({ name, share: whole > 0 ? s / whole : 0, colour })), whole };
 }
 
 /** @param {{found: any, notes: string[]}} given `notes`: what the report says beside the explanation */
