@@ -31,7 +31,7 @@ KEPT_S = 2.0
 NUMBERS = (
     "attempt", "attempts", "enqueued_ns", "started_ns", "ended_ns", "wait_s", "scheduled_delay_s", "work_s",
     "expected_s", "excess_s", "inference_s", "ttft_s", "prefill_s", "decode_s", "input_tokens", "cached_tokens",
-    "computed_tokens",     "output_tokens", "cpu_s", "cpu_wait_s", "memory_peak_bytes",
+    "computed_tokens", "output_tokens", "cpu_s", "cpu_wait_s", "memory_peak_bytes",
 )  # fmt: skip
 TEXTS = ("id", "status", "model", "worker", "host", "queue", "failure_domain", "error_type", "trace_id", "span_id")
 SORTS = (*NUMBERS, *TEXTS)

@@ -96,6 +96,9 @@ export const count = (value, one, more = `${one}s`) =>
 /** @param {Maybe} value @param {string} text the number as text; with the sign of an estimate where it is one @param {boolean} estimated */
 export const estimate = (value, text, estimated = true) => (estimated && known(value) ? `~${text}` : text);
 
+/** An estimate unless all that is summed up was measured exactly. @param {Maybe} value @param {string} text @param {Maybe} share of it that was */
+export const unlessExact = (value, text, share) => estimate(value, text, known(share) && share < 1);
+
 /** The name of the zone in which moments are written. */
 export const zone = () => (settings().zone === "UTC" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone);
 

@@ -2,7 +2,7 @@
 import { Fragment, html, useEffect } from "../core/view.js";
 import { useAnswer } from "../core/api.js";
 import { colour } from "../core/colour.js";
-import { count, estimate, number, percent, seconds, size } from "../core/format.js";
+import { count, number, percent, seconds, size, unlessExact } from "../core/format.js";
 import { go, jobHref, useAddress, withParams } from "../core/location.js";
 import { axes, drawAxes, useHover } from "../parts/axes.js";
 import { Range, rangeOf } from "../parts/range.js";
@@ -52,7 +52,6 @@ function Models({ found }) {
     model,
     ...(model.hosts.length > 1 ? model.hosts.map((/** @type {any} */ host) => ({ ...host, model: model.name })) : []),
   ]);
-  const guess = (/** @type {any} */ row, /** @type {number | null} */ value, /** @type {string} */ text) => estimate(value, text, row.cpu_exact_share !== undefined && row.cpu_exact_share !== null && row.cpu_exact_share < 1);
   /** @type {import("../parts/table.js").Column[]} */
   const columns = [
     { name: "name", title: "model, and its hosts", cell: (row) => (row.model ? html`<a class="on" href=${withParams({ host: row.host })}>on ${row.host ?? "unknown"}</a>` : html`<b>${row.name ?? "unknown"}</b>`) },
@@ -66,8 +65,8 @@ function Models({ found }) {
     { name: "rate", title: "tokens/s", right: true, tip: "generated tokens over the time of the inferences", cell: (row) => number(row.tokens_per_s) },
     { name: "prefill", title: "prefill tokens/s p50", right: true, cell: (row) => number(row.prefill_rate_tokens_per_s?.p50) },
     { name: "decode", title: "decode tokens/s p50", right: true, cell: (row) => number(row.decode_rate_tokens_per_s?.p50) },
-    { name: "cpu", title: "CPU a token", right: true, tip: "CPU seconds a generated token", cell: (row) => guess(row, row.cpu_s_per_output_token, seconds(row.cpu_s_per_output_token)) },
-    { name: "ram", title: "peak RAM", right: true, cell: (row) => estimate(row.memory_peak_bytes, size(row.memory_peak_bytes), (row.memory_exact_share ?? 1) < 1) },
+    { name: "cpu", title: "CPU a token", right: true, tip: "CPU seconds a generated token", cell: (row) => unlessExact(row.cpu_s_per_output_token, seconds(row.cpu_s_per_output_token), row.cpu_exact_share) },
+    { name: "ram", title: "peak RAM", right: true, cell: (row) => unlessExact(row.memory_peak_bytes, size(row.memory_peak_bytes), row.memory_exact_share) },
   ];
   return html`<${Fragment}>
     <${Table} caption="models" columns=${columns} rows=${rows} keyOf=${(/** @type {any} */ row) => `${row.model ?? ""}\n${row.host ?? ""}\n${row.name ?? ""}`} />

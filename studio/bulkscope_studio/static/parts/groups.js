@@ -1,7 +1,7 @@
 // The numbers of each worker, host and model of a bulk, as its report has them.
 import { Fragment, html } from "../core/view.js";
 import { frozen, useAnswer } from "../core/api.js";
-import { ABSENT, estimate, number, percent, seconds, size } from "../core/format.js";
+import { ABSENT, number, percent, seconds, size, unlessExact } from "../core/format.js";
 import { go, useAddress, withParams } from "../core/location.js";
 import { question } from "./questions.js";
 import { Answer, Empty } from "./state.js";
@@ -12,7 +12,6 @@ import { Pages, Table } from "./table.js";
 function measures() {
   /** @param {string} name @param {string} title @param {(group: any) => string} cell @param {string} tip */
   const of = (name, title, cell, tip = "") => ({ name, title, sort: name, right: true, tip, cell });
-  const exact = (/** @type {number | null} */ share, /** @type {number | null} */ value, /** @type {string} */ text) => estimate(value, text, share !== null && share < 1);
   return [
     of("done_jobs", "done", ({ jobs }) => number(jobs.done), "jobs whose last attempt was good"),
     of("failed_jobs", "failed", ({ jobs }) => number(jobs.failed), "jobs whose last attempt failed"),
@@ -23,8 +22,8 @@ function measures() {
     of("work_p95_s", "work p95", ({ jobs }) => seconds(jobs.process_s?.p95)),
     of("tokens_per_s", "tokens/s", ({ inferences }) => number(inferences.tokens_per_s), "output tokens over inference time"),
     of("output_tokens", "tokens out", ({ inferences }) => number(inferences.output_tokens), "tokens generated"),
-    of("cpu_s", "CPU", ({ inferences: i }) => exact(i.cpu_exact_share, i.cpu_s, seconds(i.cpu_s)), "CPU time of the inferences"),
-    of("memory_peak_bytes", "peak RAM", ({ inferences: i }) => exact(i.memory_exact_share, i.memory_peak_bytes, size(i.memory_peak_bytes)), "highest memory of a process during an inference"),
+    of("cpu_s", "CPU", ({ inferences: i }) => unlessExact(i.cpu_s, seconds(i.cpu_s), i.cpu_exact_share), "CPU time of the inferences"),
+    of("memory_peak_bytes", "peak RAM", ({ inferences: i }) => unlessExact(i.memory_peak_bytes, size(i.memory_peak_bytes), i.memory_exact_share), "highest memory of a process during an inference"),
   ];
 }
 

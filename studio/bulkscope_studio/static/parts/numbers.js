@@ -2,15 +2,13 @@
 // their definitions.
 import { html } from "../core/view.js";
 import { frozen } from "../core/api.js";
-import { ABSENT, count, estimate, known, number, percent, seconds, size } from "../core/format.js";
+import { ABSENT, count, known, number, percent, seconds, size, unlessExact } from "../core/format.js";
 import { withParams } from "../core/location.js";
 
 /** @param {any} of a distribution, or null @param {string} name @returns {number | null} */
 const at = (of, name) => of?.[name] ?? null;
 /** @param {any} of a distribution */
 const quantiles = (of) => (of ? ["p50", "p95", "max"].map((name) => seconds(of[name])).join(" / ") : ABSENT);
-/** An estimate unless all that is summed up was measured exactly. @param {number | null} value @param {string} text @param {number | null} share */
-const unlessExact = (value, text, share) => estimate(value, text, share !== null && share < 1);
 
 /** @typedef {{name: string, text: import("../core/view.js").Children, small?: string, tip?: string, to: Record<string, string | null>, bad?: boolean}} Figure */
 
